@@ -1,0 +1,4 @@
+"""The ground floor: shapes, errors, strict configs, checkpoint folders, atomic files, devices and progress bars.
+
+It imports nothing else of reelm.
+"""

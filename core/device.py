@@ -1,0 +1,36 @@
+"""Where to compute: device and dtype by name, or the best there is.
+
+    device = pick_device("auto")             # cuda if there is one, else cpu
+    dtype = pick_dtype("auto", device)       # bfloat16 on cuda, float32 on cpu
+"""
+
+import torch
+
+from .errors import require
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """Return a device that exists; `auto` is cuda where there is one, else cpu."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    require(chosen is not None, "device", "must be 'auto', 'cpu' or 'cuda[:n]'", device)
+    assert chosen is not None
+    missing = chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+    require(not missing, "device", f"must exist ({torch.cuda.device_count()} cuda devices here)", device)
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype to compute in; `auto` is bfloat16 on cuda and float32 elsewhere."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    require(dtype in DTYPES, "dtype", f"must be 'auto' or one of {sorted(DTYPES)}", dtype)
+    return DTYPES[dtype]

@@ -1,0 +1,61 @@
+"""Atomic files: a reader sees the old file or the new one, never half of one.
+
+    with atomic_path("clip.mp4") as path:   # a temporary file beside clip.mp4, with the same suffix
+        encoder.write(path)                 # renamed to clip.mp4 at the end, removed after an exception
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import ReelmError
+
+
+def check_writable(path: str | Path, argument: str = "output") -> Path:
+    """Refuse, before any work is done, a path that could not be written at its end. Returns it as a `Path`."""
+    path = Path(path)
+    folder = path.parent
+    if not folder.is_dir():
+        raise ReelmError(f"{argument}: its folder must exist, got {str(path)!r}")
+    if not os.access(folder, os.W_OK):
+        raise ReelmError(f"{argument}: its folder must be writable, got {str(path)!r}")
+    if path.is_file() and not os.access(path, os.W_OK):
+        raise ReelmError(f"{argument}: the file must be writable, got {str(path)!r}")
+    return path
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success fsync it and rename it to `path`, else remove it."""
+    path = check_writable(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    # mkstemp makes files that only their owner can read; a clip should have the mode that open() would give it.
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
