@@ -1,0 +1,55 @@
+"""Token shards: clips as token grids with their captions, in safetensors files; where tokenizer and language model meet.
+
+    write_shard(folder / "clips-00000.safetensors", tokens_Nthw, captions)
+    shards = read_shards(folder)
+    shards.tokens_Nthw[i], shards.captions[i]
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .checkpoint import load_tensors, save_tensors
+from .errors import CheckpointError, require
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Clips of one grid: tokens (N, t, h, w) int32, and for each clip its captions, any of which tells it."""
+
+    tokens_Nthw: torch.Tensor
+    captions: list[list[str]]
+
+
+def write_shard(path: Path, tokens_Nthw: torch.Tensor, captions: list[list[str]]) -> None:
+    """Write clips atomically; each has at least one caption."""
+    require(tokens_Nthw.ndim == 4, "tokens_Nthw", "must have 4 dimensions", tuple(tokens_Nthw.shape))
+    require(len(captions) == len(tokens_Nthw), "captions", f"must be {len(tokens_Nthw)}, one a clip", len(captions))
+    require(all(captions), "captions", "must name at least one caption a clip", "an empty list")
+    text = torch.frombuffer(bytearray(json.dumps(captions).encode()), dtype=torch.uint8)
+    save_tensors(path, {"tokens": tokens_Nthw.to(torch.int32), "captions": text})
+
+
+def read_shards(folder: Path) -> list[Shards]:
+    """All shards of a folder, those of the same grid joined; in the order of their names.
+
+    Raises:
+        CheckpointError: there is none, or one is damaged.
+    """
+    parts: dict[tuple[int, ...], list[tuple[torch.Tensor, list[list[str]]]]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors = load_tensors(path)
+        if set(tensors) != {"tokens", "captions"} or tensors["tokens"].ndim != 4:
+            raise CheckpointError(f"data: {path.name} must be a token shard, got tensors {sorted(tensors)}")
+        captions = json.loads(bytes(tensors["captions"].tolist()))
+        if len(captions) != len(tensors["tokens"]):
+            raise CheckpointError(f"data: {path.name} must have a caption list for each clip, got {len(captions)}")
+        parts.setdefault(tuple(tensors["tokens"].shape[1:]), []).append((tensors["tokens"], captions))
+    if not parts:
+        raise CheckpointError(f"data: must be a folder of token shards (*.safetensors), got {str(folder)!r}")
+    return [
+        Shards(torch.cat([tokens for tokens, _ in group]), [c for _, captions in group for c in captions])
+        for group in parts.values()
+    ]

@@ -1,0 +1,59 @@
+"""The ring cache: keys and values of the prefix for ever, and of the last latent frames; allocated once.
+
+    cache = RingCache(config, batch=2, device=device, dtype=dtype)
+    slots = cache.slots(positions_BL)       # where the keys and values of these video positions lie
+
+Memory does not grow with the clip. The ring is one latent frame longer than the window, so that a whole latent frame
+can be fed at once; the newest tokens are kept too, since a token's input is made of its neighbours' tokens.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from .transformer import LMConfig
+
+HISTORY = 4  # latent frames of token ids that are kept
+
+
+class RingCache:
+    """Keys, values and newest tokens of B rows, and how far each row is."""
+
+    def __init__(self, config: "LMConfig", batch: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.config = config
+        self.ring = (config.window + 1) * config.frame_size
+        shape = (config.depth, batch, config.kv_heads, config.prefix + self.ring, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.tokens_BR = torch.zeros(batch, HISTORY * config.frame_size, device=device, dtype=torch.int64)
+        self.positions_B = torch.zeros(batch, device=device, dtype=torch.int64)
+        self.prefix_lengths_B = torch.zeros(batch, device=device, dtype=torch.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def next_positions(self, count: int) -> torch.Tensor:
+        """(B, count) the video positions that come next."""
+        return self.positions_B[:, None] + torch.arange(count, device=self.positions_B.device)
+
+    def put_tokens(self, tokens_BL: torch.Tensor) -> None:
+        """Set the tokens at the next L positions; `advance` makes them past."""
+        self.tokens_BR.scatter_(1, self.next_positions(tokens_BL.shape[1]) % self.tokens_BR.shape[1], tokens_BL)
+
+    def advance(self, count: int | torch.Tensor) -> None:
+        """Move on by `count` positions (one number, or one for each row)."""
+        self.positions_B += count
+
+    def write(self, layer: int, slots_B1L: torch.Tensor, k_BLKE: torch.Tensor, v_BLKE: torch.Tensor) -> None:
+        """Store keys and values in these slots of each row."""
+        rows = torch.arange(k_BLKE.shape[0], device=slots_B1L.device)[:, None, None]
+        heads = torch.arange(k_BLKE.shape[2], device=slots_B1L.device)[:, None]
+        self.keys[layer].index_put_((rows, heads, slots_B1L), k_BLKE.transpose(1, 2))
+        self.values[layer].index_put_((rows, heads, slots_B1L), v_BLKE.transpose(1, 2))
+
+    def slots(self, positions_BL: torch.Tensor) -> torch.Tensor:
+        """(B, 1, L) cache slots of video positions."""
+        return (self.config.prefix + positions_BL % self.ring)[:, None]

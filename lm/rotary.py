@@ -1,0 +1,50 @@
+"""Rotary positions along time, rows and columns (after Su et al. 2021, arXiv 2104.09864), and along the prefix.
+
+    rotation = video_rotation(positions_BL, h, w, head_dim)       # (cos, sin), each (B, L, 1, E / 2)
+    q_BLNE = rotate(q_BLNE, rotation)
+
+Scores depend on differences of positions alone, so a key keeps the rotation that it was stored with however far the
+clip rolls on. Angles are computed in float64: at latent frame 10,000 float32 would be off by a thousandth.
+"""
+
+import torch
+
+Rotation = tuple[torch.Tensor, torch.Tensor]
+
+# The slowest wave of each axis is some times longer than the distances that occur on it.
+BASES = {"t": 64.0, "y": 64.0, "x": 64.0, "prefix": 256.0}
+
+
+def axis_pairs(head_dim: int) -> tuple[int, int, int]:
+    """Rotated pairs of (t, y, x): as even as can be, what is left over goes to time."""
+    space = head_dim // 2 // 3
+    return head_dim // 2 - 2 * space, space, space
+
+
+def _angles(positions: torch.Tensor, pairs: int, base: float) -> torch.Tensor:
+    frequencies = base ** -(torch.arange(pairs, dtype=torch.float64, device=positions.device) / max(pairs, 1))
+    return positions.double()[..., None] * frequencies
+
+
+def _rotation(angles: torch.Tensor) -> Rotation:
+    return angles.cos().float().unsqueeze(-2), angles.sin().float().unsqueeze(-2)
+
+
+def video_rotation(positions_BL: torch.Tensor, h: int, w: int, head_dim: int) -> Rotation:
+    """Rotations (B, L, 1, E / 2) of video positions (raster order over (t, y, x), int64) on an h x w latent frame."""
+    pairs_t, pairs_y, pairs_x = axis_pairs(head_dim)
+    t, y, x = positions_BL // (h * w), positions_BL // w % h, positions_BL % w
+    parts = (_angles(t, pairs_t, BASES["t"]), _angles(y, pairs_y, BASES["y"]), _angles(x, pairs_x, BASES["x"]))
+    return _rotation(torch.cat(parts, -1))
+
+
+def prefix_rotation(slots: int, head_dim: int, device: torch.device) -> Rotation:
+    """Rotations (1, P, 1, E / 2) of the prefix slots 0 .. P - 1."""
+    return _rotation(_angles(torch.arange(slots, device=device)[None], head_dim // 2, BASES["prefix"]))
+
+
+def rotate(x_BSNE: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    """Rotate the pairs (x[i], x[i + E / 2]) of every head."""
+    cos, sin = (part.to(x_BSNE.dtype) for part in rotation)
+    first, second = x_BSNE.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

@@ -1,0 +1,118 @@
+"""Training the language model on token shards: `reelm train lm --data runs/tokens --out runs/lm`.
+
+Loss: cross-entropy of every video token under the prefix + window mask, which is the mask of the rolling cache, so that
+what is trained is what runs. One caption in ten is left out, for classifier-free guidance (Ho and Salimans 2022,
+arXiv 2207.12598).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..core.checkpoint import save_json, save_tensors
+from ..core.config import to_dict
+from ..core.device import pick_device
+from ..core.errors import require
+from ..core.files import atomic_write
+from ..core.shards import Shards, read_shards
+from ..core.training import TrainConfig, TrainState, train
+from .text import TextEncoder
+from .transformer import LMConfig, VideoTransformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMTraining:
+    """The recipe of a language model.
+
+    Attributes:
+        model: its sizes; the grid and the vocabularies must be those of the data.
+        train: optimizer, length and checkpoints.
+        batch_tokens: video tokens in a step; a step's clips all have one length.
+        drop_caption: the share of clips whose caption is left out.
+        seed: of the weights and of the order.
+    """
+
+    model: LMConfig
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=12000, learning_rate=3e-3, optimizer="muon", ema=0.999)
+    )
+    batch_tokens: int = 32 * 320
+    drop_caption: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
+        require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
+
+
+class TokenBatches:
+    """Batches by step alone: a seeded permutation of each set of shards, a set drawn in proportion to its tokens."""
+
+    def __init__(self, sets: list[Shards], text: TextEncoder, recipe: LMTraining) -> None:
+        self.sets, self.text, self.recipe = sets, text, recipe
+        weights = np.array([shards.tokens_Nthw.numel() for shards in sets], dtype=np.float64)
+        # Which set each step takes: drawn once, so that a step knows how much of its set came before it.
+        self.choice = np.random.default_rng([recipe.seed, 1]).choice(len(sets), recipe.train.steps, p=weights / weights.sum())
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def _order(self, which: int, epoch: int) -> np.ndarray:
+        if (which, epoch) not in self._orders:
+            rng = np.random.default_rng([self.recipe.seed, 2, which, epoch])
+            self._orders[which, epoch] = rng.permutation(len(self.sets[which].captions))
+        return self._orders[which, epoch]
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """tokens (B, t, h, w) int64, text ids (B, P) and lengths (B,) of a step, on the CPU."""
+        recipe, which = self.recipe, int(self.choice[step])
+        shards = self.sets[which]
+        size = max(1, recipe.batch_tokens // shards.tokens_Nthw[0].numel())
+        first = int((self.choice[:step] == which).sum()) * size
+        count = len(shards.captions)
+        clips = [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
+        rng = np.random.default_rng([recipe.seed, 3, step])
+        prompts = [
+            "" if rng.random() < recipe.drop_caption else shards.captions[i][rng.integers(len(shards.captions[i]))]
+            for i in clips
+        ]
+        text_BP, lengths_B = self.text.prefix(prompts, recipe.model.prefix, "captions")
+        return shards.tokens_Nthw[clips].long(), text_BP, lengths_B
+
+
+def train_lm(
+    recipe: LMTraining, data: Path, text: TextEncoder, folder: Path, *, device: str = "auto", resume: bool = False
+) -> VideoTransformer:
+    """Train from nothing, or go on with `resume`; the folder ends with lm.json, lm.safetensors and text.model.
+
+    Raises:
+        ReelmError: the data's grid or vocabulary is not the model's.
+    """
+    place = pick_device(device)
+    sets = read_shards(data)
+    for shards in sets:
+        grid = tuple(shards.tokens_Nthw.shape[2:])
+        require(grid == (recipe.model.rows, recipe.model.columns), "rows, columns", f"must be {grid} as in the data",
+                (recipe.model.rows, recipe.model.columns))  # fmt: skip
+        largest = int(shards.tokens_Nthw.max())
+        require(largest < recipe.model.vocab_size, "vocab_size", f"must be above {largest}", recipe.model.vocab_size)
+    fits = text.vocab_size <= recipe.model.text_vocab_size
+    require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", recipe.model.text_vocab_size)
+    torch.manual_seed(recipe.seed)
+    model = VideoTransformer(recipe.model).to(place)
+    batches = TokenBatches(sets, text, recipe)
+
+    def loss(model: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        tokens, text_BP, lengths_B = (part.to(place) for part in batches(step))
+        logits = model(tokens, text_BP, lengths_B)
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()), {}
+
+    def export(state: TrainState) -> None:
+        save_json(folder / "lm.json", to_dict(recipe.model))
+        save_tensors(folder / "lm.safetensors", state.average_model())
+        atomic_write(folder / "text.model", text.model)
+
+    state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
+    model.load_state_dict(state.average_model())
+    return model.eval()

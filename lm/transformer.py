@@ -1,0 +1,247 @@
+"""The language model: a causal transformer over video tokens under a text prefix, with prefix + window attention.
+
+    model = VideoTransformer(LMConfig(vocab_size=1920))
+    logits_BSV = model(tokens_Bthw, text_BP, text_lengths_B)         # whole clips: training, scoring, the oracle
+
+    cache = RingCache(model.config, batch, device, dtype)            # token by token
+    model.prefill(cache, text_BP, text_lengths_B)
+    logits_BLV = model.step(cache, 1)                                # for the next position
+    cache.put_tokens(tokens_BL); cache.advance(1)
+
+The slot of video position p predicts token p. Its input is what lies around p and is already known: the tokens to the
+left and above in the same latent frame, and those at and around the same place in the two latent frames before. A
+background is then copied, and a shift continued, at once; attention is left with all that is not so local.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..core.errors import require
+from ..kernels.attention import attention
+from ..kernels.decode_attention import decode_attention
+from .cache import HISTORY, RingCache
+from .rotary import Rotation, prefix_rotation, rotate, video_rotation
+
+# (dt, dy, dx) of the known tokens that make a slot's input.
+NEIGHBOURS = ((0, 0, -1), (0, -1, 0), (0, -1, 1), (-1, 0, 0), (-1, 0, -1), (-1, 0, 1), (-1, -1, 0), (-1, 1, 0), (-2, 0, 0))
+
+# (layer, rotated q, plain q, rotated k, v) -> attention's output, all (B, S, heads, E).
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMConfig:
+    """Sizes of the language model.
+
+    Attributes:
+        vocab_size: video token ids.
+        rows, columns: of a latent frame in tokens.
+        window: latent frames that a token sees, its own included; at least 3, as its neighbours reach two back.
+        text_vocab_size: text token ids.
+        prefix: slots for text tokens.
+        width: channels of the residual stream.
+        depth: blocks.
+        heads: query heads.
+        kv_heads: key/value heads (grouped-query attention, Ainslie et al. 2023, arXiv 2305.13245).
+        head_dim: channels of a head.
+        hidden: channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
+        neighbour_dim: channels of each neighbouring token's embedding.
+    """
+
+    vocab_size: int
+    rows: int = 8
+    columns: int = 8
+    window: int = 5
+    text_vocab_size: int = 256
+    prefix: int = 32
+    width: int = 256
+    depth: int = 6
+    heads: int = 8
+    kv_heads: int = 2
+    head_dim: int = 32
+    hidden: int = 512
+    neighbour_dim: int = 64
+
+    def __post_init__(self) -> None:
+        require(self.window >= 3, "window", "must be at least 3", self.window)
+        groups = self.kv_heads >= 1 and self.heads % self.kv_heads == 0
+        require(groups, "kv_heads", f"must divide heads ({self.heads})", self.kv_heads)
+        require(self.head_dim % 2 == 0, "head_dim", "must be even", self.head_dim)
+        for name in ("vocab_size", "rows", "columns", "text_vocab_size", "prefix", "width", "depth", "head_dim",
+                     "hidden", "neighbour_dim"):  # fmt: skip
+            require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
+
+    @property
+    def frame_size(self) -> int:
+        """Tokens in a latent frame."""
+        return self.rows * self.columns
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with normalised queries and keys (Dehghani et al. 2023, arXiv 2302.05442)."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.heads = (config.heads, config.kv_heads, config.kv_heads)
+        self.head_dim = config.head_dim
+        self.qkv = nn.Linear(config.width, sum(self.heads) * config.head_dim, bias=False)
+        self.out = nn.Linear(config.heads * config.head_dim, config.width, bias=False)
+        self.q_norm = nn.Parameter(torch.ones(config.head_dim))
+        self.k_norm = nn.Parameter(torch.ones(config.head_dim))
+
+    def forward(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend, layer: int) -> torch.Tensor:
+        """(B, S, D) to the same shape; `attend` knows the mask and the cache."""
+        q, k, v = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim)).split(self.heads, 2)
+        q = F.rms_norm(q, (self.head_dim,), self.q_norm, 1e-6)
+        k = F.rms_norm(k, (self.head_dim,), self.k_norm, 1e-6)
+        return self.out(attend(layer, rotate(q, rotation), q, rotate(k, rotation), v).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(norm x), then x + swiglu(norm x)."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.gate_up = nn.Linear(config.width, 2 * config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend, layer: int) -> torch.Tensor:
+        """(B, S, D) to the same shape."""
+        x = x_BSD + self.attention(self.attention_norm(x_BSD), rotation, attend, layer)
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class VideoTransformer(nn.Module):
+    """Logits of the next video token. It knows grids and vocabularies, not tokenizers."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_embedding = nn.Embedding(config.text_vocab_size, config.width)
+        # The last id stands for a neighbour outside the clip.
+        self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
+        self.neighbour_mix = nn.Linear(len(NEIGHBOURS) * config.neighbour_dim, config.width, bias=False)
+        self.place_embedding = nn.Embedding(config.frame_size, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.apply(self._init)
+        for block in self.blocks:  # residual branches start small, so that depth does not blow the stream up
+            for branch in (block.attention.out, block.down):
+                nn.init.normal_(branch.weight, std=0.02 / (2 * config.depth) ** 0.5)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5 if module.embedding_dim < 128 else 0.1)
+
+    def _video_input(self, history_BR: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
+        """The inputs (B, L, D) of these slots; position p's token is history[p % R]."""
+        config = self.config
+        h, w, size = config.rows, config.columns, config.frame_size
+        offsets = torch.tensor(NEIGHBOURS, device=positions_BL.device)
+        dt, dy, dx = offsets.unbind(1)
+        place_BL = positions_BL % size
+        t_BLO = positions_BL[..., None] // size + dt
+        y_BLO = place_BL[..., None] // w + dy
+        x_BLO = place_BL[..., None] % w + dx
+        inside = (t_BLO >= 0) & (y_BLO >= 0) & (y_BLO < h) & (x_BLO >= 0) & (x_BLO < w)
+        index = (t_BLO * size + y_BLO * w + x_BLO) % history_BR.shape[1]
+        tokens_BLO = history_BR.gather(1, index.flatten(1)).view_as(index)
+        tokens_BLO = torch.where(inside, tokens_BLO, config.vocab_size)
+        return self.neighbour_mix(self.token_embedding(tokens_BLO).flatten(2)) + self.place_embedding(place_BL)
+
+    def _blocks(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
+        for layer, block in enumerate(self.blocks):
+            x_BSD = block(x_BSD, rotation, attend, layer)
+        return x_BSD
+
+    def forward(
+        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
+    ) -> torch.Tensor:
+        """Logits (B, S, V) for every position of whole clips, in one masked pass.
+
+        Args:
+            tokens_Bthw: token ids; position p's own token does not reach its logits.
+            text_BP: text ids, right-padded to `prefix` slots.
+            text_lengths_B: how many of them are valid.
+            first_frame: where on the time axis the clip lies; by construction this changes nothing.
+        """
+        config = self.config
+        tokens_BS = tokens_Bthw.flatten(1)
+        batch, count = tokens_BS.shape
+        require(text_BP.shape[1] == config.prefix, "text_BP", f"must have {config.prefix} slots", text_BP.shape[1])
+        positions_1S = torch.arange(count, device=tokens_BS.device)[None]
+        video = self._video_input(tokens_BS, positions_1S.expand(batch, -1))
+        x = torch.cat((self.text_embedding(text_BP), video), 1)
+        shifted_1S = positions_1S + first_frame * config.frame_size
+        rotations = (
+            prefix_rotation(config.prefix, config.head_dim, x.device),
+            video_rotation(shifted_1S, config.rows, config.columns, config.head_dim),
+        )
+        rotation = (torch.cat([r[0] for r in rotations], 1), torch.cat([r[1] for r in rotations], 1))
+
+        def attend(
+            layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        ) -> torch.Tensor:
+            # Text tokens turn among themselves; a video token reads the prefix from no place in particular.
+            q_prefix = torch.cat((q_rotated[:, : config.prefix], q[:, config.prefix :]), 1)
+            return attention(
+                q_rotated, q_prefix, k, v, text_lengths_B,
+                prefix=config.prefix, frame_size=config.frame_size, window=config.window,
+            )  # fmt: skip
+
+        return self.head(self.norm(self._blocks(x, rotation, attend)[:, config.prefix :]))
+
+    @torch.no_grad()
+    def prefill(self, cache: RingCache, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> None:
+        """Write the prefix of every row into its slots of `cache`."""
+        config = self.config
+        cache.prefix_lengths_B.copy_(text_lengths_B)
+        slots_B1P = torch.arange(config.prefix, device=text_BP.device).expand(text_BP.shape[0], 1, -1)
+
+        def attend(
+            layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        ) -> torch.Tensor:
+            cache.write(layer, slots_B1P, k, v)
+            return attention(
+                q_rotated, q_rotated, k, v, text_lengths_B,
+                prefix=config.prefix, frame_size=config.frame_size, window=config.window,
+            )  # fmt: skip
+
+        x = self.text_embedding(text_BP)
+        self._blocks(x, prefix_rotation(config.prefix, config.head_dim, x.device), attend)
+
+    @torch.no_grad()
+    def step(self, cache: RingCache, count: int = 1) -> torch.Tensor:
+        """Logits (B, L, V) for the next L = `count` positions of every row; their keys and values go into the ring.
+
+        The tokens before each of these positions must be in the cache (`put_tokens`): for L > 1 drafts, or a clip that
+        is being read. Nothing advances.
+        """
+        config = self.config
+        assert count <= config.frame_size and config.frame_size * (HISTORY - 2) > count
+        positions_BL = cache.next_positions(count)
+        slots_B1L = cache.slots(positions_BL)
+
+        def attend(
+            layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        ) -> torch.Tensor:
+            cache.write(layer, slots_B1L, k, v)
+            return decode_attention(
+                q_rotated, q, cache.keys[layer], cache.values[layer], cache.positions_B, cache.prefix_lengths_B,
+                prefix=config.prefix, frame_size=config.frame_size, window=config.window,
+            )  # fmt: skip
+
+        rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
+        return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), rotation, attend)))

@@ -1,0 +1,121 @@
+"""A checkpoint folder as a whole: config.json, tokenizer.safetensors, lm.safetensors, text.model.
+
+    parts = load_pretrained("world", device="auto")
+    save_pretrained(folder, config, tokenizer, lm, text)        # weights in float16
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors
+from ..core.config import from_dict, to_dict
+from ..core.device import pick_device, pick_dtype
+from ..core.errors import CheckpointError, ReelmError, require
+from ..core.files import atomic_write
+from ..lm.text import TextEncoder
+from ..lm.transformer import LMConfig, VideoTransformer
+from ..tokenizer.model import TokenizerConfig, VideoTokenizer
+from .rules import SamplingConfig
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """config.json: the two networks, the clips they were made for, and how they sample by default.
+
+    Attributes:
+        format: version of this layout.
+        fps: frames a second.
+        height, width: of a frame in pixels.
+        tokenizer: sizes of the tokenizer.
+        lm: sizes of the language model.
+        sampling: default settings.
+    """
+
+    format: int
+    fps: float
+    height: int
+    width: int
+    tokenizer: TokenizerConfig
+    lm: LMConfig
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, "format", f"must be {FORMAT}", self.format)
+        require(0 < self.fps <= 1000, "fps", "must be above 0 and at most 1000", self.fps)
+        side = self.tokenizer.spatial
+        same = (self.lm.rows * side, self.lm.columns * side) == (self.height, self.width)
+        require(same, "height, width", "must be the language model's rows and columns times the tokenizer's stride",
+                (self.height, self.width))  # fmt: skip
+        vocab = self.tokenizer.quantizer.vocab_size
+        require(self.lm.vocab_size == vocab, "lm.vocab_size", f"must be the tokenizer's {vocab}", self.lm.vocab_size)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The loaded parts of a model.
+
+    Attributes:
+        name: of the bundled model, the hub id, or the last part of the folder's path.
+        tokenizer_id: names the tokenizer's weights: clips with the same one can exchange tokens.
+    """
+
+    name: str
+    tokenizer_id: str
+    config: ModelConfig
+    tokenizer: VideoTokenizer
+    lm: VideoTransformer
+    text: TextEncoder
+
+
+def load_pretrained(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    local_files_only: bool = False,
+) -> Pretrained:
+    """Load a bundled model, a folder, or a hub id.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of another shape, or not safetensors.
+    """
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    values = read_json(folder / "config.json")
+    try:
+        config = from_dict(ModelConfig, values, "config.json")
+    except ReelmError as error:
+        raise CheckpointError(f"model: {error}") from error
+    try:
+        text = TextEncoder((folder / "text.model").read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"model: text.model must be readable in {str(folder)!r}: {error}") from error
+    if text.vocab_size > config.lm.text_vocab_size:
+        raise CheckpointError(f"model: text.model must have at most {config.lm.text_vocab_size} ids, got {text.vocab_size}")
+    tokenizer, lm = VideoTokenizer(config.tokenizer), VideoTransformer(config.lm)
+    load_weights(tokenizer, folder / "tokenizer.safetensors")
+    load_weights(lm, folder / "lm.safetensors")
+    for module in (tokenizer, lm):
+        module.to(place, kind).eval().requires_grad_(False)
+    tokenizer_id = hashlib.sha256((folder / "tokenizer.safetensors").read_bytes()).hexdigest()[:16]
+    return Pretrained(folder.resolve().name if folder == Path(name) else str(name), tokenizer_id, config, tokenizer, lm, text)
+
+
+def save_pretrained(
+    folder: Path, config: ModelConfig, tokenizer: VideoTokenizer, lm: VideoTransformer, text: TextEncoder
+) -> None:
+    """Write the folder that `load_pretrained` reads, weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, module in (("tokenizer", tokenizer), ("lm", lm)):
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+        save_tensors(folder / f"{name}.safetensors", tensors)
+    atomic_write(folder / "text.model", text.model)
+    save_json(folder / "config.json", to_dict(config))

@@ -1,0 +1,60 @@
+"""Every op in kernels/ is a full set: op, op_reference, op_triton, a test; only *_triton.py imports triton."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+MODULES = {path.stem: path for path in (ROOT / "kernels").glob("*.py")}
+SHARED = {"backend"}
+OPS = sorted({name.removesuffix("_reference").removesuffix("_triton") for name in MODULES} - SHARED)
+CASES = {name: (ROOT / "tests" / "kernels" / f"{name}_cases.py").read_text() for name in ("interpreter", "compile")}
+
+
+def parameters(module, function):
+    """The names of the arguments of a function, read without importing it."""
+    for node in ast.parse(MODULES[module].read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+    raise AssertionError(f"{module}.py has no function {function}")
+
+
+def test_there_are_ops():
+    assert {"attention", "decode_attention"} <= set(OPS)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_is_a_full_set_with_one_signature(op):
+    expected = parameters(op, op)
+    assert expected[-1] == "backend"
+    for kind in ("reference", "triton"):
+        assert f"{op}_{kind}" in MODULES
+        assert parameters(f"{op}_{kind}", f"{op}_{kind}") == expected[:-1]
+    assert (ROOT / "tests" / "kernels" / f"test_{op}.py").is_file()
+
+
+@pytest.mark.parametrize("cases", sorted(CASES))
+@pytest.mark.parametrize("op", OPS)
+def test_the_triton_path_of_an_op_is_interpreted_and_compiled(op, cases):
+    functions = [node.name for node in ast.parse(CASES[cases]).body if isinstance(node, ast.FunctionDef)]
+    assert any(name.startswith(f"test_{op}") for name in functions)
+    assert f"reelm.kernels.{op}{'_triton' if cases == 'compile' else ''} import" in CASES[cases]
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_only_triton_modules_import_triton(module):
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+        )
+    }  # fmt: skip
+    assert ("triton" in imported) == module.endswith("_triton")
+
+
+def test_the_folder_is_no_package_of_its_own():
+    # Other libraries probe for a package named `kernels`; with an __init__.py this folder would be taken for it.
+    assert not (ROOT / "kernels" / "__init__.py").exists()

@@ -1,0 +1,284 @@
+"""Read a clip: any video file, gif, webp, still image, or a folder of PNGs that reelm wrote.
+
+    clip = read_clip("holiday.mp4")                     # clip.frames_THWC uint8, clip.fps
+    tail = read_clip("holiday.mp4", last_seconds=2)     # enough to continue a long clip, in little memory
+
+Colour tags and rotation are honoured (the transfer curve of HDR video is not). A file that is truncated, broken or
+larger than the limits is refused with a `ClipError`, and whatever a decoder raises becomes one too.
+"""
+
+import contextlib
+import math
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.errors import ClipError, require
+from .clip_io import DEFAULT_LIMITS, Clip, ClipLimits, Layout, unpack_metadata
+
+# Containers that hold their own frames. Playlists (hls, concat, dash) are left out: they name other files and hosts.
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,ogg,flv,asf,h264,hevc,ivf,nut,mxf,y4m,yuv4mpegpipe"
+IMAGE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
+MAX_FPS = 1000.0
+# Seconds: the coarsest tick that a video container counts time in.
+ROUNDING = 1e-3
+
+
+def read_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, last_seconds: float | None = None) -> Clip:
+    """Decode the clip at `path`; see `Clip` for shapes and units.
+
+    Args:
+        path: a video file, gif, webp, still image (a clip of one frame), or a folder of PNGs written by reelm.
+        limits: the size above which a file is refused, from its header where the header says it.
+        last_seconds: keep only the frames shown in the last so many seconds.
+
+    Raises:
+        ClipError: nothing there, no video in it, truncated, broken, or above the limits. The message names the file.
+    """
+    path = Path(path)
+    wanted = math.inf if last_seconds is None else last_seconds
+    require(wanted > 0, "last_seconds", "must be above 0", last_seconds)
+    with _reading(path):
+        if path.is_dir():
+            return _read_folder(path, limits, wanted)
+        if not path.is_file():
+            raise ClipError(f"clip: must be an existing file or folder, got {str(path)!r}")
+        with path.open("rb") as file:
+            head = file.read(16)
+        if not head:
+            raise ClipError(f"clip: must not be empty, got {str(path)!r}")
+        # The content decides, not the suffix: a gif named .mp4 is still a gif.
+        is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+        if is_webp or head.startswith((b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM")):
+            return _read_image(path, limits, wanted)
+        return _read_video(path, limits, wanted)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ClipError:
+        raise
+    # Decoders raise anything on a broken file (UnicodeDecodeError, SyntaxError, struct.error, ...).
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ClipError(f"clip: must be a readable video or image, got {str(path)!r} ({reason})") from error
+
+
+def _build(path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: float, metadata: dict[str, Any]) -> Clip:
+    """Stack `frames` (each (H, W, 3)), and drop the times of a clip whose frame rate is constant."""
+    frames_THWC: np.ndarray | None = None
+    for index, frame in enumerate(frames):
+        if frames_THWC is None:
+            frames_THWC = np.empty((len(times), *frame.shape), np.uint8)
+        if frame.shape != frames_THWC.shape[1:]:
+            raise ClipError(f"clip: must have frames of one size, got {frame.shape} in {str(path)!r}")
+        frames_THWC[index] = frame
+    if frames_THWC is None:
+        raise ClipError(f"clip: must have at least one frame, got 0 in {str(path)!r}")
+    times = np.maximum.accumulate(times - times[0])
+    steady = np.abs(times - np.arange(len(times)) / fps).max() <= max(0.25 / fps, ROUNDING)
+    return Clip(torch.from_numpy(frames_THWC), fps, metadata, None if steady else times)
+
+
+# ---- video files: PyAV
+
+
+def _read_video(path: Path, limits: ClipLimits, wanted: float) -> Clip:
+    import av
+    from av.stream import Disposition
+
+    # "file:" keeps a colon in a name from being taken for a protocol.
+    options = {"format_whitelist": CONTAINERS}
+    with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            raise ClipError(f"clip: must hold a video stream, got {str(path)!r}")
+        stream = streams[0]
+        context = stream.codec_context
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        if not 0 < fps <= MAX_FPS:
+            raise ClipError(f"clip: must declare a frame rate of at most {MAX_FPS:g}, got {fps:g} in {str(path)!r}")
+        seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        declared = _declared_frames(stream)
+        limits.check(
+            path,
+            height=context.height,
+            width=context.width,
+            frames=min(declared or seconds * fps, wanted * fps),
+            seconds=seconds if math.isinf(wanted) else 0.0,
+        )
+        context.thread_type = "AUTO"
+        # A frame may be larger than the header says; with some room for the decoder's own alignment.
+        context.options = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
+        kept: deque[tuple[float, Any]] = deque()
+        count = 0
+        try:
+            for frame in _decode(container, stream, declared):
+                time = count / fps if frame.time is None else frame.time
+                kept.append((time, frame))
+                count += 1
+                while kept[0][0] <= time + 1 / fps - wanted - ROUNDING and len(kept) > 1:
+                    kept.popleft()
+                limits.check(
+                    path,
+                    height=frame.height,
+                    width=frame.width,
+                    frames=len(kept),
+                    seconds=count / fps if math.isinf(wanted) else 0.0,
+                )
+        except (av.FFmpegError, UnicodeDecodeError) as error:
+            total = f" of {declared}" if declared else ""
+            raise ClipError(
+                f"clip: every frame must decode, got {count}{total} frames from {str(path)!r} ({error})"
+            ) from error
+        _check_whole(path, stream, declared, count, kept[-1][0] + 1 / fps if kept else 0.0)
+        text = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
+        metadata, layout = unpack_metadata(text)
+        times = np.array([time for time, _ in kept])
+        return _build(path, _rgb_frames(kept, layout), times, fps, metadata)
+
+
+def _declared_frames(stream: Any) -> int:
+    """Frames that the container promises to show; 0 where it makes no promise (mkv, a stream that still grows)."""
+    entries = getattr(stream, "index_entries", None)
+    # An mp4 that was cut without re-encoding counts frames that its edit list hides; the index leaves those out.
+    if stream.frames and entries and "mp4" in stream.container.format.name:
+        return sum(not entry.is_discard for entry in entries)
+    return int(stream.frames)
+
+
+def _decode(container: Any, stream: Any, declared: int) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        # A recording that was killed ends in half a packet. Where nothing was promised, what is whole is the clip.
+        if packet.is_corrupt and not declared:
+            yield from stream.decode(None)
+            return
+        yield from packet.decode()
+
+
+def _check_whole(path: Path, stream: Any, declared: int, count: int, end: float) -> None:
+    if count < declared:
+        raise ClipError(f"clip: must be whole, got {count} of {declared} declared frames from {str(path)!r}")
+    # Matroska declares no number of frames, but the duration of each stream.
+    tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
+    matched = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d\.\d+)", tag)
+    seconds = sum(float(part) * unit for part, unit in zip(matched.groups(), (3600, 60, 1), strict=True)) if matched else 0
+    if end < seconds - 1.5 / float(stream.average_rate or 1):
+        got = f"{count} frames, {end:.2f} of {seconds:.2f} declared seconds"
+        raise ClipError(f"clip: must be whole, got {got}, from {str(path)!r}")
+
+
+def _rgb_frames(kept: "deque[tuple[float, Any]]", layout: Layout | None) -> Iterator[np.ndarray]:
+    """Convert the decoded frames to upright (H, W, 3) RGB, freeing each on the way."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    while kept:
+        frame = kept.popleft()[1]
+        rgb = _to_rgb(reformatter, frame)
+        if layout is not None and rgb.shape[:2] == (layout.height + layout.height % 2, layout.width + layout.width % 2):
+            rgb = rgb[: layout.height, : layout.width]
+        yield np.rot90(rgb, round(getattr(frame, "rotation", 0) / 90))
+
+
+def _to_rgb(reformatter: Any, frame: Any) -> np.ndarray:
+    from av.video.reformatter import ColorRange, Colorspace
+
+    name = frame.format.name
+    if frame.format.is_rgb or name.startswith("pal"):
+        return np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray())
+    # ITU-T H.273 matrix coefficients. Files without a tag follow the players' custom: BT.601 below 720 lines.
+    matrices = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+    untagged = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    full_range = frame.color_range == ColorRange.JPEG or name.startswith("yuvj")
+    rgb = reformatter.reformat(
+        frame,
+        format="rgb24",
+        src_colorspace=matrices.get(frame.colorspace, int(untagged)),
+        src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+    )
+    return np.asarray(rgb.to_ndarray())
+
+
+# ---- images, animated ones and folders of them: Pillow
+
+
+def _read_image(path: Path, limits: ClipLimits, wanted: float) -> Clip:
+    from PIL import Image
+
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
+        # A phone's JPEG may carry a second picture (a depth map): not a clip.
+        count = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1
+        limits.check(path, height=image.height, width=image.width, frames=count)
+        text = image.info.get("comment") if image.format == "GIF" else image.getexif().get(0x010E)
+        metadata, layout = unpack_metadata(text)
+        frames, ends = [], [0.0]
+        for index in range(count):
+            image.seek(index)
+            frames.append(_upright_rgb(image))
+            # Browsers show a frame of at most 10 ms for 100.
+            milliseconds = float(image.info.get("duration") or 0)
+            ends.append(ends[-1] + (milliseconds if milliseconds > 10 else 100.0) / 1000)
+            limits.check(path, height=image.height, width=image.width, frames=index + 1, seconds=ends[-1])
+    if count == 1 and (layout is None or layout.frames == 1):
+        return _build(path, frames, np.zeros(1), 1.0 if layout is None else layout.fps, metadata)
+    times, fps = np.array(ends[:-1]), count / ends[-1]
+    if layout is not None and layout.frames is not None:
+        shown = round(ends[-1] * layout.fps)
+        if shown < layout.frames and path.read_bytes()[-1:] != b";":
+            raise ClipError(f"clip: must be whole, got {shown} of {layout.frames} declared frames from {str(path)!r}")
+        if shown == layout.frames:
+            # Encoders merge equal frames and round times; the layout gives both back.
+            limits.check(path, height=layout.height, width=layout.width, frames=shown)
+            middles = (np.arange(shown) + 0.5) / layout.fps
+            frames = [frames[index] for index in np.searchsorted(times, middles, side="right") - 1]
+            times, fps = np.arange(shown) / layout.fps, layout.fps
+    first = int(np.searchsorted(times, times[-1] + 1 / fps - wanted - ROUNDING)) if math.isfinite(wanted) else 0
+    first = min(first, len(frames) - 1)
+    return _build(path, frames[first:], times[first:], fps, metadata)
+
+
+def _upright_rgb(image: Any) -> np.ndarray:
+    """One picture as (H, W, 3) RGB: upright, and on black where it is transparent."""
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(image)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _read_folder(path: Path, limits: ClipLimits, wanted: float) -> Clip:
+    from PIL import Image
+
+    names = sorted(path.glob("frame_*.png"))
+    if not names:
+        raise ClipError(f"clip: a folder must hold PNGs named frame_*.png, got none in {str(path)!r}")
+    settings = path / "settings.json"
+    metadata, layout = unpack_metadata(settings.read_text(encoding="utf-8") if settings.is_file() else None)
+    if layout is None or layout.frames is None:
+        raise ClipError(f"clip: a folder of PNGs must hold reelm's settings.json, got none or another in {str(path)!r}")
+    if len(names) != layout.frames:
+        raise ClipError(f"clip: must be whole, got {len(names)} of {layout.frames} declared frames from {str(path)!r}")
+    names = names[-min(len(names), max(1, round(min(wanted, 1e9) * layout.fps))) :]
+    seconds = len(names) / layout.fps
+    limits.check(path, height=layout.height, width=layout.width, frames=len(names), seconds=seconds)
+
+    def pictures() -> Iterator[np.ndarray]:
+        for name in names:
+            with Image.open(name, formats=("PNG",)) as image:
+                if image.size != (layout.width, layout.height):
+                    raise ClipError(f"clip: must be {layout.width}x{layout.height}, got {image.size} in {str(name)!r}")
+                yield _upright_rgb(image)
+
+    return _build(path, pictures(), np.arange(len(names)) / layout.fps, layout.fps, metadata)

@@ -1,0 +1,47 @@
+"""Rendered clips to token shards: the language model's training data.
+
+    encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..core.progress import progress
+from ..core.shards import write_shard
+from ..world.caption import write_caption
+from ..world.render import render
+from ..world.scene import sample_scene
+from .model import VideoTokenizer
+
+PHRASINGS = 4  # captions a clip
+SHARD = 4096  # clips a file
+BATCH = 64
+
+
+@torch.no_grad()
+def encode_world(
+    tokenizer: VideoTokenizer, folder: Path, *, clips: int, num_frames: int, seed: int, height: int = 64, width: int = 64
+) -> None:
+    """Render `clips` training clips, encode them and write token shards with `PHRASINGS` captions each.
+
+    Shards that are already there are kept, so that an interrupted run goes on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.grid(num_frames, height, width)
+    device = next(tokenizer.parameters()).device
+    for start in progress(range(0, clips, SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"):
+        path = folder / f"world-{seed}-{num_frames}-{start:07d}.safetensors"
+        if path.exists():
+            continue
+        scenes = [sample_scene(seed, index, split="train") for index in range(start, min(start + SHARD, clips))]
+        tokens = [
+            tokenizer.encode(render(scenes[i : i + BATCH], num_frames, height=height, width=width, device=device)).cpu()
+            for i in range(0, len(scenes), BATCH)
+        ]
+        rngs = [np.random.default_rng([seed, start + index, 1]) for index in range(len(scenes))]
+        captions = [
+            [write_caption(scene, rng) for _ in range(PHRASINGS)] for scene, rng in zip(scenes, rngs, strict=True)
+        ]
+        write_shard(path, torch.cat(tokens), captions)

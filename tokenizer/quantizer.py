@@ -1,0 +1,90 @@
+"""The quantizer: continuous latents <-> token ids, by vector-quantize-pytorch behind one small contract.
+
+    quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)))
+    codes_BND, tokens_BN, loss = quantizer(latents_BND)
+    codes_BND = quantizer.codes(tokens_BN)                  # what a decoder sees
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ..core.errors import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """Which quantizer, and its size.
+
+    Attributes:
+        kind: "fsq" (finite scalar quantization, Mentzer et al. 2023, arXiv 2309.15505), "vq" (a learned codebook with
+            exponential moving averages, van den Oord et al. 2017, arXiv 1711.00937) or "lfq" (lookup-free, Yu et al.
+            2023, arXiv 2310.05737).
+        levels: fsq: the number of values of each latent channel; their product is the vocabulary.
+        codebook_size: vq and lfq: the vocabulary (a power of two for lfq).
+        codebook_dim: vq: channels of a code.
+    """
+
+    kind: Literal["fsq", "vq", "lfq"] = "fsq"
+    levels: tuple[int, ...] = (8, 8, 6, 5)
+    codebook_size: int = 1024
+    codebook_dim: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.kind in ("fsq", "vq", "lfq"), "quantizer.kind", "must be 'fsq', 'vq' or 'lfq'", self.kind)
+        levels_fit = len(self.levels) > 0 and min(self.levels) >= 2 and math.prod(self.levels) <= 2**18
+        require(levels_fit, "quantizer.levels", "each must be at least 2, and their product at most 262144", self.levels)
+        size = self.codebook_size
+        require(2 <= size <= 2**18, "quantizer.codebook_size", "must be between 2 and 262144", size)
+        power = self.kind != "lfq" or size & (size - 1) == 0
+        require(power, "quantizer.codebook_size", "must be a power of two for lfq", size)
+        require(self.codebook_dim >= 1, "quantizer.codebook_dim", "must be at least 1", self.codebook_dim)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids."""
+        return math.prod(self.levels) if self.kind == "fsq" else self.codebook_size
+
+    @property
+    def dim(self) -> int:
+        """Channels of a latent and of its code."""
+        if self.kind == "fsq":
+            return len(self.levels)
+        return self.codebook_dim if self.kind == "vq" else int(math.log2(self.codebook_size))
+
+
+class Quantizer(nn.Module):
+    """Latents (B, N, D) to the nearest codes and their ids; always computed in float32."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        # Imported here: this library pulls torch.compile's machinery and triton in, which `import reelm` must not.
+        from vector_quantize_pytorch import FSQ, LFQ, VectorQuantize
+
+        self.config = config
+        if config.kind == "fsq":
+            self.codebook = FSQ(levels=list(config.levels))
+        elif config.kind == "lfq":
+            self.codebook = LFQ(codebook_size=config.codebook_size, dim=config.dim)
+        else:
+            # Codes that nothing uses are put back near the data, or most of a codebook dies (the library's default).
+            self.codebook = VectorQuantize(
+                dim=config.dim, codebook_size=config.codebook_size, decay=0.99, kmeans_init=True, threshold_ema_dead_code=2
+            )
+
+    def forward(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return codes (B, N, D) with straight-through gradients, ids (B, N) int64, and a scalar auxiliary loss."""
+        with torch.autocast(latents_BND.device.type, enabled=False):
+            result = self.codebook(latents_BND.float())
+        codes, tokens = result[0], result[1].long()
+        loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
+        return codes, tokens, loss
+
+    def codes(self, tokens_BN: torch.Tensor) -> torch.Tensor:
+        """The codes (B, N, D) of ids (B, N)."""
+        if self.config.kind == "vq":
+            return self.codebook.get_codes_from_indices(tokens_BN)
+        return self.codebook.indices_to_codes(tokens_BN)

@@ -1,0 +1,128 @@
+"""The pictures that the world is drawn from: a seamless tile for each background and a distance field for each shape.
+
+Both are made by formulas on a fine grid, once, and sampled by the renderer with bilinear interpolation.
+"""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .scene import BACKGROUNDS, COLOURS, SHAPES
+
+TILE = 32  # pixels of a 64-pixel picture after which a background repeats itself
+TEXELS = 64  # texels along a side of a tile
+FIELD_REACH = 1.6  # a distance field spans [-FIELD_REACH, FIELD_REACH] radii
+FIELD_SIZE = 96
+COLOUR_RGB = {
+    "red": (226, 46, 46),
+    "green": (40, 206, 84),
+    "blue": (48, 92, 240),
+    "yellow": (250, 222, 48),
+    "purple": (152, 60, 208),
+    "orange": (250, 132, 28),
+    "cyan": (48, 214, 226),
+    "white": (252, 252, 252),
+}
+SHADE = 0.72  # the turned-away half of an object has this share of its colour: it makes a spinning ball visible
+SKY_TOP, SKY_BOTTOM = (62, 46, 92), (186, 112, 106)  # the evening sky, told by the height in the picture
+
+Dot = tuple[float, float, float, float]
+
+
+def _mix(base: tuple[int, int, int], other: tuple[int, int, int], share_hw: torch.Tensor) -> torch.Tensor:
+    low = torch.tensor(base, dtype=torch.float32)[:, None, None]
+    high = torch.tensor(other, dtype=torch.float32)[:, None, None]
+    return low + (high - low) * share_hw.clamp(0, 1)
+
+
+def _dots(u: torch.Tensor, v: torch.Tensor, dots: tuple[Dot, ...]) -> torch.Tensor:
+    """Soft ellipses (x, y, radius x, radius y) on the seamless tile, as a share in [0, 1]."""
+    share = torch.zeros_like(u)
+    for x, y, radius_x, radius_y in dots:
+        du = (u - x + TILE / 2) % TILE - TILE / 2
+        dv = (v - y + TILE / 2) % TILE - TILE / 2
+        distance = torch.sqrt((du / radius_x) ** 2 + (dv / radius_y) ** 2)
+        share = torch.maximum(share, (1.6 - distance).clamp(0, 1))
+    return share
+
+
+def _tile(name: str, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    wave = 2 * math.pi / TILE
+    if name == "night":
+        stars = _dots(u, v, ((5, 6, 1.3, 1.3), (22, 11, 0.9, 0.9), (13, 22, 1.1, 1.1), (28, 27, 1.4, 1.4)))
+        return _mix((20, 24, 56), (226, 222, 190), stars)
+    if name == "grass":
+        tufts = _dots(u, v, ((4, 5, 0.9, 3.2), (7, 6, 0.9, 2.4), (20, 13, 0.9, 3.2), (23, 14, 0.9, 2.4), (11, 24, 0.9, 3.0)))
+        return _mix((84, 132, 66), (50, 94, 44), tufts)
+    if name == "sand":
+        ripples = 0.5 + 0.5 * torch.sin(wave * (u + 2 * v) + 0.9 * torch.sin(wave * u))
+        return _mix((178, 150, 106), (206, 180, 134), ripples)
+    if name == "snow":
+        hollows = _dots(u, v, ((8, 7, 4.0, 2.0), (24, 15, 5.0, 2.2), (12, 26, 3.4, 1.8)))
+        return _mix((196, 208, 226), (158, 178, 210), hollows)
+    if name == "sunset":  # clouds alone: their share of light; the renderer lays them over the sky
+        return _mix((0, 0, 0), (70, 44, 30), _dots(u, v, ((9, 8, 5.5, 1.8), (25, 20, 6.0, 2.0))))
+    square = torch.sin(wave * u) * torch.sin(wave * v)
+    return _mix((92, 96, 108), (134, 138, 150), 0.5 + square * 6)
+
+
+@functools.cache
+def background_tiles() -> torch.Tensor:
+    """(6, 3, TEXELS + 1, TEXELS + 1) in [0, 255]: seamless tiles, the first row and column repeated at the end."""
+    fine = 4 * TEXELS
+    line = (torch.arange(fine) + 0.5) * TILE / fine
+    v, u = torch.meshgrid(line, line, indexing="ij")
+    tiles = torch.stack([_tile(name, u, v) for name in BACKGROUNDS])
+    return F.pad(F.avg_pool2d(tiles, 4), (0, 1, 0, 1), mode="circular")
+
+
+def _polygon(x: torch.Tensor, y: torch.Tensor, corners: list[tuple[float, float]]) -> torch.Tensor:
+    """Signed distance to a polygon, negative inside (Inigo Quilez, "2D distance functions")."""
+    distance = torch.full_like(x, math.inf)
+    sign = torch.ones_like(x)
+    for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
+        ex, ey, wx, wy = bx - ax, by - ay, x - ax, y - ay
+        along = ((wx * ex + wy * ey) / (ex * ex + ey * ey)).clamp(0, 1)
+        distance = torch.minimum(distance, (wx - ex * along) ** 2 + (wy - ey * along) ** 2)
+        above, below, left = y >= ay, y < by, ex * wy > ey * wx
+        crossing = (above & below & left) | (~above & ~below & ~left)
+        sign = torch.where(crossing, -sign, sign)
+    return sign * distance.sqrt()
+
+
+def _field(shape: str, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    radius = torch.sqrt(x * x + y * y)
+    if shape == "ball":
+        return radius - 1.0
+    if shape == "ring":
+        return (radius - 0.78).abs() - 0.24
+    if shape == "square":
+        return _polygon(x, y, [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)])
+    if shape == "triangle":
+        return _polygon(x, y, [(0.0, -1.2), (1.1, 0.85), (-1.1, 0.85)])
+    if shape == "star":
+        turns = [math.pi * k / 5 for k in range(10)]
+        reach = [1.22 if k % 2 == 0 else 0.5 for k in range(10)]
+        return _polygon(x, y, [(r * math.sin(a), -r * math.cos(a)) for r, a in zip(reach, turns, strict=True)])
+    arm, half = 1.08, 0.36
+    return _polygon(
+        x, y,
+        [(-half, -arm), (half, -arm), (half, -half), (arm, -half), (arm, half), (half, half),
+         (half, arm), (-half, arm), (-half, half), (-arm, half), (-arm, -half), (-half, -half)],
+    )  # fmt: skip
+
+
+@functools.cache
+def shape_fields() -> torch.Tensor:
+    """(6, 1, FIELD_SIZE, FIELD_SIZE): signed distance in radii to each shape's border, negative inside."""
+    line = ((torch.arange(FIELD_SIZE) + 0.5) / FIELD_SIZE * 2 - 1) * FIELD_REACH
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return torch.stack([_field(shape, x, y) for shape in SHAPES])[:, None]
+
+
+@functools.cache
+def object_colours() -> torch.Tensor:
+    """(8, 3) in [0, 255]."""
+    return torch.tensor([COLOUR_RGB[colour] for colour in COLOURS], dtype=torch.float32)
