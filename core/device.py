@@ -21,7 +21,8 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         chosen = None
     require(chosen is not None, "device", "must be 'auto', 'cpu' or 'cuda[:n]'", device)
     assert chosen is not None
-    missing = chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+    # torch keeps an index in 8 bits: a large one comes back negative.
+    missing = chosen.type == "cuda" and not 0 <= (chosen.index or 0) < torch.cuda.device_count()
     require(not missing, "device", f"must exist ({torch.cuda.device_count()} cuda devices here)", device)
     return chosen
 

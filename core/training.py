@@ -37,6 +37,7 @@ class TrainConfig:
     Attributes:
         steps: optimizer steps in all; the cosine ends there.
         learning_rate: its peak, after `warmup` steps; it falls to a twentieth by a cosine.
+        warmup: steps in which the learning rate rises from nothing.
         optimizer: "adamw", or "muon" for the matrices (torch.optim.Muon) and AdamW for all else.
         weight_decay: decoupled; on matrices and kernels alone.
         clip: the largest norm of a gradient.
@@ -103,7 +104,7 @@ class TrainState:
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self.model, self.config, self.step = model, config, 0
         self.optimizers = make_optimizers(model, config)
-        self.average = {k: v.detach().clone() for k, v in model.state_dict().items() if v.is_floating_point()}
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def advance(self, loss: torch.Tensor) -> torch.Tensor:
         """One optimizer step on `loss`; returns the norm of the gradient before clipping."""
@@ -225,6 +226,8 @@ def train(
     last = time.monotonic()
     with stop_signals() as stopped:
         for step in progress(range(state.step, config.steps), "training", unit="step"):
+            # What a model draws at random (the codes that a codebook replaces) follows from the step too.
+            torch.manual_seed(step)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 value, metrics = loss(model, step)
             norm = state.advance(value)

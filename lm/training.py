@@ -5,6 +5,7 @@ what is trained is what runs. One caption in ten is left out, for classifier-fre
 arXiv 2207.12598).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,13 +38,14 @@ class LMTraining:
 
     model: LMConfig
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=12000, learning_rate=3e-3, optimizer="muon", ema=0.999)
+        default_factory=lambda: TrainConfig(steps=3200, learning_rate=3e-3, optimizer="muon", ema=0.999)
     )
-    batch_tokens: int = 32 * 320
+    batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
 
@@ -82,9 +84,18 @@ class TokenBatches:
 
 
 def train_lm(
-    recipe: LMTraining, data: Path, text: TextEncoder, folder: Path, *, device: str = "auto", resume: bool = False
+    recipe: LMTraining,
+    data: Path,
+    text: TextEncoder,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    on_checkpoint: Callable[[VideoTransformer], None] | None = None,
 ) -> VideoTransformer:
     """Train from nothing, or go on with `resume`; the folder ends with lm.json, lm.safetensors and text.model.
+
+    `on_checkpoint` is called with the averaged model at every checkpoint, to draw samples with it.
 
     Raises:
         ReelmError: the data's grid or vocabulary is not the model's.
@@ -112,7 +123,13 @@ def train_lm(
         save_json(folder / "lm.json", to_dict(recipe.model))
         save_tensors(folder / "lm.safetensors", state.average_model())
         atomic_write(folder / "text.model", text.model)
+        if on_checkpoint is not None:
+            on_checkpoint(averaged(state))
+
+    def averaged(state: TrainState) -> VideoTransformer:
+        result = VideoTransformer(recipe.model).to(place)
+        result.load_state_dict(state.average_model())
+        return result.eval().requires_grad_(False)
 
     state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
-    model.load_state_dict(state.average_model())
-    return model.eval()
+    return averaged(state)

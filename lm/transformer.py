@@ -26,7 +26,8 @@ from ..kernels.decode_attention import decode_attention
 from .cache import HISTORY, RingCache
 from .rotary import Rotation, prefix_rotation, rotate, video_rotation
 
-# (dt, dy, dx) of the known tokens that make a slot's input.
+# (dt, dy, dx) of the known tokens that make a slot's input. The first is the one before in raster order, whatever its row:
+# no token may wait to be seen.
 NEIGHBOURS = ((0, 0, -1), (0, -1, 0), (0, -1, 1), (-1, 0, 0), (-1, 0, -1), (-1, 0, 1), (-1, -1, 0), (-1, 1, 0), (-2, 0, 0))
 
 # (layer, rotated q, plain q, rotated k, v) -> attention's output, all (B, S, heads, E).
@@ -156,6 +157,7 @@ class VideoTransformer(nn.Module):
         y_BLO = place_BL[..., None] // w + dy
         x_BLO = place_BL[..., None] % w + dx
         inside = (t_BLO >= 0) & (y_BLO >= 0) & (y_BLO < h) & (x_BLO >= 0) & (x_BLO < w)
+        inside[..., 0] = positions_BL > 0
         index = (t_BLO * size + y_BLO * w + x_BLO) % history_BR.shape[1]
         tokens_BLO = history_BR.gather(1, index.flatten(1)).view_as(index)
         tokens_BLO = torch.where(inside, tokens_BLO, config.vocab_size)

@@ -9,7 +9,6 @@ Tokens are made by `Rollout` and become pixels by the tokenizer's `decode_chunk`
 is continued is fed to the rollout as tokens: a `Video` of this model's as its own tokens, anything else encoded once.
 """
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -186,7 +185,6 @@ class VideoGenerator:
             "decode_seconds": decoded - sampled,
             "tokens_per_second": rollout.drawn * len(request.keys) / (sampled - read),
         }
-        settings = {"model": self.parts.name, "tokenizer": self.parts.tokenizer_id, **dataclasses.asdict(request.sampling)}
         videos = []
         for index, key in enumerate(request.keys):
             frames = frames_BTHWC[index]
@@ -195,6 +193,6 @@ class VideoGenerator:
                 frames = np.concatenate([source.frames_THWC.numpy(), frames[known:]])
             videos.append(Video(
                 frames=frames, tokens=tokens_Bthw[index].cpu().numpy(), fps=self.fps, prompt=request.prompts[index],
-                seed=key.seed, settings={**settings, "sample": key.sample}, stats=dict(stats),
+                seed=key.seed, settings=self.parts.settings(request.sampling, key.sample), stats=dict(stats),
             ))  # fmt: skip
         return videos

@@ -7,6 +7,7 @@
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,6 +71,10 @@ class Pretrained:
     tokenizer: VideoTokenizer
     lm: VideoTransformer
     text: TextEncoder
+
+    def settings(self, sampling: SamplingConfig, sample: int = 0) -> dict[str, Any]:
+        """What a clip of this model says of how it was made; `sample` is its number among those of one prompt."""
+        return {"model": self.name, "tokenizer": self.tokenizer_id, **to_dict(sampling), "sample": sample}
 
 
 def load_pretrained(

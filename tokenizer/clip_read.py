@@ -169,7 +169,10 @@ def _check_whole(path: Path, stream: Any, declared: int, count: int, end: float)
     # Matroska declares no number of frames, but the duration of each stream.
     tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
     matched = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d\.\d+)", tag)
-    seconds = sum(float(part) * unit for part, unit in zip(matched.groups(), (3600, 60, 1), strict=True)) if matched else 0
+    if matched is None:
+        return
+    hours, minutes, rest = matched.groups()
+    seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
     if end < seconds - 1.5 / float(stream.average_rate or 1):
         got = f"{count} frames, {end:.2f} of {seconds:.2f} declared seconds"
         raise ClipError(f"clip: must be whole, got {got}, from {str(path)!r}")
@@ -226,6 +229,9 @@ def _read_image(path: Path, limits: ClipLimits, wanted: float) -> Clip:
             frames.append(_upright_rgb(image))
             # Browsers show a frame of at most 10 ms for 100.
             milliseconds = float(image.info.get("duration") or 0)
+            if count == 1 and milliseconds == 0 and layout is not None and layout.frames is not None:
+                # The encoder of webp makes a still image, without a duration, of equal frames.
+                milliseconds = 1000 * layout.frames / layout.fps
             ends.append(ends[-1] + (milliseconds if milliseconds > 10 else 100.0) / 1000)
             limits.check(path, height=image.height, width=image.width, frames=index + 1, seconds=ends[-1])
     if count == 1 and (layout is None or layout.frames == 1):

@@ -8,8 +8,8 @@
 The suffix decides: `.mp4` is H.264, 4:2:0, BT.709 converted and tagged, index first; `.mkv` is ffv1, exact RGB; `.gif`;
 `.webp`; a path without suffix, or with a slash at its end, is a folder of PNGs and a settings.json.
 
-Video goes through PyAV itself: imageio's plugin for it (2.38) hands no option (crf, preset) and no colour tag to the
-encoder, and its buffered file would not be playable at a kill. Images go through imageio.
+Video goes through PyAV itself: imageio's plugin for it (2.38) hands container options on (faststart works), but no
+encoder option (crf, preset, tune) and no colour tag. Images go through imageio.
 """
 
 import contextlib
@@ -231,6 +231,9 @@ class _Encoder:
             if self._growing:
                 # No lookahead: a frame is in the file as soon as the next one is written.
                 options |= {"tune": "zerolatency", "g": str(max(1, round(self._rate)))}
+        elif min(height, width) < 16:
+            # ffv1 refuses to cut a picture one pixel wide into its usual slices.
+            options = {"slices": "1"}
         stream = self._container.add_stream(self._codec, rate=self._rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, self._format
         if self._format == "yuv420p":

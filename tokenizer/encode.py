@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..core.errors import require
 from ..core.progress import progress
 from ..core.shards import write_shard
 from ..world.caption import write_caption
@@ -27,7 +28,12 @@ def encode_world(
     """Render `clips` training clips, encode them and write token shards with `PHRASINGS` captions each.
 
     Shards that are already there are kept, so that an interrupted run goes on.
+
+    Raises:
+        ReelmError: an argument is out of its range.
     """
+    require(clips >= 1, "clips", "must be at least 1", clips)
+    require(seed >= 0, "seed", "must be at least 0", seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
     device = next(tokenizer.parameters()).device

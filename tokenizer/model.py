@@ -14,11 +14,15 @@ tokens and a language model can predict them. The decoder is wide: it sees neigh
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.checkpoint import load_weights, read_json
+from ..core.config import from_dict
+from ..core.device import pick_device
 from ..core.errors import require
 from ..core.shapes import Compression, TokenGrid
 from .layers import ChannelNorm, ConvCache, ResidualBlock, TemporalConv, Upsample
@@ -45,7 +49,7 @@ class TokenizerConfig:
     encoder_width: int = 128
     decoder_widths: tuple[int, ...] = (192, 96, 48)
     decoder_depth: tuple[int, ...] = (4, 2, 2)
-    decoder_memory: int = 2
+    decoder_memory: int = 1
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
@@ -200,3 +204,15 @@ class VideoTokenizer(nn.Module):
         codes, tokens, loss = self._quantize(frames_BTHWC, first=True)
         groups, _ = self.decoder(codes, grid.t, None)
         return self._ungroup(groups, grid.t, first=True), tokens, loss
+
+
+def load_tokenizer(folder: Path, *, device: str = "auto") -> VideoTokenizer:
+    """The tokenizer in the folder of its training: tokenizer.json and tokenizer.safetensors.
+
+    Raises:
+        ReelmError: a file is missing, damaged, or of another shape.
+    """
+    config = from_dict(TokenizerConfig, read_json(folder / "tokenizer.json"), "tokenizer.json")
+    tokenizer = VideoTokenizer(config)
+    load_weights(tokenizer, folder / "tokenizer.safetensors")
+    return tokenizer.to(pick_device(device)).eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """The quantizer: continuous latents <-> token ids, by vector-quantize-pytorch behind one small contract.
 
-    quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)))
+    quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
     codes_BND, tokens_BN, loss = quantizer(latents_BND)
     codes_BND = quantizer.codes(tokens_BN)                  # what a decoder sees
 """
@@ -29,7 +29,7 @@ class QuantizerConfig:
     """
 
     kind: Literal["fsq", "vq", "lfq"] = "fsq"
-    levels: tuple[int, ...] = (8, 8, 6, 5)
+    levels: tuple[int, ...] = (8, 8, 8, 8)
     codebook_size: int = 1024
     codebook_dim: int = 8
 

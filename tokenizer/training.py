@@ -10,6 +10,7 @@ import torch
 
 from ..core.checkpoint import save_json, save_tensors
 from ..core.config import to_dict
+from ..core.contact_sheet import write_contact_sheet
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.training import TrainConfig, TrainState, train
@@ -27,21 +28,23 @@ class TokenizerTraining:
         train: optimizer, length and checkpoints.
         batch_size: clips in a step.
         num_frames: frames of a clip, 1 + a multiple of `temporal`.
-        height, width: of a clip in pixels.
+        height: of a clip in pixels.
+        width: of a clip in pixels.
         moving_weight: how much more a pixel weighs that differs from the frame before or after it.
         seed: of the weights and of the clips.
     """
 
     model: TokenizerConfig = field(default_factory=TokenizerConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2800, learning_rate=1.5e-3))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=5000, learning_rate=1.5e-3))
     batch_size: int = 8
-    num_frames: int = 17
+    num_frames: int = 9
     height: int = 64
     width: int = 64
     moving_weight: float = 4.0
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_size >= 1, "batch_size", "must be at least 1", self.batch_size)
         require(self.moving_weight >= 1, "moving_weight", "must be at least 1", self.moving_weight)
 
@@ -76,7 +79,10 @@ def reconstruction_loss(
 def train_tokenizer(
     recipe: TokenizerTraining, folder: Path, *, device: str = "auto", resume: bool = False
 ) -> VideoTokenizer:
-    """Train from nothing, or go on with `resume`; the folder ends with tokenizer.json and tokenizer.safetensors."""
+    """Train from nothing, or go on with `resume`; the folder ends with tokenizer.json and tokenizer.safetensors.
+
+    At every checkpoint it also gets loss.png and reconstructions.png (each clip, and below it its reconstruction).
+    """
     place = pick_device(device)
     torch.manual_seed(recipe.seed)
     model = VideoTokenizer(recipe.model).to(place)
@@ -92,7 +98,19 @@ def train_tokenizer(
     def export(state: TrainState) -> None:
         save_json(folder / "tokenizer.json", to_dict(recipe.model))
         save_tensors(folder / "tokenizer.safetensors", state.average_model())
+        write_reconstructions(state, recipe, folder / "reconstructions.png")
 
     state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
     model.load_state_dict(state.average_model())
     return model.eval()
+
+
+@torch.no_grad()
+def write_reconstructions(state: TrainState, recipe: TokenizerTraining, path: Path) -> None:
+    """Held-out clips and their reconstructions by the averaged weights, as a contact sheet."""
+    model = VideoTokenizer(recipe.model)
+    model.load_state_dict(state.average_model())
+    scenes = [sample_scene(recipe.seed, index, split="held-out") for index in range(8)]
+    clips = render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width)
+    shown = (model.eval().decode(model.encode(clips)).clamp(0, 1) * 255).round().to(torch.uint8)
+    write_contact_sheet(path, torch.stack([clips, shown], 1).flatten(0, 1))

@@ -27,9 +27,9 @@ CAMERAS = ("still", "pans left", "pans right", "zooms in", "zooms out")
 Split = Literal["train", "held-out", "all"]
 
 FPS = 8
-RADIUS = {"small": 10.0, "big": 14.0}
+RADIUS = {"small": 11.0, "big": 15.0}
 TRAVEL = {"slowly": 1.0, "fast": 2.0}  # pixels a frame
-STEP = 4  # objects start, and backgrounds lie, on a grid of this many pixels
+STEP = 4  # objects start on a grid of this many pixels, backgrounds lie on one of twice as many
 TWO_OBJECTS = 0.15  # the share of clips with a second object
 _HORIZONTAL, _VERTICAL = ("left", "right"), ("up", "down", "bounces")
 
@@ -88,8 +88,8 @@ def sample_scene(seed: int, index: int = 0, *, split: Split = "train", objects: 
         objects=tuple(things),
         background=str(rng.choice(BACKGROUNDS)),
         camera=str(rng.choice(CAMERAS, p=[0.36, 0.16, 0.16, 0.16, 0.16])),
-        offset_x=float(rng.integers(32 // STEP) * STEP),
-        offset_y=float(rng.integers(32 // STEP) * STEP),
+        offset_x=float(rng.integers(16 // STEP) * 2 * STEP),
+        offset_y=float(rng.integers(16 // STEP) * 2 * STEP),
     )
 
 
@@ -122,7 +122,8 @@ def _start(rng: np.random.Generator, thing: Thing, axis: int) -> float:
 def _apart(rng: np.random.Generator, split: Split, first: Thing, second: Thing) -> list[Thing]:
     """Put two objects side by side, or one above the other where one of them moves sideways."""
     motions = {first.motion, second.motion}
-    while motions & set(_HORIZONTAL) and motions & set(_VERTICAL):  # their ways would cross
+    # Of two colours, and on ways that do not cross.
+    while second.colour == first.colour or (motions & set(_HORIZONTAL) and motions & set(_VERTICAL)):
         second = _sample_thing(rng, split, 1)
         motions = {first.motion, second.motion}
     if motions & set(_HORIZONTAL):

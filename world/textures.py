@@ -51,21 +51,21 @@ def _dots(u: torch.Tensor, v: torch.Tensor, dots: tuple[Dot, ...]) -> torch.Tens
 def _tile(name: str, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     wave = 2 * math.pi / TILE
     if name == "night":
-        stars = _dots(u, v, ((5, 6, 1.3, 1.3), (22, 11, 0.9, 0.9), (13, 22, 1.1, 1.1), (28, 27, 1.4, 1.4)))
-        return _mix((20, 24, 56), (226, 222, 190), stars)
+        stars = _dots(u, v, ((6, 7, 1.5, 1.5), (23, 14, 1.1, 1.1), (12, 25, 1.3, 1.3)))
+        return _mix((20, 24, 56), (160, 158, 150), stars)
     if name == "grass":
         tufts = _dots(u, v, ((4, 5, 0.9, 3.2), (7, 6, 0.9, 2.4), (20, 13, 0.9, 3.2), (23, 14, 0.9, 2.4), (11, 24, 0.9, 3.0)))
-        return _mix((84, 132, 66), (50, 94, 44), tufts)
+        return _mix((84, 132, 66), (60, 106, 50), tufts)
     if name == "sand":
         ripples = 0.5 + 0.5 * torch.sin(wave * (u + 2 * v) + 0.9 * torch.sin(wave * u))
-        return _mix((178, 150, 106), (206, 180, 134), ripples)
+        return _mix((182, 154, 110), (204, 178, 132), ripples)
     if name == "snow":
         hollows = _dots(u, v, ((8, 7, 4.0, 2.0), (24, 15, 5.0, 2.2), (12, 26, 3.4, 1.8)))
-        return _mix((196, 208, 226), (158, 178, 210), hollows)
+        return _mix((196, 208, 226), (168, 186, 214), hollows)
     if name == "sunset":  # clouds alone: their share of light; the renderer lays them over the sky
-        return _mix((0, 0, 0), (70, 44, 30), _dots(u, v, ((9, 8, 5.5, 1.8), (25, 20, 6.0, 2.0))))
+        return _mix((0, 0, 0), (52, 34, 24), _dots(u, v, ((9, 8, 5.5, 1.8), (25, 20, 6.0, 2.0))))
     square = torch.sin(wave * u) * torch.sin(wave * v)
-    return _mix((92, 96, 108), (134, 138, 150), 0.5 + square * 6)
+    return _mix((98, 102, 114), (132, 136, 148), 0.5 + square * 6)
 
 
 @functools.cache

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from reelm.core.errors import ReelmError
 from reelm.tokenizer import clip_fit
 from reelm.tokenizer.clip_fit import as_frames, fit_clip, resample_frames

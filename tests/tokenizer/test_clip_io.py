@@ -4,20 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from reelm.core.errors import ClipError, ReelmError
 from reelm.tokenizer.clip_io import ClipLimits, Layout, pack_metadata, unpack_metadata
 
 LAYOUT = Layout(24.0, 5, 64, 48)
+floats = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | floats | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text().filter(lambda key: key != "clip"), json_values, max_size=5))
 def test_metadata_round_trip(metadata):
     text = pack_metadata(metadata, LAYOUT)

@@ -1,0 +1,51 @@
+"""Fixtures that all tests share: a debug-sized model with random weights, and the footage folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from reelm.lm.text import TextEncoder, train_text
+from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.sampling.generator import VideoGenerator
+from reelm.sampling.pretrained import ModelConfig, save_pretrained
+from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
+from reelm.tokenizer.quantizer import QuantizerConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def debug_checkpoint(tmp_path_factory) -> Path:
+    """The folder of a tiny model of 64x64 clips at 8 fps with random weights."""
+    folder = tmp_path_factory.mktemp("debug")
+    torch.manual_seed(0)
+    quantizer = QuantizerConfig(levels=(5, 5))
+    tokenizer = TokenizerConfig(encoder_width=16, decoder_widths=(16, 8), decoder_depth=(2, 1), quantizer=quantizer)
+    lm = LMConfig(vocab_size=25, width=32, depth=2, heads=2, kv_heads=1, head_dim=16, hidden=32, neighbour_dim=8)
+    text = TextEncoder(train_text(["a red ball moves left", "a blue ring spins over grass"]))
+    config = ModelConfig(format=1, fps=8.0, height=64, width=64, tokenizer=tokenizer, lm=lm)
+    save_pretrained(folder, config, VideoTokenizer(tokenizer), VideoTransformer(lm), text)
+    return folder
+
+
+@pytest.fixture
+def debug_generator(debug_checkpoint) -> VideoGenerator:
+    """A generator over the tiny model."""
+    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def footage() -> Path:
+    """A folder of real clips (REELM_FOOTAGE, or shared/footage beside the repository); skips where there is none."""
+    folder = Path(os.environ.get("REELM_FOOTAGE", ROOT.parent / "shared" / "footage"))
+    if not folder.is_dir():
+        pytest.skip("no footage here: set REELM_FOOTAGE")
+    return folder

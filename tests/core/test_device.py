@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from reelm.core.device import pick_device, pick_dtype
+from reelm.core.errors import ReelmError
+
+
+def test_auto_is_what_there_is():
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert pick_dtype("float16", torch.device("cpu")) == torch.float16
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:999"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(ReelmError, match="device: must"):
+        pick_device(device)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(ReelmError, match="dtype: must be"):
+        pick_dtype("float7", torch.device("cpu"))

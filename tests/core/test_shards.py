@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from reelm.core.errors import CheckpointError, ReelmError
+from reelm.core.shards import read_shards, write_shard
+
+
+def test_shards_of_one_grid_are_joined_in_order(tmp_path):
+    first, second, long = torch.arange(24).view(2, 3, 2, 2), torch.arange(12).view(1, 3, 2, 2), torch.zeros(1, 5, 2, 2)
+    write_shard(tmp_path / "a.safetensors", first, [["één"], ["b", "c"]])
+    write_shard(tmp_path / "b.safetensors", second, [["d"]])
+    write_shard(tmp_path / "c.safetensors", long, [["e"]])
+    short, longer = read_shards(tmp_path)
+    assert torch.equal(short.tokens_Nthw, torch.cat([first, second]).int())
+    assert short.captions == [["één"], ["b", "c"], ["d"]]
+    assert longer.tokens_Nthw.shape == (1, 5, 2, 2)
+
+
+def test_wrong_shards_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="folder of token shards"):
+        read_shards(tmp_path)
+    with pytest.raises(ReelmError, match="captions"):
+        write_shard(tmp_path / "a.safetensors", torch.zeros(2, 1, 1, 1), [["a"]])
+    with pytest.raises(ReelmError, match="captions"):
+        write_shard(tmp_path / "a.safetensors", torch.zeros(1, 1, 1, 1), [[]])

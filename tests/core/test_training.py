@@ -1,0 +1,100 @@
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from reelm.core.errors import CheckpointError, ReelmError
+from reelm.core.training import TrainConfig, TrainState, train
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(6, 6)])
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.blocks[0](x)))
+
+
+def make():
+    torch.manual_seed(0)
+    return Net()
+
+
+def loss(model, step):
+    x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+    return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+
+def config(**changes):
+    return TrainConfig(**({"steps": 30, "warmup": 3, "report_steps": 1} | changes))
+
+
+def losses(folder):
+    return [line for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
+
+
+# Muon computes in bfloat16 by torch's own design: these matrices are 6 x 6.
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, optimizer):
+    whole = train(make(), loss, config(optimizer=optimizer), tmp_path / "whole")
+
+    def stopping(model, step):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(model, step)
+
+    part = train(make(), stopping, config(optimizer=optimizer), tmp_path / "parts")
+    assert part.step == 13
+    again = train(make(), loss, config(optimizer=optimizer), tmp_path / "parts", resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for name, tensor in whole.average_model().items():
+        assert torch.equal(tensor, again.average_model()[name])
+    assert (tmp_path / "whole" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [config(steps=100, warmup=10).rate(step) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == rates[9] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.06
+
+
+@pytest.mark.parametrize("change", [{"optimizer": "muon"}, {"ema": 0.0}, {"weight_decay": 0.5}, {"clip": 0.01}, {"learning_rate": 0.1}])
+def test_every_option_changes_the_result(tmp_path, change):
+    plain = train(make(), loss, config(), tmp_path / "plain").average_model()
+    other = train(make(), loss, config(**change), tmp_path / "other").average_model()
+    assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_without_an_average_the_weights_themselves_are_kept(tmp_path):
+    state = train(make(), loss, config(ema=0.0), tmp_path)
+    assert torch.equal(state.average_model()["head.weight"], state.model.head.weight)
+
+
+def test_resume_must_be_said(tmp_path):
+    with pytest.raises(ReelmError, match="resume"):
+        train(make(), loss, config(), tmp_path, resume=True)
+    train(make(), loss, config(steps=2), tmp_path)
+    with pytest.raises(ReelmError, match="resume"):
+        train(make(), loss, config(), tmp_path)
+
+
+def test_another_models_state_is_refused(tmp_path):
+    train(make(), loss, config(steps=2), tmp_path)
+    with pytest.raises(CheckpointError, match="must belong to this model"):
+        TrainState(nn.Linear(2, 2), config()).load(tmp_path / "state.safetensors")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(model, step):
+        value, figures = loss(model, step)
+        return value * float("nan"), figures
+
+    with pytest.raises(RuntimeError, match="non-finite"):
+        train(make(), broken, config(), tmp_path)
+    assert not (tmp_path / "state.safetensors").exists()

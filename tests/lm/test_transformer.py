@@ -1,0 +1,164 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reelm.core.errors import ReelmError
+from reelm.lm.cache import RingCache
+from reelm.lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
+
+SMALL = {"vocab_size": 19, "rows": 3, "columns": 4, "window": 3, "text_vocab_size": 11, "prefix": 5,
+         "width": 32, "depth": 3, "heads": 4, "kv_heads": 2, "head_dim": 12, "hidden": 32, "neighbour_dim": 8}  # fmt: skip
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    model = VideoTransformer(LMConfig(**(SMALL | changes))).eval()
+    for parameter in model.parameters():  # away from the small start, so that attention is not nearly uniform
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def inputs(frames, batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(SMALL["vocab_size"], (batch, frames, 3, 4), generator=generator)
+    text = torch.randint(SMALL["text_vocab_size"], (batch, 5), generator=generator)
+    return tokens, text, torch.tensor([2, 5, 1, 4])[:batch]
+
+
+def roll(model, tokens, text, lengths, sizes):
+    """Logits of the whole clip through the ring cache, in steps of these sizes."""
+    cache = RingCache(model.config, len(tokens), torch.device("cpu"), torch.float32)
+    model.prefill(cache, text, lengths)
+    flat, outs, start = tokens.flatten(1), [], 0
+    while start < flat.shape[1]:
+        count = min(sizes[len(outs) % len(sizes)], flat.shape[1] - start)
+        cache.put_tokens(flat[:, start : start + count])
+        outs.append(model.step(cache, count))
+        cache.advance(count)
+        start += count
+    return torch.cat(outs, 1), cache
+
+
+@pytest.mark.parametrize("sizes", [[1], [12], [5, 1, 3]])
+def test_rolling_far_past_the_window_equals_one_masked_pass(sizes):
+    """30 latent frames with a window of 3 and a ring of 4: what `step` remembers is what training saw."""
+    model = make()
+    tokens, text, lengths = inputs(30)
+    with torch.no_grad():
+        whole = model(tokens, text, lengths)
+    rolled, _ = roll(model, tokens, text, lengths, sizes)
+    assert (rolled - whole).abs().max() < 1e-4
+    assert whole.std() > 0.1
+
+
+def test_memory_does_not_grow_with_the_clip():
+    model = make()
+    short, long = (roll(model, *inputs(frames), [12])[1] for frames in (2, 40))
+    assert short.nbytes == long.nbytes
+    assert short.tokens_BR.shape == long.tokens_BR.shape
+
+
+def test_the_logits_do_not_depend_on_how_far_the_clip_has_rolled():
+    model = make()
+    tokens, text, lengths = inputs(6)
+    with torch.no_grad():
+        here = model(tokens, text, lengths)
+        assert (model(tokens, text, lengths, first_frame=10_000) - here).abs().max() < 1e-5
+
+
+def test_a_cache_that_starts_at_frame_10000_equals_the_window_at_the_start():
+    """The same 6 latent frames after the same 2, rolled at latent frame 2 and at latent frame 10,000."""
+    model = make()
+    tokens, text, lengths = inputs(12)
+    outs = []
+    for offset in (0, 10_000):
+        cache = RingCache(model.config, 2, torch.device("cpu"), torch.float32)
+        model.prefill(cache, text, lengths)
+        cache.positions_B += (offset + 4) * model.config.frame_size  # frames 0 .. 3 lie in the ring as zeros
+        logits = []
+        for frame in tokens.flatten(2).unbind(1):
+            cache.put_tokens(frame)
+            logits.append(model.step(cache, 12))
+            cache.advance(12)
+        outs.append(torch.cat(logits, 1))
+    assert (outs[0] - outs[1]).abs().max() < 1e-4
+
+
+def test_no_gradient_from_a_token_to_earlier_logits_or_to_its_own():
+    """Causality: token p's embedding reaches the logits of later positions alone, and within the window's reach."""
+    model = make(depth=1)
+    tokens, text, lengths = inputs(6, batch=1)
+    embedded = {}
+
+    def catch(module, args, output):
+        output.retain_grad()
+        embedded["x"] = output
+
+    hook = model.neighbour_mix.register_forward_hook(catch)
+    logits = model(tokens, text, lengths)
+    position = 40
+    logits[0, position].sum().backward()
+    hook.remove()
+    reach = embedded["x"].grad[0].abs().sum(-1) > 0
+    first = position // 12 * 12 - 2 * 12  # window 3: this latent frame and two before it
+    assert reach[first : position + 1].all()
+    assert not reach[position + 1 :].any()
+    assert not reach[:first].any()
+
+
+@given(st.integers(0, 71), st.integers(0, 10))
+@settings(max_examples=30, deadline=None)
+def test_changing_a_token_changes_no_logits_up_to_it(position, seed):
+    model = make()
+    tokens, text, lengths = inputs(6, seed=seed)
+    other = tokens.clone().flatten(1)
+    other[:, position] = (other[:, position] + 1) % SMALL["vocab_size"]
+    with torch.no_grad():
+        before, after = model(tokens, text, lengths), model(other.view_as(tokens), text, lengths)
+    assert torch.equal(before[:, : position + 1], after[:, : position + 1])
+    if position < 71:
+        assert not torch.equal(before[:, position + 1], after[:, position + 1])
+
+
+def test_a_row_is_the_same_alone_and_in_a_batch():
+    model = make()
+    tokens, text, lengths = inputs(5, batch=4)
+    together, _ = roll(model, tokens, text, lengths, [12])
+    for row in range(4):
+        alone, _ = roll(model, tokens[row : row + 1], text[row : row + 1], lengths[row : row + 1], [12])
+        assert (alone[0] - together[row]).abs().max() < 1e-5
+
+
+def test_padding_of_the_text_is_not_read():
+    model = make()
+    tokens, text, lengths = inputs(3)
+    other = text.clone()
+    other[0, 2:] = 7
+    with torch.no_grad():
+        assert torch.equal(model(tokens, text, lengths), model(tokens, other, lengths))
+        other[0, 1] = (other[0, 1] + 1) % 11
+        assert not torch.equal(model(tokens, text, lengths), model(tokens, other, lengths))
+
+
+def test_neighbours_are_known_tokens_within_the_window():
+    for dt, dy, dx in NEIGHBOURS:
+        assert (dt, dy, dx) < (0, 0, 0)
+        assert -2 <= dt
+
+
+@pytest.mark.parametrize("change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"depth": 0}, {"prefix": 0}])
+def test_sizes_that_cannot_be_are_refused(change):
+    with pytest.raises(ReelmError, match=next(iter(change))):
+        LMConfig(**(SMALL | change))
+
+
+@pytest.mark.parametrize("change", [
+    {"window": 4}, {"width": 16}, {"depth": 2}, {"heads": 2}, {"kv_heads": 4}, {"head_dim": 8}, {"hidden": 16},
+    {"neighbour_dim": 4},
+])  # fmt: skip
+def test_every_size_changes_the_logits(change):
+    tokens, text, lengths = inputs(5)
+    with torch.no_grad():
+        assert not torch.equal(make()(tokens, text, lengths), make(**change)(tokens, text, lengths))

@@ -1,0 +1,201 @@
+"""The house rules that a machine can hold: layers, imports, sizes, names and docstrings."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("core", "kernels", "tokenizer", "lm", "sampling", "world", "checkpoints")
+MODULES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
+MAY_IMPORT = {
+    "core": set(),
+    "kernels": {"core"},
+    "world": {"core"},
+    "tokenizer": {"core", "kernels", "world"},
+    "lm": {"core", "kernels"},
+    "sampling": {"core", "lm", "tokenizer", "world"},
+    "cli": {"core", "lm", "tokenizer", "sampling", "world"},
+    "": {"core", "sampling"},  # the package's own __init__
+}
+TRAINING_DATA = {"tokenizer/training.py", "tokenizer/encode.py", "sampling/evaluate.py"}
+LIBRARIES = {  # who may know it
+    "triton": lambda name: name.endswith("_triton.py"),
+    "av": lambda name: name.startswith("tokenizer/clip_"),
+    "imageio": lambda name: name.startswith("tokenizer/clip_"),
+    "sentencepiece": lambda name: name == "lm/text.py",
+    "vector_quantize_pytorch": lambda name: name == "tokenizer/quantizer.py",
+    "huggingface_hub": lambda name: name == "core/checkpoint.py",
+    "pickle": lambda name: False,
+}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def folder_of(path):
+    parts = path.relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else ("" if parts[0] == "__init__.py" else path.stem)
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def is_late(node, tree):
+    """Whether an import stands inside a function."""
+    return any(
+        node in ast.walk(function) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+def own_imports(path):
+    """(node, folder, module path without suffix) of every import of reelm's own modules."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parent if node.level == 1 else ROOT
+            target = base.joinpath(*(node.module or "").split("."))
+            yield node, folder_of(target.with_suffix(".py")) if target != ROOT else "", target
+
+
+def test_there_are_modules_to_look_at():
+    assert len(MODULES) > 30
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_layers(path):
+    own = folder_of(path)
+    for node, folder, _ in own_imports(path):
+        allowed = {own} | MAY_IMPORT.get(own, set())
+        assert folder in allowed or folder == "", f"{name_of(path)}:{node.lineno} imports {folder}"
+        if folder == "world" and own != "world" and own != "cli":
+            assert name_of(path) in TRAINING_DATA, f"{name_of(path)}:{node.lineno} imports the world"
+    for node in ast.walk(tree_of(path)):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in names:
+            top = name.split(".")[0]
+            assert top != "reelm" and top not in FOLDERS, f"{name_of(path)}:{node.lineno}: imports of our own are relative"
+            if top in LIBRARIES:
+                assert LIBRARIES[top](name_of(path)), f"{name_of(path)}:{node.lineno} imports {top}"
+
+
+def test_nobody_imports_training_or_the_benchmark_but_those_who_run_them():
+    runners = {"cli.py", "sampling/generator.py"}
+    for path in MODULES:
+        for node, _, target in own_imports(path):
+            if target.name in ("training", "benchmark", "evaluate") and name_of(path) not in runners:
+                both = {name_of(path), target.relative_to(ROOT).as_posix()}
+                shared = target == ROOT / "core" / "training"
+                assert shared, f"{name_of(path)}:{node.lineno} imports {both}"
+
+
+def test_there_are_no_cycles():
+    graph = {path.with_suffix(""): set() for path in MODULES}
+    for path in MODULES:
+        typing_only = {
+            node for block in ast.walk(tree_of(path)) if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in map(ast.dump, block.body)
+        }
+        for node, _, target in own_imports(path):
+            if ast.dump(node) in typing_only:
+                continue
+            for candidate in (target, *(target / alias.name for alias in node.names)):
+                if candidate in graph:
+                    graph[path.with_suffix("")].add(candidate)
+    state = {}
+
+    def visit(module, trail):
+        if state.get(module) == "done":
+            return
+        assert state.get(module) != "open", " -> ".join(str(m.relative_to(ROOT)) for m in [*trail, module])
+        state[module] = "open"
+        for target in sorted(graph[module]):
+            visit(target, [*trail, module])
+        state[module] = "done"
+
+    for module in graph:
+        visit(module, [])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_our_own_modules_are_imported_at_the_top(path):
+    if name_of(path) == "cli.py":
+        return
+    tree = tree_of(path)
+    for node, _, target in own_imports(path):
+        if target.name.endswith("_triton"):
+            continue  # importing reelm must not import triton
+        assert not is_late(node, tree), f"{name_of(path)}:{node.lineno} imports late"
+
+
+def code_lines(path):
+    """Lines with code on them: no blanks, comments or docstrings."""
+    text = path.read_text(encoding="utf-8")
+    docstrings = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            docstrings |= set(range(body[0].lineno, body[0].end_lineno + 1))
+    skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in skip:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - docstrings)
+
+
+def test_modules_and_functions_are_small():
+    for path in MODULES:
+        limit = 600 if path.name.endswith("_triton.py") else 400
+        assert code_lines(path) <= limit, f"{name_of(path)}: {code_lines(path)} lines"
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef):
+                length = node.end_lineno - node.lineno
+                assert length < (150 if path.name.endswith("_triton.py") else 80), f"{name_of(path)}:{node.lineno} {node.name}: {length}"
+
+
+def test_the_readers_path_is_short():
+    """clip -> tokens -> language model -> tokens -> clip, in at most 8 files and 1,200 lines."""
+    way = ["tokenizer/clip_read.py", "sampling/source.py", "tokenizer/model.py", "lm/transformer.py", "lm/cache.py",
+           "sampling/rollout.py", "sampling/generator.py", "tokenizer/clip_write.py"]  # fmt: skip
+    assert len(way) <= 8
+    assert sum(code_lines(ROOT / name) for name in way) <= 1200
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_is_public_is_documented_typed_and_little(path):
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
+    public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    assert len(public) <= 8, f"{name_of(path)}: {[n.name for n in public]}"
+    methods = [m for c in public if isinstance(c, ast.ClassDef) for m in c.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+    for node in (*public, *methods):
+        jitted = isinstance(node, ast.FunctionDef) and any("jit" in ast.unparse(d) for d in node.decorator_list)
+        assert jitted or ast.get_docstring(node), f"{name_of(path)}:{node.lineno} {node.name} has no docstring"
+        if isinstance(node, ast.FunctionDef) and not jitted:
+            arguments = [a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            assert node.returns is not None and all(a.annotation for a in arguments), f"{name_of(path)}:{node.lineno} {node.name} is not typed"
+            positional = [a for a in (*node.args.posonlyargs, *node.args.args) if a.arg not in ("self", "cls")]
+            assert len(positional) <= 6, f"{name_of(path)}:{node.lineno} {node.name}: {len(positional)} positional arguments"
+
+
+def test_folders_are_one_level_deep():
+    for path in MODULES:
+        depth = len(path.relative_to(ROOT).parts)
+        assert depth <= 2 or name_of(path).startswith("checkpoints/")
+
+
+def test_tests_mirror_the_folders():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests").as_posix()
+        assert folder in (".", *FOLDERS), f"{name_of(path)} belongs to no folder"
+
+
+def test_the_public_face_is_small():
+    import reelm
+
+    assert len(reelm.__all__) <= 10
+    assert all(hasattr(reelm, name) for name in reelm.__all__)

@@ -1,0 +1,510 @@
+"""The command line, in process: every command end to end on tiny models, its frozen options, and what it refuses."""
+
+import dataclasses
+import importlib.metadata
+import inspect
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import reelm
+import torch
+from reelm import cli
+from reelm.core.checkpoint import load_tensors, save_tensors
+from reelm.lm.training import LMTraining
+from reelm.sampling.benchmark import run_benchmark
+from reelm.sampling.evaluate import evaluate_model
+from reelm.sampling.generator import VideoGenerator
+from reelm.sampling.request import make_request
+from reelm.sampling.rollout import Rollout
+from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.video import Video
+from reelm.tokenizer import training as tokenizer_training
+from reelm.tokenizer.clip_fit import Fit
+from reelm.tokenizer.clip_write import write_clip
+from reelm.tokenizer.training import TokenizerTraining
+
+MODEL = ["--model", "--device", "--dtype", "--json"]
+CLIP = ["--seconds", "--num-frames", "--seed", "--negative-prompt", "-o", "--output"]
+SAMPLING = ["--guidance-scale", "--temperature", "--top-k", "--top-p", "--min-p"]
+TRAIN = [
+    *("--train.steps", "--train.learning-rate", "--train.optimizer", "--train.warmup", "--train.weight-decay"),
+    *("--train.clip", "--train.ema", "--train.no-autocast", "--train.checkpoint-minutes", "--train.report-steps"),
+]
+FROZEN = {
+    "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt"],
+    "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit"],
+    "stream": [*MODEL, *CLIP, *SAMPLING],
+    "bench": [*MODEL, "--seconds", "--batch", "--guidance-scale", "--repeats"],
+    "evaluate": [*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--contact-sheet"],
+    "info": MODEL,
+    "train tokenizer": [
+        *("--out", "--resume", "--device", "--batch-size", "--num-frames", "--height", "--width", "--moving-weight"),
+        *("--seed", "--model.temporal", "--model.spatial", "--model.encoder-width", "--model.decoder-widths"),
+        *("--model.decoder-depth", "--model.decoder-memory", "--model.quantizer.kind", "--model.quantizer.levels"),
+        *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", *TRAIN),
+    ],
+    "encode": [
+        *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),
+    ],
+    "train text": ["--out", "--data", "--captions", "--vocab-size", "--model-type"],
+    "train lm": [
+        *("--out", "--resume", "--device", "--data", "--text", "--tokenizer", "--batch-tokens", "--drop-caption"),
+        *("--seed", "--model.window", "--model.prefix", "--model.width", "--model.depth", "--model.heads"),
+        *("--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    """Every test runs in a folder of its own, in which a refused command must leave nothing."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command: (exit code, stdout, stderr)."""
+
+    def call(*words):
+        capsys.readouterr()
+        code = cli.main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def debug(debug_checkpoint):
+    """The options that choose the tiny model, with cheap sampling."""
+    return ["--model", debug_checkpoint, "--device", "cpu"]
+
+
+def names() -> list[str]:
+    """All that lies in the current folder."""
+    return sorted(str(path) for path in Path().rglob("*"))
+
+
+# ---- what the commands are called
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_a_test_freezes_the_command_line(command, run):
+    code, out, _ = run(*command.split(), "--help")
+    rows = re.findall(r"^\W (-.*?)(?:  .*)?$", out, re.MULTILINE)
+    found = [name for row in rows for name in re.findall(r"(?<!\S)--?[a-z][\w.-]*", row)]
+    assert code == 0
+    assert sorted(found) == sorted(["-h", "--help", *FROZEN[command]])
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_tells_what_each_option_does_and_ends_with_an_example_that_parses(command, run):
+    _, out, _ = run(*command.split(), "--help")
+    rows = [line[1:-1].rstrip() for line in out.splitlines() if line[:1] in "│|"]
+    starts = [index for index, row in enumerate(rows) if row.startswith(" -")]
+    for start, end in itertools.pairwise([*starts, len(rows)]):
+        entry = " ".join(" ".join(rows[start:end]).split())
+        assert entry.startswith("-h") or re.search(r" [a-z`]+ [a-z`].*\((default|required)", entry), entry
+    example = out.splitlines()[-1].strip()
+    words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', example)]
+    assert words[: 1 + len(command.split())] == ["reelm", *command.split()]
+    assert cli._parse(command, words[1 + len(command.split()) :])
+
+
+def test_the_contents_list_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f"\n  {command} " in out for command in cli.COMMANDS)
+    assert out.splitlines()[-1].strip().startswith("reelm generate")
+    assert run() == (0, out, "")
+    assert run("--version") == (0, f"reelm {reelm.__version__}\n", "")
+
+
+def test_the_entry_point_is_main():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="reelm")
+    assert script.load() is cli.main
+
+
+def test_names_and_defaults_are_those_of_the_library():
+    options = {field.name: field for field in dataclasses.fields(cli._Generate)}
+    api = {**inspect.signature(VideoGenerator.generate).parameters, **inspect.signature(make_request).parameters}
+    only_python = {"self", "options", "parts", "generator", "height", "width", "callback_on_step_end"}
+    only_python |= {"logits_processor", "sampling"}
+    assert set(api) - only_python <= set(options)
+    assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
+    for command, function, unlike in (
+        (cli._Bench, run_benchmark, "parts"),
+        (cli._Evaluate, evaluate_model, "generator"),
+    ):
+        given = {item.name: item.default for item in dataclasses.fields(command)}
+        for name, parameter in inspect.signature(function).parameters.items():
+            assert name == unlike or given[name] == parameter.default
+    assert get_args(get_type_hints(cli._Continue)["fit"]) == get_args(Fit)
+
+
+def test_a_recipe_without_options_is_the_library_s_own():
+    words = ["--out", "x", "--data", "d", "--text", "t", "--tokenizer", "k"]
+    tokenizer, lm = cli._parse("train tokenizer", words[:2]), cli._parse("train lm", words)
+    assert dataclasses.asdict(tokenizer.recipe) == dataclasses.asdict(TokenizerTraining())
+    options = dataclasses.asdict(lm.recipe)
+    options["model"] |= dict.fromkeys(cli.DERIVED, 7)
+    assert options == dataclasses.asdict(LMTraining(model=LMTraining.__annotations__["model"](**options["model"])))
+
+
+def test_a_sampling_option_is_the_model_s_own_unless_given():
+    command = cli._parse("generate", ["a red ball"])
+    assert set(vars(command.sampling)) == {field.name for field in dataclasses.fields(SamplingConfig)}
+    assert command.given_sampling() == {}
+    command = cli._parse("generate", ["a red ball", "--top-k", "None", "--temperature", "0"])
+    assert command.given_sampling() == {"top_k": None, "temperature": 0.0}
+
+
+# ---- generate, continue, stream
+
+
+def test_generate_writes_the_clip_of_the_python_api_and_says_so_in_three_lines(run, debug, debug_generator):
+    code, out, err = run("generate", "a red ball", "--seconds", 1, "--seed", 7, "--top-k", 5, *debug)
+    assert (code, err) == (0, "")
+    wrote, took, go_on = out.splitlines()
+    assert wrote == "wrote a-red-ball.mp4: 9 frames 64x64 at 8 fps = 1.125 s, seed 7"
+    assert re.fullmatch(r"took \S+ s: \S+ tokens/s, \S+ times realtime", took)
+    video, wanted = Video.load("a-red-ball.mp4"), debug_generator.generate("a red ball", seconds=1, seed=7, top_k=5)
+    assert np.array_equal(video.tokens, wanted.tokens)
+    assert (video.prompt, video.seed, video.settings["top_k"]) == ("a red ball", 7, 5)
+
+    code, out, _ = run(*go_on.removeprefix("go on with: reelm ").split(), "--device", "cpu")
+    assert code == 0
+    longer = Video.load("longer.mp4")
+    assert np.array_equal(longer.tokens[:3], video.tokens)
+    assert len(longer.frames) == 9 + 4 * 8
+    assert out.splitlines()[0].startswith("wrote longer.mp4: 41 frames")
+    assert "-o longer-2.mp4" in out
+
+
+def test_generate_never_replaces_a_file_that_was_not_named(run, debug):
+    words = ["generate", "A red, BALL!", "--num-frames", 1, *debug]
+    Path("a-red-ball.mp4").write_text("mine")
+    Path("a-red-ball-2.partial.mp4").write_text("what a killed stream left")
+    assert run(*words)[0] == 0
+    assert Path("a-red-ball.mp4").read_text() == "mine"
+    assert Path("a-red-ball-3.mp4").is_file()
+    assert run(*words, "-o", "a-red-ball.mp4")[0] == 0
+    assert len(Video.load("a-red-ball.mp4").frames) == 1
+
+
+def test_samples_of_one_prompt_are_numbered_files(run, debug, debug_generator):
+    words = ["--num-frames", 5, "--seed", 3, "--num-videos-per-prompt", 2, "--guidance-scale", 1, *debug]
+    code, out, _ = run("generate", "a red ball", "--output", "out.mkv", "--json", *words)
+    values = json.loads(out)
+    assert code == 0
+    assert values["files"] == ["out-1.mkv", "out-2.mkv"] == names()
+    wanted = debug_generator.generate("a red ball", num_frames=5, seed=3, num_videos_per_prompt=2, guidance_scale=1.0)
+    for path, video in zip(values["files"], wanted, strict=True):
+        assert np.array_equal(Video.load(path).frames, video.frames)  # mkv is exact
+    assert values["tokens"] == 2 * 2 * 64
+    assert values["settings"]["guidance_scale"] == 1.0
+
+
+def test_continue_takes_any_clip(run, debug):
+    write_clip("grey.mkv", np.full((12, 40, 60, 3), 90, np.uint8), 16.0)
+    code, out, err = run("continue", "grey.mkv", "--num-frames", 4, "--fit", "pad", "--prompt", "a blue ring", *debug)
+    assert code == 0
+    assert out.startswith("wrote grey-longer.mp4: ")
+    assert len(err.splitlines()) == 1  # how it was made to fit
+    video = Video.load("grey-longer.mp4")
+    assert video.prompt == "a blue ring"
+    assert len(video.frames) > 4
+
+
+def test_stream_writes_the_clip_that_generate_makes_with_its_tokens(run, debug, debug_generator):
+    code, out, err = run("stream", "a red ball", "--seconds", 1, "--seed", 7, "--min-p", 0.1, *debug)
+    assert code == 0
+    assert err == "writing a-red-ball.partial.mp4; Ctrl-C ends it\n"
+    assert out.splitlines()[0] == "wrote a-red-ball.mp4: 9 frames 64x64 at 8 fps = 1.125 s, seed 7"
+    assert names() == ["a-red-ball.mp4"]
+    video, wanted = Video.load("a-red-ball.mp4"), debug_generator.generate("a red ball", seconds=1, seed=7, min_p=0.1)
+    assert np.array_equal(video.tokens, wanted.tokens)
+    assert (video.prompt, video.seed, video.settings) == (wanted.prompt, wanted.seed, wanted.settings)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stream_that_is_interrupted_is_a_whole_clip(number, code, run, debug, debug_generator, monkeypatch):
+    next_frame, calls = Rollout.next_frame, []
+
+    def interrupted(self):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return next_frame(self)
+
+    monkeypatch.setattr(Rollout, "next_frame", interrupted)
+    found = run("stream", "a red ball", "--seed", 7, "-o", "out.mkv", *debug)
+    assert found[0] == code
+    assert found[2].splitlines()[1] == "reelm: interrupted; out.mkv holds 9 frames = 1.125 s"
+    assert names() == ["out.mkv"]
+    monkeypatch.setattr(Rollout, "next_frame", next_frame)
+    wanted = debug_generator.generate("a red ball", num_frames=9, seed=7)
+    video = Video.load("out.mkv")
+    assert np.array_equal(video.frames, wanted.frames)
+    assert np.array_equal(video.tokens, wanted.tokens)
+
+
+def test_ctrl_c_while_generating_leaves_nothing(run, debug, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Rollout, "next_frame", interrupted)
+    assert run("generate", "a red ball", *debug) == (130, "", "reelm: interrupted\n")
+    assert names() == []
+
+
+def test_a_full_disk_is_one_line(run, debug, monkeypatch):
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Video, "save", full)
+    found = run("generate", "a red ball", "--num-frames", 1, *debug)
+    assert found == (2, "", "reelm: error: [Errno 28] No space left on device\n")
+
+
+# ---- bench, evaluate, info
+
+
+def test_bench_prints_a_table_and_then_json(run, debug):
+    code, out, err = run("bench", "--seconds", 0.1, "--batch", 2, "--guidance-scale", 1, "--repeats", 1, *debug)
+    assert (code, err) == (0, "")
+    report = json.loads(out.splitlines()[-1])
+    assert (report["batch"], report["guidance_scale"]) == (2, 1.0)
+    assert report["tokens_per_second"] > 0
+    assert len(out.splitlines()) == len(report) + 1
+    code, out, _ = run("bench", "--seconds", 0.1, "--repeats", 1, "--json", *debug)
+    assert list(json.loads(out)) == list(report)
+
+
+def test_evaluate_prints_a_table_and_then_json(run, debug):
+    counts = ["--prompts", 2, "--two-objects", 1, "--clips", 2, "--batch", 2]
+    code, out, _ = run("evaluate", *counts, "--contact-sheet", "sheet.png", *debug)
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["generated_two_objects"]["n"] == 1
+    assert len(out.splitlines()) > 10
+    assert names() == ["sheet.png"]
+    refused = run("evaluate", *counts, "--contact-sheet", "sheet.mp3", *debug)
+    assert refused == (2, "", "reelm: error: contact_sheet: must end in .png, got 'sheet.mp3'\n")
+
+
+def test_info_tells_sizes_and_versions(run, debug, debug_checkpoint, debug_generator):
+    code, out, err = run("info", "--json", *debug)
+    values = json.loads(out)
+    assert (code, err) == (0, "")
+    assert values["lm_parameters"] == sum(p.numel() for p in debug_generator.parts.lm.parameters())
+    assert values["vocab_size"] == 25
+    assert values["window_seconds"] == 2.5
+    assert values["bytes_on_disk"] == sum(path.stat().st_size for path in debug_checkpoint.iterdir())
+    assert values["torch"] == torch.__version__
+    table = run("info", *debug)[1].splitlines()
+    assert [re.split(r"  +", line)[0].replace(" ", "_") for line in table] == list(values)
+
+
+# ---- from nothing to a model
+
+TINY_TOKENIZER = [
+    *(
+        "--model.encoder-width",
+        8,
+        "--model.decoder-widths",
+        8,
+        "--model.decoder-depth",
+        1,
+        "--height",
+        32,
+        "--width",
+        32,
+    ),
+    *("--model.decoder-memory", 1, "--model.quantizer.levels", 4, 4, "--batch-size", 1, "--num-frames", 5),
+    *("--train.steps", 4, "--train.report-steps", 1, "--device", "cpu"),
+]
+TINY_LM = [
+    *("--model.width", 16, "--model.depth", 1, "--model.heads", 2, "--model.kv-heads", 1, "--model.head-dim", 16),
+    *("--model.hidden", 16, "--model.neighbour-dim", 4, "--batch-tokens", 64, "--train.steps", 3, "--device", "cpu"),
+]
+
+
+def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
+    # A run that is stopped leaves a checkpoint, and --resume goes on from it.
+    clips, seen = tokenizer_training.training_clips, []
+
+    def interrupted(recipe, step, device):
+        seen.append(step)
+        if seen == [0, 1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return clips(recipe, step, device)
+
+    monkeypatch.setattr(tokenizer_training, "training_clips", interrupted)
+    train = ["train", "tokenizer", "--out", "runs/tokenizer", *TINY_TOKENIZER]
+    code, out, err = run(*train)
+    assert (code, err) == (130, "stopped at step 2 of 4; go on with --resume\n")
+    assert out.startswith("wrote runs/tokenizer: ")
+    assert "of step 2 of 4" in out
+    refused = run(*train)
+    assert refused[0] == 2
+    assert refused[2].startswith("reelm: error: resume: ")
+    code, out, _ = run(*train, "--resume")
+    assert code == 0
+    assert "of step 4 of 4" in out
+    assert seen == [0, 1, 2, 3]
+
+    size = ["--height", 32, "--width", 32]
+    encode = ["encode", "--tokenizer", "runs/tokenizer", "--out", "runs/tokens", "--clips", 6, "--num-frames", 5, *size]
+    assert run(*encode) == (0, "wrote runs/tokens: 6 clips of 5 frames\n", "")
+    code, out, _ = run("train", "text", "--data", "runs/tokens", "--out", "runs/text.model")
+    assert code == 0
+    assert re.fullmatch(r"wrote runs/text.model: \d+ text ids from 24 captions\n", out)
+
+    words = ["--data", "runs/tokens", "--text", "runs/text.model", "--tokenizer", "runs/tokenizer"]
+    code, out, err = run("train", "lm", "--out", "runs/lm", *words, *TINY_LM)
+    assert (code, err) == (0, "")
+    assert "--model runs/lm/model" in out
+    assert "of step 3 of 3" in out
+    names = {path.name for path in Path("runs/lm/model").iterdir()}
+    assert names == {"config.json", "lm.safetensors", "tokenizer.safetensors", "text.model"}
+    values = json.loads(run("info", "--json", "--model", "runs/lm/model")[1])
+    assert (values["vocab_size"], values["height"], values["fps"]) == (16, 32, 8)
+    assert run("generate", "a red", "--num-frames", 5, "--model", "runs/lm/model", "-o", "out.mp4")[0] == 0
+    assert Video.load("out.mp4").frames.shape == (5, 32, 32, 3)
+
+
+def test_train_text_from_a_file(run):
+    Path("captions.txt").write_text("a red ball\na blue ring\n")
+    words = ["train", "text", "--captions", "captions.txt", "--out", "text.model", "--model-type", "bpe"]
+    assert run(*words, "--vocab-size", 20)[0] == 0
+    assert Path("text.model").is_file()
+    for both in ([], ["--data", "d", "--captions", "c"]):
+        code, _, err = run("train", "text", "--out", "other.model", *both)
+        assert code == 2
+        assert err.startswith("reelm: error: data, captions: must be exactly one of the two")
+    assert run("train", "text", "--captions", "none.txt", "--out", "other.model")[0] == 2
+    assert not Path("other.model").exists()
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generate", ""], "prompt: must not be empty, got ''"),
+        (["generate", "red " * 10_000], "prompt: must be at most 31 text tokens long, got '10000 tokens'"),
+        (["generate", "ball", "--seconds", "0"], "seconds: must be a number above 0, got 0.0"),
+        (["generate", "ball", "--seconds", "-1"], "seconds: must be a number above 0, got -1.0"),
+        (["generate", "ball", "--seconds", "nan"], "seconds: must be a number above 0, got nan"),
+        (["generate", "ball", "--top-k", "0"], "top_k: must be a whole number of at least 1, or None, got 0"),
+        (["generate", "ball", "--top-p", "1.5"], "top_p: must be above 0 and at most 1, got 1.5"),
+        (["generate", "ball", "--temperature", "-1"], "temperature: must be between 0 and 100, got -1.0"),
+        (["generate", "ball", "--seed", "-1"], "seed: must be a whole number from 0 to 2**63 - 1, got -1"),
+        (["generate", "ball", "--num-videos-per-prompt", "0"], "num_videos_per_prompt: must be from 1 to 4096, got 0"),
+        (["generate", "ball", "-o", "none/x.mp4"], "output: its folder must exist, got 'none/x.mp4'"),
+        (["generate", "ball", "-o", "x.avi"], "output: must end in .mp4, .mkv, .gif, .webp, or in no suffix"),
+        (["generate", "ball", "--device", "abacus"], "device: must be 'auto', 'cpu' or 'cuda[:n]', got 'abacus'"),
+        (
+            ["stream", "ball", "-o", "x.gif"],
+            "output: must end in .mp4 or .mkv to be written while it grows, got 'x.gif'",
+        ),
+        (["stream", "ball", "--seconds", "0"], "seconds: must be a number above 0, got 0.0"),
+        (["continue", "none.mp4"], "clip: "),
+        (["bench", "--batch", "0"], "batch: must be at least 1, got 0"),
+        (["evaluate", "--clips", "0"], "clips: must be at least 1, got 0"),
+    ],
+)
+def test_a_bad_argument_is_refused_in_one_line(words, message, run, debug):
+    chosen = [] if "--device" in words else ["--device", "cpu"]
+    code, out, err = run(*words, *debug[:2], *chosen)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"reelm: error: {message}")
+    assert err.count("\n") == 1
+    assert names() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "tokenizer", "--out", "x", "--train.steps", "0"], "steps: must be at least 1, got 0"),
+        (["train", "tokenizer", "--out", "x", "--model.spatial", "6"], "spatial: must be a power of two, at least 4"),
+        (["train", "tokenizer", "--out", "x", "--seed", "-1"], "seed: must be at least 0, got -1"),
+        (["train", "tokenizer", "--out", "x", "--height", "30"], "height: must be a multiple of 8, got 30"),
+        (["encode", "--tokenizer", "none", "--out", "x", "--clips", "1"], "model: tokenizer.json must exist"),
+        (["train", "text", "--data", "none", "--out", "x"], "data: must be a folder of token shards"),
+        (["frobnicate"], "command: must be one of generate, continue, "),
+        (["train"], "command: must be one of generate, continue, "),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(words, message, run):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"reelm: error: {message}")
+    assert err.count("\n") == 1
+    assert names() == []
+
+
+def test_a_clip_that_is_none_is_refused(run, debug):
+    Path("empty.mp4").touch()
+    Path("text.mp4").write_text("no clip at all\n" * 100)
+    for name in ("empty.mp4", "text.mp4"):
+        code, out, err = run("continue", name, *debug)
+        assert (code, out) == (2, "")
+        assert err.startswith("reelm: error: clip: ")
+        assert name in err
+        assert err.count("\n") == 1
+    assert names() == ["empty.mp4", "text.mp4"]
+
+
+@pytest.mark.parametrize("words", [["generate", "ball", "--frobnicate"], ["generate"], ["info", "--seed", "1"]])
+def test_an_unknown_or_missing_option_is_refused(words, run):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert words[-1] in err
+
+
+def test_the_output_is_checked_before_the_model_is_loaded(run):
+    for command in (["generate", "ball"], ["continue", "none.mp4"], ["stream", "ball"]):
+        assert "output: must end in" in run(*command, "-o", "x.doc", "--model", "none")[2]
+    assert run("generate", "ball", "--model", "none")[2].startswith("reelm: error: model: must be a folder")
+
+
+def break_missing(path: Path) -> None:
+    path.unlink()
+
+
+def break_truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def break_pickled(path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, path)
+
+
+def break_shape(path: Path) -> None:
+    tensors = load_tensors(path)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    save_tensors(path, tensors | {name: tensors[name][1:]})
+
+
+@pytest.mark.parametrize("file", ["lm.safetensors", "tokenizer.safetensors"])
+@pytest.mark.parametrize("damage", [break_missing, break_truncated, break_pickled, break_shape])
+def test_a_damaged_checkpoint_is_refused_in_one_line(file, damage, run, debug_checkpoint, tmp_path_factory):
+    folder = shutil.copytree(debug_checkpoint, tmp_path_factory.mktemp("damaged") / "model")
+    if damage is break_shape and file == "tokenizer.safetensors":
+        (folder / file).write_bytes((folder / "lm.safetensors").read_bytes())  # another model's weights
+    else:
+        damage(folder / file)
+    code, out, err = run("generate", "ball", "--model", folder, "--device", "cpu")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"reelm: error: model: {file}")
+    assert err.count("\n") == 1
+    assert names() == []

@@ -1,0 +1,52 @@
+"""What `import reelm` costs, and what it leaves alone. Each test is a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code, cwd):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_loads_no_triton_web_or_video_library_and_changes_nothing(tmp_path):
+    code = """
+import json, logging, random, sys, threading, warnings
+import numpy, torch
+def state():
+    return [torch.get_num_threads(), torch.get_default_dtype() is torch.float32, torch.is_grad_enabled(),
+            torch.initial_seed(), torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(),
+            random.getstate()[1], len(warnings.filters), len(logging.getLogger().handlers), threading.active_count(),
+            torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()]
+before, modules = state(), set(sys.modules)
+import reelm
+assert state() == before, "import reelm changed global state"
+print(json.dumps(sorted(name.split(".")[0] for name in set(sys.modules) - modules)))
+"""
+    new = set(json.loads(run(code, tmp_path)))
+    assert "reelm" in new
+    unwanted = {"triton", "av", "imageio", "PIL", "requests", "urllib3", "http", "huggingface_hub", "transformers",
+                "matplotlib", "vector_quantize_pytorch", "tqdm", "tyro", "scipy"}  # fmt: skip
+    assert not new & unwanted
+
+
+def test_kernels_do_not_shadow_another_package(root):
+    """A working directory at the root puts our folders on the path: `kernels` must not be found there as a package."""
+    code = "import importlib.util as u; s = u.find_spec('kernels'); print(bool(s and s.origin))"
+    assert run(code, root).strip() == "False"
+    assert not (root / "kernels" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("folder", ["tokenizer.model", "lm.transformer", "sampling.generator", "kernels.attention", "world.render"])
+def test_folders_import_as_reelm_alone(root, folder):
+    code = f"""
+try:
+    import {folder}
+except ImportError:
+    print("refused")
+"""
+    assert run(code, root).strip() == "refused"
