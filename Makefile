@@ -28,8 +28,8 @@ types:
 # The bundled model from nothing, with the steps that its card names: hours on two CPU cores, minutes on a GPU.
 world:
 	.venv/bin/reelm train tokenizer --out runs/tokenizer
-	.venv/bin/reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 40960 --num-frames 17 --seed 1
-	.venv/bin/reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 8192 --num-frames 33 --seed 2
+	.venv/bin/reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 28672 --num-frames 17 --seed 1
+	.venv/bin/reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 4096 --num-frames 33 --seed 2
 	.venv/bin/reelm train text --data runs/tokens --out runs/text.model
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm
 	.venv/bin/reelm evaluate --model runs/lm/model

@@ -1,11 +1,11 @@
 """reelm: video, one discrete token at a time.
 
-    import reelm
+import reelm
 
-    generator = reelm.VideoGenerator.from_pretrained("world")
-    video = generator.generate("a red ball rolls to the right over grass", seconds=2, seed=7)
-    video.save("ball.mp4")
-    longer = generator.continue_clip(video, seconds=10)
+generator = reelm.VideoGenerator.from_pretrained("world")
+video = generator.generate("a red ball rolls to the right over grass", seconds=2, seed=7)
+video.save("ball.mp4")
+longer = generator.continue_clip(video, seconds=10)
 """
 
 __version__ = "0.1.0"

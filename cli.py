@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # What the data and the tokenizer say about a language model, so that nobody has to.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
 
+Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
 Output = Annotated[str | None, tyro.conf.arg(aliases=["-o"])]
 
 
@@ -183,7 +184,7 @@ class _Generate(_Clip):
     """
 
     example = 'reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4'
-    prompt: Positional[str]
+    prompt: Prompt
     num_videos_per_prompt: int = 1
 
     def run(self) -> int:
@@ -213,7 +214,7 @@ class _Continue(_Clip):
     """
 
     example = "reelm continue ball.mp4 --seconds 4 -o longer.mp4"
-    clip: Positional[Path]
+    clip: Annotated[Positional[Path], tyro.conf.arg(metavar="CLIP")]
     prompt: str | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
 
@@ -243,7 +244,7 @@ class _Stream(_Clip):
     """
 
     example = 'reelm stream "a blue ring spins" --seconds 60 -o ring.mp4'
-    prompt: Positional[str]
+    prompt: Prompt
 
     def run(self) -> int:
         import time
@@ -362,28 +363,19 @@ class _Info(_Model):
         from .core.checkpoint import find_checkpoint
 
         parts, folder = self.load().parts, find_checkpoint(self.model)
-        config, place = parts.config, next(parts.lm.parameters()).device
+        weight = next(parts.lm.parameters())
         found_triton = importlib.metadata.distributions(name="triton")
         values = {
             "model": parts.name,
-            "tokenizer_parameters": sum(p.numel() for p in parts.tokenizer.parameters()),
-            "lm_parameters": sum(p.numel() for p in parts.lm.parameters()),
-            "width": config.width,
-            "height": config.height,
-            "fps": config.fps,
-            "pixels_per_token": f"{config.tokenizer.temporal}x{config.tokenizer.spatial}x{config.tokenizer.spatial}",
-            "vocab_size": config.lm.vocab_size,
-            "text_vocab_size": parts.text.vocab_size,
-            "window_latent_frames": config.lm.window,
-            "window_seconds": config.lm.window * config.tokenizer.temporal / config.fps,
-            **vars(config.sampling),
+            **parts.sizes(),
+            **vars(parts.config.sampling),
             "bytes_on_disk": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
             "reelm": __version__,
             "torch": torch.__version__,
             "triton": next((found.version for found in found_triton), "not installed"),
-            "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
+            "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
             "threads": torch.get_num_threads(),
-            "dtype": str(next(parts.lm.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(weight.dtype).removeprefix("torch."),
         }
         table = "\n".join(f"{name.replace('_', ' '):22}{value}" for name, value in values.items())
         print(_json(values) if self.json else table)
@@ -496,9 +488,7 @@ class _TrainText(Command):
 
         check_writable(self.out, "out")
         given = (self.data, self.captions)
-        require(
-            given.count(None) == 1, "data, captions", "must be exactly one of the two", [str(path) for path in given]
-        )
+        require(given.count(None) == 1, "data, captions", "must be exactly one of the two", [*map(str, given)])
         if self.data is not None:
             captions = [text for shards in read_shards(self.data) for texts in shards.captions for text in texts]
         elif self.captions is not None:
@@ -536,7 +526,7 @@ class _TrainLM(_Run):
         from .tokenizer.model import load_tokenizer
         from .world.scene import FPS
 
-        text, tokenizer = TextEncoder(self.text.read_bytes()), load_tokenizer(self.tokenizer, device="cpu")
+        text, tokenizer = TextEncoder(self.text.read_bytes()), load_tokenizer(self.tokenizer, device=self.device)
         rows, columns = read_shards(self.data)[0].tokens_Nthw.shape[2:]
         options = dataclasses.asdict(self.recipe)
         derived = (tokenizer.vocab_size, rows, columns, text.vocab_size)
@@ -551,9 +541,7 @@ class _TrainLM(_Run):
         def draw(lm: VideoTransformer) -> None:
             write_samples(Pretrained("training", "", config, tokenizer, lm, text), self.out / "samples.png")
 
-        lm = train_lm(
-            recipe, self.data, text, self.out, device=self.device, resume=self.resume, on_checkpoint=draw
-        )
+        lm = train_lm(recipe, self.data, text, self.out, device=self.device, resume=self.resume, on_checkpoint=draw)
         save_pretrained(self.out / "model", config, tokenizer, lm, text)
         return self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
 
@@ -604,9 +592,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(name: str, words: list[str]) -> Command:
     command = COMMANDS[name]
-    markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
     try:
-        return tyro.cli(command, prog=f"reelm {name}", args=words, config=markers)
+        return tyro.cli(command, prog=f"reelm {name}", args=words, config=[tyro.conf.FlagCreatePairsOff])
     except SystemExit as stop:
         if not stop.code:
             print(f"example:\n  {command.example}")

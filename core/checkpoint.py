@@ -1,7 +1,7 @@
 """A checkpoint folder: config.json, *.safetensors and text.model. Nothing is ever unpickled, no code is run.
 
-    folder = find_checkpoint("world")                         # bundled name, a folder, or a hub id
-    load_weights(model, folder / "lm.safetensors")            # names, shapes and dtypes are checked first
+folder = find_checkpoint("world")                         # bundled name, a folder, or a hub id
+load_weights(model, folder / "lm.safetensors")            # names, shapes and dtypes are checked first
 """
 
 import json
@@ -62,7 +62,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"model: {path.name} must exist in the folder, got none in {str(path.parent)!r}") from None
+        raise CheckpointError(
+            f"model: {path.name} must exist in the folder, got none in {str(path.parent)!r}"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"model: {path.name} must be JSON: {error}") from error
     if not isinstance(values, dict):
@@ -94,7 +96,7 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise CheckpointError(
-            f"model: {path.name} must hold the tensors that its config asks for; missing {missing[:3]}, extra {extra[:3]}"
+            f"model: {path.name} must hold what its config asks for; missing {missing[:3]}, extra {extra[:3]}"
         )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:

@@ -1,7 +1,7 @@
 """Strict configs: frozen dataclasses to and from JSON; an unknown key or a wrong type is refused by name.
 
-    config = from_dict(TokenizerConfig, json.loads(text))
-    text = json.dumps(to_dict(config))
+config = from_dict(TokenizerConfig, json.loads(text))
+text = json.dumps(to_dict(config))
 """
 
 import dataclasses
@@ -31,9 +31,7 @@ def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
     missing = [
         name
         for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ReelmError(f"{where}: the option {missing[0]!r} is missing")

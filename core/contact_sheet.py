@@ -1,6 +1,6 @@
 """Contact sheets: clips as one PNG, to be looked at.
 
-    write_contact_sheet("sheet.png", clips_BTHWC)       # a row for each clip, frames from left to right
+write_contact_sheet("sheet.png", clips_BTHWC)       # a row for each clip, frames from left to right
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Where to compute: device and dtype by name, or the best there is.
 
-    device = pick_device("auto")             # cuda if there is one, else cpu
-    dtype = pick_dtype("auto", device)       # bfloat16 on cuda, float32 on cpu
+device = pick_device("auto")             # cuda if there is one, else cpu
+dtype = pick_dtype("auto", device)       # bfloat16 on cuda, float32 on cpu
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Atomic files: a reader sees the old file or the new one, never half of one.
 
-    with atomic_path("clip.mp4") as path:   # a temporary file beside clip.mp4, with the same suffix
-        encoder.write(path)                 # renamed to clip.mp4 at the end, removed after an exception
+with atomic_path("clip.mp4") as path:   # a temporary file beside clip.mp4, with the same suffix
+    encoder.write(path)                 # renamed to clip.mp4 at the end, removed after an exception
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Progress bars with rate and time left, on a terminal only, for work of more than two seconds.
 
-    for step in progress(range(steps), "training", unit="step"): ...
+for step in progress(range(steps), "training", unit="step"): ...
 """
 
 import sys
@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], what: str, *, unit: str = "it", total: int | None = None, quiet: bool = False) -> Iterator[T]:
+def progress(
+    items: Iterable[T], what: str, *, unit: str = "it", total: int | None = None, quiet: bool = False
+) -> Iterator[T]:
     """Yield `items` under a bar named `what` on stderr; silent where stderr is no terminal, or when `quiet`."""
     if quiet or not sys.stderr.isatty():
         yield from items

@@ -1,8 +1,8 @@
-"""Token shards: clips as token grids with their captions, in safetensors files; where tokenizer and language model meet.
+"""Token shards: clips as token grids with captions, in safetensors files; where tokenizer and language model meet.
 
-    write_shard(folder / "clips-00000.safetensors", tokens_Nthw, captions)
-    shards = read_shards(folder)
-    shards.tokens_Nthw[i], shards.captions[i]
+write_shard(folder / "clips-00000.safetensors", tokens_Nthw, captions)
+shards = read_shards(folder)
+shards.tokens_Nthw[i], shards.captions[i]
 """
 
 import json

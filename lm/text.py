@@ -1,8 +1,8 @@
 """Text: prompts to token ids by SentencePiece, and the training of its model from captions.
 
-    text = TextEncoder(Path("checkpoints/world/text.model").read_bytes())
-    ids_BP, lengths_B = text.prefix(["a red ball rolls to the right", ""], slots=32)
-    text.unknown_words("a red zebra")              # ["zebra"]
+text = TextEncoder(Path("checkpoints/world/text.model").read_bytes())
+ids_BP, lengths_B = text.prefix(["a red ball rolls to the right", ""], slots=32)
+text.unknown_words("a red zebra")              # ["zebra"]
 """
 
 import io
@@ -58,7 +58,9 @@ class TextEncoder:
         """
         rows = [self.encode(prompt) for prompt in prompts]
         for row in rows:
-            require(len(row) <= slots, argument, f"must be at most {slots - 1} text tokens long", f"{len(row) - 1} tokens")
+            require(
+                len(row) <= slots, argument, f"must be at most {slots - 1} text tokens long", f"{len(row) - 1} tokens"
+            )
         ids_BP = torch.zeros(len(rows), slots, dtype=torch.int64)
         for index, row in enumerate(rows):
             ids_BP[index, : len(row)] = torch.tensor(row)
@@ -96,5 +98,7 @@ def train_text(
             minloglevel=2,
         )
     except RuntimeError as error:
-        require(False, "captions", f"must suit a {model_type} model of {vocab_size} ids ({error})", f"{len(lines)} lines")
+        require(
+            False, "captions", f"must suit a {model_type} model of {vocab_size} ids ({error})", f"{len(lines)} lines"
+        )
     return result.getvalue()

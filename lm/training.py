@@ -57,7 +57,9 @@ class TokenBatches:
         self.sets, self.text, self.recipe = sets, text, recipe
         weights = np.array([shards.tokens_Nthw.numel() for shards in sets], dtype=np.float64)
         # Which set each step takes: drawn once, so that a step knows how much of its set came before it.
-        self.choice = np.random.default_rng([recipe.seed, 1]).choice(len(sets), recipe.train.steps, p=weights / weights.sum())
+        self.choice = np.random.default_rng([recipe.seed, 1]).choice(
+            len(sets), recipe.train.steps, p=weights / weights.sum()
+        )
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def _order(self, which: int, epoch: int) -> np.ndarray:

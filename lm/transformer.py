@@ -26,9 +26,19 @@ from ..kernels.decode_attention import decode_attention
 from .cache import HISTORY, RingCache
 from .rotary import Rotation, prefix_rotation, rotate, video_rotation
 
-# (dt, dy, dx) of the known tokens that make a slot's input. The first is the one before in raster order, whatever its row:
-# no token may wait to be seen.
-NEIGHBOURS = ((0, 0, -1), (0, -1, 0), (0, -1, 1), (-1, 0, 0), (-1, 0, -1), (-1, 0, 1), (-1, -1, 0), (-1, 1, 0), (-2, 0, 0))
+# (dt, dy, dx) of the known tokens that make a slot's input. The first is the one before in raster order, whatever its
+# row: no token may wait to be seen.
+NEIGHBOURS = (
+    (0, 0, -1),
+    (0, -1, 0),
+    (0, -1, 1),
+    (-1, 0, 0),
+    (-1, 0, -1),
+    (-1, 0, 1),
+    (-1, -1, 0),
+    (-1, 1, 0),
+    (-2, 0, 0),
+)
 
 # (layer, rotated q, plain q, rotated k, v) -> attention's output, all (B, S, heads, E).
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -135,9 +145,9 @@ class VideoTransformer(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.apply(self._init)
-        for block in self.blocks:  # residual branches start small, so that depth does not blow the stream up
-            for branch in (block.attention.out, block.down):
-                nn.init.normal_(branch.weight, std=0.02 / (2 * config.depth) ** 0.5)
+        for name, weight in self.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):  # branches start small, so that depth adds up gently
+                nn.init.normal_(weight, std=0.02 / (2 * config.depth) ** 0.5)
 
     @staticmethod
     def _init(module: nn.Module) -> None:

@@ -70,12 +70,17 @@ def evaluate_model(
         contact_sheet: a PNG of the first generated clips, if given.
 
     Returns:
-        Shares of clips that show what is named, by factor, and the tokenizer's figures, stamped with their n and source.
+        Shares of clips that show what is named, by factor, and the tokenizer's figures, stamped with n and source.
 
     Raises:
         ReelmError: an argument is out of its range.
     """
-    for name, value, least in (("prompts", prompts, 1), ("two_objects", two_objects, 0), ("clips", clips, 1), ("batch", batch, 1)):
+    for name, value, least in (
+        ("prompts", prompts, 1),
+        ("two_objects", two_objects, 0),
+        ("clips", clips, 1),
+        ("batch", batch, 1),
+    ):
         require(value >= least, name, f"must be at least {least}", value)
     if contact_sheet is not None:
         check_writable(contact_sheet, "contact_sheet")
@@ -133,7 +138,7 @@ def _kept(clips_BTHWC: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
 
     A cell is still where none of its pixels, nor those half a cell around it, changes over both latent frames.
     """
-    batch, t, h, w = ids_Bthw.shape
+    t, h, w = ids_Bthw.shape[1:]
     side = clips_BTHWC.shape[2] // h
     change = (clips_BTHWC[:, 1:] != clips_BTHWC[:, :-1]).any(-1).float()  # (B, T - 1, H, W)
     around = torch.nn.functional.max_pool2d(change, 2 * side, stride=side, padding=side // 2)[..., :h, :w]

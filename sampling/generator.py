@@ -21,7 +21,6 @@ from ..core.errors import require
 from ..core.progress import note, progress
 from ..tokenizer.clip_fit import Fit
 from .benchmark import BenchmarkReport, run_benchmark
-from .noise import NoiseKey
 from .pretrained import Pretrained, load_pretrained
 from .request import Request, check_length, make_request
 from .rollout import Rollout
@@ -157,6 +156,16 @@ class VideoGenerator:
         frames, cache = self.parts.tokenizer.decode_chunk(tokens_Bthw, cache)
         return (frames.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy(), cache
 
+    def _decode_after(self, tokens_Bthw: torch.Tensor, known: int) -> np.ndarray:
+        """The frames (B, T, H, W, 3) of all latent frames but the first `known`, of which the decoder needs a few."""
+        tokenizer = self.parts.tokenizer
+        start = max(0, known - max(1, tokenizer.memory))
+        cache, parts = None, []
+        for chunk in tokens_Bthw[:, start:].split(1, 1):
+            frames, cache = self._decode(chunk, cache)
+            parts.append(frames)
+        return np.concatenate(parts, 1)[:, tokenizer.compression.frames(known - start) :]
+
     def _run(self, request: Request, source: Source | None, latent_frames: int) -> list[Video]:
         """Sample, then decode, then wrap up; `source` is continued by one clip."""
         began = time.perf_counter()
@@ -171,11 +180,7 @@ class VideoGenerator:
             tokens.append(rollout.next_frame()[:, None])
         sampled = time.perf_counter()
         tokens_Bthw = torch.cat(tokens, 1)
-        cache, parts = None, []
-        for chunk in tokens_Bthw.split(1, 1):
-            frames, cache = self._decode(chunk, cache)
-            parts.append(frames)
-        frames_BTHWC = np.concatenate(parts, 1)
+        frames_BTHWC = self._decode_after(tokens_Bthw, 0 if source is None else len(source.tokens_thw))
         decoded = time.perf_counter()
         stats = {
             "tokens": rollout.drawn * len(request.keys),
@@ -189,8 +194,7 @@ class VideoGenerator:
         for index, key in enumerate(request.keys):
             frames = frames_BTHWC[index]
             if source is not None:  # the given frames themselves, not their reconstruction
-                known = self.parts.tokenizer.compression.frames(len(source.tokens_thw))
-                frames = np.concatenate([source.frames_THWC.numpy(), frames[known:]])
+                frames = np.concatenate([source.frames_THWC.numpy(), frames])
             videos.append(Video(
                 frames=frames, tokens=tokens_Bthw[index].cpu().numpy(), fps=self.fps, prompt=request.prompts[index],
                 seed=key.seed, settings=self.parts.settings(request.sampling, key.sample), stats=dict(stats),

@@ -47,7 +47,12 @@ def gumbel_noise(keys: list[NoiseKey], positions_BL: torch.Tensor, vocab_size: i
     block_V4 = torch.arange(-(-vocab_size // 4), device=device)
     shape = torch.broadcast_shapes(positions_BL1.shape, block_V4.shape)
     words = philox(
-        [block_V4.expand(shape), (positions_BL1 & _MASK).expand(shape), (positions_BL1 >> 32).expand(shape), sample_B11],
+        [
+            block_V4.expand(shape),
+            (positions_BL1 & _MASK).expand(shape),
+            (positions_BL1 >> 32).expand(shape),
+            sample_B11,
+        ],
         (seed_B11 & _MASK, (seed_B11 >> 32) & _MASK),
     )
     bits = torch.stack([word.expand(shape) for word in words], -1).flatten(-2)[..., :vocab_size]

@@ -1,7 +1,7 @@
 """A checkpoint folder as a whole: config.json, tokenizer.safetensors, lm.safetensors, text.model.
 
-    parts = load_pretrained("world", device="auto")
-    save_pretrained(folder, config, tokenizer, lm, text)        # weights in float16
+parts = load_pretrained("world", device="auto")
+save_pretrained(folder, config, tokenizer, lm, text)        # weights in float16
 """
 
 import hashlib
@@ -76,6 +76,22 @@ class Pretrained:
         """What a clip of this model says of how it was made; `sample` is its number among those of one prompt."""
         return {"model": self.name, "tokenizer": self.tokenizer_id, **to_dict(sampling), "sample": sample}
 
+    def sizes(self) -> dict[str, Any]:
+        """How large the networks, the clips, the vocabularies and the window are."""
+        config, side = self.config, self.tokenizer.compression
+        return {
+            "tokenizer_parameters": sum(p.numel() for p in self.tokenizer.parameters()),
+            "lm_parameters": sum(p.numel() for p in self.lm.parameters()),
+            "width": config.width,
+            "height": config.height,
+            "fps": config.fps,
+            "pixels_per_token": f"{side.t}x{side.h}x{side.w}",
+            "vocab_size": config.lm.vocab_size,
+            "text_vocab_size": self.text.vocab_size,
+            "window_latent_frames": config.lm.window,
+            "window_seconds": config.lm.window * config.tokenizer.temporal / config.fps,
+        }
+
 
 def load_pretrained(
     name: str | Path,
@@ -104,14 +120,18 @@ def load_pretrained(
     except OSError as error:
         raise CheckpointError(f"model: text.model must be readable in {str(folder)!r}: {error}") from error
     if text.vocab_size > config.lm.text_vocab_size:
-        raise CheckpointError(f"model: text.model must have at most {config.lm.text_vocab_size} ids, got {text.vocab_size}")
+        raise CheckpointError(
+            f"model: text.model must have at most {config.lm.text_vocab_size} ids, got {text.vocab_size}"
+        )
     tokenizer, lm = VideoTokenizer(config.tokenizer), VideoTransformer(config.lm)
     load_weights(tokenizer, folder / "tokenizer.safetensors")
     load_weights(lm, folder / "lm.safetensors")
     for module in (tokenizer, lm):
         module.to(place, kind).eval().requires_grad_(False)
     tokenizer_id = hashlib.sha256((folder / "tokenizer.safetensors").read_bytes()).hexdigest()[:16]
-    return Pretrained(folder.resolve().name if folder == Path(name) else str(name), tokenizer_id, config, tokenizer, lm, text)
+    return Pretrained(
+        folder.resolve().name if folder == Path(name) else str(name), tokenizer_id, config, tokenizer, lm, text
+    )
 
 
 def save_pretrained(

@@ -1,7 +1,7 @@
 """A request: the user's arguments, checked before any compute and spread over the clips of a batch.
 
-    request = make_request(parts, ["a red ball", "a blue ring"], seed=[1, 2], top_k=50)
-    latent_frames = check_length(parts, seconds=2.0, num_frames=None)
+request = make_request(parts, ["a red ball", "a blue ring"], seed=[1, 2], top_k=50)
+latent_frames = check_length(parts, seconds=2.0, num_frames=None)
 """
 
 import dataclasses
@@ -73,23 +73,25 @@ def make_request(
     require(prompt is None or all(text.strip() for text in prompts), "prompt", "must not be empty", prompt)
     samples = num_videos_per_prompt
     require(isinstance(samples, int) and samples >= 1, "num_videos_per_prompt", "must be at least 1", samples)
-    require(len(prompts) * samples <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * samples)
+    require(
+        len(prompts) * samples <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * samples
+    )
     for name, value, own in (("height", height, parts.config.height), ("width", width, parts.config.width)):
         require(value in (None, own), name, f"must be {own}, the size that this model was made for", value)
     config = _sampling(parts.config.sampling, sampling)
     negative = [""] if negative_prompt is None else _strings(negative_prompt, "negative_prompt")
     require(len(negative) in (1, len(prompts)), "negative_prompt", f"must be one or {len(prompts)}", negative)
     negative = negative * len(prompts) if len(negative) == 1 else negative
-    require(negative_prompt is None or config.guidance_scale != 1, "negative_prompt", "needs guidance_scale other than 1",
-            negative_prompt)  # fmt: skip
+    guided = negative_prompt is None or config.guidance_scale != 1
+    require(guided, "negative_prompt", "needs guidance_scale other than 1", negative_prompt)
     seeds = _seeds(seed, generator, len(prompts))
     _check_text(parts, prompts, "prompt")
     _check_text(parts, negative, "negative_prompt")
-    processors = logits_processor if isinstance(logits_processor, list | tuple) else [logits_processor]
+    processors: list[Any] = list(logits_processor) if isinstance(logits_processor, list | tuple) else [logits_processor]
     processors = [processor for processor in processors if processor is not None]
-    for processor in (*processors, callback_on_step_end):
-        require(processor is None or callable(processor), "logits_processor, callback_on_step_end", "must be callable",
-                processor)  # fmt: skip
+    require(all(map(callable, processors)), "logits_processor", "must be callable", logits_processor)
+    heard = callback_on_step_end is None or callable(callback_on_step_end)
+    require(heard, "callback_on_step_end", "must be callable", callback_on_step_end)
     return Request(
         prompts=[text for text in prompts for _ in range(samples)],
         negative_prompts=[text for text in negative for _ in range(samples)],
@@ -102,7 +104,9 @@ def make_request(
 
 def check_length(parts: Pretrained, seconds: float | None, num_frames: int | None, *, added: bool = False) -> int:
     """Latent frames that hold so many seconds or frames; `added` to a clip, so that no frame 0 is among them."""
-    require(seconds is None or num_frames is None, "seconds, num_frames", "must not both be given", (seconds, num_frames))
+    require(
+        seconds is None or num_frames is None, "seconds, num_frames", "must not both be given", (seconds, num_frames)
+    )
     if num_frames is not None:
         whole = isinstance(num_frames, int) and not isinstance(num_frames, bool) and num_frames >= 1
         require(whole, "num_frames", "must be a whole number of at least 1", num_frames)
@@ -112,7 +116,9 @@ def check_length(parts: Pretrained, seconds: float | None, num_frames: int | Non
         number = isinstance(wanted, int | float) and math.isfinite(wanted) and wanted > 0
         require(number, "seconds", "must be a number above 0", wanted)
         frames = max(1, round(wanted * parts.config.fps))
-    require(frames <= MAX_SECONDS * parts.config.fps, "seconds, num_frames", "must be at most a day", seconds or num_frames)
+    require(
+        frames <= MAX_SECONDS * parts.config.fps, "seconds, num_frames", "must be at most a day", seconds or num_frames
+    )
     compression = parts.tokenizer.compression
     return -(-frames // compression.t) if added else compression.latent_frames(frames)
 
@@ -141,13 +147,16 @@ def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
         generators = generator if isinstance(generator, list | tuple) else [generator]
         kinds = all(isinstance(item, torch.Generator) for item in generators)
         require(kinds, "generator", "must be a torch.Generator or a list of them", generator)
-        argument, seeds = "generator", [
-            int(torch.randint(2**62, (), generator=item, device=item.device)) for item in generators
-        ]
+        argument, seeds = (
+            "generator",
+            [int(torch.randint(2**62, (), generator=item, device=item.device)) for item in generators],
+        )
     else:
         argument = "seed"
         seeds = list(seed) if isinstance(seed, list | tuple) else [secrets.randbits(32) if seed is None else seed]
-    require(len(seeds) in (1, count), argument, f"must be one, or one for each of the {count} prompts", seed or generator)
+    require(
+        len(seeds) in (1, count), argument, f"must be one, or one for each of the {count} prompts", seed or generator
+    )
     for item in seeds:
         whole = isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**63
         require(whole, argument, "must be a whole number from 0 to 2**63 - 1", item)

@@ -88,7 +88,8 @@ class Rollout:
         """What the rules leave of the logits (B, V) of the next position."""
         logits = self.model.step(self.cache, 1)[:, 0].float()
         if self.guided:
-            logits = guide(*logits.chunk(2), self.settings.guidance_scale)
+            conditional, unconditional = logits.chunk(2)
+            logits = guide(conditional, unconditional, self.settings.guidance_scale)
         ids_BS = None
         if self.processors:
             start = torch.zeros(len(self.keys), 0, dtype=torch.int64, device=logits.device)

@@ -1,7 +1,7 @@
 """Sampling rules: guidance, temperature, top-k, top-p, min-p, and the user's own logits processors.
 
-    settings = SamplingConfig(guidance_scale=3.0, top_k=50)
-    scores_BV = filter_logits(guide(conditional_BV, unconditional_BV, 3.0), settings)
+settings = SamplingConfig(guidance_scale=3.0, top_k=50)
+scores_BV = filter_logits(guide(conditional_BV, unconditional_BV, 3.0), settings)
 """
 
 import math

@@ -1,7 +1,7 @@
 """What a continuation starts from: any clip, as frames of the model's size and rate and as its tokens.
 
-    source = read_source(parts, "holiday.mp4", fit="crop")
-    source.tokens_thw, source.frames_THWC, source.prompt
+source = read_source(parts, "holiday.mp4", fit="crop")
+source.tokens_thw, source.frames_THWC, source.prompt
 """
 
 import os
@@ -31,7 +31,7 @@ class Source:
         said: one line on how it was made to fit, or None.
     """
 
-    frames_THWC: torch.Tensor  # noqa: N815
+    frames_THWC: torch.Tensor
     tokens_thw: torch.Tensor
     prompt: str = ""
     seed: int | None = None
@@ -51,10 +51,11 @@ def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
         own = _own_tokens(parts, clip)
         if own is not None:
             return Source(torch.from_numpy(clip.frames), own, clip.prompt, clip.seed)
-        frames, rate, prompt = torch.from_numpy(clip.frames), clip.fps, clip.prompt
+        frames, prompt = torch.from_numpy(clip.frames), clip.prompt
+        rate: float | np.ndarray = clip.fps
     else:
-        frames, given_rate = as_frames(clip)
-        rate, prompt = (parts.config.fps if given_rate is None else given_rate), ""
+        frames, times_or_fps = as_frames(clip)
+        rate, prompt = (parts.config.fps if times_or_fps is None else times_or_fps), ""
     frames, said = fit_clip(
         frames, rate, fps=parts.config.fps, height=parts.config.height, width=parts.config.width, fit=fit
     )

@@ -1,9 +1,9 @@
 """`Video`: what a generator returns, and what it can continue; frames, tokens and how they came about.
 
-    video = generator.generate("a red ball rolls to the right")
-    video.save("ball.mp4")                       # the tokens travel in the file's metadata
-    video = Video.load("ball.mp4")               # ... and back, so that it can be continued in token space
-    video.to("pil")[0].show()
+video = generator.generate("a red ball rolls to the right")
+video.save("ball.mp4")                       # the tokens travel in the file's metadata
+video = Video.load("ball.mp4")               # ... and back, so that it can be continued in token space
+video.to("pil")[0].show()
 """
 
 import base64
@@ -38,7 +38,6 @@ class Video:
         prompt, seed: what it was generated from.
         settings: the options of sampling, as JSON values.
         stats: passes, seconds, tokens per second, exactness; not saved.
-        state: what lets a generator go on without encoding again; opaque, not saved.
 
     Raises:
         ReelmError: frames, tokens or fps have a wrong shape, dtype or value.
@@ -51,7 +50,6 @@ class Video:
     seed: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
-    state: Any = None
 
     def __post_init__(self) -> None:
         self.frames = _numpy(self.frames)

@@ -48,7 +48,9 @@ def tree_of(path):
 def is_late(node, tree):
     """Whether an import stands inside a function."""
     return any(
-        node in ast.walk(function) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        node in ast.walk(function)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
     )
 
 
@@ -74,10 +76,18 @@ def test_layers(path):
         if folder == "world" and own != "world" and own != "cli":
             assert name_of(path) in TRAINING_DATA, f"{name_of(path)}:{node.lineno} imports the world"
     for node in ast.walk(tree_of(path)):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names = (
+            [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
         for name in names:
             top = name.split(".")[0]
-            assert top != "reelm" and top not in FOLDERS, f"{name_of(path)}:{node.lineno}: imports of our own are relative"
+            assert top != "reelm" and top not in FOLDERS, (
+                f"{name_of(path)}:{node.lineno}: imports of our own are relative"
+            )
             if top in LIBRARIES:
                 assert LIBRARIES[top](name_of(path)), f"{name_of(path)}:{node.lineno} imports {top}"
 
@@ -96,7 +106,9 @@ def test_there_are_no_cycles():
     graph = {path.with_suffix(""): set() for path in MODULES}
     for path in MODULES:
         typing_only = {
-            node for block in ast.walk(tree_of(path)) if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            node
+            for block in ast.walk(tree_of(path))
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
             for node in map(ast.dump, block.body)
         }
         for node, _, target in own_imports(path):
@@ -137,7 +149,12 @@ def code_lines(path):
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             docstrings |= set(range(body[0].lineno, body[0].end_lineno + 1))
     skip = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     lines = set()
@@ -154,7 +171,9 @@ def test_modules_and_functions_are_small():
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef):
                 length = node.end_lineno - node.lineno
-                assert length < (150 if path.name.endswith("_triton.py") else 80), f"{name_of(path)}:{node.lineno} {node.name}: {length}"
+                assert length < (150 if path.name.endswith("_triton.py") else 80), (
+                    f"{name_of(path)}:{node.lineno} {node.name}: {length}"
+                )
 
 
 def test_the_readers_path_is_short():
@@ -171,15 +190,29 @@ def test_what_is_public_is_documented_typed_and_little(path):
     assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
     public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
     assert len(public) <= 8, f"{name_of(path)}: {[n.name for n in public]}"
-    methods = [m for c in public if isinstance(c, ast.ClassDef) for m in c.body if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
+    methods = [
+        m
+        for c in public
+        if isinstance(c, ast.ClassDef)
+        for m in c.body
+        if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")
+    ]
     for node in (*public, *methods):
         jitted = isinstance(node, ast.FunctionDef) and any("jit" in ast.unparse(d) for d in node.decorator_list)
         assert jitted or ast.get_docstring(node), f"{name_of(path)}:{node.lineno} {node.name} has no docstring"
         if isinstance(node, ast.FunctionDef) and not jitted:
-            arguments = [a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
-            assert node.returns is not None and all(a.annotation for a in arguments), f"{name_of(path)}:{node.lineno} {node.name} is not typed"
+            arguments = [
+                a
+                for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                if a.arg not in ("self", "cls")
+            ]
+            assert node.returns is not None and all(a.annotation for a in arguments), (
+                f"{name_of(path)}:{node.lineno} {node.name} is not typed"
+            )
             positional = [a for a in (*node.args.posonlyargs, *node.args.args) if a.arg not in ("self", "cls")]
-            assert len(positional) <= 6, f"{name_of(path)}:{node.lineno} {node.name}: {len(positional)} positional arguments"
+            assert len(positional) <= 6, (
+                f"{name_of(path)}:{node.lineno} {node.name}: {len(positional)} positional arguments"
+            )
 
 
 def test_folders_are_one_level_deep():

@@ -14,8 +14,9 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
-import reelm
 import torch
+
+import reelm
 from reelm import cli
 from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.lm.training import LMTraining
@@ -369,7 +370,8 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
 
     words = ["--data", "runs/tokens", "--text", "runs/text.model", "--tokenizer", "runs/tokenizer"]
     code, out, err = run("train", "lm", "--out", "runs/lm", *words, *TINY_LM)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("warning: prompt: the model does not know the words")  # of the samples that it draws
     assert "--model runs/lm/model" in out
     assert "of step 3 of 3" in out
     names = {path.name for path in Path("runs/lm/model").iterdir()}

@@ -14,7 +14,9 @@ FOLDERS = ("core", "kernels", "tokenizer", "lm", "sampling", "world")
 def names(root, tmp_path_factory):
     """The files in a wheel that is built from the tracked files."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=False
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
@@ -22,7 +24,18 @@ def names(root, tmp_path_factory):
         if path.is_file() and not path.is_symlink() and not name.startswith("tests/"):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(path.read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(out),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = out.glob("*.whl")
@@ -34,7 +47,9 @@ def test_the_only_top_level_name_is_reelm(names):
 
 
 def test_every_module_and_the_bundled_model_are_in_it(names, root):
-    wanted = {f"reelm/{path.relative_to(root).as_posix()}" for folder in FOLDERS for path in (root / folder).glob("*.py")}
+    wanted = {
+        f"reelm/{path.relative_to(root).as_posix()}" for folder in FOLDERS for path in (root / folder).glob("*.py")
+    }
     wanted |= {"reelm/__init__.py", "reelm/cli.py", "reelm/py.typed"}
     bundled = [path for path in (root / "checkpoints").rglob("*") if path.suffix in (".json", ".safetensors", ".model")]
     assert len(bundled) >= 4

@@ -1,8 +1,8 @@
 """Make any clip fit a model: arrays and images to uint8 frames, then to the model's frame rate and size.
 
-    frames_THWC, times_or_fps = as_frames(array_or_images_or_clip)
-    frames_THWC, said = fit_clip(frames_THWC, times_or_fps or 8, fps=8, height=64, width=64)
-    # said == "1280x720 at 25 fps -> 64x64 at 8 fps, centre crop", or None if nothing had to change
+frames_THWC, times_or_fps = as_frames(array_or_images_or_clip)
+frames_THWC, said = fit_clip(frames_THWC, times_or_fps or 8, fps=8, height=64, width=64)
+# said == "1280x720 at 25 fps -> 64x64 at 8 fps, centre crop", or None if nothing had to change
 """
 
 from collections.abc import Sequence

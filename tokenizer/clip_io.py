@@ -32,7 +32,7 @@ class Clip:
         times: (T,) seconds from the first frame, only where the frame rate varies, else None.
     """
 
-    frames_THWC: torch.Tensor  # noqa: N815
+    frames_THWC: torch.Tensor
     fps: float
     metadata: dict[str, Any] = field(default_factory=dict)
     times: np.ndarray | None = None

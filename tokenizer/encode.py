@@ -1,6 +1,6 @@
 """Rendered clips to token shards: the language model's training data.
 
-    encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
+encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
 """
 
 from pathlib import Path
@@ -23,7 +23,14 @@ BATCH = 64
 
 @torch.no_grad()
 def encode_world(
-    tokenizer: VideoTokenizer, folder: Path, *, clips: int, num_frames: int, seed: int, height: int = 64, width: int = 64
+    tokenizer: VideoTokenizer,
+    folder: Path,
+    *,
+    clips: int,
+    num_frames: int,
+    seed: int,
+    height: int = 64,
+    width: int = 64,
 ) -> None:
     """Render `clips` training clips, encode them and write token shards with `PHRASINGS` captions each.
 

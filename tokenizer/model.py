@@ -13,6 +13,7 @@ the pixels of its own cell and half a cell around it, and on no other latent fra
 tokens and a language model can predict them. The decoder is wide: it sees neighbouring tokens and the past.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         width, half = config.encoder_width, config.spatial // 2
-        self.half = half
+        self.fold = half
         self.patch = nn.Conv2d(3 * config.temporal * half * half, width, 3, padding=1)
         self.mix = ResidualBlock(width, width, kernel=1)
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
@@ -87,7 +88,7 @@ class Encoder(nn.Module):
     def forward(self, groups: torch.Tensor) -> torch.Tensor:
         """(B * t, temporal * 3, H, W) to (B * t, D, h, w)."""
         # Outside the picture its border goes on, as a still background does.
-        patches = F.pixel_unshuffle(groups, self.half)
+        patches = F.pixel_unshuffle(groups, self.fold)
         x = F.conv2d(F.pad(patches, (1, 1, 1, 1), mode="replicate"), self.patch.weight, self.patch.bias)
         return self.head(self.blocks(self.down(self.mix(F.silu(x)))))
 
@@ -104,13 +105,13 @@ class Decoder(nn.Module):
             nn.Sequential(*(ResidualBlock(width, width, kernel=3) for _ in range(depth)))
             for width, depth in zip(widths, config.decoder_depth, strict=True)
         )
-        self.ups = nn.ModuleList(Upsample(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(Upsample(a, b) for a, b in itertools.pairwise(widths))
         self.patch = config.spatial >> (len(widths) - 1)
         self.norm = ChannelNorm(widths[-1])
         self.head = nn.Conv2d(widths[-1], 3 * config.temporal * self.patch**2, 3, padding=1)
 
     def forward(self, codes: torch.Tensor, frames: int, cache: ConvCache | None) -> tuple[torch.Tensor, ConvCache]:
-        """codes (B * t, D, h, w) of `frames` = t latent frames to (B * t, temporal * 3, H, W), and the cache after them."""
+        """codes (B * t, D, h, w) of `frames` = t latent frames to (B * t, temporal * 3, H, W), and the next cache."""
         x = self.embed(codes)
         pasts = []
         for index, temporal in enumerate(self.temporal):
@@ -141,8 +142,13 @@ class VideoTokenizer(nn.Module):
         """The number of token ids."""
         return self.config.quantizer.vocab_size
 
+    @property
+    def memory(self) -> int:
+        """Latent frames before its own that a decoded frame depends on."""
+        return 2 * self.config.decoder_memory
+
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
-        """The token grid of a clip; refuses sides that the stride does not divide and times that are not 1 + n * temporal."""
+        """The token grid of a clip; its sides must be multiples of the stride, its frames 1 + n * temporal."""
         c = self.compression
         fits = num_frames >= 1 and (num_frames - 1) % c.t == 0
         require(fits, "num_frames", f"must be 1 + a multiple of {c.t}", num_frames)
@@ -191,7 +197,7 @@ class VideoTokenizer(nn.Module):
         return self.decode_chunk(tokens_Bthw, None)[0]
 
     def decode_chunk(self, tokens_Bthw: torch.Tensor, cache: ConvCache | None) -> tuple[torch.Tensor, ConvCache]:
-        """Frames of the next latent frames, and the cache for those after them; `cache` is None at the start of a clip."""
+        """Frames of the next latent frames, and the cache for those after them; None starts a clip."""
         batch, frames, h, w = tokens_Bthw.shape
         codes = self.quantizer.codes(tokens_Bthw.reshape(batch * frames, h * w))
         codes = codes.transpose(1, 2).unflatten(2, (h, w)).to(self.decoder.embed.weight.dtype)

@@ -1,8 +1,8 @@
 """The quantizer: continuous latents <-> token ids, by vector-quantize-pytorch behind one small contract.
 
-    quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
-    codes_BND, tokens_BN, loss = quantizer(latents_BND)
-    codes_BND = quantizer.codes(tokens_BN)                  # what a decoder sees
+quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
+codes_BND, tokens_BN, loss = quantizer(latents_BND)
+codes_BND = quantizer.codes(tokens_BN)                  # what a decoder sees
 """
 
 import math
@@ -36,7 +36,9 @@ class QuantizerConfig:
     def __post_init__(self) -> None:
         require(self.kind in ("fsq", "vq", "lfq"), "quantizer.kind", "must be 'fsq', 'vq' or 'lfq'", self.kind)
         levels_fit = len(self.levels) > 0 and min(self.levels) >= 2 and math.prod(self.levels) <= 2**18
-        require(levels_fit, "quantizer.levels", "each must be at least 2, and their product at most 262144", self.levels)
+        require(
+            levels_fit, "quantizer.levels", "each must be at least 2, and their product at most 262144", self.levels
+        )
         size = self.codebook_size
         require(2 <= size <= 2**18, "quantizer.codebook_size", "must be between 2 and 262144", size)
         power = self.kind != "lfq" or size & (size - 1) == 0
@@ -72,7 +74,11 @@ class Quantizer(nn.Module):
         else:
             # Codes that nothing uses are put back near the data, or most of a codebook dies (the library's default).
             self.codebook = VectorQuantize(
-                dim=config.dim, codebook_size=config.codebook_size, decay=0.99, kmeans_init=True, threshold_ema_dead_code=2
+                dim=config.dim,
+                codebook_size=config.codebook_size,
+                decay=0.99,
+                kmeans_init=True,
+                threshold_ema_dead_code=2,
             )
 
     def forward(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -55,9 +55,7 @@ def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -
     scenes = [sample_scene(recipe.seed, first + i, split="train") for i in range(recipe.batch_size)]
     # A batch begins at any moment of its clips' first seconds, so that later phases are seen too.
     start = (step * 7) % 24
-    return render(
-        scenes, recipe.num_frames, height=recipe.height, width=recipe.width, first_frame=start, device=device
-    )
+    return render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width, first_frame=start, device=device)
 
 
 def moving_pixels(frames_BTHWC: torch.Tensor, threshold: float = 0.03) -> torch.Tensor:

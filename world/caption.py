@@ -1,7 +1,7 @@
 """Captions: an English sentence for a scene, with several phrasings for each factor. It names only what it says.
 
-    write_caption(scene, np.random.default_rng(0))       # training: some factors are left out, and then vary
-    write_caption(scene, rng, complete=True)             # evaluation: colour, shape, motion, background and camera are named
+write_caption(scene, np.random.default_rng(0))       # training: some factors are left out, and then vary
+write_caption(scene, rng, complete=True)             # evaluation: names all that is judged
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ CAMERA_WORDS = {
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
-    """One sentence for `scene`, its phrasings drawn from `rng`; `complete` names every factor that the judge measures."""
+    """One sentence for `scene`, its phrasings drawn from `rng`; `complete` names every factor that is judged."""
 
     def keep(probability: float) -> bool:
         return complete or rng.random() < probability
@@ -69,7 +69,9 @@ def write_caption(scene: Scene, rng: np.random.Generator, *, complete: bool = Fa
         if keep(0.95):
             words.append(pick(MOTION_WORDS[thing.motion]))
             words.append(pick(SPEED_WORDS[thing.speed]) if moves and rng.random() < 0.4 else "")
-        return " ".join(word for word in words if word).replace("a orange", "an orange").replace("a object", "an object")
+        return (
+            " ".join(word for word in words if word).replace("a orange", "an orange").replace("a object", "an object")
+        )
 
     text = pick((" and ", " while ")).join(describe(thing) for thing in scene.objects)
     if keep(0.9):

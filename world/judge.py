@@ -4,9 +4,9 @@
     verdicts[0].objects[0].colour, verdicts[0].camera
     accuracy(verdicts, scenes)                          # {"colour": 1.0, ..., "all": 0.99}
 
-No part of it is learned. Each factor is the nearest of the world's own possibilities: palettes for colour and background,
-turned and shaded shapes for shape and spinning, paths for motion, and for the camera the warp that carries one frame's
-background into another's. So it can also measure blurred and slightly wrong clips, such as generated ones.
+No part of it is learned. Each factor is the nearest of the world's own possibilities: palettes for colour and
+background, turned and shaded shapes for shape and spinning, paths for motion, and for the camera the warp that carries
+one frame's background into another's. So it can also measure blurred and slightly wrong clips, such as generated ones.
 """
 
 import functools
@@ -29,7 +29,7 @@ TURN = 5  # degrees between two angles that are told apart; a slow spin's step
 RATES = (0, 1, -1, 2, -2)  # steps of TURN a frame
 TONE_WEIGHT = 0.5  # of the shading beside the outline, when a shape is compared
 SPIN_GAIN = 0.97  # a turning shape must fit this much better than one at rest
-GROWTH = 0.006  # change of log radius a frame; the slowest of the world is 0.014
+GROWTH = 0.007  # change of log radius a frame; the slowest of the world is 0.014
 STRIDE = 2  # frames between those that the camera is measured from
 NOTHING = "none"
 
@@ -54,7 +54,7 @@ class Verdict:
 
 @torch.no_grad()
 def judge(frames_BTHWC: torch.Tensor, *, objects: int = 1) -> list[Verdict]:
-    """Measure clips, each of `objects` objects.
+    """Measure clips, each of `objects` objects, from the start of their scenes: growth and zooms end after seconds.
 
     Args:
         frames_BTHWC: (B, T, H, W, 3) uint8, at least 5 frames of at least 32 x 32 pixels, 8 frames a second.
@@ -76,9 +76,9 @@ def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
     ground = measure_background(video)
     found = find_objects(video, ground, count=count)
     pose = track(found.mask.flatten(0, 1), found.tone.flatten(0, 1))
-    shape_M, spins_M = match_shapes(pose)
-    motions = match_motions(pose, spins_M)
-    camera_B = match_camera(ground.share_BTHW, found.mask.amax(1))
+    shape_M, spins_M = _match_shapes(pose)
+    motions = _match_motions(pose, spins_M)
+    camera_B = _match_camera(ground.share_BTHW, found.mask.amax(1))
     verdicts = []
     for b in range(len(frames)):
         things = []
@@ -94,7 +94,7 @@ def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
 
 
 @functools.cache
-def shape_templates() -> torch.Tensor:
+def _shape_templates() -> torch.Tensor:
     """(6, 360 / TURN, 2 * PATCH**2): mask and shading of each shape turned by each angle, as `track` cuts them."""
     fields = shape_fields()
     size = fields.shape[-1]
@@ -116,10 +116,10 @@ def shape_templates() -> torch.Tensor:
     return torch.stack((mask, tone * mask * TONE_WEIGHT), 2).flatten(2)
 
 
-def match_shapes(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
+def _match_shapes(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
     """The shape (M,) that fits all frames best, at rest or turning evenly, and whether it turns (M,)."""
     device = pose.patch.device
-    templates = shape_templates().to(device)
+    templates = _shape_templates().to(device)
     kinds, angles, _ = templates.shape
     patch = (pose.patch * torch.tensor([1.0, TONE_WEIGHT], device=device)[:, None, None]).flatten(2)
     error = templates.square().sum(-1) - 2 * (patch @ templates.flatten(0, 1).T).unflatten(-1, (kinds, angles))
@@ -136,7 +136,7 @@ def match_shapes(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @functools.cache
-def paths(frames: int) -> tuple[tuple[str, ...], torch.Tensor]:
+def _paths(frames: int) -> tuple[tuple[str, ...], torch.Tensor]:
     """The motion names (K,) and the ways (K, T, 2) of a centre that the world knows, about their mean."""
     time = torch.arange(frames, dtype=torch.float32)
     rest = torch.zeros_like(time)
@@ -154,14 +154,15 @@ def paths(frames: int) -> tuple[tuple[str, ...], torch.Tensor]:
     return tuple(way[0] for way in ways), table - table.mean(1, keepdim=True)
 
 
-def match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
+def _match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
     """The motion of each object: its nearest path; where that is rest, whether its size changes, or it turns."""
-    names, table = paths(pose.centre.shape[1])
+    names, table = _paths(pose.centre.shape[1])
     centre = pose.centre - pose.centre.mean(1, keepdim=True)
     path_M = torch.cdist(centre.flatten(1), table.to(centre.device).flatten(1)).argmin(1)
     size = pose.radius.log()
-    frames = size.shape[1]
-    rate_M = (size[:, -3:].mean(1) - size[:, :3].mean(1)) / min(frames - 3, 14)
+    third = size.shape[1] // 3
+    # In a long clip the growth is over before the end: only the frames that it can take are counted.
+    rate_M = (size[:, -third:].mean(1) - size[:, :third].mean(1)) / min(size.shape[1] - third, 16)
     motions = []
     for path, rate, spins in zip(path_M.tolist(), rate_M.tolist(), spins_M.tolist(), strict=True):
         if names[path] != "still":
@@ -173,23 +174,23 @@ def match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
     return motions
 
 
-def match_camera(share_BTHW: torch.Tensor, mask_BTHW: torch.Tensor) -> torch.Tensor:
+def _match_camera(share_BTHW: torch.Tensor, mask_BTHW: torch.Tensor) -> torch.Tensor:
     """The camera (B,) whose warp carries the background of a frame best into that of the frames 4 and 8 later."""
     known = slice(0, int(ZOOM_FRAMES) + 1, STRIDE)  # later, a zoom has ended
     share = F.avg_pool2d(share_BTHW[:, known], 3, stride=1, padding=1, count_include_pad=False)
     free = 1 - F.max_pool2d(mask_BTHW[:, known], 5, stride=1, padding=2)
-    seen = torch.stack((share * free, free), 2)  # so that what is hidden stays out of every warped pixel
+    seen = torch.stack((share * free, free), 2)  # so that what is hidden stays out of every carried pixel
     errors = []
     for gap in (4, 8):
         if share.shape[1] <= gap // STRIDE:
             continue
         before, after = seen[:, : -gap // STRIDE], share[:, gap // STRIDE :]
         free_after = free[:, gap // STRIDE :]
-        for camera, grid in enumerate(_camera_grids(gap, *share.shape[-2:])):
-            grid = grid.to(share.device).expand(before.shape[0] * before.shape[1], -1, -1, -1)
-            warped = F.grid_sample(before.flatten(0, 1), grid, align_corners=False).unflatten(0, before.shape[:2])
-            sure = (warped[:, :, 1] > 0.9) * free_after
-            difference = (after - warped[:, :, 0] / warped[:, :, 1].clamp(min=0.1)).square() * sure
+        for warp in _camera_grids(gap, *share.shape[-2:]):
+            grid = warp.to(share.device).expand(before.shape[0] * before.shape[1], -1, -1, -1)
+            carried = F.grid_sample(before.flatten(0, 1), grid, align_corners=False).unflatten(0, before.shape[:2])
+            sure = (carried[:, :, 1] > 0.9) * free_after
+            difference = (after - carried[:, :, 0] / carried[:, :, 1].clamp(min=0.1)).square() * sure
             errors.append(difference.sum((1, 2, 3)) / sure.sum((1, 2, 3)).clamp(min=1))
     return torch.stack(errors, 1).unflatten(1, (-1, len(CAMERAS))).sum(1).argmin(1)
 

@@ -1,4 +1,4 @@
-"""Measurements in the pixels of a clip of the world: its background, and where each object is, how large and how turned.
+"""Measurements in the pixels of a clip of the world: its background, and the place, size and turn of each object.
 
     video = normalise(frames_BTHWC)                     # floats, the shorter side 64 pixels
     ground = measure_background(video)                  # which palette, and how far every pixel is from it
@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .render import GROW_TO
 from .scene import BACKGROUNDS, RADIUS
 from .textures import SHADE, SKY_BOTTOM, SKY_TOP, background_tiles, object_colours
 
 SIDE = 64  # lengths of the world are in pixels of a picture with this shorter side
 PATCH, PATCH_REACH = 24, 2.0  # samples along a patch, and its half width in radii of a disc of the object's area
 FAR = 60.0  # RGB distance at which a colour is simply another one
-MAX_REACH = 1.9 * RADIUS["big"]  # pixels: no object extends farther from its centre
+FLAT = 0.2  # of a tile's contrast: a background with less of it is not that background
+MAX_REACH = 1.4 * GROW_TO * RADIUS["big"]  # pixels: no object extends farther from its centre
 MIN_EVIDENCE = 5.0  # pixels a frame that have an object's colour with all their neighbours, for it to be there
 
 
@@ -36,7 +38,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Objects:
-    """Colour numbers and evidence (pixels a frame) (B, N); masks in [0, 1] and tones (1 lit, SHADE shaded) (B, N, T, H, W)."""
+    """Colour numbers, evidence (pixels a frame), masks in [0, 1] and tones (1 lit, SHADE shaded) (B, N, T, H, W)."""
 
     colour_BN: torch.Tensor
     evidence_BN: torch.Tensor
@@ -46,7 +48,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Pose:
-    """Centres (M, T, 2) as x, y and radii (M, T) in pixels, patches (M, T, 2, PATCH, PATCH) of mask and centred tone."""
+    """Centres (M, T, 2) as x, y and radii (M, T) in pixels; patches (M, T, 2, PATCH, PATCH): mask and centred tone."""
 
     centre: torch.Tensor
     radius: torch.Tensor
@@ -65,7 +67,7 @@ def normalise(frames_BTHWC: torch.Tensor) -> torch.Tensor:
     return resized.unflatten(0, video.shape[:2])
 
 
-def background_palettes(height: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _background_palettes(height: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Per background and row: the first colour (6, 3, H, 1), and the way to the second one (6, 3, 1, 1)."""
     tiles = background_tiles().flatten(2)  # (6, 3, texels)
     # A tile mixes two colours: its darkest and its brightest texel are the ends.
@@ -79,7 +81,7 @@ def background_palettes(height: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _to_line(video: torch.Tensor, first: torch.Tensor, way: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far along the line first .. first + way each colour lies (unbounded), and its distance to the line's stretch."""
+    """How far from `first` (0) to `first + way` (1) each colour lies, unbounded, and its distance to that stretch."""
     offset = video - first
     length = way.square().sum(-3)
     share = (offset * way).sum(-3) / length
@@ -89,29 +91,34 @@ def _to_line(video: torch.Tensor, first: torch.Tensor, way: torch.Tensor) -> tup
 
 
 def measure_background(video_BTCHW: torch.Tensor) -> Ground:
-    """The background whose palette is nearest to the pixels; -1 where they are not near to any."""
-    first, way = (table.to(video_BTCHW.device) for table in background_palettes(video_BTCHW.shape[-2]))
+    """The background whose palette is nearest to the pixels; -1 where they are not near to any, or lack its pattern."""
+    first, way = (table.to(video_BTCHW.device) for table in _background_palettes(video_BTCHW.shape[-2]))
+    low, high, spread = _tile_statistics().to(video_BTCHW.device)
     sample = video_BTCHW[:, ::4, :, ::2, ::2]
-    share, distance = (
-        torch.stack(values, 1).flatten(2)
-        for values in zip(*(_to_line(sample, first[k, :, ::2], way[k]) for k in range(len(first))), strict=True)
-    )
+    lines = [_to_line(sample, first[kind, :, ::2], way[kind]) for kind in range(len(first))]
+    share, distance = (torch.stack(values, 1).flatten(2) for values in zip(*lines, strict=True))
     # The median pixel must lie where half of the tile's texels do: night's line from dark to bright passes all greys.
-    low, high = _middle_shares().to(share.device)
     median = share.median(-1).values
     astray = (median - median.clamp(low, high)).abs() * way.norm(dim=1)[:, 0, 0]
     kind_B = (distance.clamp(max=FAR).mean(-1) + astray).argmin(1)
-    typical_B = distance[torch.arange(len(kind_B)), kind_B].median(-1).values
+
+    clip = torch.arange(len(kind_B), device=kind_B.device)
+    share_BS, near_BS = share[clip, kind_B], distance[clip, kind_B] < FAR / 2
+    count_B = near_BS.sum(-1).clamp(min=1)
+    mean_B = (share_BS * near_BS).sum(-1) / count_B
+    spread_B = (((share_BS - mean_B[:, None]).square() * near_BS).sum(-1) / count_B).sqrt()
+    known_B = (near_BS.float().mean(-1) > 0.5) & (spread_B > FLAT * spread[kind_B])
     share, to_ground = _to_line(video_BTCHW, first[kind_B][:, None], way[kind_B][:, None])
-    return Ground(torch.where(typical_B < FAR / 2, kind_B, -1), share.clamp(-0.5, 1.5), to_ground)
+    return Ground(torch.where(known_B, kind_B, -1), share.clamp(-0.5, 1.5), to_ground)
 
 
 @functools.cache
-def _middle_shares() -> torch.Tensor:
-    """(2, 6): first and third quartile of every background's share of its second colour."""
+def _tile_statistics() -> torch.Tensor:
+    """(3, 6): quartiles and standard deviation of the share of the second colour in every background's tile."""
     light = background_tiles().sum(1).flatten(1)
     low, high = light.amin(1, keepdim=True), light.amax(1, keepdim=True)
-    return torch.quantile((light - low) / (high - low), torch.tensor([0.25, 0.75]), dim=1)
+    share = (light - low) / (high - low)
+    return torch.cat((torch.quantile(share, torch.tensor([0.25, 0.75]), dim=1), share.std(1)[None]))
 
 
 def _to_colour(video: torch.Tensor, colour: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +134,7 @@ def _to_colour(video: torch.Tensor, colour: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def find_objects(video_BTCHW: torch.Tensor, ground: Ground, *, count: int) -> Objects:
-    """The `count` colours that most pixels have, most visible first, with their masks; no two objects share a colour."""
+    """The `count` colours that most pixels have, the most visible first, and their masks; no two share a colour."""
     palette = object_colours().to(video_BTCHW.device)
     evidence = _colour_evidence(video_BTCHW[:, ::4], ground.distance_BTHW[:, ::4], palette)
     evidence_BN, colour_BN = evidence.topk(count, dim=1)
@@ -199,10 +206,8 @@ def _cut(image: torch.Tensor, x_MT: torch.Tensor, y_MT: torch.Tensor, radius_MT:
     line = ((torch.arange(PATCH, device=image.device) + 0.5) * (2 / PATCH) - 1) * PATCH_REACH
     u = (x_MT[..., None] + line * radius_MT[..., None]) % width
     v = (y_MT[..., None] + line * radius_MT[..., None]) % height
-    grid = torch.stack(
-        torch.broadcast_tensors(((u + 0.5) * (2 / (width + 1)) - 1)[..., None, :], ((v + 0.5) * (2 / (height + 1)) - 1)[..., None]),
-        -1,
-    )
+    u, v = (u + 0.5) * (2 / (width + 1)) - 1, (v + 0.5) * (2 / (height + 1)) - 1
+    grid = torch.stack(torch.broadcast_tensors(u[..., None, :], v[..., None]), -1)
     # The first row and column again at the end: a patch may lie across the borders.
     closed = F.pad(image.flatten(0, 1), (0, 1, 0, 1), mode="circular")
     return F.grid_sample(closed, grid.flatten(0, 1), align_corners=False).unflatten(0, image.shape[:2])

@@ -105,7 +105,9 @@ def _draw_background(
     is_sky = kind_B == BACKGROUNDS.index("sunset")
     if bool(is_sky.any()):
         height_H = (torch.arange(len(y_H), device=device) / max(len(y_H) - 1, 1))[None, :, None]
-        top, bottom = (torch.tensor(c, dtype=torch.float32, device=device)[:, None, None] for c in (SKY_TOP, SKY_BOTTOM))
+        top, bottom = (
+            torch.tensor(c, dtype=torch.float32, device=device)[:, None, None] for c in (SKY_TOP, SKY_BOTTOM)
+        )
         picture[is_sky] += top + (bottom - top) * height_H
     return picture
 

@@ -114,9 +114,8 @@ def _start(rng: np.random.Generator, thing: Thing, axis: int) -> float:
     step = velocity(thing)[axis]
     reach = {"bounces": 6.0 * axis, "circles": 8.0, "grows": 3.0, "shrinks": 3.0}.get(thing.motion, 0.0)
     room = max(0.0, 32 - RADIUS[thing.size] * 1.2 - reach - abs(step) * 8)
-    # Steps of the grid around the start that centres the way.
-    jitter = int(rng.integers(-(room // STEP), room // STEP + 1)) * STEP
-    return -step * 8 + jitter
+    steps = int(room // STEP)  # of the grid, around the start that centres the way
+    return -step * 8 + int(rng.integers(-steps, steps + 1)) * STEP
 
 
 def _apart(rng: np.random.Generator, split: Split, first: Thing, second: Thing) -> list[Thing]:

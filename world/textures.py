@@ -54,7 +54,9 @@ def _tile(name: str, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         stars = _dots(u, v, ((6, 7, 1.5, 1.5), (23, 14, 1.1, 1.1), (12, 25, 1.3, 1.3)))
         return _mix((20, 24, 56), (160, 158, 150), stars)
     if name == "grass":
-        tufts = _dots(u, v, ((4, 5, 0.9, 3.2), (7, 6, 0.9, 2.4), (20, 13, 0.9, 3.2), (23, 14, 0.9, 2.4), (11, 24, 0.9, 3.0)))
+        tufts = _dots(
+            u, v, ((4, 5, 0.9, 3.2), (7, 6, 0.9, 2.4), (20, 13, 0.9, 3.2), (23, 14, 0.9, 2.4), (11, 24, 0.9, 3.0))
+        )
         return _mix((84, 132, 66), (60, 106, 50), tufts)
     if name == "sand":
         ripples = 0.5 + 0.5 * torch.sin(wave * (u + 2 * v) + 0.9 * torch.sin(wave * u))

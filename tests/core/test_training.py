@@ -64,7 +64,9 @@ def test_learning_rate_warms_up_and_falls():
     assert rates[-1] < 0.06
 
 
-@pytest.mark.parametrize("change", [{"optimizer": "muon"}, {"ema": 0.0}, {"weight_decay": 0.5}, {"clip": 0.01}, {"learning_rate": 0.1}])
+@pytest.mark.parametrize(
+    "change", [{"optimizer": "muon"}, {"ema": 0.0}, {"weight_decay": 0.5}, {"clip": 0.01}, {"learning_rate": 0.1}]
+)
 def test_every_option_changes_the_result(tmp_path, change):
     plain = train(make(), loss, config(), tmp_path / "plain").average_model()
     other = train(make(), loss, config(**change), tmp_path / "other").average_model()

@@ -5,12 +5,13 @@ Run by test_triton.py in a process of its own: a stand-in driver names the chip,
 
 import pytest
 import torch
-from reelm.kernels.attention_triton import attention_triton
-from reelm.kernels.decode_attention_triton import decode_attention_triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
+
+from reelm.kernels.attention_triton import attention_triton
+from reelm.kernels.decode_attention_triton import decode_attention_triton
 
 # Target, and the bytes of shared memory that one program may have.
 CHIPS = {

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
+from triton.runtime import interpreter
+
 from reelm.kernels import attention_triton, decode_attention_triton
 from reelm.kernels.attention import attention
 from reelm.kernels.decode_attention import decode_attention
-from triton.runtime import interpreter
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run by test_triton.py"
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+
 from reelm.core.errors import ReelmError
 from reelm.kernels import backend
 from reelm.kernels.backend import pick_backend

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from reelm.core.errors import ReelmError
 from reelm.kernels.attention import attention
 from reelm.kernels.decode_attention import decode_attention

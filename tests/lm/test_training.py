@@ -33,7 +33,9 @@ def text():
 
 
 def recipe(**changes):
-    train = TrainConfig(**({"steps": 12, "warmup": 2, "report_steps": 1, "learning_rate": 1e-2} | changes.pop("train", {})))
+    train = TrainConfig(
+        **({"steps": 12, "warmup": 2, "report_steps": 1, "learning_rate": 1e-2} | changes.pop("train", {}))
+    )
     return LMTraining(**({"model": MODEL, "train": train, "batch_tokens": 96} | changes))
 
 
@@ -91,7 +93,11 @@ def test_it_learns_what_the_caption_says(data, text, tmp_path):
 
 
 def test_data_that_does_not_fit_is_refused(data, text, tmp_path):
-    for change, message in (({"vocab_size": 8}, "vocab_size"), ({"rows": 4}, "rows"), ({"text_vocab_size": 3}, "text_vocab")):
+    for change, message in (
+        ({"vocab_size": 8}, "vocab_size"),
+        ({"rows": 4}, "rows"),
+        ({"text_vocab_size": 3}, "text_vocab"),
+    ):
         wrong = recipe(model=LMConfig(**{**vars(MODEL), **change}))
         with pytest.raises(ReelmError, match=message):
             train_lm(wrong, data, text, tmp_path / "out", device="cpu")

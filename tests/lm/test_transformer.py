@@ -145,7 +145,7 @@ def test_padding_of_the_text_is_not_read():
 def test_neighbours_are_known_tokens_within_the_window():
     for dt, dy, dx in NEIGHBOURS:
         assert (dt, dy, dx) < (0, 0, 0)
-        assert -2 <= dt
+        assert dt >= -2
 
 
 @pytest.mark.parametrize("change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"depth": 0}, {"prefix": 0}])

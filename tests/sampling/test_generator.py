@@ -16,6 +16,7 @@ def test_the_same_prompt_and_seed_give_the_same_tokens_everywhere(debug_generato
     alone = g.generate(PROMPT, seed=7, num_frames=25)
     batch = g.generate([OTHER, PROMPT, OTHER, PROMPT], seed=[1, 7, 2, 3], num_frames=25)
     assert np.array_equal(batch[1].tokens, alone.tokens)
+    assert np.array_equal(batch[1].frames, alone.frames)
     assert not np.array_equal(batch[3].tokens, alone.tokens)
     samples = g.generate(PROMPT, seed=7, num_frames=25, num_videos_per_prompt=2)
     assert np.array_equal(samples[0].tokens, alone.tokens)
@@ -27,7 +28,9 @@ def test_the_same_prompt_and_seed_give_the_same_tokens_everywhere(debug_generato
     for name in ("start.mp4", "start.mkv", "start.webp"):
         path = start.save(tmp_path / name)
         for clip in (path, str(path), Video.load(path)):
-            assert np.array_equal(g.continue_clip(clip, num_frames=16).tokens, alone.tokens)
+            longer = g.continue_clip(clip, num_frames=16)
+            assert np.array_equal(longer.tokens, alone.tokens)
+            assert np.array_equal(longer.frames[9:], alone.frames[9:])
 
 
 def test_a_continuation_starts_with_the_given_frames(debug_generator):
@@ -54,7 +57,10 @@ def test_arrays_of_any_shape_are_continued(debug_generator, shape, kind):
 def test_fit_changes_how_a_wide_picture_is_shown(debug_generator):
     clip = np.zeros((1, 40, 120, 3), np.uint8)
     clip[:, :, 60:] = 255
-    shown = [debug_generator.continue_clip(clip, num_frames=4, seed=1, fit=fit).frames[0] for fit in ("crop", "pad", "stretch")]
+    shown = [
+        debug_generator.continue_clip(clip, num_frames=4, seed=1, fit=fit).frames[0]
+        for fit in ("crop", "pad", "stretch")
+    ]
     for first, second in itertools.combinations(shown, 2):
         assert not np.array_equal(first, second)
 
@@ -110,7 +116,9 @@ def test_a_logits_processor_sees_what_came_before(debug_generator):
 
 def test_the_callback_hears_of_every_token(debug_generator):
     heard = []
-    video = debug_generator.generate(PROMPT, seed=1, num_frames=5, callback_on_step_end=lambda n, token: heard.append((n, int(token))))
+    video = debug_generator.generate(
+        PROMPT, seed=1, num_frames=5, callback_on_step_end=lambda n, token: heard.append((n, int(token)))
+    )
     assert [n for n, _ in heard] == list(range(1, 129))
     assert [token for _, token in heard] == video.tokens.flatten().tolist()
 

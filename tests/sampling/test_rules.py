@@ -29,7 +29,9 @@ def test_top_p_keeps_the_fewest_that_reach_p(logits, p):
     assert max(range(len(logits)), key=logits.__getitem__) in chosen or len(chosen) >= 1
     assert total > p - 1e-5
     assert total - min(probabilities[i] for i in chosen) < p + 1e-5
-    assert min(probabilities[i] for i in chosen) >= max([probabilities[i] for i in range(len(logits)) if i not in chosen] or [0])
+    assert min(probabilities[i] for i in chosen) >= max(
+        [probabilities[i] for i in range(len(logits)) if i not in chosen] or [0]
+    )
 
 
 @given(LOGITS, st.floats(0.01, 0.99))
@@ -64,7 +66,9 @@ def test_guidance_ends_at_its_two_logits():
     conditional, unconditional = torch.randn(2, 3, 7)
     assert torch.allclose(guide(conditional, unconditional, 1.0), conditional, atol=1e-6)
     assert torch.equal(guide(conditional, unconditional, 0.0), unconditional)
-    assert torch.allclose(guide(conditional, unconditional, 3.0) - unconditional, 3 * (conditional - unconditional), atol=1e-5)
+    assert torch.allclose(
+        guide(conditional, unconditional, 3.0) - unconditional, 3 * (conditional - unconditional), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("option", [

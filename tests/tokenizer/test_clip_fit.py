@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from reelm.core.errors import ReelmError
 from reelm.tokenizer import clip_fit
 from reelm.tokenizer.clip_fit import as_frames, fit_clip, resample_frames
@@ -24,9 +25,7 @@ def numbers(frames_THWC):
 # ---- time
 
 
-@given(
-    count=st.integers(2, 60), source=st.floats(1, 60), wanted=st.floats(1, 60).filter(lambda value: value > 0)
-)
+@given(count=st.integers(2, 60), source=st.floats(1, 60), wanted=st.floats(1, 60).filter(lambda value: value > 0))
 @settings(max_examples=200, deadline=None)
 def test_constant_rate_takes_the_nearest_frame(count, source, wanted):
     frames, rate = resample_frames(numbered(count), source, wanted)

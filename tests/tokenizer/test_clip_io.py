@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from reelm.core.errors import ClipError, ReelmError
 from reelm.tokenizer.clip_io import ClipLimits, Layout, pack_metadata, unpack_metadata
 

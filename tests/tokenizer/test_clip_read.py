@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
+
 from reelm.core.errors import ClipError, ReelmError
 from reelm.tokenizer.clip_io import ClipLimits
 from reelm.tokenizer.clip_read import read_clip
@@ -196,9 +197,7 @@ def test_bad_files_are_refused_by_name(tmp_path):
     (tmp_path / "head.mp4").write_bytes(good[:300])
     (tmp_path / "head.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "playlist.m3u8").write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\ngood.mp4\n#EXT-X-ENDLIST\n"
-    )
+    (tmp_path / "playlist.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\ngood.mp4\n#EXT-X-ENDLIST\n")
     (tmp_path / "concat.txt").write_text("ffconcat version 1.0\nfile good.mp4\n")
     audio_only(tmp_path / "audio.mp4")
     names = {

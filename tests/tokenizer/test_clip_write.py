@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from reelm.core.errors import ClipError, ReelmError
 from reelm.tokenizer import clip_write
 from reelm.tokenizer.clip_read import read_clip
@@ -395,9 +396,10 @@ def test_stream_refusals(tmp_path):
     with ClipWriter(tmp_path / "a.mp4", 8):
         pass
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ReelmError, match=r"like the frames before, got \(16, 16\)"), ClipWriter(
-        tmp_path / "a.mp4", 8
-    ) as writer:
+    with (
+        pytest.raises(ReelmError, match=r"like the frames before, got \(16, 16\)"),
+        ClipWriter(tmp_path / "a.mp4", 8) as writer,
+    ):
         writer.write(moving(5))
         writer.write(moving(2, 16, 16))
     assert len(read_clip(tmp_path / "a.partial.mp4").frames_THWC) == 5

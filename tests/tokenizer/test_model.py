@@ -93,7 +93,8 @@ def test_the_decoder_remembers_two_latent_frames_for_each_temporal_layer(memory)
     other[:, 1] = (other[:, 1] + 1) % model.vocab_size
     changed = (model.decode(tokens) != model.decode(other)).any(-1).any(-1).any(-1)[0]
     frames = [t for t in range(33) if changed[t]]
-    assert frames == list(range(1, 1 + 4 * (1 + 2 * memory)))
+    assert frames == list(range(1, 1 + 4 * (1 + model.memory)))
+    assert model.memory == 2 * memory
 
 
 @pytest.mark.parametrize("change", [
@@ -115,7 +116,9 @@ def test_sizes_that_cannot_be_are_refused(change):
         TokenizerConfig(**(SMALL | change))
 
 
-@pytest.mark.parametrize(("shape", "argument"), [((8, 24, 32), "num_frames"), ((9, 25, 32), "height"), ((9, 24, 4), "width")])
+@pytest.mark.parametrize(
+    ("shape", "argument"), [((8, 24, 32), "num_frames"), ((9, 25, 32), "height"), ((9, 24, 4), "width")]
+)
 def test_clips_that_the_stride_does_not_divide_are_refused(shape, argument):
     with pytest.raises(ReelmError, match=argument):
         make().encode(clip(*shape))

@@ -9,14 +9,22 @@ from reelm.core.training import TrainConfig
 from reelm.tokenizer import training
 from reelm.tokenizer.model import TokenizerConfig
 from reelm.tokenizer.quantizer import QuantizerConfig
-from reelm.tokenizer.training import TokenizerTraining, moving_pixels, reconstruction_loss, train_tokenizer, training_clips
+from reelm.tokenizer.training import (
+    TokenizerTraining,
+    moving_pixels,
+    reconstruction_loss,
+    train_tokenizer,
+    training_clips,
+)
 
 
 def recipe(kind="fsq", **changes):
     quantizer = QuantizerConfig(kind=kind, levels=(5, 5), codebook_size=32)
     model = TokenizerConfig(encoder_width=8, decoder_widths=(8, 8), decoder_depth=(1, 1), quantizer=quantizer)
     train = TrainConfig(**({"steps": 6, "warmup": 1, "report_steps": 1} | changes.pop("train", {})))
-    return TokenizerTraining(**({"model": model, "train": train, "batch_size": 2, "num_frames": 5, "height": 32, "width": 32} | changes))
+    return TokenizerTraining(
+        **({"model": model, "train": train, "batch_size": 2, "num_frames": 5, "height": 32, "width": 32} | changes)
+    )
 
 
 # The learned codebook counts its codes in buffers: they must come back too.

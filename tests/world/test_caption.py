@@ -25,7 +25,9 @@ def test_a_caption_names_nothing_that_is_not_so():
         thing = scene.objects[0]
         for colour in COLOURS:
             if colour != thing.colour:
-                assert not any(f" {word} " in f" {text} " for word in COLOUR_WORDS.get(colour, (colour,)) if word != "green")
+                assert not any(
+                    f" {word} " in f" {text} " for word in COLOUR_WORDS.get(colour, (colour,)) if word != "green"
+                )
         for background in BACKGROUNDS:
             if background != scene.background:
                 assert not any(word in text for word in BACKGROUND_WORDS[background])

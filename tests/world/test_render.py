@@ -37,7 +37,9 @@ def test_a_clip_is_the_same_alone_in_a_batch_and_in_parts():
     assert torch.equal(render(scenes, 4, first_frame=5), whole[:, 5:])
 
 
-@pytest.mark.parametrize(("motion", "dx", "dy"), [("left", -1, 0), ("right", 1, 0), ("up", 0, -1), ("down", 0, 1), ("still", 0, 0)])
+@pytest.mark.parametrize(
+    ("motion", "dx", "dy"), [("left", -1, 0), ("right", 1, 0), ("up", 0, -1), ("down", 0, 1), ("still", 0, 0)]
+)
 @pytest.mark.parametrize(("speed", "pixels"), [("slowly", 1.0), ("fast", 2.0)])
 def test_straight_motions_have_their_speed(motion, dx, dy, speed, pixels):
     thing = dataclasses.replace(BALL, motion=motion, speed=speed, x=-dx * 8.0, y=-dy * 8.0)

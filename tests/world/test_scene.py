@@ -6,7 +6,9 @@ from reelm.core.errors import ReelmError
 from reelm.world.scene import COLOURS, MOTIONS, SHAPES, is_held_out, sample_scene
 
 
-@given(st.integers(0, 2**31), st.integers(0, 10_000), st.sampled_from(["train", "held-out"]), st.sampled_from([None, 1, 2]))
+@given(
+    st.integers(0, 2**31), st.integers(0, 10_000), st.sampled_from(["train", "held-out"]), st.sampled_from([None, 1, 2])
+)
 def test_scenes_follow_from_seed_and_index_and_keep_to_their_split(seed, index, split, objects):
     scene = sample_scene(seed, index, split=split, objects=objects)
     assert scene == sample_scene(seed, index, split=split, objects=objects)
