@@ -10,13 +10,18 @@ from reelm.sampling.video import Video
 PROMPT, OTHER = "a red ball moves left", "a blue ring spins over grass"
 
 
+def nearly(frames, others):
+    """The same pixels, but for the rounding of one level where the last bits of a float differ."""
+    return frames.shape == others.shape and np.abs(frames.astype(int) - others.astype(int)).max() <= 1
+
+
 def test_the_same_prompt_and_seed_give_the_same_tokens_everywhere(debug_generator, tmp_path):
     """Alone, in a batch, as one of several samples, streamed, and continued from a saved file."""
     g = debug_generator
     alone = g.generate(PROMPT, seed=7, num_frames=25)
     batch = g.generate([OTHER, PROMPT, OTHER, PROMPT], seed=[1, 7, 2, 3], num_frames=25)
     assert np.array_equal(batch[1].tokens, alone.tokens)
-    assert np.array_equal(batch[1].frames, alone.frames)
+    assert nearly(batch[1].frames, alone.frames)
     assert not np.array_equal(batch[3].tokens, alone.tokens)
     samples = g.generate(PROMPT, seed=7, num_frames=25, num_videos_per_prompt=2)
     assert np.array_equal(samples[0].tokens, alone.tokens)
@@ -30,7 +35,7 @@ def test_the_same_prompt_and_seed_give_the_same_tokens_everywhere(debug_generato
         for clip in (path, str(path), Video.load(path)):
             longer = g.continue_clip(clip, num_frames=16)
             assert np.array_equal(longer.tokens, alone.tokens)
-            assert np.array_equal(longer.frames[9:], alone.frames[9:])
+            assert nearly(longer.frames[9:], alone.frames[9:])
 
 
 def test_a_continuation_starts_with_the_given_frames(debug_generator):
