@@ -21,17 +21,18 @@ BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 def find_checkpoint(
     name: str | Path, *, revision: str | None = None, cache_dir: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """The folder of a checkpoint: an existing folder, a bundled name, or a hub id "owner/name" (downloaded).
+    """The folder of a checkpoint: a bundled name, an existing folder, or a hub id "owner/name" (downloaded).
+
+    A bundled name wins over a folder so named (as `world` is beside this repository's own folder): say "./world" then.
 
     Raises:
         CheckpointError: there is no such folder, bundled name or hub id.
     """
-    folder = Path(name)
+    folder, bundled = Path(name), sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    if isinstance(name, str) and name in bundled:
+        return BUNDLED / name
     if folder.is_dir():
         return folder
-    if (BUNDLED / str(name) / "config.json").is_file():
-        return BUNDLED / str(name)
-    bundled = sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
     owner, slash, rest = str(name).partition("/")
     if not (slash and owner and rest and "/" not in rest and not owner.startswith((".", "~"))):
         raise CheckpointError(f"model: must be a folder, a hub id or one of {bundled}, got {str(name)!r}")

@@ -17,9 +17,10 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         chosen = None
-    require(chosen is not None, "device", "must be 'auto', 'cpu' or 'cuda[:n]'", device)
+    known = chosen is not None and chosen.type in ("cpu", "cuda")
+    require(known, "device", "must be 'auto', 'cpu' or 'cuda[:n]'", device)
     assert chosen is not None
     # torch keeps an index in 8 bits: a large one comes back negative.
     missing = chosen.type == "cuda" and not 0 <= (chosen.index or 0) < torch.cuda.device_count()
@@ -29,9 +30,8 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in; `auto` is bfloat16 on cuda and float32 elsewhere."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    require(dtype in DTYPES, "dtype", f"must be 'auto' or one of {sorted(DTYPES)}", dtype)
-    return DTYPES[dtype]
+    known = dtype in (*DTYPES, *DTYPES.values())
+    require(known, "dtype", f"must be 'auto' or one of {sorted(DTYPES)}", dtype)
+    return DTYPES[dtype] if isinstance(dtype, str) else dtype

@@ -27,7 +27,8 @@ def check_writable(path: str | Path, argument: str = "output") -> Path:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows syncs only what is open for writing; a folder can only be opened for reading.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -49,10 +50,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    # The file is there. Windows and some network disks cannot sync a folder.
+    with contextlib.suppress(OSError):
+        _sync(path.parent)
 
 
 def atomic_write(path: str | Path, data: bytes | str) -> None:

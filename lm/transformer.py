@@ -82,8 +82,8 @@ class LMConfig:
         groups = self.kv_heads >= 1 and self.heads % self.kv_heads == 0
         require(groups, "kv_heads", f"must divide heads ({self.heads})", self.kv_heads)
         require(self.head_dim % 2 == 0, "head_dim", "must be even", self.head_dim)
-        for name in ("vocab_size", "rows", "columns", "text_vocab_size", "prefix", "width", "depth", "head_dim",
-                     "hidden", "neighbour_dim"):  # fmt: skip
+        for name in ("vocab_size", "rows", "columns", "text_vocab_size", "prefix", "width", "depth", "heads",
+                     "head_dim", "hidden", "neighbour_dim"):  # fmt: skip
             require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
 
     @property

@@ -68,7 +68,7 @@ class VideoGenerator:
         num_frames: int | None = None,
         num_videos_per_prompt: int = 1,
         **options: Any,
-    ) -> Any:
+    ) -> Video | list[Video]:
         """Generate clips from a prompt, or from a list of prompts in one batch.
 
         Args:

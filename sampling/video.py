@@ -37,7 +37,7 @@ class Video:
         fps: frames per second.
         prompt, seed: what it was generated from.
         settings: the options of sampling, as JSON values.
-        stats: passes, seconds, tokens per second, exactness; not saved.
+        stats: tokens, passes, seconds of reading, sampling and decoding, tokens per second; not saved.
 
     Raises:
         ReelmError: frames, tokens or fps have a wrong shape, dtype or value.

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core.errors import require
-from .measure import MIN_EVIDENCE, PATCH, PATCH_REACH, Pose, find_objects, measure_background, normalise, track
+from .measure import MIN_EVIDENCE, PATCH, PATCH_REACH, Pose, find_objects, measure_background, normalise, soft_cover, track
 from .render import CIRCLE, HOP, PAN, ZOOM, ZOOM_FRAMES
 from .scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, TRAVEL, Scene
 from .textures import FIELD_REACH, shape_fields
@@ -28,6 +28,7 @@ CHUNK = 4  # clips judged at once: their temporaries stay in the processor's cac
 TURN = 5  # degrees between two angles that are told apart; a slow spin's step
 RATES = (0, 1, -1, 2, -2)  # steps of TURN a frame
 TONE_WEIGHT = 0.5  # of the shading beside the outline, when a shape is compared
+BLURS = (0.0, 0.2)  # radii: shapes are also known when a tokenizer has rounded their corners
 SPIN_GAIN = 0.97  # a turning shape must fit this much better than one at rest
 GROWTH = 0.007  # change of log radius a frame; the slowest of the world is 0.014
 STRIDE = 2  # frames between those that the camera is measured from
@@ -95,31 +96,36 @@ def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
 
 @functools.cache
 def _shape_templates() -> torch.Tensor:
-    """(6, 360 / TURN, 2 * PATCH**2): mask and shading of each shape turned by each angle, as `track` cuts them."""
+    """(len(BLURS), 6, 360 / TURN, 2 * PATCH**2): mask and shading of each blurred and turned shape, cut as by `track`."""
     fields = shape_fields()
     size = fields.shape[-1]
     line = ((torch.arange(size) + 0.5) / size * 2 - 1) * FIELD_REACH
-    inside = (0.5 - fields[:, 0] * 10).clamp(0, 1)
-    area = inside.sum((1, 2))
-    centre = torch.stack(((inside.sum(1) * line).sum(1), (inside.sum(2) * line).sum(1)), 1) / area[:, None]
-    radius = (area * (2 * FIELD_REACH / size) ** 2 / math.pi).sqrt()
+    sharp = (0.5 - fields[:, 0] * 10).clamp(0, 1)
     angle = torch.arange(0, 360, TURN) * (math.pi / 180)
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     step = ((torch.arange(PATCH) + 0.5) * (2 / PATCH) - 1) * PATCH_REACH
     dy, dx = torch.meshgrid(step, step, indexing="ij")
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     turned = torch.stack((dx * cos + dy * sin, dy * cos - dx * sin), -1)
-    place = turned * radius[:, None, None, None, None] + centre[:, None, None, None, :]
-    grid = (place / FIELD_REACH).flatten(1, 2)
-    mask = F.grid_sample(inside[:, None], grid, align_corners=False)[:, 0].unflatten(1, (len(angle), PATCH))
-    tone = (place.sum(-1) * -10).clamp(-1, 1)
-    tone = tone - (tone * mask).sum((-1, -2), keepdim=True) / mask.sum((-1, -2), keepdim=True)
-    return torch.stack((mask, tone * mask * TONE_WEIGHT), 2).flatten(2)
+    templates = []
+    for blur in BLURS:
+        spread = torch.softmax(-0.5 * ((line[:, None] - line) / max(blur, 1e-3)).square(), dim=1)
+        inside = soft_cover(spread @ sharp @ spread.T)
+        area = inside.sum((1, 2))
+        centre = torch.stack(((inside.sum(1) * line).sum(1), (inside.sum(2) * line).sum(1)), 1) / area[:, None]
+        radius = (area * (2 * FIELD_REACH / size) ** 2 / math.pi).sqrt()
+        place = turned * radius[:, None, None, None, None] + centre[:, None, None, None, :]
+        grid = (place / FIELD_REACH).flatten(1, 2)
+        mask = F.grid_sample(inside[:, None], grid, align_corners=False)[:, 0].unflatten(1, (len(angle), PATCH))
+        tone = (place.sum(-1) / -(0.1 + blur)).clamp(-1, 1)
+        tone = tone - (tone * mask).sum((-1, -2), keepdim=True) / mask.sum((-1, -2), keepdim=True)
+        templates.append(torch.stack((mask, tone * mask * TONE_WEIGHT), 2).flatten(2))
+    return torch.stack(templates)
 
 
 def _match_shapes(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
     """The shape (M,) that fits all frames best, at rest or turning evenly, and whether it turns (M,)."""
     device = pose.patch.device
-    templates = _shape_templates().to(device)
+    templates = _shape_templates().to(device).flatten(0, 1)
     kinds, angles, _ = templates.shape
     patch = (pose.patch * torch.tensor([1.0, TONE_WEIGHT], device=device)[:, None, None]).flatten(2)
     error = templates.square().sum(-1) - 2 * (patch @ templates.flatten(0, 1).T).unflatten(-1, (kinds, angles))
@@ -129,10 +135,10 @@ def _match_shapes(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
     for rate in RATES:
         turned = ((start + rate * time) % angles)[None, :, None].expand_as(error)
         fits.append(error.gather(-1, turned).mean(1).amin(-1))
-    fit = torch.stack(fits, 1)  # (M, rates, kinds)
+    fit = torch.stack(fits, 1)  # (M, rates, blurs * shapes)
     fit[:, 0] *= SPIN_GAIN
-    shape_M = fit.amin(1).argmin(1)
-    return shape_M, fit[torch.arange(len(fit)), :, shape_M].argmin(1) > 0
+    kind_M = fit.amin(1).argmin(1)
+    return kind_M % len(SHAPES), fit[torch.arange(len(fit)), :, kind_M].argmin(1) > 0
 
 
 @functools.cache

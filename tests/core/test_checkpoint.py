@@ -1,11 +1,13 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from reelm.core import checkpoint
 from reelm.core.checkpoint import find_checkpoint
 from reelm.core.errors import CheckpointError
 from reelm.sampling.pretrained import load_pretrained
@@ -74,6 +76,14 @@ def test_unknown_options_and_parts_that_do_not_fit_are_refused(folder):
     edit_config(folder, lm=config["lm"] | {"vocab_size": 7})
     with pytest.raises(CheckpointError, match=r"lm\.vocab_size"):
         load_pretrained(folder, device="cpu")
+
+
+def test_a_bundled_name_wins_over_a_folder_so_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert find_checkpoint("model") == folder
+    assert find_checkpoint("./model") == find_checkpoint(Path("model")) == Path("model")
 
 
 def test_an_unknown_name_lists_what_there_is():

@@ -148,7 +148,7 @@ def test_neighbours_are_known_tokens_within_the_window():
         assert dt >= -2
 
 
-@pytest.mark.parametrize("change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"depth": 0}, {"prefix": 0}])
+@pytest.mark.parametrize("change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"heads": 0}, {"depth": 0}, {"prefix": 0}])
 def test_sizes_that_cannot_be_are_refused(change):
     with pytest.raises(ReelmError, match=next(iter(change))):
         LMConfig(**(SMALL | change))
