@@ -198,7 +198,7 @@ class _Generate(_Clip):
             check_output(path)
         videos = self.load().generate(self.prompt, num_videos_per_prompt=count, **self.arguments())
         videos = videos if isinstance(videos, list) else [videos]
-        files = [video.save(path) for video, path in zip(videos, paths, strict=True)]
+        files = [_save(video, path) for video, path in zip(videos, paths, strict=True)]
         self.report(files, videos[0], len(videos[0].frames))
         return 0
 
@@ -229,7 +229,7 @@ class _Continue(_Clip):
         video = generator.continue_clip(clip, prompt=self.prompt, fit=self.fit, **self.arguments())
         config = generator.parts.config
         added = video.stats["passes"] // config.lm.frame_size * config.tokenizer.temporal
-        self.report([video.save(path)], video, added)
+        self.report([_save(video, path)], video, added)
         return 0
 
 
@@ -261,7 +261,8 @@ class _Stream(_Clip):
         generator = self.load()
         config = generator.parts.config
         seed = secrets.randbits(32) if self.seed is None else self.seed
-        settings = generator.parts.settings(dataclasses.replace(config.sampling, **self.given_sampling()))
+        sampling = dataclasses.replace(config.sampling, **self.given_sampling())
+        settings = generator.parts.settings(sampling, negative_prompt=self.negative_prompt or "")
         tokens = array("I")
 
         def clip(frames: int) -> Video:
@@ -629,6 +630,14 @@ def _free_name(stem: str, count: int = 1) -> str:
         if not any(path.exists() or path.with_suffix(".partial.mp4").exists() for path in map(Path, paths)):
             return name
     raise AssertionError
+
+
+def _save(video: "Video", path: str) -> Path:
+    """Write a clip; where that fails, say how to get it back: what was generated is a seed away."""
+    try:
+        return video.save(path)
+    except (ReelmError, OSError) as error:
+        raise ReelmError(f"{error}; the same command with --seed {video.seed} makes the same clip again") from error
 
 
 def _numbered(output: str, count: int) -> list[str]:

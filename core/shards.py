@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from .checkpoint import load_tensors, save_tensors
 from .errors import CheckpointError, require
@@ -23,13 +24,22 @@ class Shards:
     captions: list[list[str]]
 
 
-def write_shard(path: Path, tokens_Nthw: torch.Tensor, captions: list[list[str]]) -> None:
-    """Write clips atomically; each has at least one caption."""
+def write_shard(path: Path, tokens_Nthw: torch.Tensor, captions: list[list[str]], origin: str = "") -> None:
+    """Write clips atomically; each has at least one caption. `origin`: what they were made from."""
     require(tokens_Nthw.ndim == 4, "tokens_Nthw", "must have 4 dimensions", tuple(tokens_Nthw.shape))
     require(len(captions) == len(tokens_Nthw), "captions", f"must be {len(tokens_Nthw)}, one a clip", len(captions))
     require(all(captions), "captions", "must name at least one caption a clip", "an empty list")
     text = torch.frombuffer(bytearray(json.dumps(captions).encode()), dtype=torch.uint8)
-    save_tensors(path, {"tokens": tokens_Nthw.to(torch.int32), "captions": text})
+    save_tensors(path, {"tokens": tokens_Nthw.to(torch.int32), "captions": text}, {"origin": origin})
+
+
+def shard_origin(path: Path) -> str | None:
+    """What `write_shard` was told of a shard's origin; None where there is no such file, or no shard in it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("origin")
+    except (OSError, SafetensorError):
+        return None
 
 
 def read_shards(folder: Path) -> list[Shards]:

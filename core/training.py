@@ -24,7 +24,7 @@ from torch import nn
 
 from .checkpoint import load_tensors, save_tensors
 from .errors import CheckpointError, require
-from .files import atomic_path, atomic_write
+from .files import atomic_path, atomic_write, check_writable
 from .progress import note, progress
 
 Loss = Callable[[nn.Module, int], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -115,7 +115,8 @@ class TrainState:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        require(bool(norm.isfinite()), "loss", f"must have a finite gradient at step {self.step}", float(loss))
         for optimizer in self.optimizers:
             optimizer.step()
         # The average forgets its start: early on it follows closely.
@@ -158,6 +159,14 @@ class TrainState:
             self.model.load_state_dict(groups["model"])
         except RuntimeError as error:
             raise CheckpointError(f"resume: {path.name} must belong to this model: {error}") from error
+        owned = {
+            f"{index}.{number}"
+            for index, optimizer in enumerate(self.optimizers)
+            for number in range(sum(len(group["params"]) for group in optimizer.param_groups))
+        }
+        found = {name.rpartition(".")[0] for name in groups["optimizer"]}
+        if not found <= owned or set(groups["average"]) != set(self.average):
+            raise CheckpointError(f"resume: {path.name} must belong to this optimizer ({self.config.optimizer})")
         for name, tensor in self.average.items():
             tensor.copy_(groups["average"][name])
         for index, optimizer in enumerate(self.optimizers):
@@ -205,9 +214,10 @@ def train(
     Raises:
         ReelmError: the folder holds a run and `resume` is False, or none and it is True.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "state.safetensors"
     require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(path, "out")
     state = TrainState(model, config)
     log: list[dict[str, Any]] = []
     if resume:
@@ -216,8 +226,9 @@ def train(
         log = [entry for entry in map(json.loads, lines) if entry["step"] <= state.step]
 
     def checkpoint() -> None:
-        state.save(path)
+        # The log first: lines after the state's step are dropped by a resumed run, missing ones would stay missing.
         atomic_write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
+        state.save(path)
         draw_losses(log, folder / "loss.png")
         if on_checkpoint is not None:
             on_checkpoint(state)

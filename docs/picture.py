@@ -1,6 +1,6 @@
 """Draw the README's picture: clips of the bundled model under their prompts, as an animated webp.
 
-    .venv/bin/python docs/picture.py            # writes docs/world.webp
+.venv/bin/python docs/picture.py            # writes docs/world.webp
 """
 
 from pathlib import Path
@@ -26,6 +26,7 @@ def main() -> None:
     """Generate the clips with seeds 0, 1, 2, ... and draw them."""
     generator = reelm.VideoGenerator.from_pretrained("world")
     videos = generator.generate(list(PROMPTS), seed=list(range(len(PROMPTS))), seconds=4)
+    assert isinstance(videos, list)
     side = 64 * SCALE
     rows = -(-len(PROMPTS) // COLUMNS)
     size = (COLUMNS * (side + GAP) + GAP, rows * (side + LINE + GAP) + GAP)

@@ -112,6 +112,9 @@ def train_lm(
         require(largest < recipe.model.vocab_size, "vocab_size", f"must be above {largest}", recipe.model.vocab_size)
     fits = text.vocab_size <= recipe.model.text_vocab_size
     require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", recipe.model.text_vocab_size)
+    captions = {caption for shards in sets for texts in shards.captions for caption in texts}
+    longest = max(captions, key=lambda caption: len(text.encode(caption)))
+    text.prefix([longest], recipe.model.prefix, "captions")
     torch.manual_seed(recipe.seed)
     model = VideoTransformer(recipe.model).to(place)
     batches = TokenBatches(sets, text, recipe)

@@ -109,6 +109,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim)).split(self.heads, 2)
         q = F.rms_norm(q, (self.head_dim,), self.q_norm, 1e-6)
         k = F.rms_norm(k, (self.head_dim,), self.k_norm, 1e-6)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # on a GPU, autocast takes norms in float32
         return self.out(attend(layer, rotate(q, rotation), q, rotate(k, rotation), v).flatten(2))
 
 

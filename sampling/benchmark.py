@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ..core.errors import require
+from ..core.progress import progress
 from ..lm.cache import RingCache
 from .noise import NoiseKey
 from .pretrained import Pretrained
@@ -124,7 +125,7 @@ def run_benchmark(
         sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
     runs = [
         _time_clips(parts, [NoiseKey(repeat, row) for row in range(batch)], sampling, latent_frames)
-        for repeat in range(repeats + 1)
+        for repeat in progress(range(repeats + 1), "benchmark", unit="run")
     ][1:]
     device = next(parts.lm.parameters()).device
     frames = parts.tokenizer.compression.frames(latent_frames)

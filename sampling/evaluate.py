@@ -22,7 +22,7 @@ from ..tokenizer.model import VideoTokenizer
 from ..world.caption import write_caption
 from ..world.judge import Verdict, accuracy, judge
 from ..world.render import render
-from ..world.scene import Scene, sample_scene
+from ..world.scene import FPS, Scene, sample_scene
 from .generator import VideoGenerator
 from .pretrained import Pretrained
 
@@ -82,11 +82,14 @@ def evaluate_model(
         ("batch", batch, 1),
     ):
         require(value >= least, name, f"must be at least {least}", value)
+    require(0 <= seed < 2**32, "seed", "must be from 0 to 2**32 - 1", seed)
     if contact_sheet is not None:
         check_writable(contact_sheet, "contact_sheet")
+    config = generator.parts.config
+    require(config.fps == FPS, "model", f"must make clips of {FPS} frames a second, as the world does", config.fps)
     report = EvaluationReport(model=generator.parts.name, seed=seed, split="held-out", frames=FRAMES)
     scenes = [sample_scene(seed, index, split="held-out", objects=1) for index in range(clips)]
-    report |= evaluate_tokenizer(generator.parts.tokenizer, scenes)
+    report |= evaluate_tokenizer(generator.parts.tokenizer, scenes, height=config.height, width=config.width)
     for count, objects in ((prompts, 1), (two_objects, 2)):
         if not count:
             continue
@@ -102,13 +105,15 @@ def evaluate_model(
 
 
 @torch.no_grad()
-def evaluate_tokenizer(tokenizer: VideoTokenizer, scenes: list[Scene]) -> dict[str, dict[str, Any]]:
+def evaluate_tokenizer(
+    tokenizer: VideoTokenizer, scenes: list[Scene], *, height: int = 64, width: int = 64
+) -> dict[str, dict[str, Any]]:
     """PSNR, code use, stability of still backgrounds, and the judge on rendered clips and on their reconstructions."""
     device = next(tokenizer.parameters()).device
     psnr, verdicts, truths, tokens, still = [], [], [], [], []
     for start in progress(range(0, len(scenes), BATCH), "tokenizer", unit="batch"):
         part = scenes[start : start + BATCH]
-        clips = render(part, FRAMES, device=device)
+        clips = render(part, FRAMES, height=height, width=width, device=device)
         ids = tokenizer.encode(clips)
         shown = (tokenizer.decode(ids).clamp(0, 1) * 255).round().to(torch.uint8)
         error = (clips.float() - shown.float()).square().mean((1, 2, 3, 4))
@@ -154,7 +159,9 @@ def _generate(generator: VideoGenerator, captions: list[str], seed: int, batch: 
     for start in progress(range(0, len(captions), batch), "generating", unit="batch"):
         part = captions[start : start + batch]
         seeds = [seed * 1_000_003 + start + index for index in range(len(part))]
-        clips += [torch.from_numpy(v.frames) for v in generator.generate(part, num_frames=FRAMES, seed=seeds)]
+        videos = generator.generate(part, num_frames=FRAMES, seed=seeds)
+        assert isinstance(videos, list)
+        clips += [torch.from_numpy(video.frames) for video in videos]
     return torch.stack(clips)
 
 

@@ -9,6 +9,7 @@ Tokens are made by `Rollout` and become pixels by the tokenizer's `decode_chunk`
 is continued is fed to the rollout as tokens: a `Video` of this model's as its own tokens, anything else encoded once.
 """
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -105,19 +106,19 @@ class VideoGenerator:
             seconds, num_frames: how much is added, filled up to whole latent frames.
             prompt: what is to come; by default the clip's own prompt, if it has one.
             fit: how another shape of picture is fitted: "crop", "pad" or "stretch".
-            options: as for `generate`; without a seed, a `Video`'s own seed.
+            options: as for `generate`; what is not given is as it was for a `Video` of this model (seed, negative
+                prompt, sampling settings), so that it goes on as if it had never stopped.
 
         Raises:
             ReelmError: an argument is refused, or the clip cannot be read; nothing was computed.
         """
         latent_frames = check_length(self.parts, seconds, num_frames, added=True)
+        request = make_request(self.parts, prompt, **options)
+        require(len(request.keys) == 1, "prompt, num_videos_per_prompt", "must be a single one to continue", prompt)
         source = read_source(self.parts, clip, fit)
-        if options.get("generator") is None and options.get("seed") is None:
-            options["seed"] = source.seed
-        request = make_request(self.parts, (source.prompt or None) if prompt is None else prompt, **options)
         if source.said:
             note(source.said)
-        return self._run(request, source, latent_frames)[0]
+        return self._run(_inherit(request, source, prompt, options), source, latent_frames)[0]
 
     def stream(
         self, prompt: str | None, *, seconds: float | None = None, num_frames: int | None = None, **options: Any
@@ -195,8 +196,24 @@ class VideoGenerator:
             frames = frames_BTHWC[index]
             if source is not None:  # the given frames themselves, not their reconstruction
                 frames = np.concatenate([source.frames_THWC.numpy(), frames])
+            settings = self.parts.settings(request.sampling, key.sample, request.negative_prompts[index])
             videos.append(Video(
                 frames=frames, tokens=tokens_Bthw[index].cpu().numpy(), fps=self.fps, prompt=request.prompts[index],
-                seed=key.seed, settings=self.parts.settings(request.sampling, key.sample), stats=dict(stats),
+                seed=key.seed, settings=settings, stats=dict(stats),
             ))  # fmt: skip
         return videos
+
+
+def _inherit(request: Request, source: Source, prompt: str | None, options: dict[str, Any]) -> Request:
+    """The request with what the user left open filled in from the clip that is continued."""
+    changes: dict[str, Any] = {}
+    if prompt is None:
+        changes["prompts"] = [source.prompt]
+    if options.get("negative_prompt") is None:
+        changes["negative_prompts"] = [source.negative_prompt]
+    if source.key is not None and options.get("generator") is None and options.get("seed") is None:
+        changes["keys"] = [source.key]
+    if source.sampling is not None:
+        given = {name: options[name] for name in vars(source.sampling) if name in options}
+        changes["sampling"] = dataclasses.replace(source.sampling, **given)
+    return dataclasses.replace(request, **changes)

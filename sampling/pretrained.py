@@ -72,9 +72,10 @@ class Pretrained:
     lm: VideoTransformer
     text: TextEncoder
 
-    def settings(self, sampling: SamplingConfig, sample: int = 0) -> dict[str, Any]:
+    def settings(self, sampling: SamplingConfig, sample: int = 0, negative_prompt: str = "") -> dict[str, Any]:
         """What a clip of this model says of how it was made; `sample` is its number among those of one prompt."""
-        return {"model": self.name, "tokenizer": self.tokenizer_id, **to_dict(sampling), "sample": sample}
+        made_by = {"model": self.name, "tokenizer": self.tokenizer_id}
+        return {**made_by, **to_dict(sampling), "negative_prompt": negative_prompt, "sample": sample}
 
     def sizes(self) -> dict[str, Any]:
         """How large the networks, the clips, the vocabularies and the window are."""
@@ -126,8 +127,9 @@ def load_pretrained(
     tokenizer, lm = VideoTokenizer(config.tokenizer), VideoTransformer(config.lm)
     load_weights(tokenizer, folder / "tokenizer.safetensors")
     load_weights(lm, folder / "lm.safetensors")
-    for module in (tokenizer, lm):
-        module.to(place, kind).eval().requires_grad_(False)
+    # The tokenizer stays in float32: it is a small part of the time, and its tokens must not depend on the device.
+    tokenizer.to(place).eval().requires_grad_(False)
+    lm.to(place, kind).eval().requires_grad_(False)
     tokenizer_id = hashlib.sha256((folder / "tokenizer.safetensors").read_bytes()).hexdigest()[:16]
     return Pretrained(
         folder.resolve().name if folder == Path(name) else str(name), tokenizer_id, config, tokenizer, lm, text

@@ -15,6 +15,7 @@ import torch
 
 from ..core.errors import ReelmError, require
 from ..core.progress import note
+from ..lm.text import words_of
 from .noise import NoiseKey
 from .pretrained import Pretrained
 from .rollout import StepCallback
@@ -71,6 +72,7 @@ def make_request(
     prompts = [""] if prompt is None else _strings(prompt, "prompt")
     require(len(prompts) > 0, "prompt", "must hold at least one prompt", prompt)
     require(prompt is None or all(text.strip() for text in prompts), "prompt", "must not be empty", prompt)
+    require(prompt is None or all(map(words_of, prompts)), "prompt", "must have words in it", prompt)
     samples = num_videos_per_prompt
     require(isinstance(samples, int) and samples >= 1, "num_videos_per_prompt", "must be at least 1", samples)
     require(
@@ -155,7 +157,10 @@ def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
         argument = "seed"
         seeds = list(seed) if isinstance(seed, list | tuple) else [secrets.randbits(32) if seed is None else seed]
     require(
-        len(seeds) in (1, count), argument, f"must be one, or one for each of the {count} prompts", seed or generator
+        len(seeds) in (1, count),
+        argument,
+        f"must be one, or one for each of the {count} prompts",
+        seed if generator is None else generator,
     )
     for item in seeds:
         whole = isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**63

@@ -4,6 +4,7 @@ source = read_source(parts, "holiday.mp4", fit="crop")
 source.tokens_thw, source.frames_THWC, source.prompt
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.config import from_dict
 from ..core.errors import require
 from ..tokenizer.clip_fit import FITS, Fit, as_frames, fit_clip
+from .noise import NoiseKey
 from .pretrained import Pretrained
+from .rules import SamplingConfig
 from .video import Video
 
 CHUNK = 64  # latent frames encoded at once
@@ -27,14 +31,17 @@ class Source:
     Attributes:
         frames_THWC: uint8, at the model's rate and size.
         tokens_thw: int64, of its frames; up to `temporal - 1` of the first frames may have none.
-        prompt, seed: its own, where it has any.
+        prompt, negative_prompt, key, sampling: its own, where it has any; a clip that goes on with all of them is the
+            one that was longer at once.
         said: one line on how it was made to fit, or None.
     """
 
     frames_THWC: torch.Tensor
     tokens_thw: torch.Tensor
     prompt: str = ""
-    seed: int | None = None
+    negative_prompt: str = ""
+    key: NoiseKey | None = None
+    sampling: SamplingConfig | None = None
     said: str | None = None
 
 
@@ -50,7 +57,15 @@ def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
     if isinstance(clip, Video):
         own = _own_tokens(parts, clip)
         if own is not None:
-            return Source(torch.from_numpy(clip.frames), own, clip.prompt, clip.seed)
+            negative = clip.settings.get("negative_prompt")
+            return Source(
+                torch.from_numpy(clip.frames),
+                own,
+                _known(parts, clip.prompt),
+                _known(parts, negative if isinstance(negative, str) else ""),
+                _own_key(clip),
+                _own_sampling(clip),
+            )
         frames, prompt = torch.from_numpy(clip.frames), clip.prompt
         rate: float | np.ndarray = clip.fps
     else:
@@ -59,9 +74,30 @@ def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
     frames, said = fit_clip(
         frames, rate, fps=parts.config.fps, height=parts.config.height, width=parts.config.width, fit=fit
     )
-    # Its known words may be none of this model's: the prompt of another model's clip is not carried over.
-    known = prompt if not parts.text.unknown_words(prompt) else ""
-    return Source(frames, encode_frames(parts, frames), known, None, said)
+    return Source(frames, encode_frames(parts, frames), _known(parts, prompt), said=said)
+
+
+def _known(parts: Pretrained, prompt: str) -> str:
+    """A prompt that comes with a clip, or none where this model could not read it: the clip may be another model's."""
+    fits = len(parts.text.encode(prompt)) <= parts.config.lm.prefix and not parts.text.unknown_words(prompt)
+    return prompt if fits else ""
+
+
+def _own_key(video: Video) -> NoiseKey | None:
+    """The noise that a `Video` was drawn with; a file can say anything, so what is no seed is none."""
+    sample = video.settings.get("sample", 0)
+    if type(video.seed) is int and 0 <= video.seed < 2**63 and type(sample) is int and 0 <= sample < 2**31:
+        return NoiseKey(video.seed, sample)
+    return None
+
+
+def _own_sampling(video: Video) -> SamplingConfig | None:
+    """The sampling settings that a `Video` was drawn with, if they are whole and sound."""
+    names = [item.name for item in dataclasses.fields(SamplingConfig)]
+    try:
+        return from_dict(SamplingConfig, {name: video.settings[name] for name in names})
+    except (KeyError, ValueError):
+        return None
 
 
 def _own_tokens(parts: Pretrained, video: Video) -> torch.Tensor | None:

@@ -69,8 +69,12 @@ def test_streaming_equals_one_shot_and_a_still_background_keeps_its_tokens(gener
 
 def test_clips_show_what_their_prompts_say(generator):
     """A floor far below the model card's figures: it fails when the model, not a detail of it, is broken."""
-    prompts = ["a red ball moves to the right over grass, the camera is still", "a blue square rises over sand, the camera is still",
-               "a yellow ball stays still at night, the camera is still", "a white square moves left over grass, static camera"]  # fmt: skip
+    prompts = [
+        "a red ball moves to the right over grass, the camera is still",
+        "a blue square rises over sand, the camera is still",
+        "a yellow ball stays still at night, the camera is still",
+        "a white square moves left over grass, static camera",
+    ]
     videos = generator.generate(prompts, seed=[1, 2, 3, 4])
     verdicts = judge(torch.stack([torch.from_numpy(video.frames) for video in videos]))
     colours = [verdict.objects[0].colour for verdict in verdicts]

@@ -3,6 +3,7 @@
 encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from ..core.errors import require
 from ..core.progress import progress
-from ..core.shards import write_shard
+from ..core.shards import shard_origin, write_shard
 from ..world.caption import write_caption
 from ..world.render import render
 from ..world.scene import sample_scene
@@ -34,7 +35,8 @@ def encode_world(
 ) -> None:
     """Render `clips` training clips, encode them and write token shards with `PHRASINGS` captions each.
 
-    Shards that are already there are kept, so that an interrupted run goes on.
+    Shards of the same tokenizer, clips and size that are already there are kept, so that an interrupted run goes on;
+    others of the same name are made anew.
 
     Raises:
         ReelmError: an argument is out of its range.
@@ -44,11 +46,15 @@ def encode_world(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
     device = next(tokenizer.parameters()).device
+    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in tokenizer.state_dict().values())
+    made_by = hashlib.sha256(weights).hexdigest()[:16]
     for start in progress(range(0, clips, SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"):
+        stop = min(start + SHARD, clips)
         path = folder / f"world-{seed}-{num_frames}-{start:07d}.safetensors"
-        if path.exists():
+        origin = f"tokenizer {made_by}, clips {start} to {stop}, {height}x{width}"
+        if shard_origin(path) == origin:
             continue
-        scenes = [sample_scene(seed, index, split="train") for index in range(start, min(start + SHARD, clips))]
+        scenes = [sample_scene(seed, index, split="train") for index in range(start, stop)]
         tokens = [
             tokenizer.encode(render(scenes[i : i + BATCH], num_frames, height=height, width=width, device=device)).cpu()
             for i in range(0, len(scenes), BATCH)
@@ -57,4 +63,4 @@ def encode_world(
         captions = [
             [write_caption(scene, rng) for _ in range(PHRASINGS)] for scene, rng in zip(scenes, rngs, strict=True)
         ]
-        write_shard(path, torch.cat(tokens), captions)
+        write_shard(path, torch.cat(tokens), captions, origin)

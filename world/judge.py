@@ -19,7 +19,17 @@ import torch
 import torch.nn.functional as F
 
 from ..core.errors import require
-from .measure import MIN_EVIDENCE, PATCH, PATCH_REACH, Pose, find_objects, measure_background, normalise, soft_cover, track
+from .measure import (
+    MIN_EVIDENCE,
+    PATCH,
+    PATCH_REACH,
+    Pose,
+    find_objects,
+    measure_background,
+    normalise,
+    soft_cover,
+    track,
+)
 from .render import CIRCLE, HOP, PAN, ZOOM, ZOOM_FRAMES
 from .scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, TRAVEL, Scene
 from .textures import FIELD_REACH, shape_fields
@@ -96,7 +106,7 @@ def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
 
 @functools.cache
 def _shape_templates() -> torch.Tensor:
-    """(len(BLURS), 6, 360 / TURN, 2 * PATCH**2): mask and shading of each blurred and turned shape, cut as by `track`."""
+    """Masks and shadings (len(BLURS), 6, 360 / TURN, 2 * PATCH**2) of each shape, blurred and turned, as by `track`."""
     fields = shape_fields()
     size = fields.shape[-1]
     line = ((torch.arange(size) + 0.5) / size * 2 - 1) * FIELD_REACH
@@ -161,7 +171,7 @@ def _paths(frames: int) -> tuple[tuple[str, ...], torch.Tensor]:
 
 
 def _match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
-    """The motion of each object: its nearest path; where that is rest, whether its size changes, or it turns."""
+    """The motion of each object: its nearest path; where that is rest, whether it turns, or its size changes."""
     names, table = _paths(pose.centre.shape[1])
     centre = pose.centre - pose.centre.mean(1, keepdim=True)
     path_M = torch.cdist(centre.flatten(1), table.to(centre.device).flatten(1)).argmin(1)
@@ -173,10 +183,10 @@ def _match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
     for path, rate, spins in zip(path_M.tolist(), rate_M.tolist(), spins_M.tolist(), strict=True):
         if names[path] != "still":
             motions.append(names[path])
-        elif abs(rate) > GROWTH:
-            motions.append("grows" if rate > 0 else "shrinks")
+        elif spins:
+            motions.append("spins")
         else:
-            motions.append("spins" if spins else "still")
+            motions.append("still" if abs(rate) < GROWTH else "grows" if rate > 0 else "shrinks")
     return motions
 
 

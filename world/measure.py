@@ -145,12 +145,12 @@ def find_objects(video_BTCHW: torch.Tensor, ground: Ground, *, count: int) -> Ob
         for rival in chosen[:n] + chosen[n + 1 :]:
             other = torch.minimum(other, rival[1])
         # A pixel on a border is a mixture: its distances to both sides tell the parts.
-        covers.append(other / (other + distance).clamp(min=1e-3))
-    return Objects(colour_BN, evidence_BN, soft_cover(torch.stack(covers, 1)), torch.stack([tone for tone, _ in chosen], 1))
+        covers.append(soft_cover(other / (other + distance).clamp(min=1e-3)))
+    return Objects(colour_BN, evidence_BN, torch.stack(covers, 1), torch.stack([tone for tone, _ in chosen], 1))
 
 
 def soft_cover(share: torch.Tensor) -> torch.Tensor:
-    """A mask in [0, 1] from the object's share of each pixel, without the small shares that noise gives the background."""
+    """A mask in [0, 1] from the object's share of each pixel, without the small shares that are noise."""
     return ((share - 0.25) * 2).clamp(0, 1)
 
 

@@ -12,12 +12,13 @@ def test_auto_is_what_there_is():
     assert pick_dtype("float16", torch.device("cpu")) == torch.float16
 
 
-@pytest.mark.parametrize("device", ["abacus", "cuda:999"])
+@pytest.mark.parametrize("device", ["abacus", "cuda:999", "mps", "meta", None])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ReelmError, match="device: must"):
         pick_device(device)
 
 
-def test_an_unknown_dtype_is_refused():
+@pytest.mark.parametrize("dtype", ["float7", torch.int8, None])
+def test_an_unknown_dtype_is_refused(dtype):
     with pytest.raises(ReelmError, match="dtype: must be"):
-        pick_dtype("float7", torch.device("cpu"))
+        pick_dtype(dtype, torch.device("cpu"))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from reelm.core.errors import CheckpointError, ReelmError
-from reelm.core.shards import read_shards, write_shard
+from reelm.core.shards import read_shards, shard_origin, write_shard
 
 
 def test_shards_of_one_grid_are_joined_in_order(tmp_path):
@@ -23,3 +23,12 @@ def test_wrong_shards_are_refused(tmp_path):
         write_shard(tmp_path / "a.safetensors", torch.zeros(2, 1, 1, 1), [["a"]])
     with pytest.raises(ReelmError, match="captions"):
         write_shard(tmp_path / "a.safetensors", torch.zeros(1, 1, 1, 1), [[]])
+
+
+def test_a_shard_knows_what_it_was_made_from(tmp_path):
+    path = tmp_path / "a.safetensors"
+    assert shard_origin(path) is None
+    write_shard(path, torch.zeros(1, 1, 1, 1), [["a"]], "tokenizer x")
+    assert shard_origin(path) == "tokenizer x"
+    path.write_bytes(path.read_bytes()[:20])
+    assert shard_origin(path) is None

@@ -92,11 +92,23 @@ def test_another_models_state_is_refused(tmp_path):
         TrainState(nn.Linear(2, 2), config()).load(tmp_path / "state.safetensors")
 
 
+def test_another_optimizers_state_is_refused(tmp_path):
+    train(make(), loss, config(steps=2), tmp_path)
+    with pytest.raises(CheckpointError, match="must belong to this optimizer"):
+        train(make(), loss, config(optimizer="muon"), tmp_path, resume=True)
+
+
+def test_a_refused_resume_makes_no_folder(tmp_path):
+    with pytest.raises(ReelmError, match="resume"):
+        train(make(), loss, config(), tmp_path / "new", resume=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     def broken(model, step):
         value, figures = loss(model, step)
         return value * float("nan"), figures
 
-    with pytest.raises(RuntimeError, match="non-finite"):
+    with pytest.raises(ReelmError, match="loss: must have a finite gradient at step 0"):
         train(make(), broken, config(), tmp_path)
     assert not (tmp_path / "state.safetensors").exists()

@@ -101,3 +101,10 @@ def test_data_that_does_not_fit_is_refused(data, text, tmp_path):
         wrong = recipe(model=LMConfig(**{**vars(MODEL), **change}))
         with pytest.raises(ReelmError, match=message):
             train_lm(wrong, data, text, tmp_path / "out", device="cpu")
+
+
+def test_a_caption_that_does_not_fit_is_refused_before_the_first_step(data, text, tmp_path):
+    wrong = recipe(model=LMConfig(**{**vars(MODEL), "prefix": 3}))
+    with pytest.raises(ReelmError, match="captions: must be at most 2 text tokens long"):
+        train_lm(wrong, data, text, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -7,8 +8,21 @@ from reelm.core.errors import ReelmError
 from reelm.lm.cache import RingCache
 from reelm.lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
 
-SMALL = {"vocab_size": 19, "rows": 3, "columns": 4, "window": 3, "text_vocab_size": 11, "prefix": 5,
-         "width": 32, "depth": 3, "heads": 4, "kv_heads": 2, "head_dim": 12, "hidden": 32, "neighbour_dim": 8}  # fmt: skip
+SMALL = {
+    "vocab_size": 19,
+    "rows": 3,
+    "columns": 4,
+    "window": 3,
+    "text_vocab_size": 11,
+    "prefix": 5,
+    "width": 32,
+    "depth": 3,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 12,
+    "hidden": 32,
+    "neighbour_dim": 8,
+}
 
 
 def make(**changes):
@@ -148,7 +162,21 @@ def test_neighbours_are_known_tokens_within_the_window():
         assert dt >= -2
 
 
-@pytest.mark.parametrize("change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"heads": 0}, {"depth": 0}, {"prefix": 0}])
+def test_training_under_autocast_survives_norms_in_float32(monkeypatch):
+    """What CUDA's autocast does: linear layers in bfloat16, norms in float32."""
+    rms_norm = F.rms_norm
+    monkeypatch.setattr(F, "rms_norm", lambda x, *rest: rms_norm(x.float(), *rest))
+    model = make()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(*inputs(3))
+    logits.float().logsumexp(-1).sum().backward()
+    assert logits.dtype == torch.bfloat16
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"heads": 0}, {"depth": 0}, {"prefix": 0}]
+)
 def test_sizes_that_cannot_be_are_refused(change):
     with pytest.raises(ReelmError, match=next(iter(change))):
         LMConfig(**(SMALL | change))

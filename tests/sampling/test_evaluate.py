@@ -42,7 +42,7 @@ def test_only_cells_that_nothing_near_moves_count_as_still():
     assert not _kept(clips, tokens).all()
 
 
-@pytest.mark.parametrize("options", [{"prompts": 0}, {"two_objects": -1}, {"clips": 0}, {"batch": 0}])
+@pytest.mark.parametrize("options", [{"prompts": 0}, {"two_objects": -1}, {"clips": 0}, {"batch": 0}, {"seed": -1}])
 def test_options_out_of_range_are_refused(debug_generator, options):
     with pytest.raises(ReelmError, match=next(iter(options))):
         evaluate_model(debug_generator, **options)

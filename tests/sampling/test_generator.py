@@ -30,6 +30,8 @@ def test_the_same_prompt_and_seed_give_the_same_tokens_everywhere(debug_generato
     assert np.array_equal(streamed, alone.frames)
     start = g.generate(PROMPT, seed=7, num_frames=9)
     assert np.array_equal(g.continue_clip(start, num_frames=16).tokens, alone.tokens)
+    second = g.generate(PROMPT, seed=7, num_frames=9, num_videos_per_prompt=2)[1].save(tmp_path / "second.mp4")
+    assert np.array_equal(g.continue_clip(second, num_frames=16).tokens, samples[1].tokens)
     for name in ("start.mp4", "start.mkv", "start.webp"):
         path = start.save(tmp_path / name)
         for clip in (path, str(path), Video.load(path)):
@@ -79,7 +81,8 @@ def test_a_stream_without_an_end_goes_on_and_stops_when_dropped(debug_generator)
 
 
 @pytest.mark.parametrize(("options", "frames"), [
-    ({}, 17), ({"seconds": 2}, 17), ({"seconds": 0.1}, 1), ({"num_frames": 1}, 1), ({"num_frames": 2}, 5), ({"seconds": 3.0}, 25),
+    ({}, 17), ({"seconds": 2}, 17), ({"seconds": 0.1}, 1), ({"num_frames": 1}, 1), ({"num_frames": 2}, 5),
+    ({"seconds": 3.0}, 25),
 ])  # fmt: skip
 def test_lengths_are_filled_up_to_whole_latent_frames(debug_generator, options, frames):
     video = debug_generator.generate(PROMPT, seed=1, **options)
@@ -88,8 +91,9 @@ def test_lengths_are_filled_up_to_whole_latent_frames(debug_generator, options, 
 
 
 @pytest.mark.parametrize("options", [
-    {"guidance_scale": 1.0}, {"guidance_scale": 6.0}, {"temperature": 0.3}, {"temperature": 0}, {"top_k": 2}, {"top_p": 0.2},
-    {"min_p": 0.7}, {"negative_prompt": OTHER}, {"seed": 8}, {"logits_processor": lambda ids, scores: scores.flip(-1)},
+    {"guidance_scale": 1.0}, {"guidance_scale": 6.0}, {"temperature": 0.3}, {"temperature": 0}, {"top_k": 2},
+    {"top_p": 0.2}, {"min_p": 0.7}, {"negative_prompt": OTHER}, {"seed": 8},
+    {"logits_processor": lambda ids, scores: scores.flip(-1)},
 ])  # fmt: skip
 def test_every_option_changes_the_tokens(debug_generator, options):
     plain = debug_generator.generate(PROMPT, seed=7, num_frames=5)
@@ -144,6 +148,7 @@ def test_unknown_words_are_said(debug_generator, capsys):
 BAD = [
     ({"prompt": ""}, "prompt: must not be empty"),
     ({"prompt": "  "}, "prompt: must not be empty"),
+    ({"prompt": [PROMPT, "?!"]}, "prompt: must have words in it"),
     ({"prompt": []}, "prompt: must hold at least one"),
     ({"prompt": 3}, "prompt: must be a string"),
     ({"prompt": "ball " * 10_000}, "prompt: must be at most 31 text tokens"),
@@ -197,6 +202,26 @@ def test_a_bad_clip_is_refused(debug_generator, clip, message):
         debug_generator.continue_clip(clip, num_frames=4)
 
 
+@pytest.mark.parametrize("options", [{"prompt": [PROMPT, OTHER]}, {"prompt": PROMPT, "num_videos_per_prompt": 2}])
+def test_a_clip_is_continued_once(debug_generator, options):
+    with pytest.raises(ReelmError, match="must be a single one to continue"):
+        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, **options)
+
+
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"top_k": 0}, {"seed": [1, 2]}, {"prompt": ""}, {"fit": "squash"}])
+def test_a_bad_continuation_is_refused_before_the_clip_is_encoded(debug_generator, monkeypatch, options):
+    monkeypatch.setattr(type(debug_generator.parts.tokenizer), "encode_chunk", lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(ReelmError, match=next(iter(options))):
+        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70, None])
+def test_a_clip_whose_file_tells_no_usable_seed_is_continued(debug_generator, seed):
+    video = debug_generator.generate(PROMPT, seed=1, num_frames=1)
+    video.seed = seed
+    assert len(debug_generator.continue_clip(video, num_frames=4).frames) == 5
+
+
 def test_an_unknown_fit_is_refused(debug_generator):
     with pytest.raises(ReelmError, match="fit: must be one of"):
         debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), fit="squash")
@@ -226,3 +251,20 @@ def test_the_benchmark_reports_figures(debug_generator):
     for options in ({"batch": 0}, {"repeats": 0}, {"seconds": 0}):
         with pytest.raises(ReelmError, match=next(iter(options))):
             debug_generator.benchmark(**options)
+
+
+def test_a_clip_goes_on_with_the_settings_that_it_was_made_with(debug_generator, tmp_path):
+    g = debug_generator
+    options = {"seed": 7, "temperature": 0.8, "top_k": 9, "guidance_scale": 2.0, "negative_prompt": OTHER}
+    whole = g.generate(PROMPT, num_frames=17, **options)
+    start = g.generate(PROMPT, num_frames=9, **options).save(tmp_path / "start.mp4")
+    assert np.array_equal(g.continue_clip(start, num_frames=8).tokens, whole.tokens)
+    for change in ({"top_k": 3}, {"seed": 8}, {"negative_prompt": PROMPT}, {"prompt": OTHER}, {"temperature": 0.3}):
+        assert not np.array_equal(g.continue_clip(start, num_frames=8, **change).tokens, whole.tokens), change
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 0}, {"temperature": "hot"}, {"negative_prompt": 7}, {"sample": -1}])
+def test_settings_that_make_no_sense_in_a_file_are_passed_over(debug_generator, settings):
+    video = debug_generator.generate(PROMPT, seed=7, num_frames=5)
+    video.settings |= settings
+    assert np.array_equal(debug_generator.continue_clip(video, num_frames=4, seed=1).tokens[:2], video.tokens)
