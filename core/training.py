@@ -116,7 +116,7 @@ class TrainState:
                 group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        require(bool(norm.isfinite()), "loss", f"must have a finite gradient at step {self.step}", float(loss))
+        require(bool(norm.isfinite()), "loss", f"must have a finite gradient at step {self.step}", float(loss.detach()))
         for optimizer in self.optimizers:
             optimizer.step()
         # The average forgets its start: early on it follows closely.

@@ -38,7 +38,7 @@ class LMTraining:
 
     model: LMConfig
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(steps=3200, learning_rate=3e-3, optimizer="muon", ema=0.999)
+        default_factory=lambda: TrainConfig(steps=2250, learning_rate=3e-3, optimizer="muon", ema=0.999)
     )
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
