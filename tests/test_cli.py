@@ -511,3 +511,17 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(file, damage, run, debug_ch
     assert err.startswith(f"reelm: error: model: {file}")
     assert err.count("\n") == 1
     assert names() == []
+
+
+def test_one_clip_takes_one_thread_unless_the_user_says_otherwise(run, debug, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for given, wanted in ((None, 1), ("2", 2)):
+            torch.set_num_threads(2)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if given is not None:
+                monkeypatch.setenv("OMP_NUM_THREADS", given)
+            assert run("generate", "a red ball", "--num-frames", 1, "-o", f"{wanted}.mkv", *debug)[0] == 0
+            assert torch.get_num_threads() == wanted
+    finally:
+        torch.set_num_threads(before)
