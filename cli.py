@@ -10,7 +10,6 @@ Each command imports what it needs when it runs, so that help and parsing stay q
 
 import dataclasses
 import importlib.metadata
-import itertools
 import json
 import os
 import secrets
@@ -28,6 +27,7 @@ from tyro.conf import Positional
 
 from . import __version__
 from .core.errors import ReelmError, require
+from .core.files import free_name, numbered_names
 
 if TYPE_CHECKING:
     from .sampling.generator import VideoGenerator
@@ -201,7 +201,7 @@ class _Generate(_Clip):
 
         count = self.num_videos_per_prompt
         require(1 <= count <= MAX_CLIPS, "num_videos_per_prompt", f"must be from 1 to {MAX_CLIPS}", count)
-        paths = _numbered(self.output or _free_name(_slug(self.prompt), count), count)
+        paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
         for path in paths:
             check_output(path)
         videos = self.load().generate(self.prompt, num_videos_per_prompt=count, **self.arguments())
@@ -230,7 +230,7 @@ class _Continue(_Clip):
         from .sampling.video import Video
         from .tokenizer.clip_write import check_output
 
-        path = self.output or _free_name(f"{self.clip.stem}-longer")
+        path = self.output or free_name(f"{self.clip.stem}-longer")
         check_output(path)
         clip = Video.load(self.clip)
         generator = self.load()
@@ -264,7 +264,7 @@ class _Stream(_Clip):
         from .sampling.video import Video, video_metadata
         from .tokenizer.clip_write import ClipWriter
 
-        path = self.output or _free_name(_slug(self.prompt))
+        path = self.output or free_name(_slug(self.prompt))
         ClipWriter(path, fps=1)  # refuses the path before the model is loaded; no file is opened
         generator = self.load()
         config = generator.parts.config
@@ -631,25 +631,9 @@ def _slug(prompt: str) -> str:
     return "-".join(words_of(prompt)[:12])[:60].strip("-") or "clip"
 
 
-def _free_name(stem: str, count: int = 1) -> str:
-    """stem.mp4 in the current folder, or stem-2.mp4, ... where writing it would replace a file."""
-    for number in itertools.count(1):
-        name = f"{stem}-{number}.mp4" if number > 1 else f"{stem}.mp4"
-        paths = _numbered(name, count)
-        if not any(path.exists() or path.with_suffix(".partial.mp4").exists() for path in map(Path, paths)):
-            return name
-    raise AssertionError
-
-
 def _save(video: "Video", path: str) -> Path:
     """Write a clip; where that fails, say how to get it back: what was generated is a seed away."""
     try:
         return video.save(path)
     except (ReelmError, OSError) as error:
         raise ReelmError(f"{error}; the same command with --seed {video.seed} makes the same clip again") from error
-
-
-def _numbered(output: str, count: int) -> list[str]:
-    """out.mp4 alone, or out-1.mp4, out-2.mp4, ..."""
-    path = Path(output)
-    return [output] if count == 1 else [str(path.with_stem(f"{path.stem}-{n}")) for n in range(1, count + 1)]

@@ -5,6 +5,7 @@ with atomic_path("clip.mp4") as path:   # a temporary file beside clip.mp4, with
 """
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -62,3 +63,19 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def numbered_names(name: str, count: int) -> list[str]:
+    """out.mp4 alone, or out-1.mp4, out-2.mp4, ... for several."""
+    path = Path(name)
+    return [name] if count == 1 else [str(path.with_stem(f"{path.stem}-{n}")) for n in range(1, count + 1)]
+
+
+def free_name(stem: str, count: int = 1) -> str:
+    """stem.mp4 in the current folder, or stem-2.mp4, ... where writing `count` files of it would replace one."""
+    for number in itertools.count(1):
+        name = f"{stem}-{number}.mp4" if number > 1 else f"{stem}.mp4"
+        paths = map(Path, numbered_names(name, count))
+        if not any(path.exists() or path.with_suffix(".partial.mp4").exists() for path in paths):
+            return name
+    raise AssertionError
