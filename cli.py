@@ -517,15 +517,18 @@ class _TrainLM(_Run):
         data: a folder of token shards.
         text: the text model.
         tokenizer: the folder of the training of the tokenizer that made the shards.
+        init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
     """
 
     example = "reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm"
     data: Path
     text: Path
     tokenizer: Path
+    init: str | None = None
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_lm_options)]
 
     def run(self) -> int:
+        from .core.checkpoint import find_checkpoint
         from .core.config import from_dict
         from .core.shards import read_shards
         from .lm.text import TextEncoder
@@ -551,7 +554,10 @@ class _TrainLM(_Run):
         def draw(lm: VideoTransformer) -> None:
             write_samples(Pretrained("training", "", config, tokenizer, lm, text), self.out / "samples.png")
 
-        lm = train_lm(recipe, self.data, text, self.out, device=self.device, resume=self.resume, on_checkpoint=draw)
+        lm = train_lm(
+            recipe, self.data, text, self.out, device=self.device, resume=self.resume,
+            init=None if self.init is None else find_checkpoint(self.init), on_checkpoint=draw,
+        )  # fmt: skip
         save_pretrained(self.out / "model", config, tokenizer, lm, text)
         return self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checkpoint import save_json, save_tensors
+from ..core.checkpoint import load_weights, save_json, save_tensors
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
@@ -93,14 +93,17 @@ def train_lm(
     *,
     device: str = "auto",
     resume: bool = False,
+    init: Path | None = None,
     on_checkpoint: Callable[[VideoTransformer], None] | None = None,
 ) -> VideoTransformer:
     """Train from nothing, or go on with `resume`; the folder ends with lm.json, lm.safetensors and text.model.
 
-    `on_checkpoint` is called with the averaged model at every checkpoint, to draw samples with it.
+    Args:
+        init: a folder with the lm.safetensors and text.model of a trained model, to start from its weights.
+        on_checkpoint: called with the averaged model at every checkpoint, to draw samples with it.
 
     Raises:
-        ReelmError: the data's grid or vocabulary is not the model's.
+        ReelmError: the data's grid or vocabulary is not the model's, or `init` is of another model or text.
     """
     place = pick_device(device)
     sets = read_shards(data)
@@ -115,8 +118,14 @@ def train_lm(
     captions = {caption for shards in sets for texts in shards.captions for caption in texts}
     longest = max(captions, key=lambda caption: len(text.encode(caption)))
     text.prefix([longest], recipe.model.prefix, "captions")
+    require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
     torch.manual_seed(recipe.seed)
     model = VideoTransformer(recipe.model).to(place)
+    if init is not None:
+        load_weights(model, init / "lm.safetensors")
+        own = init / "text.model"
+        same = own.is_file() and own.read_bytes() == text.model
+        require(same, "init", "must have the text model that is given: others number their words otherwise", str(init))
     batches = TokenBatches(sets, text, recipe)
 
     def loss(model: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

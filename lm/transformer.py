@@ -107,9 +107,9 @@ class Attention(nn.Module):
     def forward(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend, layer: int) -> torch.Tensor:
         """(B, S, D) to the same shape; `attend` knows the mask and the cache."""
         q, k, v = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim)).split(self.heads, 2)
-        q = F.rms_norm(q, (self.head_dim,), self.q_norm, 1e-6)
-        k = F.rms_norm(k, (self.head_dim,), self.k_norm, 1e-6)
-        q, k = q.to(v.dtype), k.to(v.dtype)  # on a GPU, autocast takes norms in float32
+        # In float32 whatever the precision of the products.
+        q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), 1e-6).to(v.dtype)
+        k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), 1e-6).to(v.dtype)
         return self.out(attend(layer, rotate(q, rotation), q, rotate(k, rotation), v).flatten(2))
 
 

@@ -37,7 +37,7 @@ CLIP = ["--seconds", "--num-frames", "--seed", "--negative-prompt", "-o", "--out
 SAMPLING = ["--guidance-scale", "--temperature", "--top-k", "--top-p", "--min-p"]
 TRAIN = [
     *("--train.steps", "--train.learning-rate", "--train.optimizer", "--train.warmup", "--train.weight-decay"),
-    *("--train.clip", "--train.ema", "--train.no-autocast", "--train.checkpoint-minutes", "--train.report-steps"),
+    *("--train.clip", "--train.ema", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
 ]
 FROZEN = {
     "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt"],
@@ -57,7 +57,17 @@ FROZEN = {
     ],
     "train text": ["--out", "--data", "--captions", "--vocab-size", "--model-type"],
     "train lm": [
-        *("--out", "--resume", "--device", "--data", "--text", "--tokenizer", "--batch-tokens", "--drop-caption"),
+        *(
+            "--out",
+            "--resume",
+            "--device",
+            "--data",
+            "--text",
+            "--tokenizer",
+            "--init",
+            "--batch-tokens",
+            "--drop-caption",
+        ),
         *("--seed", "--model.window", "--model.prefix", "--model.width", "--model.depth", "--model.heads"),
         *("--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),
     ],

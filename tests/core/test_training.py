@@ -65,12 +65,29 @@ def test_learning_rate_warms_up_and_falls():
 
 
 @pytest.mark.parametrize(
-    "change", [{"optimizer": "muon"}, {"ema": 0.0}, {"weight_decay": 0.5}, {"clip": 0.01}, {"learning_rate": 0.1}]
-)
+    "change",
+    [
+        {"optimizer": "muon"}, {"ema": 0.0}, {"weight_decay": 0.5}, {"clip": 0.01}, {"learning_rate": 0.1},
+        {"precision": "bfloat16"},
+    ],
+)  # fmt: skip
 def test_every_option_changes_the_result(tmp_path, change):
     plain = train(make(), loss, config(), tmp_path / "plain").average_model()
     other = train(make(), loss, config(**change), tmp_path / "other").average_model()
     assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_bfloat16_is_for_the_products_alone(tmp_path):
+    seen = []
+
+    def watching(model, step):
+        x = torch.ones(8, 6)
+        seen.append((model(x).dtype, {p.dtype for p in model.parameters()}))
+        return loss(model, step)
+
+    for precision, wanted in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        train(make(), watching, config(steps=1, precision=precision), tmp_path / precision)
+        assert seen.pop() == (wanted, {torch.float32})
 
 
 def test_without_an_average_the_weights_themselves_are_kept(tmp_path):

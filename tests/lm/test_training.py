@@ -92,6 +92,27 @@ def test_it_learns_what_the_caption_says(data, text, tmp_path):
     assert first[1, 1::2].sum() > 0.9
 
 
+def test_a_run_starts_from_the_weights_that_it_is_given(data, text, tmp_path):
+    first = train_lm(recipe(), data, text, tmp_path / "first", device="cpu")
+    # One step at next to no learning rate: what comes out is what went in.
+    gentle = recipe(seed=5, train={"steps": 1, "learning_rate": 1e-9})
+    again = train_lm(gentle, data, text, tmp_path / "again", device="cpu", init=tmp_path / "first")
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_weights_of_another_model_or_text_are_refused(data, text, tmp_path):
+    train_lm(recipe(train={"steps": 1}), data, text, tmp_path / "first", device="cpu")
+    other, out = TextEncoder(train_text([*CAPTIONS, "a green cross"])), tmp_path / "out"
+    deeper = recipe(model=LMConfig(**{**vars(MODEL), "depth": 2}))
+    for wrong, words, message in ((recipe(), other, "init: must have the text model"), (deeper, text, "missing")):
+        with pytest.raises(ReelmError, match=message):
+            train_lm(wrong, data, words, out, device="cpu", init=tmp_path / "first")
+    with pytest.raises(ReelmError, match="init: must not be given with resume"):
+        train_lm(recipe(), data, text, tmp_path / "first", device="cpu", init=tmp_path / "first", resume=True)
+    assert not out.exists()
+
+
 def test_data_that_does_not_fit_is_refused(data, text, tmp_path):
     for change, message in (
         ({"vocab_size": 8}, "vocab_size"),
