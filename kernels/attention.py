@@ -13,7 +13,7 @@ import torch
 
 from ..core.errors import require
 from .attention_reference import attention_reference
-from .backend import pick_backend
+from .backend import pick_backend, unserved_heads
 
 
 def attention(
@@ -55,7 +55,7 @@ def attention(
     require(frame_size >= 1, "frame_size", "must be at least 1", frame_size)
     require(window >= 1, "window", "must be at least 1", window)
     run = attention_reference
-    if pick_backend(backend, q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE) == "triton":
+    if pick_backend("attention", backend, q_BSNE, unserved_heads(q_BSNE)) == "triton":
         # Importing reelm must not import triton.
         from .attention_triton import attention_triton as run
     return run(

@@ -1,9 +1,10 @@
 """Which implementation of an op runs: plain torch ("reference") or the Triton kernel ("triton").
 
-    backend = pick_backend(None, q_BSNE, k_BSKE, v_BSKE)      # the argument, else $REELM_KERNELS, else automatic
+    backend = pick_backend("attention", None, q_BSNE, unserved_heads(q_BSNE))
 
-Automatic is triton for CUDA tensors where triton is installed, and reference elsewhere. What the kernels cannot serve
-(a head_dim, a dtype, a gradient) goes to the reference. The choice is logged at INFO level, once for every wording.
+The argument beats $REELM_KERNELS, which beats the automatic choice: triton for CUDA tensors where triton is installed,
+reference elsewhere. What a kernel cannot serve (a head_dim, a dtype) goes to the reference, however triton was chosen.
+The choice is logged at INFO level, once for every wording.
 """
 
 import functools
@@ -19,14 +20,22 @@ from ..core.errors import require
 Backend = Literal["reference", "triton"]
 
 VARIABLE = "REELM_KERNELS"
-TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TRITON_HEAD_DIMS = range(16, 129, 16)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+HEAD_DIMS = range(16, 129, 16)
+# Looked up once, as torch.compile cannot trace the search; nothing is imported by it.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 _log = logging.getLogger(__name__)
 
 
-def pick_backend(argument: str | None, *tensors: torch.Tensor) -> Backend:
-    """The implementation to run on `tensors`, of which the first is the queries (…, E).
+def pick_backend(op: str, argument: str | None, tensor: torch.Tensor, reason: str | None = None) -> Backend:
+    """The implementation of `op` to run on the device of `tensor`.
+
+    Args:
+        op: its name, for the log.
+        argument: what the caller asked for: "reference", "triton" or None.
+        tensor: one of the op's tensors.
+        reason: what the kernel cannot do for these arguments, in words; None where it can do all.
 
     Raises:
         ReelmError: `argument` or $REELM_KERNELS is no backend, or is "triton" where Triton cannot run at all.
@@ -34,38 +43,31 @@ def pick_backend(argument: str | None, *tensors: torch.Tensor) -> Backend:
     source, wish = ("backend", argument) if argument is not None else (VARIABLE, os.environ.get(VARIABLE) or "auto")
     known = ("reference", "triton") if argument is not None else ("auto", "reference", "triton")
     require(wish in known, source, f"must be one of {', '.join(known)}", wish)
-    queries = tensors[0]
     if wish == "auto":
-        wish = "triton" if queries.is_cuda and _has_triton() else "reference"
-        source = f"automatic on {queries.device.type}"
+        wish = "triton" if tensor.is_cuda and HAS_TRITON else "reference"
+        source = f"automatic on {tensor.device.type}"
     elif wish == "triton":
-        runnable = queries.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-        require(_has_triton() and runnable, source, "'triton' needs triton installed and CUDA tensors", queries.device)
-    reason = _unserved(tensors) if wish == "triton" else None
-    if reason is not None:
-        _say(f"attention runs on the reference: the Triton kernels do not serve {reason}")
+        runnable = tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+        require(HAS_TRITON and runnable, source, "'triton' needs triton installed and CUDA tensors", tensor.device)
+    if wish == "triton" and reason is not None:
+        _say(f"{op} runs on the reference: its Triton kernel does not serve {reason}")
         return "reference"
-    _say(f"attention backend: {wish} ({source})")
+    _say(f"{op} backend: {wish} ({source})")
     return "triton" if wish == "triton" else "reference"
 
 
-def _unserved(tensors: tuple[torch.Tensor, ...]) -> str | None:
-    """What the Triton kernels cannot do for these tensors, in words; None when they can do all."""
-    queries = tensors[0]
-    if queries.shape[-1] not in TRITON_HEAD_DIMS:
-        return f"head_dim {queries.shape[-1]}"
-    if queries.dtype not in TRITON_DTYPES:
-        return f"dtype {queries.dtype}"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return "gradients"
-    return None
+def unserved_heads(x_E: torch.Tensor) -> str | None:
+    """Why the attention kernels cannot take heads of this dtype and head_dim (the last axis), or None."""
+    if x_E.shape[-1] not in HEAD_DIMS:
+        return f"head_dim {x_E.shape[-1]}"
+    return None if x_E.dtype in FLOATS else f"dtype {x_E.dtype}"
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-@functools.cache
 def _say(message: str) -> None:
+    if not torch.compiler.is_compiling():  # tracing would stop at a log line
+        _say_once(message)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
     _log.info(message)

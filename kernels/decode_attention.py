@@ -14,7 +14,7 @@ Called token by token it equals `attention` over the whole history. Nothing posi
 import torch
 
 from ..core.errors import require
-from .backend import pick_backend
+from .backend import pick_backend, unserved_heads
 from .decode_attention_reference import decode_attention_reference
 
 
@@ -71,7 +71,7 @@ def decode_attention(
     least = window * frame_size + L - 1
     require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
     run = decode_attention_reference
-    if pick_backend(backend, q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE) == "triton":
+    if pick_backend("decode_attention", backend, q_BLNE, unserved_heads(q_BLNE)) == "triton":
         # Importing reelm must not import triton.
         from .decode_attention_triton import decode_attention_triton as run
     return run(

@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU, in processes of their own: in the interpreter, and compiled for three chips.
+"""The Triton kernels without a GPU, in processes of their own: in the interpreter, and compiled for four chips.
 
 TRITON_INTERPRET must be set before triton is imported and changes it for good, so it may not reach other tests.
 """
@@ -17,9 +17,10 @@ ROOT = HERE.parent.parent
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
-def run_pytest(cases, *, marks, **environment):
+def run_pytest(folder, *, marks, **environment):
     kept = {name: value for name, value in os.environ.items() if name not in ("REELM_KERNELS", "TRITON_INTERPRET")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks, str(HERE / cases)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks]
+    command += map(str, sorted((HERE / folder).glob("*_cases.py")))
     result = subprocess.run(command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
     summary = result.stdout.strip().splitlines()[-1]
@@ -27,18 +28,18 @@ def run_pytest(cases, *, marks, **environment):
 
 
 def test_in_the_interpreter():
-    run_pytest("interpreter_cases.py", marks="not slow", TRITON_INTERPRET="1")
+    run_pytest("interpreted", marks="not slow", TRITON_INTERPRET="1")
 
 
 def test_compiled_ahead_of_time():
-    run_pytest("compile_cases.py", marks="not slow")
+    run_pytest("compiled", marks="not slow")
 
 
 @pytest.mark.slow
 def test_sweep_in_the_interpreter():
-    run_pytest("interpreter_cases.py", marks="slow", TRITON_INTERPRET="1")
+    run_pytest("interpreted", marks="slow", TRITON_INTERPRET="1")
 
 
 @pytest.mark.slow
 def test_more_compiled_ahead_of_time():
-    run_pytest("compile_cases.py", marks="slow")
+    run_pytest("compiled", marks="slow")

@@ -1,0 +1,60 @@
+"""What the cases in this folder share: they run the Triton kernels in Triton's interpreter, against float64.
+
+test_triton.py runs them in a process of its own with TRITON_INTERPRET=1; pytest alone collects none of them. The
+allowed error is twice what plain torch makes at the same precision. Everything that torch.empty returns is NaN.
+"""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def poisoned_empty():
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory and torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def right_interpreter(monkeypatch):
+    """Mends the interpreter: tl.dot takes bfloat16 for integers, and older tritons fail on numpy >= 2.4."""
+    # Imported here: pytest reads this file in runs that are not the interpreter's too.
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    assert os.environ.get("TRITON_INTERPRET") == "1", "run by test_triton.py"
+    create_dot, patch_tensor = interpreter.InterpreterBuilder.create_dot, interpreter._patch_lang_tensor
+
+    def upcast(handle):
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot_of_bfloat16(self, a, b, *rest):
+        return create_dot(self, upcast(a), upcast(b), *rest)
+
+    def patch_tensor_and_index(tensor, *scope):
+        patch_tensor(tensor, *scope)
+        tensor.__index__ = lambda self: int(np.asarray(self.handle.data).reshape(-1)[0])
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot_of_bfloat16)
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_tensor_and_index)
+
+
+@pytest.fixture
+def check_error():
+    """check(out, plain, exact): the norm of out's error is at most twice that of plain torch's.
+
+    Half a rounding is granted to rows with one key, where plain torch makes none.
+    """
+
+    def check(out, plain, exact):
+        assert out.dtype == plain.dtype and out.isfinite().all()
+        allowed = 2 * (plain - exact).norm() + torch.finfo(out.dtype).eps / 4 * exact.norm()
+        assert (out - exact).norm() <= allowed, f"{(out - exact).norm() / allowed:.2f} times the allowed error"
+
+    return check
