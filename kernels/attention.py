@@ -1,13 +1,18 @@
 """Attention over prefix + window, whole sequences at a time: prefill and training.
 
+    out_BSNE = attention(q_BSNE, k_BSKE, v_BSKE)                           # plain causal attention
+    out_BSNE = attention(                                                  # a video model's
+        q_BSNE, k_BSKE, v_BSKE, frame_size=64, window=8,
+        prefix=32, q_prefix_BSNE=q_prefix_BSNE, prefix_lengths_B=lengths_B,
+    )
+
 The sequence is `prefix` text slots (right-padded, `prefix_lengths_B` of them valid), then the video tokens,
-`frame_size` to a latent frame:
-
-    out_BSNE = attention(q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, prefix_lengths_B, prefix=32, frame_size=64, window=8)
-
-Two queries a token, one softmax: `q_prefix` scores the prefix keys, `q` (rotated to its place in the clip) the video
-keys, so that what a token reads in the prefix does not depend on how far the clip has rolled.
+`frame_size` to a latent frame. Two queries a token, one softmax: `q_prefix` scores the prefix keys, `q` (rotated to its
+place in the clip) the video keys, so that what a token reads in the prefix does not depend on how far the clip has
+rolled. Differentiable; torch.compile takes it without a graph break.
 """
+
+from typing import Literal, overload
 
 import torch
 
@@ -15,74 +20,109 @@ from ..core.errors import require
 from .attention_reference import attention_reference
 from .backend import pick_backend, unserved_heads
 
+Mask = Literal["token", "frame", "full"]
+
+
+@overload
+def attention(
+    q_BSNE: torch.Tensor, k_BSKE: torch.Tensor, v_BSKE: torch.Tensor, *, prefix: int = ...,
+    q_prefix_BSNE: torch.Tensor | None = ..., prefix_lengths_B: torch.Tensor | None = ..., frame_size: int = ...,
+    window: int | None = ..., mask: Mask = ..., return_lse: Literal[False] = ..., backend: str | None = ...,
+) -> torch.Tensor: ...  # fmt: skip
+
+
+@overload
+def attention(
+    q_BSNE: torch.Tensor, k_BSKE: torch.Tensor, v_BSKE: torch.Tensor, *, prefix: int = ...,
+    q_prefix_BSNE: torch.Tensor | None = ..., prefix_lengths_B: torch.Tensor | None = ..., frame_size: int = ...,
+    window: int | None = ..., mask: Mask = ..., return_lse: Literal[True], backend: str | None = ...,
+) -> tuple[torch.Tensor, torch.Tensor]: ...  # fmt: skip
+
 
 def attention(
     q_BSNE: torch.Tensor,
-    q_prefix_BSNE: torch.Tensor,
     k_BSKE: torch.Tensor,
     v_BSKE: torch.Tensor,
-    prefix_lengths_B: torch.Tensor,
     *,
-    prefix: int,
-    frame_size: int,
-    window: int,
+    prefix: int = 0,
+    q_prefix_BSNE: torch.Tensor | None = None,
+    prefix_lengths_B: torch.Tensor | None = None,
+    frame_size: int = 1,
+    window: int | None = None,
+    mask: Mask = "token",
+    return_lse: bool = False,
     backend: str | None = None,
-) -> torch.Tensor:
-    """Softmax attention, scores scaled by E ** -0.5, under the prefix + window mask; differentiable.
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention, scores scaled by E ** -0.5.
 
-    Prefix slot i sees the valid prefix slots j <= i. Video token n sees every valid prefix slot, and the video tokens
-    m <= n of its own latent frame and the `window - 1` before it. A row that sees nothing is zero.
+    A row sees, of the video tokens: under "token" those up to itself, under "frame" those up to the end of its own
+    latent frame, both within its own latent frame and the `window - 1` before it; under "full" all. Of the prefix: all
+    valid slots; a prefix row itself sees the valid ones up to itself and no video, save under "full". A row that sees
+    nothing is zero.
 
     Args:
         q_BSNE: queries against the video keys; S is `prefix` plus any number of video tokens (either may be 0).
-        q_prefix_BSNE: queries against the prefix keys.
         k_BSKE: keys; N is a multiple of K, and query head n reads key/value head n // (N // K).
         v_BSKE: values.
-        prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix.
         prefix: prefix slots.
+        q_prefix_BSNE: queries against the prefix keys; q_BSNE where it is not given.
+        prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix; all where it is not given.
         frame_size: video tokens in a latent frame.
-        window: latent frames that a token sees, its own included.
+        window: latent frames that a token sees, its own included; None for all.
+        mask: "token", "frame" or "full".
+        return_lse: return the logarithm of each row's sum of exponentials too (-inf where it sees nothing).
         backend: "reference" or "triton"; by default as `pick_backend` says.
 
     Returns:
-        out_BSNE, in the dtype of the queries.
+        out_BSNE, in the dtype of the queries; with `return_lse` (out_BSNE, lse_BNS in float32, or float64 for it).
 
     Raises:
         ReelmError: the shapes, dtypes or devices do not fit together, or an option is out of range.
     """
-    _check(q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, prefix_lengths_B)
+    _check(q_BSNE, k_BSKE, v_BSKE, q_prefix_BSNE, prefix_lengths_B)
     require(0 <= prefix <= q_BSNE.shape[1], "prefix", f"must be 0 .. {q_BSNE.shape[1]} (S)", prefix)
     require(frame_size >= 1, "frame_size", "must be at least 1", frame_size)
-    require(window >= 1, "window", "must be at least 1", window)
+    require(window is None or window >= 1, "window", "must be at least 1, or None", window)
+    require(mask in ("token", "frame", "full"), "mask", "must be 'token', 'frame' or 'full'", mask)
+    require(mask != "full" or window is None, "window", "must be None under the full mask", window)
     run = attention_reference
     if pick_backend("attention", backend, q_BSNE, unserved_heads(q_BSNE)) == "triton":
         # Importing reelm must not import triton.
         from .attention_triton import attention_triton as run
-    return run(
-        q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window
-    )
+    out_BSNE, lse_BNS = run(
+        q_BSNE, k_BSKE, v_BSKE, prefix=prefix, q_prefix_BSNE=q_prefix_BSNE, prefix_lengths_B=prefix_lengths_B,
+        frame_size=frame_size, window=window, mask=mask, return_lse=return_lse,
+    )  # fmt: skip
+    return out_BSNE if lse_BNS is None else (out_BSNE, lse_BNS)
 
 
 def _check(
     q_BSNE: torch.Tensor,
-    q_prefix_BSNE: torch.Tensor,
     k_BSKE: torch.Tensor,
     v_BSKE: torch.Tensor,
-    prefix_lengths_B: torch.Tensor,
+    q_prefix_BSNE: torch.Tensor | None,
+    prefix_lengths_B: torch.Tensor | None,
 ) -> None:
     require(q_BSNE.ndim == 4, "q_BSNE", "must have 4 dimensions", tuple(q_BSNE.shape))
     B, S, N, E = q_BSNE.shape
-    require(q_prefix_BSNE.shape == q_BSNE.shape, "q_prefix_BSNE", "must have the shape of q_BSNE", q_prefix_BSNE.shape)
     require(k_BSKE.ndim == 4, "k_BSKE", "must have 4 dimensions", tuple(k_BSKE.shape))
     K = k_BSKE.shape[2]
     require(K >= 1 and N % K == 0, "k_BSKE", f"must have a number of heads that divides {N} (N)", K)
     require(k_BSKE.shape == (B, S, K, E), "k_BSKE", f"must have the shape {(B, S, K, E)}", tuple(k_BSKE.shape))
     require(v_BSKE.shape == k_BSKE.shape, "v_BSKE", "must have the shape of k_BSKE", tuple(v_BSKE.shape))
-    require(prefix_lengths_B.shape == (B,), "prefix_lengths_B", f"must have shape {(B,)}", prefix_lengths_B.shape)
-    integer = prefix_lengths_B.dtype in (torch.int64, torch.int32)
-    require(integer, "prefix_lengths_B", "must be int64 or int32", prefix_lengths_B.dtype)
-    for name, tensor in (("q_prefix_BSNE", q_prefix_BSNE), ("k_BSKE", k_BSKE), ("v_BSKE", v_BSKE)):
+    others = [("k_BSKE", k_BSKE), ("v_BSKE", v_BSKE)]
+    if q_prefix_BSNE is not None:
+        shape = tuple(q_prefix_BSNE.shape)
+        require(q_prefix_BSNE.shape == q_BSNE.shape, "q_prefix_BSNE", "must have the shape of q_BSNE", shape)
+        others.append(("q_prefix_BSNE", q_prefix_BSNE))
+    for name, tensor in others:
         require(tensor.dtype == q_BSNE.dtype, name, f"must be {q_BSNE.dtype} as q_BSNE is", tensor.dtype)
         require(tensor.device == q_BSNE.device, name, f"must be on {q_BSNE.device} as q_BSNE is", tensor.device)
-    same = prefix_lengths_B.device == q_BSNE.device
-    require(same, "prefix_lengths_B", f"must be on {q_BSNE.device} as q_BSNE is", prefix_lengths_B.device)
+    if prefix_lengths_B is not None:
+        require(
+            prefix_lengths_B.shape == (B,), "prefix_lengths_B", f"must have shape {(B,)}", tuple(prefix_lengths_B.shape)
+        )
+        integer = prefix_lengths_B.dtype in (torch.int64, torch.int32)
+        require(integer, "prefix_lengths_B", "must be int64 or int32", prefix_lengths_B.dtype)
+        same = prefix_lengths_B.device == q_BSNE.device
+        require(same, "prefix_lengths_B", f"must be on {q_BSNE.device} as q_BSNE is", prefix_lengths_B.device)

@@ -1,138 +1,522 @@
-"""`attention` in Triton, forward only: blocks of keys that no query of a block sees are skipped, not masked.
+"""`attention` in Triton, forward and backward: keys that no query of a block sees are skipped, not masked.
 
-    out_BSNE = attention_triton(
-        q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, prefix_lengths_B, prefix=32, frame_size=64, window=8
-    )
+    out_BSNE, lse_BNS = attention_triton(q_BSNE, k_BSKE, v_BSKE, frame_size=64, window=8, …)
 
-One program a block of query rows and head. It walks the prefix keys with the prefix queries, then the video keys from
-the first one that its first row sees to its last row, with an online softmax (FlashAttention-2, arXiv:2307.08691).
+Forward: one program a block of query rows and head walks the prefix keys with the prefix queries, then the video keys
+that its rows see, with an online softmax (FlashAttention-2, Dao 2023, arXiv 2307.08691). What a row sees of the video
+is an interval [low, high) whose ends only grow from row to row, so a block of rows has an edge on the left, an inside
+that every row sees whole, and an edge on the right; only the edges pay for the mask. Backward: scores are computed
+again from the log-sum-exp; one kernel walks the keys of each block of rows (dq), one walks the rows of each block of
+keys and all query heads of its group (dk, dv). Nothing is added up atomically: the same bits every time.
 """
 
 # ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch)
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
 LOG2_E = 1.4426950408889634
+LN_2 = tl.constexpr(0.6931471805599453)
+MASKS = {"token": 0, "frame": 1, "full": 2}
+TOKEN, FRAME, FULL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
-def _accumulate(scores_MN, visible_MN, v_NE, maximum_M, total_M, out_ME):  # type: ignore[no-untyped-def]
-    """One step of the online softmax, in base 2; rows that have seen nothing yet keep a maximum of -inf."""
-    scores_MN = tl.where(visible_MN, scores_MN, float("-inf"))
-    new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MN, 1))
-    # -inf - -inf is NaN: measure from 0 while a row has seen nothing.
-    origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
-    weights_MN = tl.exp2(scores_MN - origin_M[:, None])
-    shrink_M = tl.exp2(maximum_M - origin_M)
-    total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
-    out_ME = out_ME * shrink_M[:, None]
-    out_ME = tl.dot(weights_MN.to(v_NE.dtype), v_NE, out_ME, input_precision="ieee")
-    return new_maximum_M, total_M, out_ME
+def _seen(position, V, frame_size, reach, MASK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The interval [low, high) of video keys that the row at this video position sees; prefix rows are below 0."""
+    if MASK == FULL:
+        return position * 0, position * 0 + V
+    at = tl.maximum(position, 0)
+    frame_start = at - at % frame_size
+    high = position + 1
+    if MASK == FRAME:
+        high = frame_start + frame_size
+    high = tl.where(position < 0, 0, tl.minimum(high, V))
+    return tl.maximum(frame_start - reach, 0), high
 
 
 @triton.jit
-def _attention_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, q_prefix_ptr, k_ptr, v_ptr, prefix_lengths_ptr, out_ptr,
+def _seen_prefix(row, length, MASK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The end of what a row sees of the prefix: causal among the prefix rows; every video row comes after all of it."""
+    if MASK == FULL:
+        return row * 0 + length
+    return tl.minimum(row + 1, length)
+
+
+@triton.jit
+def _tile(  # type: ignore[no-untyped-def]
+    base, stride, offset, limit, E: tl.constexpr, BLOCK: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr
+):
+    """Rows offset .. offset + BLOCK of a (rows, E) matrix as (BLOCK, BLOCK_E); zeros at and after `limit`."""
+    row = tl.arange(0, BLOCK)
+    dim = tl.arange(0, BLOCK_E)
+    pointers = base + tl.cast(offset, tl.int64) * stride + row[:, None] * stride + dim[None, :]
+    if MASKED:
+        return tl.load(pointers, mask=(offset + row < limit)[:, None] & (dim < E)[None, :], other=0.0)
+    if BLOCK_E > E:
+        return tl.load(pointers, mask=(dim < E)[None, :], other=0.0)
+    return tl.load(pointers)
+
+
+@triton.jit
+def _walk_keys(  # type: ignore[no-untyped-def]
+    q_ME, k_base, v_base, k_stride, v_stride, start, stop, limit, low_M, high_M, scale_log2,
+    maximum_M, total_M, out_ME,
+    E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """The online softmax over keys start .. stop, in base 2; rows that have seen nothing yet have a maximum of -inf."""
+    for first in range(start, stop, BLOCK_N):
+        k_NE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
+        if MASKED:
+            key_N = first + tl.arange(0, BLOCK_N)
+            visible_MN = (key_N[None, :] >= low_M[:, None]) & (key_N[None, :] < high_M[:, None])
+            scores_MN = tl.where(visible_MN, scores_MN, float("-inf"))
+        new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MN, 1))
+        origin_M = new_maximum_M
+        if MASKED:  # -inf - -inf is NaN: measure from 0 while a row has seen nothing
+            origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
+        weights_MN = tl.exp2(scores_MN - origin_M[:, None])
+        shrink_M = tl.exp2(maximum_M - origin_M)
+        total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
+        v_NE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        out_ME = tl.dot(weights_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
+        maximum_M = new_maximum_M
+    return maximum_M, total_M, out_ME
+
+
+@triton.jit
+def _inside(  # type: ignore[no-untyped-def]
+    first_row, last_row, S, prefix, frame_size, reach, MASK: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """Video keys that rows first .. last see: all of [start, stop); [inner_start, inner_stop) is seen by every row."""
+    V = S - prefix
+    last_row = tl.minimum(last_row, S - 1)
+    start, _ = _seen(tl.maximum(first_row - prefix, 0), V, frame_size, reach, MASK)
+    low_of_last, stop = _seen(last_row - prefix, V, frame_size, reach, MASK)
+    _, high_of_first = _seen(first_row - prefix, V, frame_size, reach, MASK)
+    stop = tl.maximum(stop, start)
+    inner_start = tl.minimum(start + tl.cdiv(low_of_last - start, BLOCK_N) * BLOCK_N, stop)
+    inner_stop = inner_start + tl.maximum(high_of_first - inner_start, 0) // BLOCK_N * BLOCK_N
+    return start, inner_start, inner_stop, stop
+
+
+@triton.jit
+def _forward_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, q_prefix_ptr, k_ptr, v_ptr, lengths_ptr, out_ptr, lse_ptr,
     q_stride_b, q_stride_s, q_stride_h,
     q_prefix_stride_b, q_prefix_stride_s, q_prefix_stride_h,
     k_stride_b, k_stride_s, k_stride_h,
     v_stride_b, v_stride_s, v_stride_h,
     out_stride_b, out_stride_s, out_stride_h,
-    S, prefix, frame_size, reach_of_frames, scale_log2,
-    E: tl.constexpr, GROUP: tl.constexpr,
+    S, prefix, frame_size, reach, scale_log2,
+    E: tl.constexpr, GROUP: tl.constexpr, MASK: tl.constexpr, HAS_PREFIX: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    batch = tl.program_id(2).to(tl.int64)
-    head = tl.program_id(1)
+    batch, head = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64)
     # The last rows see the most keys: start them first.
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
     row_M = first_row + tl.arange(0, BLOCK_M)
-    dim_E = tl.arange(0, BLOCK_E)
-    in_head_E = dim_E < E
-    row_mask_ME = (row_M < S)[:, None] & in_head_E[None, :]
-
+    k_base = k_ptr + batch * k_stride_b + (head // GROUP) * k_stride_h
+    v_base = v_ptr + batch * v_stride_b + (head // GROUP) * v_stride_h
     maximum_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total_M = tl.zeros([BLOCK_M], tl.float32)
     out_ME = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
+
+    if HAS_PREFIX:
+        length = tl.minimum(tl.load(lengths_ptr + batch).to(tl.int32), prefix)
+        high_M = _seen_prefix(row_M, length, MASK)
+        stop = length
+        if MASK != FULL:
+            stop = tl.minimum(length, first_row + BLOCK_M)
+        q_base = q_prefix_ptr + batch * q_prefix_stride_b + head * q_prefix_stride_h
+        q_ME = _tile(q_base, q_prefix_stride_s, first_row, S, E, BLOCK_M, BLOCK_E, True)
+        maximum_M, total_M, out_ME = _walk_keys(
+            q_ME, k_base, v_base, k_stride_s, v_stride_s, 0, stop, stop, row_M * 0, high_M, scale_log2,
+            maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E, True,
+        )  # fmt: skip
+        k_base += tl.cast(prefix, tl.int64) * k_stride_s
+        v_base += tl.cast(prefix, tl.int64) * v_stride_s
+
+    q_ME = _tile(q_ptr + batch * q_stride_b + head * q_stride_h, q_stride_s, first_row, S, E, BLOCK_M, BLOCK_E, True)
+    low_M, high_M = _seen(row_M - prefix, S - prefix, frame_size, reach, MASK)
+    start, inner_start, inner_stop, stop = _inside(
+        first_row, first_row + BLOCK_M - 1, S, prefix, frame_size, reach, MASK, BLOCK_N
+    )
+    maximum_M, total_M, out_ME = _walk_keys(
+        q_ME, k_base, v_base, k_stride_s, v_stride_s, start, inner_start, stop, low_M, high_M, scale_log2,
+        maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E, True,
+    )  # fmt: skip
+    maximum_M, total_M, out_ME = _walk_keys(
+        q_ME, k_base, v_base, k_stride_s, v_stride_s, inner_start, inner_stop, stop, low_M, high_M, scale_log2,
+        maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E, False,
+    )  # fmt: skip
+    maximum_M, total_M, out_ME = _walk_keys(
+        q_ME, k_base, v_base, k_stride_s, v_stride_s, inner_stop, stop, stop, low_M, high_M, scale_log2,
+        maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E, True,
+    )  # fmt: skip
+
+    out_ME = out_ME / tl.where(total_M == 0.0, 1.0, total_M)[:, None]
+    dim_E = tl.arange(0, BLOCK_E)
+    out_base = out_ptr + batch * out_stride_b + head * out_stride_h + first_row.to(tl.int64) * out_stride_s
+    tl.store(
+        out_base + tl.arange(0, BLOCK_M)[:, None] * out_stride_s + dim_E[None, :],
+        out_ME.to(out_ptr.dtype.element_ty), mask=(row_M < S)[:, None] & (dim_E < E)[None, :],
+    )  # fmt: skip
+    # (B, N, S), contiguous.
+    some_M = total_M > 0.0
+    lse_M = tl.where(some_M, (maximum_M + tl.log2(tl.where(some_M, total_M, 1.0))) * LN_2, float("-inf"))
+    tl.store(lse_ptr + (batch * tl.num_programs(1) + head) * S + row_M, lse_M, mask=row_M < S)
+
+
+@triton.jit
+def _delta_kernel(  # type: ignore[no-untyped-def]
+    out_ptr, d_out_ptr, d_lse_ptr, delta_ptr, S, N,
+    E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    """delta = sum(out * d_out) - d_lse, (B, N, S): what every score's gradient has subtracted (the paper's D)."""
+    batch, head = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64)
+    first_row = tl.program_id(0) * BLOCK_M
+    base = (batch * S * N + head) * E
+    out_ME = _tile(out_ptr + base, N * E, first_row, S, E, BLOCK_M, BLOCK_E, True).to(tl.float32)
+    d_out_ME = _tile(d_out_ptr + base, N * E, first_row, S, E, BLOCK_M, BLOCK_E, True).to(tl.float32)
+    row_M = first_row + tl.arange(0, BLOCK_M)
+    at_M = (batch * N + head) * S + row_M
+    d_lse_M = tl.load(d_lse_ptr + at_M, mask=row_M < S, other=0.0)
+    tl.store(delta_ptr + at_M, tl.sum(out_ME * d_out_ME, 1) - d_lse_M, mask=row_M < S)
+
+
+@triton.jit
+def _walk_keys_back(  # type: ignore[no-untyped-def]
+    q_ME, d_out_ME, lse_M, delta_M, k_base, v_base, k_stride, v_stride, start, stop, limit, low_M, high_M, scale_log2,
+    dq_ME, E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """dq over keys start .. stop, without the scale."""
+    for first in range(start, stop, BLOCK_N):
+        k_NE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        v_NE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
+        weights_MN = tl.exp2(scores_MN - lse_M[:, None])
+        if MASKED:
+            key_N = first + tl.arange(0, BLOCK_N)
+            visible_MN = (key_N[None, :] >= low_M[:, None]) & (key_N[None, :] < high_M[:, None])
+            weights_MN = tl.where(visible_MN, weights_MN, 0.0)
+        d_weights_MN = tl.dot(d_out_ME, tl.trans(v_NE), input_precision="ieee")
+        d_scores_MN = weights_MN * (d_weights_MN - delta_M[:, None])
+        dq_ME = tl.dot(d_scores_MN.to(k_NE.dtype), k_NE, dq_ME, input_precision="ieee")
+    return dq_ME
+
+
+@triton.jit
+def _dq_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, q_prefix_ptr, k_ptr, v_ptr, lengths_ptr, d_out_ptr, lse_ptr, delta_ptr, dq_ptr, dq_prefix_ptr,
+    q_stride_b, q_stride_s, q_stride_h,
+    q_prefix_stride_b, q_prefix_stride_s, q_prefix_stride_h,
+    k_stride_b, k_stride_s, k_stride_h,
+    v_stride_b, v_stride_s, v_stride_h,
+    S, prefix, frame_size, reach, scale, scale_log2, log2_e,
+    E: tl.constexpr, GROUP: tl.constexpr, MASK: tl.constexpr, HAS_PREFIX: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    batch, head, N = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
+    row_M = first_row + tl.arange(0, BLOCK_M)
+    in_out_ME = (row_M < S)[:, None] & (tl.arange(0, BLOCK_E) < E)[None, :]
+    base = (batch * S * N + head) * E  # of d_out, dq and dq_prefix, which are contiguous
+    at_ME = base + row_M[:, None].to(tl.int64) * (N * E) + tl.arange(0, BLOCK_E)[None, :]
+    d_out_ME = _tile(d_out_ptr + base, N * E, first_row, S, E, BLOCK_M, BLOCK_E, True)
+    lse_M = tl.load(lse_ptr + (batch * N + head) * S + row_M, mask=row_M < S, other=float("inf")) * log2_e
+    delta_M = tl.load(delta_ptr + (batch * N + head) * S + row_M, mask=row_M < S, other=0.0)
     k_base = k_ptr + batch * k_stride_b + (head // GROUP) * k_stride_h
     v_base = v_ptr + batch * v_stride_b + (head // GROUP) * v_stride_h
 
-    # The prefix: causal among its own rows; every video row comes after all of it.
-    q_base = q_prefix_ptr + batch * q_prefix_stride_b + head * q_prefix_stride_h
-    q_ME = tl.load(q_base + row_M[:, None] * q_prefix_stride_s + dim_E[None, :], mask=row_mask_ME, other=0.0)
-    length = tl.minimum(tl.load(prefix_lengths_ptr + batch).to(tl.int32), prefix)
-    for start in range(0, tl.minimum(length, first_row + BLOCK_M), BLOCK_N):
-        key_N = start + tl.arange(0, BLOCK_N)
-        key_mask_NE = (key_N < length)[:, None] & in_head_E[None, :]
-        k_NE = tl.load(k_base + key_N[:, None] * k_stride_s + dim_E[None, :], mask=key_mask_NE, other=0.0)
-        v_NE = tl.load(v_base + key_N[:, None] * v_stride_s + dim_E[None, :], mask=key_mask_NE, other=0.0)
-        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
-        visible_MN = (key_N < length)[None, :] & (key_N[None, :] <= row_M[:, None])
-        maximum_M, total_M, out_ME = _accumulate(scores_MN, visible_MN, v_NE, maximum_M, total_M, out_ME)
+    if HAS_PREFIX:
+        length = tl.minimum(tl.load(lengths_ptr + batch).to(tl.int32), prefix)
+        stop = length
+        if MASK != FULL:
+            stop = tl.minimum(length, first_row + BLOCK_M)
+        q_base = q_prefix_ptr + batch * q_prefix_stride_b + head * q_prefix_stride_h
+        q_ME = _tile(q_base, q_prefix_stride_s, first_row, S, E, BLOCK_M, BLOCK_E, True)
+        dq_ME = _walk_keys_back(
+            q_ME, d_out_ME, lse_M, delta_M, k_base, v_base, k_stride_s, v_stride_s, 0, stop, stop,
+            row_M * 0, _seen_prefix(row_M, length, MASK), scale_log2, tl.zeros([BLOCK_M, BLOCK_E], tl.float32),
+            E, BLOCK_N, BLOCK_E, True,
+        )  # fmt: skip
+        tl.store(dq_prefix_ptr + at_ME, (dq_ME * scale).to(dq_prefix_ptr.dtype.element_ty), mask=in_out_ME)
+        k_base += tl.cast(prefix, tl.int64) * k_stride_s
+        v_base += tl.cast(prefix, tl.int64) * v_stride_s
 
-    # The video, from the first key of the first row's window. Positions of prefix rows are negative and see no key.
-    q_base = q_ptr + batch * q_stride_b + head * q_stride_h
-    q_ME = tl.load(q_base + row_M[:, None] * q_stride_s + dim_E[None, :], mask=row_mask_ME, other=0.0)
-    position_M = row_M - prefix
-    reach_M = position_M % frame_size + reach_of_frames
-    first_position = tl.maximum(first_row - prefix, 0)
-    first_key = tl.maximum(first_position - first_position % frame_size - reach_of_frames, 0)
-    stop = tl.minimum(first_row + BLOCK_M, S) - prefix
-    for start in range(first_key // BLOCK_N * BLOCK_N, stop, BLOCK_N):
-        key_N = start + tl.arange(0, BLOCK_N)
-        key_mask_NE = (key_N < stop)[:, None] & in_head_E[None, :]
-        k_NE = tl.load(k_base + (prefix + key_N)[:, None] * k_stride_s + dim_E[None, :], mask=key_mask_NE, other=0.0)
-        v_NE = tl.load(v_base + (prefix + key_N)[:, None] * v_stride_s + dim_E[None, :], mask=key_mask_NE, other=0.0)
-        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
-        behind_MN = position_M[:, None] - key_N[None, :]
-        visible_MN = (behind_MN >= 0) & (behind_MN <= reach_M[:, None])
-        maximum_M, total_M, out_ME = _accumulate(scores_MN, visible_MN, v_NE, maximum_M, total_M, out_ME)
-
-    out_ME = out_ME / tl.where(total_M == 0.0, 1.0, total_M)[:, None]
-    out_base = out_ptr + batch * out_stride_b + head * out_stride_h
-    tl.store(
-        out_base + row_M[:, None] * out_stride_s + dim_E[None, :], out_ME.to(out_ptr.dtype.element_ty), mask=row_mask_ME
+    q_ME = _tile(q_ptr + batch * q_stride_b + head * q_stride_h, q_stride_s, first_row, S, E, BLOCK_M, BLOCK_E, True)
+    low_M, high_M = _seen(row_M - prefix, S - prefix, frame_size, reach, MASK)
+    start, inner_start, inner_stop, stop = _inside(
+        first_row, first_row + BLOCK_M - 1, S, prefix, frame_size, reach, MASK, BLOCK_N
     )
+    dq_ME = _walk_keys_back(
+        q_ME, d_out_ME, lse_M, delta_M, k_base, v_base, k_stride_s, v_stride_s, start, inner_start, stop,
+        low_M, high_M, scale_log2, tl.zeros([BLOCK_M, BLOCK_E], tl.float32), E, BLOCK_N, BLOCK_E, True,
+    )  # fmt: skip
+    dq_ME = _walk_keys_back(
+        q_ME, d_out_ME, lse_M, delta_M, k_base, v_base, k_stride_s, v_stride_s, inner_start, inner_stop, stop,
+        low_M, high_M, scale_log2, dq_ME, E, BLOCK_N, BLOCK_E, False,
+    )  # fmt: skip
+    dq_ME = _walk_keys_back(
+        q_ME, d_out_ME, lse_M, delta_M, k_base, v_base, k_stride_s, v_stride_s, inner_stop, stop, stop,
+        low_M, high_M, scale_log2, dq_ME, E, BLOCK_N, BLOCK_E, True,
+    )  # fmt: skip
+    tl.store(dq_ptr + at_ME, (dq_ME * scale).to(dq_ptr.dtype.element_ty), mask=in_out_ME)
+
+
+@triton.jit
+def _seen_by(key, S, prefix, frame_size, reach, in_prefix, MASK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The rows [first, last) that see this key, which counts from the start of the prefix or of the video."""
+    if MASK == FULL:
+        return key * 0, key * 0 + S
+    frame_start = prefix + key - key % frame_size
+    first = prefix + key
+    if MASK == FRAME:
+        first = frame_start
+    last = tl.minimum(frame_start + frame_size + reach, S)
+    return tl.where(in_prefix, key, first), tl.where(in_prefix, S, last)
+
+
+@triton.jit
+def _walk_rows(  # type: ignore[no-untyped-def]
+    k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, d_out_stride, start, stop, limit,
+    scale_log2, log2_e, dk_NE, dv_NE,
+    E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """dk (without the scale) and dv over rows start .. stop of one query head."""
+    for first in range(start, stop, BLOCK_M):
+        row_M = first + tl.arange(0, BLOCK_M)
+        q_ME = _tile(q_base, q_stride, first, limit, E, BLOCK_M, BLOCK_E, MASKED)
+        d_out_ME = _tile(d_out_base, d_out_stride, first, limit, E, BLOCK_M, BLOCK_E, MASKED)
+        if MASKED:
+            lse_M = tl.load(lse_base + row_M, mask=row_M < limit, other=float("inf")) * log2_e
+            delta_M = tl.load(delta_base + row_M, mask=row_M < limit, other=0.0)
+        else:
+            lse_M = tl.load(lse_base + row_M) * log2_e
+            delta_M = tl.load(delta_base + row_M)
+        scores_NM = tl.dot(k_NE, tl.trans(q_ME), input_precision="ieee") * scale_log2
+        weights_NM = tl.exp2(scores_NM - lse_M[None, :])
+        if MASKED:
+            visible_NM = (row_M[None, :] >= first_N[:, None]) & (row_M[None, :] < last_N[:, None])
+            weights_NM = tl.where(visible_NM, weights_NM, 0.0)
+        dv_NE = tl.dot(weights_NM.to(d_out_ME.dtype), d_out_ME, dv_NE, input_precision="ieee")
+        d_weights_NM = tl.dot(v_NE, tl.trans(d_out_ME), input_precision="ieee")
+        d_scores_NM = weights_NM * (d_weights_NM - delta_M[None, :])
+        dk_NE = tl.dot(d_scores_NM.to(q_ME.dtype), q_ME, dk_NE, input_precision="ieee")
+    return dk_NE, dv_NE
+
+
+@triton.jit
+def _dkdv_kernel(  # type: ignore[no-untyped-def]
+    q_ptr, q_prefix_ptr, k_ptr, v_ptr, lengths_ptr, d_out_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr,
+    q_stride_b, q_stride_s, q_stride_h,
+    q_prefix_stride_b, q_prefix_stride_s, q_prefix_stride_h,
+    k_stride_b, k_stride_s, k_stride_h,
+    v_stride_b, v_stride_s, v_stride_h,
+    S, prefix, frame_size, reach, scale, scale_log2, log2_e, prefix_blocks,
+    E: tl.constexpr, GROUP: tl.constexpr, MASK: tl.constexpr, HAS_PREFIX: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    batch, kv_head, K = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    block = tl.program_id(0)
+    # A block of keys lies in the prefix or in the video. `key_N` counts from the start of its segment.
+    in_prefix = block < prefix_blocks
+    if in_prefix:
+        first_key, segment, count = block * BLOCK_N, 0, prefix
+        length = tl.minimum(tl.load(lengths_ptr + batch).to(tl.int32), prefix)
+    else:
+        first_key, segment, count = (block - prefix_blocks) * BLOCK_N, prefix, S - prefix
+        length = S - prefix
+    key_N = first_key + tl.arange(0, BLOCK_N)
+    k_base = k_ptr + batch * k_stride_b + kv_head * k_stride_h
+    v_base = v_ptr + batch * v_stride_b + kv_head * v_stride_h
+    k_NE = _tile(k_base, k_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
+    v_NE = _tile(v_base, v_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
+    # All rows in [start, stop) see some of these keys, and all in [inner_start, inner_stop) every one of them.
+    first_N, last_N = _seen_by(key_N, S, prefix, frame_size, reach, in_prefix, MASK)
+    start, inner_stop = _seen_by(first_key, S, prefix, frame_size, reach, in_prefix, MASK)
+    last_key = tl.minimum(first_key + BLOCK_N, length) - 1
+    inner_start, stop = _seen_by(last_key, S, prefix, frame_size, reach, in_prefix, MASK)
+    stop = tl.where(first_key < length, stop, start)  # nobody sees a block of padding
+    inner_start = tl.minimum(start + tl.cdiv(tl.maximum(inner_start - start, 0), BLOCK_M) * BLOCK_M, stop)
+    inner_stop = inner_start + tl.maximum(tl.minimum(inner_stop, stop) - inner_start, 0) // BLOCK_M * BLOCK_M
+
+    dk_NE = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+    dv_NE = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+    for member in range(GROUP):
+        head = kv_head * GROUP + member
+        if in_prefix:
+            q_base = q_prefix_ptr + batch * q_prefix_stride_b + head * q_prefix_stride_h
+            q_stride = q_prefix_stride_s
+        else:
+            q_base = q_ptr + batch * q_stride_b + head * q_stride_h
+            q_stride = q_stride_s
+        d_out_base = d_out_ptr + (batch * S * K * GROUP + head) * E
+        lse_base = lse_ptr + (batch * K * GROUP + head) * S
+        delta_base = delta_ptr + (batch * K * GROUP + head) * S
+        dk_NE, dv_NE = _walk_rows(
+            k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
+            start, inner_start, stop, scale_log2, log2_e,
+            dk_NE, dv_NE, E, BLOCK_M, BLOCK_E, True,
+        )  # fmt: skip
+        dk_NE, dv_NE = _walk_rows(
+            k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
+            inner_start, inner_stop, stop, scale_log2, log2_e,
+            dk_NE, dv_NE, E, BLOCK_M, BLOCK_E, False,
+        )  # fmt: skip
+        dk_NE, dv_NE = _walk_rows(
+            k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
+            inner_stop, stop, stop, scale_log2, log2_e,
+            dk_NE, dv_NE, E, BLOCK_M, BLOCK_E, True,
+        )  # fmt: skip
+
+    # Keys at and after `length` were zeros, not seen: their sums are not gradients.
+    dim_E = tl.arange(0, BLOCK_E)
+    dk_NE = tl.where((key_N < length)[:, None], dk_NE * scale, 0.0)
+    dv_NE = tl.where((key_N < length)[:, None], dv_NE, 0.0)
+    at_NE = ((batch * S + segment + key_N[:, None]) * K + kv_head) * E + dim_E[None, :]
+    stored_NE = (key_N < count)[:, None] & (dim_E < E)[None, :]
+    tl.store(dk_ptr + at_NE, dk_NE.to(dk_ptr.dtype.element_ty), mask=stored_NE)
+    tl.store(dv_ptr + at_NE, dv_NE.to(dv_ptr.dtype.element_ty), mask=stored_NE)
+
+
+def block_sizes(E: int, element_size: int) -> dict[str, dict[str, int]]:
+    """Block sizes and launch options of each kernel, whose tiles fit the chip's shared memory and registers."""
+    block_e = max(16, triton.next_power_of_2(E))
+    big = element_size == 2
+    sizes = {
+        "forward": (128, 64, 8, 2) if big else (32, 32, 8, 1),
+        "dq": (128, 64, 8, 2) if big else (32, 16, 8, 1),
+        "dkdv": (32, 128, 8, 2) if big else (32, 32, 8, 1),
+        "delta": (64, 0, 4, 1),
+    }
+    return {
+        name: {"BLOCK_M": m, "BLOCK_E": block_e, "num_warps": warps, "num_stages": stages}
+        | ({"BLOCK_N": n} if n else {})
+        for name, (m, n, warps, stages) in sizes.items()
+    }
+
+
+def _layout(q: torch.Tensor, k: torch.Tensor, prefix: int, frame_size: int, reach: int, mask: str) -> dict[str, object]:
+    """What every launch but delta's is told of the sequence and the heads."""
+    S, N, E = q.shape[1:]
+    return {
+        "S": S, "prefix": prefix, "frame_size": frame_size, "reach": reach, "scale_log2": E**-0.5 * LOG2_E,
+        "E": E, "GROUP": N // k.shape[2], "MASK": MASKS[mask], "HAS_PREFIX": prefix > 0,
+    }  # fmt: skip
+
+
+def _strides(*tensors: torch.Tensor) -> list[int]:
+    return [stride for x in tensors for stride in x.stride()[:3]]
+
+
+@torch.library.custom_op("reelm::attention", mutates_args=())
+def _attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_prefix: torch.Tensor, lengths: torch.Tensor,
+    prefix: int, frame_size: int, reach: int, mask: str,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """(out (B, S, N, E), lse (B, N, S) in float32); the last axis of every input has stride 1."""
+    B, S, N, E = q.shape
+    out, lse = torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty((B, N, S), dtype=torch.float32)
+    if out.numel():
+        blocks = block_sizes(E, q.element_size())["forward"]
+        _forward_kernel[(triton.cdiv(S, blocks["BLOCK_M"]), N, B)](
+            q, q_prefix, k, v, lengths, out, lse, *_strides(q, q_prefix, k, v, out),
+            **_layout(q, k, prefix, frame_size, reach, mask), **blocks,
+        )  # fmt: skip
+    return out, lse
+
+
+@_attention.register_fake
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_prefix: torch.Tensor, lengths: torch.Tensor,
+    prefix: int, frame_size: int, reach: int, mask: str,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    B, S, N, _ = q.shape
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty((B, N, S), dtype=torch.float32)
+
+
+def _empty_gradients(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prefix: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    return dq, dk, dv, torch.empty_like(dq) if prefix else q.new_empty(0)
+
+
+@torch.library.custom_op("reelm::attention_backward", mutates_args=())
+def _attention_backward(
+    d_out: torch.Tensor, d_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, inputs: list[torch.Tensor],
+    prefix: int, frame_size: int, reach: int, mask: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of q, k, v and q_prefix (empty without a prefix); `inputs` are those of reelm::attention."""
+    q, k, v, q_prefix, lengths = inputs
+    B, S, N, E = q.shape
+    dq, dk, dv, dq_prefix = _empty_gradients(q, k, v, prefix)
+    if out.numel():
+        blocks, d_out, d_lse = block_sizes(E, q.element_size()), d_out.contiguous(), d_lse.contiguous()
+        delta = torch.empty_like(lse)
+        sizes = blocks["delta"]
+        _delta_kernel[(triton.cdiv(S, sizes["BLOCK_M"]), N, B)](out, d_out, d_lse, delta, S, N, E=E, **sizes)
+        layout = _layout(q, k, prefix, frame_size, reach, mask) | {"scale": E**-0.5, "log2_e": LOG2_E}
+        tensors, strides = (q, q_prefix, k, v, lengths, d_out, lse, delta), _strides(q, q_prefix, k, v)
+        sizes = blocks["dq"]
+        _dq_kernel[(triton.cdiv(S, sizes["BLOCK_M"]), N, B)](*tensors, dq, dq_prefix, *strides, **layout, **sizes)
+        sizes = blocks["dkdv"]
+        of_prefix, of_video = (triton.cdiv(count, sizes["BLOCK_N"]) for count in (prefix, S - prefix))
+        _dkdv_kernel[(of_prefix + of_video, k.shape[2], B)](
+            *tensors, dk, dv, *strides, **layout, prefix_blocks=of_prefix, **sizes
+        )
+    return dq, dk, dv, dq_prefix
+
+
+@_attention_backward.register_fake
+def _(
+    d_out: torch.Tensor, d_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, inputs: list[torch.Tensor],
+    prefix: int, frame_size: int, reach: int, mask: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _empty_gradients(*inputs[:3], prefix)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.layout = inputs[5:]
+    ctx.save_for_backward(*inputs[:5], *output)
+
+
+def _gradients(ctx: Any, d_out: torch.Tensor, d_lse: torch.Tensor) -> tuple[Any, ...]:
+    *inputs, out, lse = ctx.saved_tensors
+    dq, dk, dv, dq_prefix = _attention_backward(d_out, d_lse, out, lse, inputs, *ctx.layout)
+    return (dq, dk, dv, dq_prefix if dq_prefix.numel() else None, None, *[None for _ in ctx.layout])
+
+
+_attention.register_autograd(_gradients, setup_context=_save)
 
 
 def attention_triton(
     q_BSNE: torch.Tensor,
-    q_prefix_BSNE: torch.Tensor,
     k_BSKE: torch.Tensor,
     v_BSKE: torch.Tensor,
-    prefix_lengths_B: torch.Tensor,
     *,
     prefix: int,
+    q_prefix_BSNE: torch.Tensor | None,
+    prefix_lengths_B: torch.Tensor | None,
     frame_size: int,
-    window: int,
-) -> torch.Tensor:
-    """Arguments and result as `attention`; E a multiple of 16 up to 128, no gradients."""
-    B, S, N, E = q_BSNE.shape
-    out_BSNE = torch.empty((B, S, N, E), dtype=q_BSNE.dtype, device=q_BSNE.device)
-    if out_BSNE.numel() == 0:
-        return out_BSNE
-    # The kernel walks heads with a step of 1 inside a head; every other stride is free.
-    inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE)]
-    strides = [stride for x in (*inputs, out_BSNE) for stride in x.stride()[:3]]
-    blocks = block_sizes(S, E, q_BSNE.element_size())
-    _attention_kernel[(triton.cdiv(S, blocks["BLOCK_M"]), N, B)](
-        *inputs, prefix_lengths_B, out_BSNE, *strides,
-        S, prefix, frame_size, (window - 1) * frame_size, E**-0.5 * LOG2_E,
-        E=E, GROUP=N // k_BSKE.shape[2], **blocks,
-    )  # fmt: skip
-    return out_BSNE
-
-
-def block_sizes(S: int, E: int, element_size: int) -> dict[str, int]:
-    """Block sizes and launch options whose tiles fit the shared memory of sm_80, sm_90 and gfx942."""
-    block_e = triton.next_power_of_2(E)
-    small = element_size == 4 or S <= 64
-    return {
-        "BLOCK_M": 64 if small else 128,
-        "BLOCK_N": 32 if element_size == 4 and block_e == 128 else 64,
-        "BLOCK_E": block_e,
-        "num_warps": 4 if small else 8,
-        "num_stages": 2,
-    }
+    window: int | None,
+    mask: str,
+    return_lse: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Arguments as `attention`, E a multiple of 16 up to 128; returns (out_BSNE, lse_BNS or None)."""
+    B, S = q_BSNE.shape[:2]
+    # The kernels walk heads with a step of 1 inside a head; every other stride is free.
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_BSNE, k_BSKE, v_BSKE))
+    q_prefix = q if q_prefix_BSNE is None else q_prefix_BSNE
+    q_prefix = q_prefix if q_prefix.stride(-1) == 1 else q_prefix.contiguous()
+    if prefix_lengths_B is None:
+        prefix_lengths_B = torch.full((B,), prefix, dtype=torch.int32, device=q.device)
+    frames = max(1, -(-(S - prefix) // frame_size)) if window is None else window
+    out, lse = _attention(q, k, v, q_prefix, prefix_lengths_B, prefix, frame_size, (frames - 1) * frame_size, mask)
+    return out, lse if return_lse else None

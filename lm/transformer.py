@@ -210,8 +210,8 @@ class VideoTransformer(nn.Module):
             # Text tokens turn among themselves; a video token reads the prefix from no place in particular.
             q_prefix = torch.cat((q_rotated[:, : config.prefix], q[:, config.prefix :]), 1)
             return attention(
-                q_rotated, q_prefix, k, v, text_lengths_B,
-                prefix=config.prefix, frame_size=config.frame_size, window=config.window,
+                q_rotated, k, v, prefix=config.prefix, q_prefix_BSNE=q_prefix, prefix_lengths_B=text_lengths_B,
+                frame_size=config.frame_size, window=config.window,
             )  # fmt: skip
 
         return self.head(self.norm(self._blocks(x, rotation, attend)[:, config.prefix :]))
@@ -227,10 +227,7 @@ class VideoTransformer(nn.Module):
             layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
         ) -> torch.Tensor:
             cache.write(layer, slots_B1P, k, v)
-            return attention(
-                q_rotated, q_rotated, k, v, text_lengths_B,
-                prefix=config.prefix, frame_size=config.frame_size, window=config.window,
-            )  # fmt: skip
+            return attention(q_rotated, k, v, prefix=config.prefix, prefix_lengths_B=text_lengths_B)
 
         x = self.text_embedding(text_BP)
         self._blocks(x, prefix_rotation(config.prefix, config.head_dim, x.device), attend)

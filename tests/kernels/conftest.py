@@ -21,13 +21,16 @@ def attend(q_NE, q_prefix_NE, k_SKE, v_SKE, keys, prefix):
     return torch.stack(heads)
 
 
-def visible_keys(row, length, *, prefix, frame_size, window):
-    """The slots that row `row` of [prefix | video] sees, by the definition."""
-    if row < prefix:
-        return [key for key in range(row + 1) if key < length]
+def visible_keys(row, length, *, prefix, frame_size=1, window=None, mask="token", video=0):
+    """The slots that row `row` of [prefix | video] sees, by the definition; `video` is the number of video tokens."""
     n = row - prefix
-    video = [prefix + m for m in range(n + 1) if m // frame_size > n // frame_size - window]
-    return [*range(length), *video]
+    if mask == "full":
+        return [*range(length), *range(prefix, prefix + video)]
+    if n < 0:
+        return [key for key in range(row + 1) if key < length]
+    last = n if mask == "token" else min((n // frame_size + 1) * frame_size, video) - 1
+    near = [m for m in range(last + 1) if window is None or m // frame_size > n // frame_size - window]
+    return [*range(length), *(prefix + m for m in near)]
 
 
 def attention(q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, lengths, *, rows=None, **layout):
@@ -37,7 +40,7 @@ def attention(q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, lengths, *, rows=None, **la
     results = [
         attend(
             q_BSNE[b, row], q_prefix_BSNE[b, row], k_BSKE[b], v_BSKE[b],
-            visible_keys(row, int(lengths[b]), **layout), layout["prefix"],
+            visible_keys(row, int(lengths[b]), video=S - layout["prefix"], **layout), layout["prefix"],
         )
         for b in range(B) for row in range(S - rows, S)
     ]  # fmt: skip

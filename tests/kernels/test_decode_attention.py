@@ -46,7 +46,7 @@ def test_a_whole_history_step_by_step_equals_attention_over_it(oracle, L):
     layout = {"prefix": 5, "frame_size": 4, "window": 2}
     prefix, lengths = layout["prefix"], torch.tensor([0, 3, 5])
     q, q_prefix, k, v = (torch.randn(B, prefix + video, heads, E, dtype=torch.float64) for heads in (N, N, K, K))
-    whole = attention(q, q_prefix, k, v, lengths, **layout)
+    whole = attention(q, k, v, q_prefix_BSNE=q_prefix, prefix_lengths_B=lengths, **layout)
     # One cache, written as a sampler writes it: no slot is ever cleaned.
     ring = oracle.least_ring(L, **layout)
     k_cache, v_cache = torch.full((2, B, K, prefix + ring, E), float("nan"), dtype=torch.float64)
