@@ -18,6 +18,8 @@ import torch
 
 import reelm
 from reelm import cli
+from reelm.commands import clips, measure
+from reelm.commands.train import DERIVED
 from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.lm.training import LMTraining
 from reelm.sampling.benchmark import run_benchmark
@@ -44,6 +46,7 @@ FROZEN = {
     "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit"],
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "bench": [*MODEL, "--seconds", "--batch", "--guidance-scale", "--repeats"],
+    "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--contact-sheet"],
     "info": MODEL,
     "train tokenizer": [
@@ -144,20 +147,20 @@ def test_the_entry_point_is_main():
 
 
 def test_names_and_defaults_are_those_of_the_library():
-    options = {field.name: field for field in dataclasses.fields(cli._Generate)}
+    options = {field.name: field for field in dataclasses.fields(clips.Generate)}
     api = {**inspect.signature(VideoGenerator.generate).parameters, **inspect.signature(make_request).parameters}
     only_python = {"self", "options", "parts", "generator", "height", "width", "callback_on_step_end"}
     only_python |= {"logits_processor", "sampling"}
     assert set(api) - only_python <= set(options)
     assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
     for command, function, unlike in (
-        (cli._Bench, run_benchmark, "parts"),
-        (cli._Evaluate, evaluate_model, "generator"),
+        (measure.Bench, run_benchmark, "parts"),
+        (measure.Evaluate, evaluate_model, "generator"),
     ):
         given = {item.name: item.default for item in dataclasses.fields(command)}
         for name, parameter in inspect.signature(function).parameters.items():
             assert name == unlike or given[name] == parameter.default
-    assert get_args(get_type_hints(cli._Continue)["fit"]) == get_args(Fit)
+    assert get_args(get_type_hints(clips.Continue)["fit"]) == get_args(Fit)
 
 
 def test_a_recipe_without_options_is_the_library_s_own():
@@ -165,7 +168,7 @@ def test_a_recipe_without_options_is_the_library_s_own():
     tokenizer, lm = cli._parse("train tokenizer", words[:2]), cli._parse("train lm", words)
     assert dataclasses.asdict(tokenizer.recipe) == dataclasses.asdict(TokenizerTraining())
     options = dataclasses.asdict(lm.recipe)
-    options["model"] |= dict.fromkeys(cli.DERIVED, 7)
+    options["model"] |= dict.fromkeys(DERIVED, 7)
     assert options == dataclasses.asdict(LMTraining(model=LMTraining.__annotations__["model"](**options["model"])))
 
 

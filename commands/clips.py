@@ -1,0 +1,216 @@
+"""The commands that make clips: generate, continue, stream."""
+
+import dataclasses
+import secrets
+import shlex
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import tyro
+from tyro.conf import Positional
+
+from ..core.errors import ReelmError, require
+from ..core.files import free_name, numbered_names
+from .base import ModelCommand, strict_json
+
+if TYPE_CHECKING:
+    from ..sampling.video import Video
+
+Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
+Output = Annotated[str | None, tyro.conf.arg(aliases=["-o"])]
+
+
+def _sampling_options() -> type:
+    from ..sampling.rules import SamplingConfig
+
+    hint = tyro.conf.arg(help_behavior_hint="(default: the model's own)")
+    # None is a value that top_k can have, so "the model's own" needs a name.
+    fields = [
+        (name, Annotated[kind | Literal["model"], hint], "model")
+        for name, kind in get_type_hints(SamplingConfig).items()
+    ]
+    return dataclasses.make_dataclass("Sampling", fields, kw_only=True, namespace={"__doc__": SamplingConfig.__doc__})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clip(ModelCommand):
+    """Options of all commands that make clips.
+
+    Attributes:
+        seconds: how long, or how much longer; 2 unless given.
+        num_frames: how long in frames, instead of seconds.
+        seed: a whole number; the same seed gives the same clip. A random one unless given.
+        negative_prompt: what guidance leads away from.
+        output: the file to write; .mp4, .mkv, .gif, .webp, or no suffix for a folder of PNGs.
+    """
+
+    seconds: float | None = None
+    num_frames: int | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
+    sampling: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_sampling_options)]
+    output: Output = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that `generate`, `continue_clip` and `stream` share."""
+        names = ("seconds", "num_frames", "seed", "negative_prompt")
+        return {name: getattr(self, name) for name in names} | self.given_sampling()
+
+    def given_sampling(self) -> dict[str, Any]:
+        """The sampling options that are not left to the model."""
+        return {name: value for name, value in vars(self.sampling).items() if value != "model"}
+
+    def report(self, files: list[Path], video: "Video", made: int) -> None:
+        """Say what was written, how long it took to make `made` frames, and how to go on."""
+        tokens = video.stats["tokens"]
+        seconds = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
+        count, height, width, _ = video.frames.shape
+        longer = "longer.mp4" if files[0].name != "longer.mp4" else "longer-2.mp4"
+        model = [] if self.model == "world" else ["--model", self.model]
+        go_on = shlex.join(["reelm", "continue", str(files[0]), "--seconds", "4", *model, "-o", longer])
+        rates = {"tokens_per_second": tokens / seconds, "times_realtime": made / video.fps / seconds}
+        if self.json:
+            values = {
+                "files": files, "prompt": video.prompt, "seed": video.seed, "frames": count, "height": height,
+                "width": width, "fps": video.fps, "seconds": video.seconds, "took_seconds": seconds, "tokens": tokens,
+                **rates, "settings": video.settings, "continue": go_on,
+            }  # fmt: skip
+            print(strict_json(values))
+            return
+        size = f"{count} frames {width}x{height} at {video.fps:.4g} fps = {video.seconds:.4g} s, seed {video.seed}"
+        print(f"wrote {', '.join(map(str, files))}: {size}")
+        print("took {:.3g} s: {:.4g} tokens/s, {:.3g} times realtime".format(seconds, *rates.values()))
+        print(f"go on with: {go_on}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(_Clip):
+    """Generate clips from a prompt.
+
+    Attributes:
+        prompt: what the clip shows.
+        num_videos_per_prompt: how many samples; they are written to out-1.mp4, out-2.mp4, ...
+    """
+
+    example = 'reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4'
+    prompt: Prompt
+    num_videos_per_prompt: int = 1
+
+    def run(self) -> int:
+        from ..sampling.request import MAX_CLIPS
+        from ..tokenizer.clip_write import check_output
+
+        count = self.num_videos_per_prompt
+        require(1 <= count <= MAX_CLIPS, "num_videos_per_prompt", f"must be from 1 to {MAX_CLIPS}", count)
+        paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
+        for path in paths:
+            check_output(path)
+        videos = self.load().generate(self.prompt, num_videos_per_prompt=count, **self.arguments())
+        videos = videos if isinstance(videos, list) else [videos]
+        files = [_save(video, path) for video, path in zip(videos, paths, strict=True)]
+        self.report(files, videos[0], len(videos[0].frames))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continue(_Clip):
+    """Continue a clip: one of reelm's from its own tokens, any other video, gif or image by encoding it.
+
+    Attributes:
+        clip: the file to continue; the new file starts with it.
+        prompt: what is to come; the clip's own prompt unless given.
+        fit: how a picture of another shape is fitted.
+    """
+
+    example = "reelm continue ball.mp4 --seconds 4 -o longer.mp4"
+    clip: Annotated[Positional[Path], tyro.conf.arg(metavar="CLIP")]
+    prompt: str | None = None
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+
+    def run(self) -> int:
+        from ..sampling.video import Video
+        from ..tokenizer.clip_write import check_output
+
+        path = self.output or free_name(f"{self.clip.stem}-longer")
+        check_output(path)
+        clip = Video.load(self.clip)
+        generator = self.load()
+        video = generator.continue_clip(clip, prompt=self.prompt, fit=self.fit, **self.arguments())
+        config = generator.parts.config
+        added = video.stats["passes"] // config.lm.frame_size * config.tokenizer.temporal
+        self.report([_save(video, path)], video, added)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream(_Clip):
+    """Write a clip while it is made, for as long as you like: Ctrl-C ends it, and what there is by then is kept.
+
+    Attributes:
+        prompt: what the clip shows.
+        seconds: how long; without an end unless given.
+        output: the file to write, .mp4 or .mkv; its .partial file beside it can be played while it grows.
+    """
+
+    example = 'reelm stream "a blue ring spins" --seconds 60 -o ring.mp4'
+    prompt: Prompt
+
+    def run(self) -> int:
+        import time
+
+        import numpy as np
+
+        from ..core.progress import note, progress
+        from ..core.training import stop_signals
+        from ..sampling.video import Video, video_metadata
+        from ..tokenizer.clip_write import ClipWriter
+
+        path = self.output or free_name(_slug(self.prompt))
+        ClipWriter(path, fps=1)  # refuses the path before the model is loaded; no file is opened
+        generator = self.load()
+        config = generator.parts.config
+        seed = secrets.randbits(32) if self.seed is None else self.seed
+        sampling = dataclasses.replace(config.sampling, **self.given_sampling())
+        settings = generator.parts.settings(sampling, negative_prompt=self.negative_prompt or "")
+        tokens = array("I")
+
+        def clip(frames: int) -> Video:
+            # Of the frames only their shape is told: they are in the file, and an endless stream fits no memory.
+            none = np.broadcast_to(np.uint8(0), (frames, config.height, config.width, 3))
+            grid = np.array(tokens, np.int64).reshape(-1, config.lm.rows, config.lm.columns) if tokens else None
+            return Video(none, generator.fps, tokens=grid, prompt=self.prompt, seed=seed, settings=settings)
+
+        options = self.arguments() | {"seed": seed}
+        chunks = generator.stream(self.prompt, callback_on_step_end=lambda _, new: tokens.append(int(new)), **options)
+        began = time.perf_counter()
+        with stop_signals() as stopped, ClipWriter(path, generator.fps, video_metadata(clip(1))) as writer:
+            note(f"writing {writer.growing}; Ctrl-C ends it")
+            for frames in progress(chunks, "streaming", unit="latent frame"):
+                writer.write(frames)
+                if stopped:
+                    break
+            writer.metadata = video_metadata(clip(writer.frames))
+        video = clip(writer.frames)
+        video.stats |= {"tokens": len(tokens), "read_seconds": 0.0, "decode_seconds": 0.0}
+        video.stats["sample_seconds"] = time.perf_counter() - began
+        if stopped:
+            note(f"reelm: interrupted; {path} holds {writer.frames} frames = {video.seconds:.4g} s")
+        self.report([writer.path], video, writer.frames)
+        return 128 + stopped[0] if stopped else 0
+
+
+def _slug(prompt: str) -> str:
+    """A file's stem from the first words of a prompt."""
+    from ..lm.text import words_of
+
+    return "-".join(words_of(prompt)[:12])[:60].strip("-") or "clip"
+
+
+def _save(video: "Video", path: str) -> Path:
+    """Write a clip; where that fails, say how to get it back: what was generated is a seed away."""
+    try:
+        return video.save(path)
+    except (ReelmError, OSError) as error:
+        raise ReelmError(f"{error}; the same command with --seed {video.seed} makes the same clip again") from error

@@ -1,0 +1,128 @@
+"""The commands that measure: bench, bench kernels, evaluate, info."""
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from ..core.errors import require
+from .base import Command, ModelCommand, strict_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(ModelCommand):
+    """Measure sampling speed on this machine; the last line is the same as one JSON document.
+
+    Attributes:
+        seconds: length of a clip.
+        batch: clips at once.
+        guidance_scale: the model's own unless given; 1 is off.
+        repeats: counted runs; figures are their medians.
+    """
+
+    example = "reelm bench --seconds 2 --batch 1 --repeats 3"
+    seconds: float = 2.0
+    batch: int = 1
+    guidance_scale: float | None = None
+    repeats: int = 3
+
+    def run(self) -> int:
+        generator = self.load()
+        report = generator.benchmark(
+            seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale, repeats=self.repeats
+        )
+        print(*([] if self.json else [report]), strict_json(report), sep="\n")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchKernels(Command):
+    """Measure the kernels against torch's own on this GPU; the last line is one JSON document.
+
+    Attributes:
+        check: run every row once at tiny sizes and compare the results; times nothing and needs no GPU.
+        rounds: how often the rows of a case take turns.
+        only: the one op to measure.
+    """
+
+    example = "reelm bench kernels --only attention"
+    check: bool = False
+    rounds: int = 7
+    only: str | None = None
+
+    def run(self) -> int:
+        from ..kernels.benchmark import benchmark_kernels, table
+        from ..kernels.benchmark_cases import all_cases
+
+        document = benchmark_kernels(all_cases(self.check, self.only), check=self.check, rounds=self.rounds)
+        print(table(document), strict_json(document), sep="\n")
+        ours = [row for row in document["rows"] if row["row"] == "reelm"]
+        return 0 if all(row["ok"] for row in ours) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(ModelCommand):
+    """Judge a model's clips of held-out captions, and its tokenizer; the last line is one JSON document.
+
+    Attributes:
+        prompts: held-out captions of one object.
+        two_objects: held-out captions of two objects; 0 leaves them out.
+        clips: held-out rendered clips for the tokenizer.
+        seed: of the captions, the clips and the sampling.
+        batch: clips sampled at once.
+        contact_sheet: a PNG to write, with the first generated clips.
+    """
+
+    one_thread = False  # batches are large
+    example = "reelm evaluate --prompts 256 --contact-sheet sheet.png"
+    prompts: int = 256
+    two_objects: int = 128
+    clips: int = 256
+    seed: int = 1234
+    batch: int = 16
+    contact_sheet: Path | None = None
+
+    def run(self) -> int:
+        from ..core.files import check_writable
+        from ..sampling.evaluate import evaluate_model
+
+        if self.contact_sheet is not None:
+            path = check_writable(self.contact_sheet, "contact_sheet")
+            require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
+        report = evaluate_model(
+            self.load(), prompts=self.prompts, two_objects=self.two_objects, clips=self.clips, seed=self.seed,
+            batch=self.batch, contact_sheet=self.contact_sheet,
+        )  # fmt: skip
+        print(*([] if self.json else [report]), strict_json(report), sep="\n")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(ModelCommand):
+    """Tell a model's sizes and default settings, and the versions that it runs on here."""
+
+    example = "reelm info --model world"
+
+    def run(self) -> int:
+        import torch
+
+        from ..core.checkpoint import find_checkpoint
+
+        parts, folder = self.load().parts, find_checkpoint(self.model)
+        weight = next(parts.lm.parameters())
+        found_triton = importlib.metadata.distributions(name="triton")
+        values = {
+            "model": parts.name,
+            **parts.sizes(),
+            **vars(parts.config.sampling),
+            "bytes_on_disk": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+            "reelm": __version__,
+            "torch": torch.__version__,
+            "triton": next((found.version for found in found_triton), "not installed"),
+            "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
+            "threads": torch.get_num_threads(),
+            "dtype": str(weight.dtype).removeprefix("torch."),
+        }
+        table = "\n".join(f"{name.replace('_', ' '):22}{value}" for name, value in values.items())
+        print(strict_json(values) if self.json else table)
+        return 0

@@ -1,0 +1,194 @@
+"""The commands that make a model: train tokenizer, encode, train text, train lm."""
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ..core.errors import require
+from .base import Command, config_options
+
+# What the data and the tokenizer say about a language model, so that nobody has to.
+DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
+
+
+def _tokenizer_options() -> type:
+    from ..tokenizer.training import TokenizerTraining
+
+    return config_options(TokenizerTraining)
+
+
+def _lm_options() -> type:
+    from ..lm.training import LMTraining
+
+    return config_options(LMTraining, leave_out=DERIVED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run(Command):
+    """Options of all training runs.
+
+    Attributes:
+        out: the run's folder; Ctrl-C leaves a checkpoint in it.
+        resume: go on with the run in that folder.
+        device: auto, cpu or cuda[:n].
+    """
+
+    out: Path
+    resume: bool = False
+    device: str = "auto"
+
+    def report(self, files: str) -> int:
+        """Say how far the run in `out` has come; 130 if that is not its end."""
+        from safetensors import safe_open
+
+        with safe_open(self.out / "state.safetensors", framework="pt") as file:
+            step, steps = (int(file.metadata()[name]) for name in ("step", "steps"))
+        print(f"wrote {self.out}: {files} of step {step} of {steps}")
+        return 0 if step >= steps else 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTokenizer(_Run):
+    """Train a tokenizer on rendered clips."""
+
+    example = "reelm train tokenizer --out runs/tokenizer --train.steps 2800"
+    recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_tokenizer_options)]
+
+    def run(self) -> int:
+        from ..core.config import from_dict
+        from ..tokenizer.training import TokenizerTraining, train_tokenizer
+
+        recipe = from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options")
+        train_tokenizer(recipe, self.out, device=self.device, resume=self.resume)
+        return self.report("tokenizer.json and tokenizer.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Command):
+    """Render captioned clips and encode them to token shards, the language model's data.
+
+    Attributes:
+        tokenizer: the folder of a tokenizer's training.
+        out: the folder of shards; those that are there already are kept.
+        clips: how many.
+        num_frames: frames of a clip, 1 + a multiple of the tokenizer's `temporal`.
+        seed: of the clips.
+        height: of a clip in pixels.
+        width: of a clip in pixels.
+        device: auto, cpu or cuda[:n].
+    """
+
+    example = "reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 40000 --num-frames 17 --seed 1"
+    tokenizer: Path
+    out: Path
+    clips: int
+    num_frames: int = 17
+    seed: int = 1
+    height: int = 64
+    width: int = 64
+    device: str = "auto"
+
+    def run(self) -> int:
+        from ..tokenizer.encode import encode_world
+        from ..tokenizer.model import load_tokenizer
+
+        encode_world(
+            load_tokenizer(self.tokenizer, device=self.device), self.out, clips=self.clips, num_frames=self.num_frames,
+            seed=self.seed, height=self.height, width=self.width,
+        )  # fmt: skip
+        print(f"wrote {self.out}: {self.clips} clips of {self.num_frames} frames")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainText(Command):
+    """Train the text model on captions.
+
+    Attributes:
+        out: the file to write.
+        data: a folder of token shards, whose captions are taken.
+        captions: a text file with a caption a line, instead of data.
+        vocab_size: the most text ids that it may have.
+        model_type: word knows whole words; unigram and bpe spell new ones from pieces.
+    """
+
+    example = "reelm train text --data runs/tokens --out runs/text.model"
+    out: Path
+    data: Path | None = None
+    captions: Path | None = None
+    vocab_size: int = 256
+    model_type: Literal["word", "unigram", "bpe"] = "word"
+
+    def run(self) -> int:
+        from ..core.files import atomic_write, check_writable
+        from ..core.shards import read_shards
+        from ..lm.text import TextEncoder, train_text
+
+        check_writable(self.out, "out")
+        given = (self.data, self.captions)
+        require(given.count(None) == 1, "data, captions", "must be exactly one of the two", [*map(str, given)])
+        if self.data is not None:
+            captions = [text for shards in read_shards(self.data) for texts in shards.captions for text in texts]
+        elif self.captions is not None:
+            captions = self.captions.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = train_text(captions, vocab_size=self.vocab_size, model_type=self.model_type)
+        atomic_write(self.out, model)
+        print(f"wrote {self.out}: {TextEncoder(model).vocab_size} text ids from {len(captions)} captions")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainLM(_Run):
+    """Train a language model on token shards, and put the checkpoint together that --model loads.
+
+    Attributes:
+        data: a folder of token shards.
+        text: the text model.
+        tokenizer: the folder of the training of the tokenizer that made the shards.
+        init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
+    """
+
+    example = "reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm"
+    data: Path
+    text: Path
+    tokenizer: Path
+    init: str | None = None
+    recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_lm_options)]
+
+    def run(self) -> int:
+        from ..core.checkpoint import find_checkpoint
+        from ..core.config import from_dict
+        from ..core.shards import read_shards
+        from ..lm.text import TextEncoder
+        from ..lm.training import LMTraining, train_lm
+        from ..lm.transformer import VideoTransformer
+        from ..sampling.evaluate import write_samples
+        from ..sampling.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
+        from ..tokenizer.model import load_tokenizer
+        from ..world.scene import FPS
+
+        text, tokenizer = TextEncoder(self.text.read_bytes()), load_tokenizer(self.tokenizer, device=self.device)
+        rows, columns = read_shards(self.data)[0].tokens_Nthw.shape[2:]
+        options = dataclasses.asdict(self.recipe)
+        derived = (tokenizer.vocab_size, rows, columns, text.vocab_size)
+        options["model"] |= dict(zip(DERIVED, derived, strict=True))
+        recipe = from_dict(LMTraining, options, "options")
+        side = tokenizer.config.spatial
+        config = ModelConfig(
+            format=FORMAT, fps=FPS, height=rows * side, width=columns * side,
+            tokenizer=tokenizer.config, lm=recipe.model,
+        )  # fmt: skip
+
+        def draw(lm: VideoTransformer) -> None:
+            write_samples(Pretrained("training", "", config, tokenizer, lm, text), self.out / "samples.png")
+
+        lm = train_lm(
+            recipe, self.data, text, self.out, device=self.device, resume=self.resume,
+            init=None if self.init is None else find_checkpoint(self.init), on_checkpoint=draw,
+        )  # fmt: skip
+        save_pretrained(self.out / "model", config, tokenizer, lm, text)
+        return self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
