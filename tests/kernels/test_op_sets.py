@@ -1,13 +1,15 @@
-"""Every op in kernels/ is a full set: op, op_reference, op_triton, a test; only *_triton.py imports triton."""
+"""Every op in kernels/ is a full set: op, reference, Triton, tests, bench entry. Only *_triton.py imports triton."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
+from reelm.kernels.benchmark_cases import ENTRIES
+
 ROOT = Path(__file__).parent.parent.parent
 MODULES = {path.stem: path for path in (ROOT / "kernels").glob("*.py")}
-SHARED = {"backend"}
+SHARED = {"backend", "benchmark", "benchmark_cases"}
 OPS = sorted({name.removesuffix("_reference").removesuffix("_triton") for name in MODULES} - SHARED)
 
 
@@ -31,6 +33,10 @@ def test_an_op_is_a_full_set_with_one_signature(op):
         assert f"{op}_{kind}" in MODULES
         assert parameters(f"{op}_{kind}", f"{op}_{kind}") == expected[:-1]
     assert (ROOT / "tests" / "kernels" / f"test_{op}.py").is_file()
+
+
+def test_every_op_has_a_bench_entry():
+    assert sorted(ENTRIES) == OPS
 
 
 @pytest.mark.parametrize("folder", ["interpreted", "compiled"])

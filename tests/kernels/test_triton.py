@@ -3,6 +3,7 @@
 TRITON_INTERPRET must be set before triton is imported and changes it for good, so it may not reach other tests.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -25,14 +26,22 @@ def run_pytest(folder, *, marks, **environment):
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
     summary = result.stdout.strip().splitlines()[-1]
     assert " passed" in summary and "skipped" not in summary, summary
+    return result.stdout.splitlines()
 
 
 def test_in_the_interpreter():
     run_pytest("interpreted", marks="not slow", TRITON_INTERPRET="1")
 
 
+def check_table(lines):
+    """Every row is on the page, if that was written with this triton."""
+    page = (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8")
+    if f"triton {importlib.metadata.version('triton')}," in page:
+        assert [line for line in lines if line.startswith("|") and line not in page] == [], "run `make kernels`"
+
+
 def test_compiled_ahead_of_time():
-    run_pytest("compiled", marks="not slow")
+    check_table(run_pytest("compiled", marks="not slow"))
 
 
 @pytest.mark.slow
@@ -42,4 +51,4 @@ def test_sweep_in_the_interpreter():
 
 @pytest.mark.slow
 def test_more_compiled_ahead_of_time():
-    run_pytest("compiled", marks="slow")
+    check_table(run_pytest("compiled", marks="slow"))

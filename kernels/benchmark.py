@@ -1,0 +1,216 @@
+"""The kernels against torch's own, on one GPU in one run: `reelm bench kernels`.
+
+    document = benchmark_kernels()                 # {"hardware": …, "copy_gb_s": …, "rows": [{…}, …]}
+    document = benchmark_kernels(check=True)       # tiny sizes, no times: does everything run, here and now?
+
+A case is one problem; its rows (ours, and torch's ways to do the same) take turns, in rounds, so that a drift of the
+clock hits all of them. Before it is timed, a row's result is compared with the case's reference: a row that is wrong
+is reported as failed and gets no time, a peer that cannot run here says why. Times are medians over rounds of the mean
+over a CUDA graph of calls, or of plain calls where a row cannot be captured. Denominators (copy bandwidth, matmul rate)
+are measured in the same run.
+"""
+
+import datetime
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import require
+from ..core.progress import note
+
+Run = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One problem and the ways to do it.
+
+    Attributes:
+        op: the op that it measures.
+        name: sizes and settings, in words.
+        rows: by name; that of ours is "reelm".
+        expected: the right result, in a precision above that of the rows.
+        tolerance: the largest relative error (of norms) of a row; 0 where results are whole numbers and must be equal.
+        flops: that the problem needs, counted without what the mask leaves out.
+        nbytes: that it must at least move.
+        capture: rows can be captured in a CUDA graph.
+    """
+
+    op: str
+    name: str
+    rows: dict[str, Run]
+    expected: Run
+    tolerance: float
+    flops: float = 0.0
+    nbytes: float = 0.0
+    capture: bool = True
+
+
+@dataclass
+class _Row:
+    name: str
+    call: Callable[[], None]
+    times: list[float] = field(default_factory=list)
+
+
+def benchmark_kernels(cases: Iterator[Callable[[], Case]], *, check: bool = False, rounds: int = 7) -> dict[str, Any]:
+    """Measure every case on this GPU.
+
+    Args:
+        cases: as `benchmark_cases.all_cases` gives them.
+        check: run and compare each row once, on whatever device the cases are, and time nothing.
+        rounds: how often the rows of a case take turns.
+
+    Raises:
+        ReelmError: there is no GPU, and `check` is False.
+    """
+    runnable = check or torch.cuda.is_available()
+    require(runnable, "device", "must be a CUDA GPU to measure (a check needs none)", "cpu")
+    require(rounds >= 1, "rounds", "must be at least 1", rounds)
+    document: dict[str, Any] = {"benchmark": "kernels", "check": check} | _header()
+    if not check:
+        document |= _ceilings()
+    document["rows"] = []
+    for make in cases:
+        case = make()
+        note(f"{case.op}: {case.name}")
+        document["rows"] += _measure(case, check, rounds, document)
+        del case
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return document
+
+
+def _measure(case: Case, check: bool, rounds: int, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Compare the rows of a case, then let them take turns."""
+    expected, results, timed = case.expected(), [], []
+    for name, run in case.rows.items():
+        result: dict[str, Any] = {"op": case.op, "case": case.name, "row": name}
+        results.append(result)
+        try:
+            error = _relative_error(run(), expected)
+            result |= {"error": error, "ok": error <= case.tolerance}
+            if not check and result["ok"]:
+                timed.append((result, _Row(name, _repeated(run, case.capture))))
+        except Exception as reason:  # a peer's limits are its own; ours show as a failed row
+            result |= {"ok": False, "failed": f"{type(reason).__name__}: {str(reason).splitlines()[0][:200]}"}
+    del expected
+    for _ in range(rounds):
+        for _, row in timed:
+            row.times.append(_milliseconds(row.call))
+    for result, row in timed:
+        milliseconds = statistics.median(row.times) / CALLS
+        result |= {"microseconds": 1e3 * milliseconds, "spread": max(row.times) / min(row.times) - 1}
+        if case.flops:
+            rate = case.flops / milliseconds / 1e9
+            result |= {"tflop_s": rate, "share_of_matmul": rate / document["matmul_tflop_s"]}
+        if case.nbytes:
+            rate = case.nbytes / milliseconds / 1e6
+            result |= {"gb_s": rate, "share_of_copy": rate / document["copy_gb_s"]}
+    ours = next((r for r in results if r["row"] == "reelm"), {})
+    peers = [r["microseconds"] for r in results if r["row"] != "reelm" and "microseconds" in r]
+    if peers and "microseconds" in ours:
+        ours["best_peer_over_ours"] = min(peers) / ours["microseconds"]
+    return results
+
+
+def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """|found - expected| / |expected|; for whole numbers the share that differs."""
+    require(found.shape == expected.shape, "result", f"must have shape {tuple(expected.shape)}", tuple(found.shape))
+    if not expected.is_floating_point():
+        return float((found != expected).double().mean())
+    difference = (found.detach().double() - expected.detach().double()).norm()
+    return float(difference / expected.detach().double().norm().clamp(min=1e-30))
+
+
+CALLS = 10  # calls between two looks at the clock
+
+
+def _repeated(run: Run, capture: bool) -> Callable[[], None]:
+    """`run` CALLS times, warmed up; as a CUDA graph where it may be captured."""
+    for _ in range(3):
+        run()
+    torch.cuda.synchronize()
+
+    def plain() -> None:
+        for _ in range(CALLS):
+            run()
+
+    if not capture:
+        return plain
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        plain()
+    graph.replay()
+    return graph.replay
+
+
+def _milliseconds(call: Callable[[], None]) -> float:
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop)
+
+
+def _ceilings() -> dict[str, float]:
+    """Copy bandwidth (bytes read and written) and bfloat16 matmul rate of this GPU."""
+    source = torch.empty(2**30, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    a, b = torch.randn(2, 8192, 8192, device="cuda").bfloat16()
+    copy = _repeated(lambda: target.copy_(source), True)
+    matmul = _repeated(lambda: a @ b, True)
+    copies, matmuls = [], []
+    for _ in range(7):
+        copies.append(_milliseconds(copy) / CALLS)
+        matmuls.append(_milliseconds(matmul) / CALLS)
+    return {
+        "copy_gb_s": 2 * source.numel() / statistics.median(copies) / 1e6,
+        "matmul_tflop_s": 2 * 8192**3 / statistics.median(matmuls) / 1e9,
+    }
+
+
+def _header() -> dict[str, Any]:
+    import importlib.metadata
+
+    folder = Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    try:
+        versions["triton"] = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        versions["triton"] = "none"
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    today = datetime.date.today().isoformat()
+    return {"hardware": hardware, "date": today, "commit": commit, "versions": versions}
+
+
+def table(document: dict[str, Any]) -> str:
+    """The document as lines: one a row."""
+    lines = [f"{document['hardware']}, {document['date']}, commit {document['commit']}, {document['versions']}"]
+    if not document["check"]:
+        lines.append(f"copy {document['copy_gb_s']:.0f} GB/s, matmul {document['matmul_tflop_s']:.0f} TFLOP/s")
+    for row in document["rows"]:
+        told = f"{row['op']:20} {row['case']:44} {row['row']:24} "
+        if "microseconds" in row:
+            told += f"{row['microseconds']:10.1f} us"
+            told += f" {row['tflop_s']:7.0f} TFLOP/s" if "tflop_s" in row else ""
+            told += f" {row['gb_s']:7.0f} GB/s ({100 * row['share_of_copy']:.0f}% of copy)" if "gb_s" in row else ""
+            told += f" {row['best_peer_over_ours']:6.2f} x the best peer" if "best_peer_over_ours" in row else ""
+        elif row["ok"]:
+            told += f"ok, error {row['error']:.1e}"
+        else:
+            told += f"FAIL {row.get('failed') or 'error ' + format(row['error'], '.1e')}"
+        lines.append(told)
+    return "\n".join(lines)
