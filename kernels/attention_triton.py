@@ -479,7 +479,8 @@ def _(
     d_out: torch.Tensor, d_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, inputs: list[torch.Tensor],
     prefix: int, frame_size: int, reach: int, mask: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    return _empty_gradients(*inputs[:3], prefix)
+    q, k, v = inputs[:3]
+    return _empty_gradients(q, k, v, prefix)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:

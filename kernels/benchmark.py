@@ -14,7 +14,7 @@ import datetime
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Case:
 
     op: str
     name: str
-    rows: dict[str, Run]
+    rows: Mapping[str, Run]
     expected: Run
     tolerance: float
     flops: float = 0.0

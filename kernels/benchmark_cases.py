@@ -5,6 +5,7 @@ for make in all_cases(check=False): case = make()
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,15 +84,15 @@ def _with_gradients(run: Callable[..., torch.Tensor], inputs: list[torch.Tensor]
     return step
 
 
-def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: object) -> torch.Tensor:
+def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
     """SDPA on (B, S, heads, E), on one backend alone."""
     grouped = q.shape[2] != k.shape[2]
     with sdpa_kernel(backend):
-        heads_first = [x.transpose(1, 2) for x in (q, k, v)]
-        return F.scaled_dot_product_attention(*heads_first, enable_gqa=grouped, **options).transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped, **options).transpose(1, 2)
 
 
-def _float32_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: object) -> torch.Tensor:
+def _float32_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
     """What rows are compared with, in float32."""
     k, v = (x.float().repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
     backend = SDPBackend.EFFICIENT_ATTENTION if q.is_cuda else SDPBackend.MATH
@@ -145,9 +146,9 @@ def _flex(S: int, device: torch.device, *, prefix: int, frame_size: int, window:
     run = torch.compile(flex_attention) if device.type == "cuda" else flex_attention
 
     def call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        heads_first = [x.transpose(1, 2) for x in (q, k, v)]
         grouped = q.shape[2] != k.shape[2]
-        return run(*heads_first, block_mask=blocks, enable_gqa=grouped).transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return run(q, k, v, block_mask=blocks, enable_gqa=grouped).transpose(1, 2)
 
     return call
 
@@ -166,7 +167,7 @@ def _attention_case(
     # bfloat16 keeps 8 bits: errors of a fraction of a percent are rounding.
     tolerance = 2e-2 if inputs[0].dtype == torch.bfloat16 else 1e-4
     if not backward:
-        calls = {row: partial(run, *inputs) for row, run in rows.items()}
+        calls: dict[str, Run] = {row: partial(run, *inputs) for row, run in rows.items()}
         return Case(op="attention", name=name, rows=calls, expected=partial(exact, *inputs), tolerance=tolerance,
                     flops=4 * E * pairs)  # fmt: skip
     inputs = [x.requires_grad_() for x in inputs]

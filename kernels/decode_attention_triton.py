@@ -167,6 +167,6 @@ def block_sizes(rows: int, E: int, element_size: int) -> dict[str, int]:
         "BLOCK_M": min(64, max(16, triton.next_power_of_2(rows))),
         "BLOCK_N": 32 if element_size == 4 and block_e == 128 else 64,
         "BLOCK_E": block_e,
-        "num_warps": 4,
+        "num_warps": 8 if element_size == 4 and block_e == 128 else 4,
         "num_stages": 2,
     }
