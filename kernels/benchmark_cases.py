@@ -16,6 +16,8 @@ from .attention import attention
 from .attention_reference import visible
 from .benchmark import Case, Run
 from .decode_attention import decode_attention
+from .nearest_code import nearest_code
+from .rope_norm_cache import rope_norm_cache
 
 # Torch's backends by name; on a GPU each is a row of its own, as none is the fastest everywhere.
 SDPA = {
@@ -224,7 +226,74 @@ def _decode_case(B: int, N: int, K: int, E: int, *, L: int, ring: int, frame_siz
     )  # fmt: skip
 
 
+# ---- nearest_code
+
+
+def nearest_code_cases(check: bool) -> Iterator[Callable[[], Case]]:
+    """A codebook search against torch's matrix of distances, where that fits into memory."""
+    if check:
+        yield partial(_nearest_case, 50, 40, 8, matrix=True)
+        return
+    yield partial(_nearest_case, 20_480, 1024, 8, matrix=True)
+    yield partial(_nearest_case, 20_480, 16_384, 64, matrix=True)
+    yield partial(_nearest_case, 327_680, 65_536, 256, matrix=False)
+
+
+def _nearest_case(N: int, K: int, D: int, *, matrix: bool) -> Case:
+    """Small whole numbers, so that all is exact and the ids must be equal, ties included."""
+    device, dtype = _place()
+    x, codebook = (torch.randint(-8, 9, (size, D), device=device).to(dtype) for size in (N, K))
+
+    def by_matrix() -> torch.Tensor:
+        return torch.cdist(x.float(), codebook.float()).argmin(1)
+
+    rows: dict[str, Run] = {"reelm": partial(nearest_code, x, codebook)}
+    if matrix:
+        rows["torch.cdist"] = by_matrix
+    return Case(
+        op="nearest_code", name=f"{N} vectors of {D}, {K} codes", rows=rows,
+        expected=partial(nearest_code, x, codebook, backend="reference"), tolerance=0.0,
+        flops=2.0 * N * K * D, nbytes=float((N + K) * D * x.element_size()),
+    )  # fmt: skip
+
+
+# ---- rope_norm_cache
+
+
+def rope_norm_cache_cases(check: bool) -> Iterator[Callable[[], Case]]:
+    """Norm, rotation and ring write of a step against the same in torch's operations."""
+    if check:
+        yield partial(_rope_case, 2, 1, 4, 2, 16, C=48)
+        return
+    yield partial(_rope_case, 2, 1, 16, 4, 128, C=4096)
+    yield partial(_rope_case, 2, 16, 16, 4, 128, C=4096)
+    yield partial(_rope_case, 8, 256, 16, 4, 128, C=4096)
+
+
+def _rope_case(B: int, L: int, N: int, K: int, E: int, *, C: int) -> Case:
+    """The rotated queries are compared; keys and values are written by every row of the table."""
+    qkv, norm, caches = _draw(B, L, N + 2 * K, E), _draw(E), [_draw(B, K, C, E) for _ in range(2)]
+    angles = torch.rand(B, L, 1, E // 2, device=qkv.device) * 100
+    slots = torch.arange(L, device=qkv.device).expand(B, L)
+    rotation = (angles.cos(), angles.sin())
+
+    def run(backend: str | None, qkv: torch.Tensor, caches: list[torch.Tensor]) -> torch.Tensor:
+        return rope_norm_cache(qkv, norm, norm, slots, *caches, rotation=rotation, backend=backend)[0]
+
+    exact = [cache.float() for cache in caches]
+    tokens = 2.0 * B * L * E * qkv.element_size()
+    return Case(
+        op="rope_norm_cache", name=f"{L} tokens, {B} rows, {N}/{K} heads of {E}",
+        rows={"reelm": partial(run, None, qkv, caches), "torch, op by op": partial(run, "reference", qkv, caches)},
+        expected=partial(run, "reference", qkv.float(), exact),
+        tolerance=2e-2 if qkv.dtype == torch.bfloat16 else 1e-4,
+        nbytes=tokens * (N + K) + tokens * N / 2,
+    )  # fmt: skip
+
+
 ENTRIES: dict[str, Callable[[bool], Iterator[Callable[[], Case]]]] = {
     "attention": attention_cases,
     "decode_attention": decode_attention_cases,
+    "nearest_code": nearest_code_cases,
+    "rope_norm_cache": rope_norm_cache_cases,
 }

@@ -8,14 +8,25 @@ prefix + p % ring. The keys and values of the L query tokens are already in it:
         prefix=32, frame_size=64, window=8,
     )
 
-Called token by token it equals `attention` over the whole history. Nothing position-dependent is read on the host.
+Called token by token it equals `attention` over the whole history. Nothing position-dependent is read on the host, so
+a CUDA graph can hold it. Options, all free to go together:
+
+- `ancestors_BLA`, `query_positions_BL`: a step of tokens that are no run of positions, such as a diagonal or a tree;
+- `k_scales_BKC`, `v_scales_BKC`: a cache of int8;
+- `prefix_rows_B`: rows that share one prefix, such as samples of one prompt.
 """
+
+# ruff: noqa: PLR0913 (an op with options)
+
+from collections.abc import Callable
 
 import torch
 
 from ..core.errors import require
 from .backend import pick_backend, unserved_heads
 from .decode_attention_reference import decode_attention_reference
+
+MOST_ROWS = 65535  # of a launch on CUDA
 
 
 @torch.no_grad()
@@ -30,27 +41,41 @@ def decode_attention(
     prefix: int,
     frame_size: int,
     window: int,
+    ancestors_BLA: torch.Tensor | None = None,
+    query_positions_BL: torch.Tensor | None = None,
+    k_scales_BKC: torch.Tensor | None = None,
+    v_scales_BKC: torch.Tensor | None = None,
+    prefix_rows_B: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
     """Softmax attention, scores scaled by E ** -0.5, of L tokens against prefix + window in the cache.
 
-    The query at video position n sees every valid prefix slot, and the video positions m <= n of its own latent frame
-    and the `window - 1` before it. Other slots are never read into the result, whatever they hold, NaN included.
+    What lies before `positions_B` is known. A query sees every valid prefix slot, and the known video positions of its
+    own latent frame and the `window - 1` before it. From `positions_B` on lie A newer slots, a-th at that position + a:
+    `ancestors_BLA` says which of them each query sees, as far away as they may be. Without it they are the L queries
+    themselves, and each sees those of the same window up to itself. Other slots are never read into the result,
+    whatever they hold, NaN included; a query that sees nothing gets zeros.
 
-    The ring must hold all that the first of L queries sees beside the L new tokens, wherever in a latent frame they
-    start: ring >= window * frame_size + L - 1. Whoever writes drafts of L tokens and drops some must size the ring by
-    that L for later, shorter calls too: the dropped ones have overwritten the oldest.
+    The ring must hold all that the first query sees beside the newer slots, wherever in a latent frame they start:
+    ring >= window * frame_size + A - 1. Whoever writes drafts of A slots and drops some must size the ring by that A
+    for later, shorter calls too: the dropped ones have overwritten the oldest.
 
     Args:
         q_BLNE: queries against the video keys.
         q_prefix_BLNE: queries against the prefix keys.
         k_cache_BKCE: keys; N is a multiple of K, and query head n reads key/value head n // (N // K).
         v_cache_BKCE: values.
-        positions_B: video position of the first of the L queries of each row, int64, at least 0.
+        positions_B: video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2.
         prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix.
         prefix: prefix slots.
         frame_size: video tokens in a latent frame.
         window: latent frames that a token sees, its own included.
+        ancestors_BLA: True where query l sees the a-th newer slot (B rows, or 1 for all; A at least L).
+        query_positions_BL: video position of each query, int64, which says where its window starts; by default
+            `positions_B` + l. An earlier one than `positions_B` counts as `positions_B`.
+        k_scales_BKC: what the keys of each slot are multiplied by, float32; with an int8 cache, and only then.
+        v_scales_BKC: the same for the values, at least 0.
+        prefix_rows_B: row of the cache in which this row's prefix lies, int64, 0 .. B - 1; by default its own.
         backend: "reference" or "triton"; by default as `pick_backend` says.
 
     Returns:
@@ -60,60 +85,82 @@ def decode_attention(
         ReelmError: the shapes, dtypes or devices do not fit together, an option is out of range, or the ring is no
             whole number of latent frames or too short.
     """
-    _check(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B)
+    _check_tensors(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC)
+    L, ring = q_BLNE.shape[1], k_cache_BKCE.shape[2] - prefix
+    _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL, prefix_rows_B)
     require(frame_size >= 1, "frame_size", "must be at least 1", frame_size)
     require(window >= 1, "window", "must be at least 1", window)
-    L, ring = q_BLNE.shape[1], k_cache_BKCE.shape[2] - prefix
     require(prefix >= 0, "prefix", "must be at least 0", prefix)
-    require(
-        ring % frame_size == 0, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring
-    )
-    least = window * frame_size + L - 1
+    whole = ring % frame_size == 0
+    require(whole, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring)
+    least = window * frame_size + (L if ancestors_BLA is None else ancestors_BLA.shape[2]) - 1
     require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
-    run = decode_attention_reference
-    if pick_backend("decode_attention", backend, q_BLNE, unserved_heads(q_BLNE)) == "triton":
+    run: Callable[..., torch.Tensor] = decode_attention_reference
+    reason = unserved_heads(q_BLNE)
+    if q_BLNE.shape[0] > MOST_ROWS:
+        reason = f"more than {MOST_ROWS} rows"
+    if pick_backend("decode_attention", backend, q_BLNE, reason) == "triton":
         # Importing reelm must not import triton.
         from .decode_attention_triton import decode_attention_triton as run
     return run(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         prefix=prefix, frame_size=frame_size, window=window,
+        ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, prefix_rows_B=prefix_rows_B,
     )  # fmt: skip
 
 
-def _check(
+def _check_tensors(
     q_BLNE: torch.Tensor,
     q_prefix_BLNE: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
-    positions_B: torch.Tensor,
-    prefix_lengths_B: torch.Tensor,
+    k_scales_BKC: torch.Tensor | None,
+    v_scales_BKC: torch.Tensor | None,
 ) -> None:
     require(q_BLNE.ndim == 4, "q_BLNE", "must have 4 dimensions", tuple(q_BLNE.shape))
     B, L, N, E = q_BLNE.shape
     require(L >= 1, "q_BLNE", "must have at least 1 token", L)
-    require(q_prefix_BLNE.shape == q_BLNE.shape, "q_prefix_BLNE", "must have the shape of q_BLNE", q_prefix_BLNE.shape)
     require(k_cache_BKCE.ndim == 4, "k_cache_BKCE", "must have 4 dimensions", tuple(k_cache_BKCE.shape))
     K, C = k_cache_BKCE.shape[1:3]
     require(K >= 1 and N % K == 0, "k_cache_BKCE", f"must have a number of heads that divides {N} (N)", K)
-    require(
-        k_cache_BKCE.shape == (B, K, C, E), "k_cache_BKCE", f"must have the shape {(B, K, C, E)}", k_cache_BKCE.shape
-    )
-    same = v_cache_BKCE.shape == k_cache_BKCE.shape
-    require(same, "v_cache_BKCE", "must have the shape of k_cache_BKCE", tuple(v_cache_BKCE.shape))
-    require(positions_B.shape == (B,), "positions_B", f"must have shape {(B,)}", tuple(positions_B.shape))
-    require(positions_B.dtype == torch.int64, "positions_B", "must be int64", positions_B.dtype)
-    require(prefix_lengths_B.shape == (B,), "prefix_lengths_B", f"must have shape {(B,)}", prefix_lengths_B.shape)
-    integer = prefix_lengths_B.dtype in (torch.int64, torch.int32)
-    require(integer, "prefix_lengths_B", "must be int64 or int32", prefix_lengths_B.dtype)
-    for name, tensor in (
-        ("q_prefix_BLNE", q_prefix_BLNE),
-        ("k_cache_BKCE", k_cache_BKCE),
-        ("v_cache_BKCE", v_cache_BKCE),
-    ):
-        require(tensor.dtype == q_BLNE.dtype, name, f"must be {q_BLNE.dtype} as q_BLNE is", tensor.dtype)
-    for name, tensor in (
-        ("k_cache_BKCE", k_cache_BKCE),
-        ("positions_B", positions_B),
-        ("prefix_lengths_B", prefix_lengths_B),
-    ):
-        require(tensor.device == q_BLNE.device, name, f"must be on {q_BLNE.device} as q_BLNE is", tensor.device)
+    int8 = k_cache_BKCE.dtype == torch.int8
+    for name, tensor in (("k_scales_BKC", k_scales_BKC), ("v_scales_BKC", v_scales_BKC)):
+        rule = "must be given with a cache of int8" if int8 else "must be None, the cache not being int8"
+        require((tensor is not None) == int8, name, rule, None if tensor is None else tuple(tensor.shape))
+    cached, dtype = (B, K, C, E), torch.int8 if int8 else q_BLNE.dtype
+    _check("q_prefix_BLNE", q_prefix_BLNE, q_BLNE, q_BLNE.shape, (q_BLNE.dtype,))
+    _check("k_cache_BKCE", k_cache_BKCE, q_BLNE, cached, (dtype,))
+    _check("v_cache_BKCE", v_cache_BKCE, q_BLNE, cached, (dtype,))
+    _check("k_scales_BKC", k_scales_BKC, q_BLNE, cached[:3], (torch.float32,))
+    _check("v_scales_BKC", v_scales_BKC, q_BLNE, cached[:3], (torch.float32,))
+
+
+def _check_rows(
+    q_BLNE: torch.Tensor,
+    positions_B: torch.Tensor,
+    prefix_lengths_B: torch.Tensor,
+    ancestors_BLA: torch.Tensor | None,
+    query_positions_BL: torch.Tensor | None,
+    prefix_rows_B: torch.Tensor | None,
+) -> None:
+    B, L = q_BLNE.shape[:2]
+    _check("positions_B", positions_B, q_BLNE, (B,), (torch.int64,))
+    _check("prefix_lengths_B", prefix_lengths_B, q_BLNE, (B,), (torch.int64, torch.int32))
+    _check("query_positions_BL", query_positions_BL, q_BLNE, (B, L), (torch.int64,))
+    _check("prefix_rows_B", prefix_rows_B, q_BLNE, (B,), (torch.int64,))
+    if ancestors_BLA is not None:
+        shape = tuple(ancestors_BLA.shape)
+        fits = len(shape) == 3 and shape[0] in (1, B) and shape[1] == L and shape[2] >= L
+        require(fits, "ancestors_BLA", f"must have the shape {(B, L)} or {(1, L)} and at least {L} (L) slots", shape)
+        _check("ancestors_BLA", ancestors_BLA, q_BLNE, shape, (torch.bool,))
+
+
+def _check(
+    name: str, tensor: torch.Tensor | None, like: torch.Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]
+) -> None:
+    if tensor is None or (tensor.shape == shape and tensor.dtype in dtypes and tensor.device == like.device):
+        return  # before any refusal is worded, which would take longer than the looking
+    require(tensor.shape == shape, name, f"must have the shape {tuple(shape)}", tuple(tensor.shape))
+    require(tensor.dtype in dtypes, name, f"must be {' or '.join(map(str, dtypes))}", tensor.dtype)
+    require(tensor.device == like.device, name, f"must be on {like.device} as q_BLNE is", tensor.device)

@@ -8,6 +8,8 @@
 For one token it is a few small operations: the mask by arithmetic on slots, two products, a softmax, a product.
 """
 
+# ruff: noqa: PLR0913 (an op with options)
+
 import torch
 
 
@@ -22,25 +24,53 @@ def decode_attention_reference(
     prefix: int,
     frame_size: int,
     window: int,
+    ancestors_BLA: torch.Tensor | None = None,
+    query_positions_BL: torch.Tensor | None = None,
+    k_scales_BKC: torch.Tensor | None = None,
+    v_scales_BKC: torch.Tensor | None = None,
+    prefix_rows_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Arguments and result as `decode_attention`."""
     B, L, N, E = q_BLNE.shape
     K, C = k_cache_BKCE.shape[1:3]
+    # The products with an int8 cache are taken in float32, in which integers and scales are what they are.
+    dtype = q_BLNE.dtype if k_scales_BKC is None else torch.promote_types(q_BLNE.dtype, torch.float32)
+    k_cache_BKCE, v_cache_BKCE = (_prefixed(x, prefix_rows_B, prefix) for x in (k_cache_BKCE, v_cache_BKCE))
     visible_BLC = visible_slots(
-        L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window
-    )
+        L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
+        ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+    )  # fmt: skip
+    seen_B1C = visible_BLC.any(1)[:, None]
 
     # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
-        return (q_BLNE * E**-0.5).view(B, L, K, N // K, E).permute(0, 2, 3, 1, 4).reshape(B, K, N // K * L, E)
+        q_BLKGE = (q_BLNE.to(dtype) * E**-0.5).view(B, L, K, N // K, E)
+        return q_BLKGE.permute(0, 2, 3, 1, 4).reshape(B, K, N // K * L, E)
 
-    k_BKEC = k_cache_BKCE.transpose(2, 3)
+    k_BKEC = k_cache_BKCE.to(dtype).transpose(2, 3)
     scores_BKMC = torch.cat([rows(q_prefix_BLNE) @ k_BKEC[..., :prefix], rows(q_BLNE) @ k_BKEC[..., prefix:]], dim=-1)
+    if k_scales_BKC is not None:
+        scores_BKMC = scores_BKMC * _prefixed(k_scales_BKC, prefix_rows_B, prefix)[:, :, None]
     scores_BKGLC = scores_BKMC.view(B, K, N // K, L, C)
     weights_BKGLC = scores_BKGLC.masked_fill(~visible_BLC[:, None, None], float("-inf")).softmax(-1)
-    v_seen_BKCE = zero_unless(visible_BLC.any(1)[:, None, :, None], v_cache_BKCE)
-    out_BKME = weights_BKGLC.view(B, K, N // K * L, C) @ v_seen_BKCE
-    return out_BKME.view(B, N, L, E).transpose(1, 2)
+    weights_BKMC = weights_BKGLC.view(B, K, N // K * L, C)
+    if v_scales_BKC is None:
+        out_BKME = weights_BKMC @ zero_unless(seen_B1C[..., None], v_cache_BKCE)
+    else:
+        v_scales_BKC = zero_unless(seen_B1C, _prefixed(v_scales_BKC, prefix_rows_B, prefix))
+        out_BKME = (weights_BKMC * v_scales_BKC[:, :, None]) @ v_cache_BKCE.to(dtype)
+    out_BLNE = out_BKME.view(B, N, L, E).transpose(1, 2).to(q_BLNE.dtype)
+    if ancestors_BLA is None and query_positions_BL is None:
+        return out_BLNE  # every query sees itself
+    # The softmax of a query that sees nothing is NaN.
+    return out_BLNE.masked_fill(~visible_BLC.any(-1)[:, :, None, None], 0.0)
+
+
+def _prefixed(cache_BKC: torch.Tensor, prefix_rows_B: torch.Tensor | None, prefix: int) -> torch.Tensor:
+    """The cache (B, K, C, …) with the prefix slots of these rows (None: its own) in place of each row's own."""
+    if prefix_rows_B is None:
+        return cache_BKC
+    return torch.cat([cache_BKC[prefix_rows_B, :, :prefix], cache_BKC[:, :, prefix:]], dim=2)
 
 
 def zero_unless(keep: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -61,14 +91,25 @@ def visible_slots(
     prefix: int,
     frame_size: int,
     window: int,
+    ancestors_BLA: torch.Tensor | None = None,
+    query_positions_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The mask (B, L, C), True where the query at `positions_B` + l sees the cache slot."""
+    """The mask (B, L, C), True where query l sees the cache slot; the arguments are those of `decode_attention`."""
     slots_C = torch.arange(C, device=positions_B.device)
-    query_BL1 = (positions_B[:, None] + slots_C[:L])[:, :, None]
-    # A token at offset r of its latent frame reaches r tokens back and window - 1 frames more, if there are as many.
-    reach_BL1 = torch.minimum(query_BL1, query_BL1 % frame_size + (window - 1) * frame_size)
-    # Slots of tokens after the query are ring - 1, ring - 2, … behind it: out of its reach, the ring being long enough.
-    behind_BLR = (query_BL1 - slots_C[: C - prefix]) % (C - prefix)
-    in_window_BLR = behind_BLR <= reach_BL1
+    newer, ring = L if ancestors_BLA is None else ancestors_BLA.shape[2], C - prefix
+    last_B1 = positions_B[:, None] + (newer - 1)
+    # How far behind the last newer position a slot's position is: the known ones follow on the newer ones.
+    behind_BR = (last_B1 - slots_C[:ring]) % ring
+    query_BL = positions_B[:, None] + slots_C[:L]
+    if query_positions_BL is not None:
+        query_BL = torch.maximum(query_positions_BL, positions_B[:, None])
+    reach_BL = torch.minimum(last_B1, last_B1 - (query_BL // frame_size - (window - 1)) * frame_size)
+    in_window_BLR = behind_BR[:, None] <= reach_BL[:, :, None]
+    if ancestors_BLA is not None:
+        ancestors_BLA = ancestors_BLA.flip(2).expand(len(positions_B), -1, -1)
+        ancestors_BLR = ancestors_BLA.gather(2, behind_BR.clamp(max=newer - 1)[:, None].expand(-1, L, -1))
+        in_window_BLR = torch.where(behind_BR[:, None] < newer, ancestors_BLR, in_window_BLR)
+    elif L > 1:
+        in_window_BLR &= behind_BR[:, None] >= (L - 1) - slots_C[:L, None]
     valid_BLP = (slots_C[:prefix] < prefix_lengths_B[:, None])[:, None].expand(-1, L, -1)
     return torch.cat([valid_BLP, in_window_BLR], dim=-1)

@@ -1,125 +1,293 @@
-"""`decode_attention` in Triton: split over the cache, combined in order.
+"""`decode_attention` in Triton: split over what a row can see, combined in order.
 
     out_BLNE = decode_attention_triton(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         prefix=32, frame_size=64, window=8,
     )
 
-The query heads of a key/value head times the L tokens are the rows (M) of one program, so the cache is read once for
-all of them. Splits have a fixed size, so that a row has the same bits alone and in any batch. Each split leaves its
-softmax (maximum, total, weighted values) in float32; a second kernel combines them in order (Flash-Decoding).
+The L tokens times the query heads of a key/value head are the rows (M) of one program, so the cache is read once for
+all of them. A row's keys are counted in one line: its valid prefix slots, then the video positions from the start of
+its window to its newest slot. Splits of this line have a fixed size, so that a row has the same bits alone and in any
+batch. Each split leaves its softmax (maximum, total, weighted values) in float32; a second kernel combines them in
+order (Flash-Decoding, Dao et al. 2023). A line that fits into one split needs no second kernel.
+
+Registered with torch as `reelm::decode_attention`, so that torch.compile takes it whole.
 """
 
-# ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch)
+# ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch, and of an op with options)
+
+import math
 
 import torch
 import triton
 import triton.language as tl
 
 LOG2_E = 1.4426950408889634
-SPLIT = 256  # slots; never a function of batch or position
+SMALLEST_SCALE = tl.constexpr(2.0**-100)
+
+
+@triton.jit
+def _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window):  # type: ignore[no-untyped-def]
+    """A row's valid prefix slots, the first latent frame of its window, and the video positions known since then."""
+    position = tl.load(positions_ptr + batch)
+    # Positions need 64 bits, latent frames do not; divisions of 64 bits are slow.
+    first_frame = tl.maximum((position // frame_size).to(tl.int32) + 1 - window, 0)
+    length = tl.minimum(tl.load(prefix_lengths_ptr + batch), prefix)
+    return length.to(tl.int32), first_frame, (position - first_frame.to(tl.int64) * frame_size).to(tl.int32)
+
+
+@triton.jit
+def _load_heads(pointers_NE, keep_N, E: tl.constexpr, BLOCK_E: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Rows of E values; zeros beyond E, and where `keep_N` is False (None: nowhere)."""
+    if E < BLOCK_E:
+        mask_NE = (tl.arange(0, BLOCK_E) < E)[None, :]
+        if keep_N is not None:
+            mask_NE = mask_NE & keep_N[:, None]
+        return tl.load(pointers_NE, mask=mask_NE, other=0)
+    elif keep_N is not None:
+        return tl.load(pointers_NE, mask=keep_N[:, None], other=0)
+    else:
+        return tl.load(pointers_NE)
+
+
+@triton.jit
+def _load_scales(pointers_N, keep_N):  # type: ignore[no-untyped-def]
+    if keep_N is None:
+        return tl.load(pointers_N)
+    else:
+        return tl.load(pointers_N, mask=keep_N, other=1.0)
+
+
+@triton.jit
+def _attend(  # type: ignore[no-untyped-def]
+    q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+    slot_N, keep_N, visible_MN, scale_log2, maximum_M, total_M, out_ME,
+    E: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    """One block of keys and values into the online softmax, in base 2.
+
+    Slots where `keep_N` is False are not read; scores count where `visible_MN` is True (None: everywhere).
+    """
+    slot_N = slot_N.to(tl.int64)
+    dim_E = tl.arange(0, BLOCK_E)
+    k_NE = _load_heads(k_base + slot_N[:, None] * k_stride_c + dim_E[None, :], keep_N, E, BLOCK_E)
+    v_NE = _load_heads(v_base + slot_N[:, None] * v_stride_c + dim_E[None, :], keep_N, E, BLOCK_E)
+    if k_scales_ptr is not None:
+        # Exact: every int8 is a number of each of the dtypes that queries have.
+        k_NE, v_NE = k_NE.to(tl.float32).to(q_ME.dtype), v_NE.to(tl.float32).to(q_ME.dtype)
+    scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
+    if k_scales_ptr is not None:
+        scores_MN *= _load_scales(k_scales_ptr + first_scale + slot_N, keep_N)[None, :]
+        # The scale of a value goes into the exponent of its weight: weights stay at most 1, which float16 can hold
+        # whatever the scales are, and the total takes it out again. SMALLEST_SCALE stands for 0.
+        v_scale_N = _load_scales(v_scales_ptr + first_scale + slot_N, keep_N)
+        v_scale_N = tl.where(v_scale_N < SMALLEST_SCALE, SMALLEST_SCALE, v_scale_N)
+        scores_MN += tl.log2(v_scale_N)[None, :]
+    if visible_MN is not None:
+        scores_MN = tl.where(visible_MN, scores_MN, float("-inf"))
+    new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MN, 1))
+    # -inf - -inf is NaN: measure from 0 while a row has seen nothing.
+    origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
+    weights_MN = tl.exp2(scores_MN - origin_M[:, None])
+    shrink_M = tl.exp2(maximum_M - origin_M)
+    if k_scales_ptr is not None:
+        total_M = total_M * shrink_M + tl.sum(weights_MN * (1.0 / v_scale_N)[None, :], 1)
+    else:
+        total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
+    out_ME = tl.dot(weights_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
+    return new_maximum_M, total_M, out_ME
+
+
+@triton.jit
+def _attend_prefix(  # type: ignore[no-untyped-def]
+    q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+    first, stop, scale_log2, maximum_M, total_M, out_ME,
+    E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    """Prefix slots first .. stop, which every row sees alike."""
+    for start in range(first, stop, BLOCK_N):
+        slot_N = start + tl.arange(0, BLOCK_N)
+        keep_N = slot_N < stop
+        maximum_M, total_M, out_ME = _attend(
+            q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+            slot_N, keep_N, keep_N[None, :], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+        )  # fmt: skip
+    return maximum_M, total_M, out_ME
+
+
+@triton.jit
+def _slots(slot_N, ring, prefix):  # type: ignore[no-untyped-def]
+    """Slots of the cache from slots of the ring, counted on beyond its end."""
+    return prefix + tl.where(slot_N >= ring, slot_N - ring, slot_N)
+
+
+@triton.jit
+def _attend_window(  # type: ignore[no-untyped-def]
+    q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+    ancestors_ptr, window_M, token_M, valid_M, first_slot, ring, prefix,
+    known, newer, low, left, full, high, scale_log2, maximum_M, total_M, out_ME,
+    E: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr, BLOCK_E: tl.constexpr,
+):  # fmt: skip
+    """Places low .. high of the window.
+
+    First `left` blocks that every row of the tile sees from a place of its own on; then `full` ones that every row
+    sees; then small ones with all of the mask.
+    """
+    middle, right = low + left * BLOCK_N, low + (left + full) * BLOCK_N
+    for start in range(low, middle, BLOCK_N):
+        place_N = start + tl.arange(0, BLOCK_N)
+        slot_N = _slots(first_slot + place_N, ring, prefix)
+        maximum_M, total_M, out_ME = _attend(
+            q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+            slot_N, None, place_N[None, :] >= window_M[:, None], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+        )  # fmt: skip
+    for start in range(middle, right, BLOCK_N):
+        slot_N = _slots(first_slot + start + tl.arange(0, BLOCK_N), ring, prefix)
+        maximum_M, total_M, out_ME = _attend(
+            q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+            slot_N, None, None, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+        )  # fmt: skip
+    for start in tl.range(right, high, EDGE_N, num_stages=2):
+        place_N = start + tl.arange(0, EDGE_N)
+        newer_N = place_N - known
+        visible_MN = place_N[None, :] >= window_M[:, None]
+        if ancestors_ptr is None:
+            visible_MN = visible_MN & (newer_N[None, :] <= token_M[:, None])
+        else:
+            is_newer_N = (newer_N >= 0) & (newer_N < newer)
+            ancestors_MN = tl.load(
+                ancestors_ptr + token_M[:, None] * newer + newer_N[None, :],
+                mask=valid_M[:, None] & is_newer_N[None, :], other=0,
+            )  # fmt: skip
+            visible_MN = tl.where(is_newer_N[None, :], ancestors_MN != 0, visible_MN)
+        visible_MN = visible_MN & (place_N < high)[None, :] & valid_M[:, None]
+        # A slot that no row sees is not read: it may hold NaN, and 0 * NaN is NaN.
+        keep_N = tl.max(visible_MN.to(tl.int32), 0) > 0
+        slot_N = _slots(first_slot + place_N, ring, prefix)
+        maximum_M, total_M, out_ME = _attend(
+            q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
+            slot_N, keep_N, visible_MN, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+        )  # fmt: skip
+    return maximum_M, total_M, out_ME
 
 
 @triton.jit
 def _split_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, q_prefix_ptr, k_ptr, v_ptr, positions_ptr, prefix_lengths_ptr, out_ptr, maximum_ptr, total_ptr,
+    q_ptr, q_prefix_ptr, k_ptr, v_ptr, positions_ptr, prefix_lengths_ptr,
+    ancestors_ptr, query_positions_ptr, k_scales_ptr, v_scales_ptr, prefix_rows_ptr,
+    out_ptr, maximum_ptr, total_ptr,
     q_stride_b, q_stride_l, q_stride_h,
     q_prefix_stride_b, q_prefix_stride_l, q_prefix_stride_h,
     k_stride_b, k_stride_h, k_stride_c,
-    v_stride_b, v_stride_h, v_stride_c,
-    L, ring, prefix, frame_size, reach_of_frames, scale_log2, prefix_splits,
-    E: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
+    v_stride_b, v_stride_h, v_stride_c, ancestors_stride_b,
+    L, newer, ring, prefix, frame_size, window, splits, scale_log2,
+    E: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr, ONE_SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    split = tl.program_id(0)
-    batch = tl.program_id(2).to(tl.int64)
-    M = GROUP * L
-    tiles = tl.cdiv(M, BLOCK_M)
-    kv_head = tl.program_id(1) // tiles
-    row_M = tl.program_id(1) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
-    head_M = kv_head * GROUP + row_M // L
-    token_M = row_M % L
-    dim_E = tl.arange(0, BLOCK_E)
-    in_head_E = dim_E < E
-    row_mask_ME = (row_M < M)[:, None] & in_head_E[None, :]
+    # Tiles of rows that read the same keys are started together, and find them in the chip's cache.
+    tiles = tl.cdiv(GROUP * L, BLOCK_M)
+    tile, split = tl.program_id(0) % tiles, tl.program_id(0) // tiles
+    kv_head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    length, first_frame, known = _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window)
+    first = split * SPLIT
+    if first >= length + known + newer:
+        return
 
-    position = tl.load(positions_ptr + batch)
-    query_M = position + token_M
-    reach_M = tl.minimum(query_M, query_M % frame_size + reach_of_frames).to(tl.int32)
-    query_slot_M = (query_M % ring).to(tl.int32)
-    # A split lies in the prefix or in the ring. It starts at slot `first` of that segment, which starts at `segment`.
-    in_prefix = split < prefix_splits
-    if in_prefix:
-        first = split * SPLIT
-        segment = 0
-        stop = tl.minimum(first + SPLIT, tl.minimum(tl.load(prefix_lengths_ptr + batch), prefix)).to(tl.int32)
-        q_base = q_prefix_ptr + batch * q_prefix_stride_b
-        q_offset_M = head_M * q_prefix_stride_h + token_M * q_prefix_stride_l
+    row_M = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+    token_M, head_M = row_M // GROUP, kv_head * GROUP + row_M % GROUP
+    valid_M = row_M < GROUP * L
+    dim_E = tl.arange(0, BLOCK_E)
+    row_mask_ME = valid_M[:, None] & (dim_E < E)[None, :]
+
+    # The window: places are video positions counted from its start, `known` of them and then the newer ones.
+    first_slot = first_frame % (ring // frame_size) * frame_size
+    place_M = known + token_M
+    if query_positions_ptr is not None:
+        query_M = tl.load(query_positions_ptr + batch * L + token_M, mask=valid_M, other=0)
+        place_M = tl.maximum(query_M - first_frame.to(tl.int64) * frame_size, known)
+        place_M = tl.minimum(place_M, 2**30).to(tl.int32)
+    # Windows start whole frames apart.
+    window_M = tl.minimum((place_M // frame_size + 1 - window) * frame_size, known + newer)
+    lowest = tl.min(tl.where(valid_M, window_M, known + newer))
+    highest = tl.max(tl.where(valid_M, window_M, 0))
+    if ancestors_ptr is None:
+        seen_by_all = known + tile * BLOCK_M // GROUP + 1
+        seen_by_any = known + tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // GROUP + 1, L)
     else:
-        first = (split - prefix_splits) * SPLIT
-        segment = prefix
-        # Until the ring has been filled once, nothing lies after the newest token.
-        stop = tl.minimum(first + SPLIT, tl.minimum(position + L, ring)).to(tl.int32)
-        q_base = q_ptr + batch * q_stride_b
-        q_offset_M = head_M * q_stride_h + token_M * q_stride_l
-    q_ME = tl.load(q_base + q_offset_M[:, None] + dim_E[None, :], mask=row_mask_ME, other=0.0)
+        lowest = tl.minimum(lowest, known)
+        seen_by_all, seen_by_any = known, known + newer
+        ancestors_ptr += batch * ancestors_stride_b
+    low = tl.maximum(tl.maximum(first - length, lowest), 0)
+    high = tl.minimum(first + SPLIT - length, seen_by_any)
+    inner = tl.maximum(tl.minimum(seen_by_all, high) - low, 0) // BLOCK_N
+    left = tl.minimum(tl.cdiv(tl.maximum(highest - low, 0), BLOCK_N), inner)
 
     maximum_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total_M = tl.zeros([BLOCK_M], tl.float32)
     out_ME = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
-    k_base = k_ptr + batch * k_stride_b + kv_head * k_stride_h
-    v_base = v_ptr + batch * v_stride_b + kv_head * v_stride_h
-    for start in range(first, stop, BLOCK_N):
-        slot_N = start + tl.arange(0, BLOCK_N)
-        # Slots of tokens after the query are ring - 1, ring - 2, ... behind it: out of its reach in a long enough ring.
-        behind_MN = query_slot_M[:, None] - slot_N[None, :]
-        behind_MN = tl.where(behind_MN < 0, behind_MN + ring, behind_MN)
-        visible_MN = (in_prefix | (behind_MN <= reach_M[:, None])) & (slot_N < stop)[None, :]
-        # A slot that no row sees is not read: it may hold NaN, and 0 * NaN is NaN.
-        seen_N = tl.max((visible_MN & (row_M < M)[:, None]).to(tl.int32), 0) > 0
-        kv_mask_NE = seen_N[:, None] & in_head_E[None, :]
-        slot_N += segment
-        k_NE = tl.load(k_base + slot_N[:, None] * k_stride_c + dim_E[None, :], mask=kv_mask_NE, other=0.0)
-        v_NE = tl.load(v_base + slot_N[:, None] * v_stride_c + dim_E[None, :], mask=kv_mask_NE, other=0.0)
-        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
-        scores_MN = tl.where(visible_MN, scores_MN, float("-inf"))
-        new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MN, 1))
-        # -inf - -inf is NaN: measure from 0 while a row has seen nothing.
-        origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
-        weights_MN = tl.exp2(scores_MN - origin_M[:, None])
-        shrink_M = tl.exp2(maximum_M - origin_M)
-        total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
-        out_ME = tl.dot(weights_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
-        maximum_M = new_maximum_M
+    row = batch
+    if prefix_rows_ptr is not None:
+        row = tl.load(prefix_rows_ptr + batch)
+    q_M = batch * q_prefix_stride_b + token_M.to(tl.int64) * q_prefix_stride_l + head_M * q_prefix_stride_h
+    q_mask_ME = row_mask_ME & (first < length)
+    q_ME = tl.load(q_prefix_ptr + q_M[:, None] + dim_E[None, :], mask=q_mask_ME, other=0.0)
+    maximum_M, total_M, out_ME = _attend_prefix(
+        q_ME, k_ptr + row * k_stride_b + kv_head * k_stride_h, v_ptr + row * v_stride_b + kv_head * v_stride_h,
+        k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, (row * tl.num_programs(1) + kv_head) * (prefix + ring),
+        first, tl.minimum(first + SPLIT, length), scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E,
+    )  # fmt: skip
+    q_M = batch * q_stride_b + token_M.to(tl.int64) * q_stride_l + head_M * q_stride_h
+    q_ME = tl.load(q_ptr + q_M[:, None] + dim_E[None, :], mask=row_mask_ME & (low < high), other=0.0)
+    maximum_M, total_M, out_ME = _attend_window(
+        q_ME, k_ptr + batch * k_stride_b + kv_head * k_stride_h, v_ptr + batch * v_stride_b + kv_head * v_stride_h,
+        k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, (batch * tl.num_programs(1) + kv_head) * (prefix + ring),
+        ancestors_ptr, window_M, token_M, valid_M, first_slot, ring, prefix, known, newer,
+        low, left, inner - left, high, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, EDGE_N, BLOCK_E,
+    )  # fmt: skip
 
-    # Partial results are (B, N, L, splits) and (B, N, L, splits, E), contiguous.
-    rows = tl.num_programs(1) // tiles * M
-    part_M = (batch * rows + head_M * L + token_M) * tl.num_programs(0) + split
-    tl.store(maximum_ptr + part_M, maximum_M, mask=row_M < M)
-    tl.store(total_ptr + part_M, total_M, mask=row_M < M)
-    tl.store(out_ptr + part_M[:, None] * E + dim_E[None, :], out_ME, mask=row_mask_ME)
+    # The output is (B, L, N, E), the parts are (B, L, N, splits) and (B, L, N, splits, E): contiguous.
+    out_M = (batch * L + token_M) * (tl.num_programs(1) * GROUP) + head_M
+    if ONE_SPLIT:
+        out_ME = out_ME / tl.where(total_M == 0.0, 1.0, total_M)[:, None]
+    else:
+        out_M = out_M * splits + split
+        tl.store(maximum_ptr + out_M, maximum_M, mask=valid_M)
+        tl.store(total_ptr + out_M, total_M, mask=valid_M)
+    out_ME = out_ME.to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + out_M[:, None] * E + dim_E[None, :], out_ME, mask=row_mask_ME)
 
 
 @triton.jit
 def _combine_kernel(  # type: ignore[no-untyped-def]
-    part_ptr, maximum_ptr, total_ptr, out_ptr, L, splits,
-    E: tl.constexpr, BLOCK_E: tl.constexpr,
+    part_ptr, maximum_ptr, total_ptr, positions_ptr, prefix_lengths_ptr, out_ptr,
+    newer, prefix, frame_size, window, splits,
+    E: tl.constexpr, SPLIT: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    token, head, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    heads = tl.num_programs(1)
+    batch = tl.program_id(1).to(tl.int64)
+    row = batch * tl.num_programs(0) + tl.program_id(0)
+    length, _, known = _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window)
+    # Splits after the newest slot have left nothing.
+    stop = tl.cdiv(length + known + newer, SPLIT)
     dim_E = tl.arange(0, BLOCK_E)
-    first = ((batch * heads + head) * L + token) * splits
-    maximum = float("-inf")
-    for split in range(splits):
-        maximum = tl.maximum(maximum, tl.load(maximum_ptr + first + split))
-    total = 0.0
+    maximum = tl.full([], float("-inf"), tl.float32)
+    total = tl.zeros([], tl.float32)
     out_E = tl.zeros([BLOCK_E], tl.float32)
-    for split in range(splits):
-        weight = tl.exp2(tl.load(maximum_ptr + first + split) - maximum)
-        total += weight * tl.load(total_ptr + first + split)
-        out_E += weight * tl.load(part_ptr + (first + split) * E + dim_E, mask=dim_E < E, other=0.0)
-    out_base = out_ptr + ((batch * L + token) * heads + head) * E
-    tl.store(out_base + dim_E, (out_E / total).to(out_ptr.dtype.element_ty), mask=dim_E < E)
+    for first in range(0, stop, BLOCK_X):
+        split_X = first + tl.arange(0, BLOCK_X)
+        part_X = row * splits + split_X
+        maximum_X = tl.load(maximum_ptr + part_X, mask=split_X < stop, other=float("-inf"))
+        total_X = tl.load(total_ptr + part_X, mask=split_X < stop, other=0.0)
+        mask_XE = (split_X < stop)[:, None] & (dim_E < E)[None, :]
+        part_XE = tl.load(part_ptr + part_X[:, None] * E + dim_E[None, :], mask=mask_XE, other=0.0)
+        new_maximum = tl.maximum(maximum, tl.max(maximum_X, 0))
+        origin = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
+        weights_X = tl.exp2(maximum_X - origin)
+        shrink = tl.exp2(maximum - origin)
+        total = total * shrink + tl.sum(weights_X * total_X, 0)
+        out_E = out_E * shrink + tl.sum(weights_X[:, None] * part_XE, 0)
+        maximum = new_maximum
+    out_E = out_E / tl.where(total == 0.0, 1.0, total)
+    tl.store(out_ptr + row * E + dim_E, out_E.to(out_ptr.dtype.element_ty), mask=dim_E < E)
 
 
 def decode_attention_triton(
@@ -133,40 +301,107 @@ def decode_attention_triton(
     prefix: int,
     frame_size: int,
     window: int,
+    ancestors_BLA: torch.Tensor | None = None,
+    query_positions_BL: torch.Tensor | None = None,
+    k_scales_BKC: torch.Tensor | None = None,
+    v_scales_BKC: torch.Tensor | None = None,
+    prefix_rows_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Arguments and result as `decode_attention`; E a multiple of 16 up to 128."""
+    return _decode_attention(
+        q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
+        ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix_rows_B, prefix, frame_size, window,
+    )  # fmt: skip
+
+
+# A registered op takes no tensor by keyword only.
+@torch.library.custom_op("reelm::decode_attention", mutates_args=())
+def _decode_attention(
+    q_BLNE: torch.Tensor,
+    q_prefix_BLNE: torch.Tensor,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+    positions_B: torch.Tensor,
+    prefix_lengths_B: torch.Tensor,
+    ancestors_BLA: torch.Tensor | None,
+    query_positions_BL: torch.Tensor | None,
+    k_scales_BKC: torch.Tensor | None,
+    v_scales_BKC: torch.Tensor | None,
+    prefix_rows_B: torch.Tensor | None,
+    prefix: int,
+    frame_size: int,
+    window: int,
+) -> torch.Tensor:
     B, L, N, E = q_BLNE.shape
     K, C = k_cache_BKCE.shape[1:3]
-    ring = C - prefix
+    newer = L if ancestors_BLA is None else ancestors_BLA.shape[2]
     out_BLNE = torch.empty((B, L, N, E), dtype=q_BLNE.dtype, device=q_BLNE.device)
     if out_BLNE.numel() == 0:
         return out_BLNE
-    prefix_splits = triton.cdiv(prefix, SPLIT)
-    splits = prefix_splits + triton.cdiv(ring, SPLIT)
-    part_BNLXE = torch.empty((B, N, L, splits, E), dtype=torch.float32, device=q_BLNE.device)
-    maximum_BNLX, total_BNLX = torch.empty((2, B, N, L, splits), dtype=torch.float32, device=q_BLNE.device)
     # The kernel walks heads with a step of 1 inside a head; every other stride is free.
     inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE)]
     strides = [stride for x in inputs for stride in x.stride()[:3]]
-    blocks = block_sizes(N // K * L, E, q_BLNE.element_size())
-    _split_kernel[(splits, K * triton.cdiv(N // K * L, blocks["BLOCK_M"]), B)](
-        *inputs, positions_B, prefix_lengths_B, part_BNLXE, maximum_BNLX, total_BNLX, *strides,
-        L, ring, prefix, frame_size, (window - 1) * frame_size, E**-0.5 * LOG2_E, prefix_splits,
-        E=E, GROUP=N // K, SPLIT=SPLIT, **blocks,
+    positions_B, prefix_lengths_B = positions_B.contiguous(), prefix_lengths_B.contiguous()
+    ancestors = None if ancestors_BLA is None else ancestors_BLA.contiguous().view(torch.uint8)
+    shared_ancestors = ancestors is None or ancestors.shape[0] == 1
+    options = [
+        None if x is None else x.contiguous() for x in (query_positions_BL, k_scales_BKC, v_scales_BKC, prefix_rows_B)
+    ]
+
+    most = prefix + window * frame_size - 1 + newer
+    split = split_size(most)
+    splits = triton.cdiv(most, split)
+    parts = [out_BLNE, None, None]
+    if splits > 1:
+        shapes = (B, L, N, splits, E), (B, L, N, splits), (B, L, N, splits)
+        parts = [torch.empty(shape, dtype=torch.float32, device=q_BLNE.device) for shape in shapes]
+    rows = N // K * L
+    blocks = block_sizes(rows, E, q_BLNE.element_size(), k_cache_BKCE.element_size())
+    _split_kernel[(splits * triton.cdiv(rows, blocks["BLOCK_M"]), K, B)](
+        *inputs, positions_B, prefix_lengths_B, ancestors, *options, *parts,
+        *strides, 0 if shared_ancestors else L * newer,
+        L, newer, C - prefix, prefix, frame_size, window, splits, E**-0.5 * LOG2_E,
+        E=E, GROUP=N // K, SPLIT=split, ONE_SPLIT=splits == 1, **blocks,
     )  # fmt: skip
-    _combine_kernel[(L, N, B)](
-        part_BNLXE, maximum_BNLX, total_BNLX, out_BLNE, L, splits, E=E, BLOCK_E=blocks["BLOCK_E"], num_warps=1
-    )
+    if splits > 1:
+        _combine_kernel[(L * N, B)](
+            *parts, positions_B, prefix_lengths_B, out_BLNE, newer, prefix, frame_size, window, splits,
+            E=E, SPLIT=split, BLOCK_X=min(32, triton.next_power_of_2(splits)), BLOCK_E=blocks["BLOCK_E"], num_warps=4,
+        )  # fmt: skip
     return out_BLNE
 
 
-def block_sizes(rows: int, E: int, element_size: int) -> dict[str, int]:
-    """Block sizes and launch options whose tiles fit the shared memory of sm_80, sm_90 and gfx942."""
-    block_e = triton.next_power_of_2(E)
+@_decode_attention.register_fake
+def _empty_output(q_BLNE: torch.Tensor, *rest: object) -> torch.Tensor:
+    return q_BLNE.new_empty(q_BLNE.shape)
+
+
+def split_size(slots: int) -> int:
+    """Slots of a split where a row can see at most so many: a function of these alone, never of batch or position.
+
+    Up to 512 are one split, which saves a launch. Then about 32 splits, or fewer of 256: enough programs for two rows
+    of few heads, and parts that are small beside the cache.
+    """
+    return 512 if slots <= 512 else max(256, 1 << round(math.log2(slots / 32)))
+
+
+def block_sizes(rows: int, E: int, element_size: int, cache_element_size: int) -> dict[str, int]:
+    """Block sizes and launch options whose tiles fit the registers, and the shared memory of every chip served.
+
+    Products in float32 run without tensor cores, which takes many registers a number; and so do keys and values on
+    their way out of int8.
+    """
+    block_e, float32 = triton.next_power_of_2(E), element_size == 4
+    block_m = 16 if float32 else min(64, max(16, triton.next_power_of_2(rows)))
+    from_int8 = cache_element_size == 1 and block_m > 16 and block_e == 128
+    block_n = (16 if block_e == 128 else 32) if float32 else 32 if from_int8 else 64
+    ahead = 3 if block_n * block_e * cache_element_size <= 8192 else 2
     return {
-        "BLOCK_M": min(64, max(16, triton.next_power_of_2(rows))),
-        "BLOCK_N": 32 if element_size == 4 and block_e == 128 else 64,
+        "BLOCK_M": block_m,
+        "BLOCK_N": block_n,
+        "EDGE_N": 16 if block_n < 64 or block_m == 64 else 32,
         "BLOCK_E": block_e,
-        "num_warps": 8 if element_size == 4 and block_e == 128 else 4,
-        "num_stages": 2,
+        "num_warps": 8 if float32 else 4,
+        # Blocks in flight: NVIDIA's take shared memory, AMD's (one at most) registers.
+        "num_stages": 2 if torch.version.hip else 1 + ahead,
     }

@@ -47,13 +47,6 @@ class RingCache:
         """Move on by `count` positions (one number, or one for each row)."""
         self.positions_B += count
 
-    def write(self, layer: int, slots_B1L: torch.Tensor, k_BLKE: torch.Tensor, v_BLKE: torch.Tensor) -> None:
-        """Store keys and values in these slots of each row."""
-        rows = torch.arange(k_BLKE.shape[0], device=slots_B1L.device)[:, None, None]
-        heads = torch.arange(k_BLKE.shape[2], device=slots_B1L.device)[:, None]
-        self.keys[layer].index_put_((rows, heads, slots_B1L), k_BLKE.transpose(1, 2))
-        self.values[layer].index_put_((rows, heads, slots_B1L), v_BLKE.transpose(1, 2))
-
     def slots(self, positions_BL: torch.Tensor) -> torch.Tensor:
-        """(B, 1, L) cache slots of video positions."""
-        return (self.config.prefix + positions_BL % self.ring)[:, None]
+        """(B, L) cache slots of video positions."""
+        return self.config.prefix + positions_BL % self.ring

@@ -9,7 +9,7 @@ clip rolls on. Angles are computed in float64: at latent frame 10,000 float32 wo
 
 import torch
 
-Rotation = tuple[torch.Tensor, torch.Tensor]
+from ..kernels.rotary import Rotation
 
 # The slowest wave of each axis is some times longer than the distances that occur on it.
 BASES = {"t": 64.0, "y": 64.0, "x": 64.0, "prefix": 256.0}
@@ -41,10 +41,3 @@ def video_rotation(positions_BL: torch.Tensor, h: int, w: int, head_dim: int) ->
 def prefix_rotation(slots: int, head_dim: int, device: torch.device) -> Rotation:
     """Rotations (1, P, 1, E / 2) of the prefix slots 0 .. P - 1."""
     return _rotation(_angles(torch.arange(slots, device=device)[None], head_dim // 2, BASES["prefix"]))
-
-
-def rotate(x_BSNE: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Rotate the pairs (x[i], x[i + E / 2]) of every head."""
-    cos, sin = (part.to(x_BSNE.dtype) for part in rotation)
-    first, second = x_BSNE.chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

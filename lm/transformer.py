@@ -23,8 +23,10 @@ from torch import nn
 from ..core.errors import require
 from ..kernels.attention import attention
 from ..kernels.decode_attention import decode_attention
+from ..kernels.rope_norm_cache import rope_norm_cache
+from ..kernels.rotary import Rotation, rotate
 from .cache import HISTORY, RingCache
-from .rotary import Rotation, prefix_rotation, rotate, video_rotation
+from .rotary import prefix_rotation, video_rotation
 
 # (dt, dy, dx) of the known tokens that make a slot's input. The first is the one before in raster order, whatever its
 # row: no token may wait to be seen.
@@ -40,8 +42,8 @@ NEIGHBOURS = (
     (-2, 0, 0),
 )
 
-# (layer, rotated q, plain q, rotated k, v) -> attention's output, all (B, S, heads, E).
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# (layer, its module, its heads of queries, keys and values) -> attention's output; both (B, S, heads, E).
+Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +106,18 @@ class Attention(nn.Module):
         self.q_norm = nn.Parameter(torch.ones(config.head_dim))
         self.k_norm = nn.Parameter(torch.ones(config.head_dim))
 
-    def forward(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend, layer: int) -> torch.Tensor:
-        """(B, S, D) to the same shape; `attend` knows the mask and the cache."""
-        q, k, v = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim)).split(self.heads, 2)
+    def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
+        """(B, S, D) to the same shape; `attend` knows the places of the tokens, the mask and the cache."""
+        qkv_BSHE = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim))
+        return self.out(attend(layer, self, qkv_BSHE).flatten(2))
+
+    def rotated(self, qkv_BSHE: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
+        """Rotated queries, plain queries, rotated keys, values; `rope_norm_cache` is the same where no gradient is."""
+        q, k, v = qkv_BSHE.split(self.heads, 2)
         # In float32 whatever the precision of the products.
         q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), 1e-6).to(v.dtype)
         k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), 1e-6).to(v.dtype)
-        return self.out(attend(layer, rotate(q, rotation), q, rotate(k, rotation), v).flatten(2))
+        return rotate(q, rotation), q, rotate(k, rotation), v
 
 
 class Block(nn.Module):
@@ -124,9 +131,9 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(config.width, 2 * config.hidden, bias=False)
         self.down = nn.Linear(config.hidden, config.width, bias=False)
 
-    def forward(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend, layer: int) -> torch.Tensor:
+    def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
         """(B, S, D) to the same shape."""
-        x = x_BSD + self.attention(self.attention_norm(x_BSD), rotation, attend, layer)
+        x = x_BSD + self.attention(self.attention_norm(x_BSD), attend, layer)
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
 
@@ -174,9 +181,9 @@ class VideoTransformer(nn.Module):
         tokens_BLO = torch.where(inside, tokens_BLO, config.vocab_size)
         return self.neighbour_mix(self.token_embedding(tokens_BLO).flatten(2)) + self.place_embedding(place_BL)
 
-    def _blocks(self, x_BSD: torch.Tensor, rotation: Rotation, attend: Attend) -> torch.Tensor:
+    def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:
         for layer, block in enumerate(self.blocks):
-            x_BSD = block(x_BSD, rotation, attend, layer)
+            x_BSD = block(x_BSD, attend, layer)
         return x_BSD
 
     def forward(
@@ -204,9 +211,8 @@ class VideoTransformer(nn.Module):
         )
         rotation = (torch.cat([r[0] for r in rotations], 1), torch.cat([r[1] for r in rotations], 1))
 
-        def attend(
-            layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-        ) -> torch.Tensor:
+        def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
+            q_rotated, q, k, v = module.rotated(qkv, rotation)
             # Text tokens turn among themselves; a video token reads the prefix from no place in particular.
             q_prefix = torch.cat((q_rotated[:, : config.prefix], q[:, config.prefix :]), 1)
             return attention(
@@ -214,23 +220,23 @@ class VideoTransformer(nn.Module):
                 frame_size=config.frame_size, window=config.window,
             )  # fmt: skip
 
-        return self.head(self.norm(self._blocks(x, rotation, attend)[:, config.prefix :]))
+        return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))
 
     @torch.no_grad()
     def prefill(self, cache: RingCache, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> None:
         """Write the prefix of every row into its slots of `cache`."""
         config = self.config
         cache.prefix_lengths_B.copy_(text_lengths_B)
-        slots_B1P = torch.arange(config.prefix, device=text_BP.device).expand(text_BP.shape[0], 1, -1)
+        slots_BP = torch.arange(config.prefix, device=text_BP.device).expand(text_BP.shape[0], -1)
+        rotation = prefix_rotation(config.prefix, config.head_dim, text_BP.device)
 
-        def attend(
-            layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-        ) -> torch.Tensor:
-            cache.write(layer, slots_B1P, k, v)
-            return attention(q_rotated, k, v, prefix=config.prefix, prefix_lengths_B=text_lengths_B)
+        def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
+            keys, values = cache.keys[layer], cache.values[layer]
+            q, _ = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BP, keys, values, rotation=rotation)
+            k, v = (x[:, :, : config.prefix].transpose(1, 2) for x in (keys, values))
+            return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=text_lengths_B)
 
-        x = self.text_embedding(text_BP)
-        self._blocks(x, prefix_rotation(config.prefix, config.head_dim, x.device), attend)
+        self._blocks(self.text_embedding(text_BP), attend)
 
     @torch.no_grad()
     def step(self, cache: RingCache, count: int = 1) -> torch.Tensor:
@@ -242,16 +248,16 @@ class VideoTransformer(nn.Module):
         config = self.config
         assert count <= config.frame_size and config.frame_size * (HISTORY - 2) > count
         positions_BL = cache.next_positions(count)
-        slots_B1L = cache.slots(positions_BL)
+        # The same in every layer.
+        slots_BL = cache.slots(positions_BL)
+        rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
 
-        def attend(
-            layer: int, q_rotated: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-        ) -> torch.Tensor:
-            cache.write(layer, slots_B1L, k, v)
+        def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
+            keys, values = cache.keys[layer], cache.values[layer]
+            q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, keys, values, rotation=rotation)
             return decode_attention(
-                q_rotated, q, cache.keys[layer], cache.values[layer], cache.positions_B, cache.prefix_lengths_B,
+                q, q_prefix, keys, values, cache.positions_B, cache.prefix_lengths_B,
                 prefix=config.prefix, frame_size=config.frame_size, window=config.window,
             )  # fmt: skip
 
-        rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
-        return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), rotation, attend)))
+        return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import require
+from ..kernels.nearest_code import nearest_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,17 @@ class Quantizer(nn.Module):
     def forward(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return codes (B, N, D) with straight-through gradients, ids (B, N) int64, and a scalar auxiliary loss."""
         with torch.autocast(latents_BND.device.type, enabled=False):
+            if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
+                return self._nearest(latents_BND.float())
             result = self.codebook(latents_BND.float())
         codes, tokens = result[0], result[1].long()
         loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
         return codes, tokens, loss
+
+    def _nearest(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the library does with a learned codebook that is not being trained, without its matrix of distances."""
+        tokens_BN = nearest_code(latents_BND.flatten(0, 1), self.codebook.codebook).view(latents_BND.shape[:2])
+        return self.codes(tokens_BN), tokens_BN, latents_BND.new_zeros(())
 
     def codes(self, tokens_BN: torch.Tensor) -> torch.Tensor:
         """The codes (B, N, D) of ids (B, N)."""

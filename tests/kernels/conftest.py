@@ -47,22 +47,104 @@ def attention(q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, lengths, *, rows=None, **la
     return torch.stack(results).view(B, rows, N, E) if results else torch.zeros_like(q_BSNE)
 
 
-def ring_cache(k_BSKE, positions, L, lengths, *, prefix, frame_size, window, ring):
-    """The ring cache (B, K, C, E) after the L tokens at each of `positions`; what none of them sees is NaN."""
-    B, _, K, E = k_BSKE.shape
-    cache = torch.full((B, K, prefix + ring, E), float("nan"), dtype=k_BSKE.dtype)
-    for b, position in enumerate(positions):
-        for row in range(prefix + position, prefix + position + L):
-            for key in visible_keys(row, int(lengths[b]), prefix=prefix, frame_size=frame_size, window=window):
-                cache[b, :, key if key < prefix else prefix + (key - prefix) % ring] = k_BSKE[b, key]
-    return cache
+def decode_slots(token, position, length, ring, *, prefix, frame_size, window, ancestors_LA, query_positions_L):
+    """The slots of its row of the cache that one query of a step at `position` sees, by the definition."""
+    query = position + token if query_positions_L is None else max(int(query_positions_L[token]), position)
+    known = [m for m in range(position) if m // frame_size > query // frame_size - window]
+    if ancestors_LA is None:
+        newer = [m for m in range(position, position + token + 1) if m // frame_size > query // frame_size - window]
+    else:
+        newer = [position + a for a, seen in enumerate(ancestors_LA[token].tolist()) if seen]
+    return [*range(length), *(prefix + m % ring for m in known + newer)]
 
 
-def tokens_at(x_BSNE, positions, L, prefix):
-    """The L tokens (B, L, …) of each row that start at its video position."""
-    return torch.stack(
-        [x[prefix + position : prefix + position + L] for x, position in zip(x_BSNE, positions, strict=True)]
-    )
+def slots_of_step(q_BLNE, k_cache_BKCE, positions_B, prefix_lengths_B, *, ancestors_BLA=None, query_positions_BL=None,
+                  prefix, frame_size, window, **_):  # fmt: skip
+    """What each query of a step sees: for every row a list for every query."""
+    B, L = q_BLNE.shape[:2]
+    return [
+        [
+            decode_slots(
+                token, int(positions_B[b]), int(prefix_lengths_B[b]), k_cache_BKCE.shape[2] - prefix,
+                prefix=prefix, frame_size=frame_size, window=window,
+                ancestors_LA=None if ancestors_BLA is None else ancestors_BLA[b % len(ancestors_BLA)],
+                query_positions_L=None if query_positions_BL is None else query_positions_BL[b],
+            )
+            for token in range(L)
+        ]
+        for b in range(B)
+    ]  # fmt: skip
+
+
+def dequantised(cache_BKCE, scales_BKC, dtype):
+    if scales_BKC is None:
+        return cache_BKCE
+    wide = torch.promote_types(dtype, torch.float32)
+    return (cache_BKCE.to(wide) * scales_BKC.to(wide)[..., None]).to(dtype)
+
+
+def decode_attention(**arguments):
+    """`decode_attention`, query by query, in the dtype of the queries."""
+    q, q_prefix, prefix = arguments["q_BLNE"], arguments["q_prefix_BLNE"], arguments["prefix"]
+    caches = [dequantised(arguments[f"{x}_cache_BKCE"], arguments.get(f"{x}_scales_BKC"), q.dtype) for x in "kv"]
+    prefix_rows = arguments.get("prefix_rows_B", torch.arange(len(q)))
+    out = torch.empty_like(q)
+    for b, slots_of_row in enumerate(slots_of_step(**arguments)):
+        k_SKE, v_SKE = (
+            torch.cat([cache[prefix_rows[b], :, :prefix], cache[b, :, prefix:]], 1).transpose(0, 1) for cache in caches
+        )
+        for token, slots in enumerate(slots_of_row):
+            out[b, token] = attend(q[b, token], q_prefix[b, token], k_SKE, v_SKE, slots, prefix)
+    return out
+
+
+def decode_arguments(
+    seed, dtype, *, K, group, E, prefix, frame_size, window, positions, lengths, L=1, A=None, spare=0,
+    ancestors=False, query_positions=False, int8=False, prefix_rows=False,
+):  # fmt: skip
+    """Random arguments of `decode_attention`, with these options; what nobody sees is poisoned."""
+    random, B = torch.Generator(torch.get_default_device()).manual_seed(seed), len(positions)
+
+    def integers(high, *shape):
+        return torch.randint(high, shape, generator=random)
+
+    def floats(*shape, dtype=dtype):
+        return torch.randn(shape, dtype=torch.float64, generator=random).to(dtype)
+
+    ring = least_ring(A or L, frame_size=frame_size, window=window) + spare * frame_size
+    shape = (B, K, prefix + ring, E)
+    arguments = {
+        "q_BLNE": floats(B, L, K * group, E), "q_prefix_BLNE": floats(B, L, K * group, E),
+        "k_cache_BKCE": floats(*shape), "v_cache_BKCE": floats(*shape),
+        "positions_B": torch.tensor(positions), "prefix_lengths_B": torch.tensor(lengths),
+        "prefix": prefix, "frame_size": frame_size, "window": window,
+    }  # fmt: skip
+    if ancestors:  # some queries see many of the newer slots, some few, some none
+        rows = int(integers(2, 1)) * (B - 1) + 1
+        arguments["ancestors_BLA"] = integers(100, rows, L, A or L) < integers(5, rows, L, 1) * 25
+    if query_positions:  # some before the first newer slot, some far after it
+        jumps = integers((window + 1) * frame_size + 1, B, L) - frame_size
+        arguments["query_positions_BL"] = (torch.tensor(positions)[:, None] + jumps).clamp(min=0)
+    if prefix_rows:
+        arguments["prefix_rows_B"] = integers(B, B)
+    if int8:
+        for x in "kv":
+            arguments[f"{x}_cache_BKCE"] = (integers(255, *shape) - 127).to(torch.int8)
+            arguments[f"{x}_scales_BKC"] = floats(*shape[:3], dtype=torch.float32).abs() / 50
+    poison(arguments)
+    return arguments
+
+
+def poison(arguments):
+    """Put NaN into every slot of the caches (or of their scales) that no query sees."""
+    prefix, seen_BC = arguments["prefix"], torch.zeros(arguments["k_cache_BKCE"][:, 0, :, 0].shape, dtype=torch.bool)
+    for b, slots_of_row in enumerate(slots_of_step(**arguments)):
+        for slot in set().union(*slots_of_row):
+            row = arguments["prefix_rows_B"][b] if slot < prefix and "prefix_rows_B" in arguments else b
+            seen_BC[row, slot] = True
+    kind = "scales_BKC" if "k_scales_BKC" in arguments else "cache_BKCE"
+    for x in "kv":
+        arguments[f"{x}_{kind}"].transpose(1, 2)[~seen_BC] = float("nan")
 
 
 def least_ring(L, *, frame_size, window, **_):
@@ -80,7 +162,7 @@ def oracle():
     return types.SimpleNamespace(
         attention=attention,
         visible_keys=visible_keys,
-        ring_cache=ring_cache,
-        tokens_at=tokens_at,
+        decode_attention=decode_attention,
+        decode_arguments=decode_arguments,
         least_ring=least_ring,
     )

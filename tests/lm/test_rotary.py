@@ -1,8 +1,13 @@
+from decimal import Decimal, localcontext
+from math import cos, sin
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelm.lm.rotary import axis_pairs, prefix_rotation, rotate, video_rotation
+from reelm.kernels.rotary import rotate
+from reelm.lm.rotary import BASES, axis_pairs, prefix_rotation, video_rotation
 
 
 @given(st.integers(1, 64))
@@ -21,6 +26,18 @@ def test_a_score_depends_on_the_distance_in_time_alone(first, second, shift):
         return (rotate(q, at_q) * rotate(k, at_k)).sum()
 
     assert (score(shift) - score(0)).abs() < 1e-4
+
+
+@pytest.mark.parametrize("t", [0, 10_000, 1_000_000])
+def test_far_out_on_the_time_axis_the_angles_are_exact(t):
+    pairs = axis_pairs(24)[0]
+    found = torch.stack(video_rotation(torch.tensor([[t * 12 + 7]]), 3, 4, 24))[:, 0, 0, 0, :pairs]
+    with localcontext(prec=50):
+        turn = Decimal("6.28318530717958647692528676655900576839433879875021")
+        base = Decimal(BASES["t"])
+        angles = [float(t * base ** (-Decimal(pair) / pairs) % turn) for pair in range(pairs)]
+    exact = torch.tensor([[cos(angle) for angle in angles], [sin(angle) for angle in angles]])
+    assert (found - exact).abs().max() < 1e-6
 
 
 def test_a_rotation_keeps_lengths_and_tells_places_apart():

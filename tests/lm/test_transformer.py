@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.kernels.rope_norm_cache import rope_norm_cache
 from reelm.lm.cache import RingCache
+from reelm.lm.rotary import video_rotation
 from reelm.lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
 
 SMALL = {
@@ -65,6 +67,25 @@ def test_rolling_far_past_the_window_equals_one_masked_pass(sizes):
     rolled, _ = roll(model, tokens, text, lengths, sizes)
     assert (rolled - whole).abs().max() < 1e-4
     assert whole.std() > 0.1
+
+
+@pytest.mark.parametrize(("dtype", "roundings"), [(torch.float32, 4), (torch.bfloat16, 4)])
+def test_a_step_normalises_and_rotates_as_training_does(dtype, roundings):
+    """To the dtype's roundings: in training the norm, cosines and sines, products and sums are rounded, each to it."""
+    attention = make().to(dtype).blocks[0].attention
+    torch.manual_seed(0)
+    attention.q_norm.data, attention.k_norm.data = torch.randn(2, 12).to(dtype)
+    qkv, positions = torch.randn(2, 7, 8, 12).to(dtype), torch.arange(500, 507).expand(2, -1)
+    rotation = video_rotation(positions, 3, 4, 12)
+    keys, values = torch.zeros(2, 2, 2, 7, 12, dtype=dtype)
+    with torch.no_grad():
+        expected = attention.rotated(qkv, rotation)
+    norms = attention.q_norm, attention.k_norm
+    q, q_prefix = rope_norm_cache(qkv, *norms, torch.arange(7).expand(2, -1), keys, values, rotation=rotation)
+    assert torch.equal(q_prefix, expected[1]) and torch.equal(values.transpose(1, 2), expected[3])
+    for out, other in ((q, expected[0]), (keys.transpose(1, 2), expected[2])):
+        length = torch.hypot(*other.float().chunk(2, -1)).repeat(1, 1, 1, 2)
+        assert ((out.float() - other.float()).abs() <= roundings * torch.finfo(dtype).eps / 2 * length).all()
 
 
 def test_memory_does_not_grow_with_the_clip():

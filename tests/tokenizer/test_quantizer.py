@@ -32,6 +32,34 @@ def test_tokens_name_the_codes_that_training_saw(config):
     assert torch.allclose(quantizer.codes(tokens), codes, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "dim"), [(32, 4), (300, 8), (1500, 3)])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_a_vq_that_is_not_trained_finds_what_the_library_finds_without_its_matrix(size, dim, given, monkeypatch):
+    torch.manual_seed(0)
+    quantizer = Quantizer(QuantizerConfig(kind="vq", codebook_size=size, codebook_dim=dim))
+    quantizer(torch.randn(2, 2000, dim))
+    quantizer.eval()
+    latents = torch.randn(dim, 3, 400).permute(1, 2, 0).to(given) * 2
+    expected = quantizer.codebook(latents.float())
+    monkeypatch.setattr(quantizer.codebook, "forward", None)
+    codes, tokens, loss = quantizer(latents)
+    assert torch.equal(tokens, expected[1]) and tokens.unique().numel() > size // 4
+    assert torch.equal(codes, expected[0]) and codes.dtype == torch.float32
+    assert loss == expected[2] == 0
+
+
+def test_a_vq_without_a_codebook_yet_and_one_in_training_are_left_to_the_library():
+    latents = torch.randn(2, 200, 4)
+    for training in (True, False):
+        quantizers = [Quantizer(CONFIGS[1]).train(training) for _ in range(2)]
+        for quantizer in quantizers:
+            torch.manual_seed(0)
+            quantizer.tokens = (quantizer if quantizer is quantizers[0] else quantizer.codebook)(latents)[1]
+        ours, library = (quantizer.codebook.state_dict() for quantizer in quantizers)
+        assert torch.equal(quantizers[0].tokens, quantizers[1].tokens)
+        assert all(torch.equal(ours[name], library[name]) for name in ours) and ours["_codebook.embed"].any()
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
 def test_gradients_pass_through(config):
     quantizer = make(config).train()

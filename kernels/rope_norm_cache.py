@@ -1,0 +1,133 @@
+"""What lies between the projection of the next tokens and their attention, in one launch: norm, rotation, ring write.
+
+    q_BLNE, q_prefix_BLNE = rope_norm_cache(
+        qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=rotation
+    )
+    out_BLNE = decode_attention(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, …)
+
+The caches may be int8, each head of each slot with a scale of its own. Slots and rotation are the same in all layers of
+a step: they are made once, exactly, from the positions by who calls, and not again in every layer.
+"""
+
+import torch
+
+from ..core.errors import require
+from .backend import FLOATS, pick_backend
+from .rope_norm_cache_reference import rope_norm_cache_reference
+from .rotary import Rotation
+
+
+@torch.no_grad()
+def rope_norm_cache(
+    qkv_BLHE: torch.Tensor,
+    q_norm_E: torch.Tensor,
+    k_norm_E: torch.Tensor,
+    slots_BL: torch.Tensor,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+    *,
+    rotation: Rotation,
+    epsilon: float = 1e-6,
+    k_scales_BKC: torch.Tensor | None = None,
+    v_scales_BKC: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalise queries and keys, rotate them, and write keys and values into the slots of their tokens, in place.
+
+    A query or key x becomes x / sqrt(mean(x ** 2) + epsilon) * weight, then the pairs (x[i], x[i + E / 2]) turn by the
+    token's angles. All in float32 (float64 for float64): each result is rounded once, to the dtype of its tensor.
+
+    In an int8 cache x is held as round(x / scale), ties to even, with scale = max |x| / 127 over the head in float32,
+    or 1 where the head is all zeros: x is about the int8 times its scale.
+
+    Args:
+        qkv_BLHE: the projection of L tokens: H = N + 2 K heads, first those of the queries, then keys, then values.
+        q_norm_E: weights of the queries' norm.
+        k_norm_E: weights of the keys' norm.
+        slots_BL: the slot of each token, int64, 0 .. C - 1, no two of a row the same; `RingCache.slots` makes them.
+        k_cache_BKCE: keys, in the dtype of qkv or int8.
+        v_cache_BKCE: values, the same.
+        rotation: cosines and sines of the angles, each (B, L, 1, E / 2) or (1, L, 1, E / 2).
+        epsilon: added to the mean square.
+        k_scales_BKC: scales of an int8 cache, float32, written too.
+        v_scales_BKC: the same for the values.
+        backend: "reference" or "triton"; by default as `pick_backend` says.
+
+    Returns:
+        (q_BLNE, q_prefix_BLNE): the queries against the video keys, and the same unrotated against the prefix keys;
+        in the dtype of qkv.
+
+    Raises:
+        ReelmError: the shapes, dtypes or devices do not fit together, or scales are missing or without use.
+    """
+    _check(qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE)
+    _check_rotation(qkv_BLHE, rotation)
+    _check_scales(k_cache_BKCE, k_scales_BKC, v_scales_BKC)
+    require(epsilon >= 0, "epsilon", "must be at least 0", epsilon)
+    run = rope_norm_cache_reference
+    unserved = None if qkv_BLHE.dtype in FLOATS else f"dtype {qkv_BLHE.dtype}"
+    if pick_backend("rope_norm_cache", backend, qkv_BLHE, unserved) == "triton":
+        # Importing reelm must not import triton.
+        from .rope_norm_cache_triton import rope_norm_cache_triton as run
+    return run(
+        qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
+        rotation=rotation, epsilon=epsilon, k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC,
+    )  # fmt: skip
+
+
+def _check(
+    qkv_BLHE: torch.Tensor,
+    q_norm_E: torch.Tensor,
+    k_norm_E: torch.Tensor,
+    slots_BL: torch.Tensor,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+) -> None:
+    require(qkv_BLHE.ndim == 4, "qkv_BLHE", "must have 4 dimensions", tuple(qkv_BLHE.shape))
+    B, L, H, E = qkv_BLHE.shape
+    require(qkv_BLHE.dtype.is_floating_point, "qkv_BLHE", "must be of a floating-point dtype", qkv_BLHE.dtype)
+    require(E >= 2 and E % 2 == 0, "qkv_BLHE", "must have an even head_dim", E)
+    require(k_cache_BKCE.ndim == 4, "k_cache_BKCE", "must have 4 dimensions", tuple(k_cache_BKCE.shape))
+    K, C = k_cache_BKCE.shape[1:3]
+    require(K >= 1 and 2 * K < H, "k_cache_BKCE", f"must have 1 .. {(H - 1) // 2} heads, H being {H}", K)
+    fits = k_cache_BKCE.shape == (B, K, C, E)
+    require(fits, "k_cache_BKCE", f"must have the shape {(B, K, C, E)}", tuple(k_cache_BKCE.shape))
+    same = v_cache_BKCE.shape == k_cache_BKCE.shape
+    require(same, "v_cache_BKCE", "must have the shape of k_cache_BKCE", tuple(v_cache_BKCE.shape))
+    held = k_cache_BKCE.dtype in (qkv_BLHE.dtype, torch.int8)
+    require(held, "k_cache_BKCE", f"must be {qkv_BLHE.dtype} as qkv_BLHE is, or int8", k_cache_BKCE.dtype)
+    same = v_cache_BKCE.dtype == k_cache_BKCE.dtype
+    require(same, "v_cache_BKCE", f"must be {k_cache_BKCE.dtype} as k_cache_BKCE is", v_cache_BKCE.dtype)
+    require(slots_BL.shape == (B, L), "slots_BL", f"must have shape {(B, L)}", tuple(slots_BL.shape))
+    require(slots_BL.dtype == torch.int64, "slots_BL", "must be int64", slots_BL.dtype)
+    for name, tensor in (("q_norm_E", q_norm_E), ("k_norm_E", k_norm_E)):
+        require(tensor.shape == (E,), name, f"must have shape {(E,)}", tuple(tensor.shape))
+        require(tensor.dtype.is_floating_point, name, "must be of a floating-point dtype", tensor.dtype)
+        require(tensor.device == qkv_BLHE.device, name, f"must be on {qkv_BLHE.device} as qkv_BLHE is", tensor.device)
+    for name, tensor in (("slots_BL", slots_BL), ("k_cache_BKCE", k_cache_BKCE), ("v_cache_BKCE", v_cache_BKCE)):
+        require(tensor.device == qkv_BLHE.device, name, f"must be on {qkv_BLHE.device} as qkv_BLHE is", tensor.device)
+    for name, cache in (("k_cache_BKCE", k_cache_BKCE), ("v_cache_BKCE", v_cache_BKCE)):
+        require(cache.stride(3) == 1, name, "must be contiguous along its last axis, strides", cache.stride())
+
+
+def _check_rotation(qkv_BLHE: torch.Tensor, rotation: Rotation) -> None:
+    B, L, _, E = qkv_BLHE.shape
+    for part in rotation:
+        fits = part.shape in ((B, L, 1, E // 2), (1, L, 1, E // 2))
+        require(fits, "rotation", f"must be two tensors of shape {(B, L, 1, E // 2)}", tuple(part.shape))
+        require(part.device == qkv_BLHE.device, "rotation", f"must be on {qkv_BLHE.device} as qkv_BLHE is", part.device)
+
+
+def _check_scales(
+    k_cache_BKCE: torch.Tensor, k_scales_BKC: torch.Tensor | None, v_scales_BKC: torch.Tensor | None
+) -> None:
+    for name, scales in (("k_scales_BKC", k_scales_BKC), ("v_scales_BKC", v_scales_BKC)):
+        if scales is None:
+            require(k_cache_BKCE.dtype != torch.int8, name, "must be given for int8 caches", None)
+            continue
+        require(k_cache_BKCE.dtype == torch.int8, name, "must be None unless the caches are int8", k_cache_BKCE.dtype)
+        shape = k_cache_BKCE.shape[:3]
+        require(scales.shape == shape, name, f"must have the shape {tuple(shape)}", tuple(scales.shape))
+        require(scales.dtype == torch.float32, name, "must be float32", scales.dtype)
+        device = k_cache_BKCE.device
+        require(scales.device == device, name, f"must be on {device} as k_cache_BKCE is", scales.device)

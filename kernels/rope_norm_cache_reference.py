@@ -1,0 +1,57 @@
+"""`rope_norm_cache` in plain torch: what the Triton kernel is tested against, and the way to sample on a CPU.
+
+q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
+    qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
+    rotation=rotation, epsilon=1e-6, k_scales_BKC=None, v_scales_BKC=None,
+)
+"""
+
+import torch
+import torch.nn.functional as F
+
+from .rotary import Rotation, rotate
+
+
+def rope_norm_cache_reference(
+    qkv_BLHE: torch.Tensor,
+    q_norm_E: torch.Tensor,
+    k_norm_E: torch.Tensor,
+    slots_BL: torch.Tensor,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+    *,
+    rotation: Rotation,
+    epsilon: float,
+    k_scales_BKC: torch.Tensor | None,
+    v_scales_BKC: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arguments and result as `rope_norm_cache`."""
+    B, _, H, E = qkv_BLHE.shape
+    K = k_cache_BKCE.shape[1]
+    N = H - 2 * K
+    exact = torch.promote_types(qkv_BLHE.dtype, torch.float32)
+    q_BLNE, k_BLKE, v_BLKE = qkv_BLHE.to(exact).split((N, K, K), 2)
+    q_BLNE = F.rms_norm(q_BLNE, (E,), q_norm_E.to(exact), epsilon)
+    k_BLKE = F.rms_norm(k_BLKE, (E,), k_norm_E.to(exact), epsilon)
+    # Queries and keys turn together: half as many operations.
+    q_rotated_BLNE, k_BLKE = rotate(torch.cat((q_BLNE, k_BLKE), 2), rotation).split((N, K), 2)
+    place = (torch.arange(B, device=slots_BL.device)[:, None], slots_BL)
+    _write(k_BLKE, k_cache_BKCE, k_scales_BKC, place)
+    _write(v_BLKE, v_cache_BKCE, v_scales_BKC, place)
+    return q_rotated_BLNE.to(qkv_BLHE.dtype), q_BLNE.to(qkv_BLHE.dtype)
+
+
+def _write(
+    x_BLKE: torch.Tensor,
+    cache_BKCE: torch.Tensor,
+    scales_BKC: torch.Tensor | None,
+    place: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    """Store heads in their (row, slot) of a cache, quantised where it has scales."""
+    if scales_BKC is not None:
+        scales_BLK = x_BLKE.abs().amax(-1).float() / 127
+        scales_BLK = torch.where(scales_BLK > 0, scales_BLK, 1.0)
+        scales_BKC.transpose(1, 2).index_put_(place, scales_BLK)
+        # The clamp is for scales so small that they have few bits.
+        x_BLKE = (x_BLKE / scales_BLK[..., None]).round().clamp(-127, 127)
+    cache_BKCE.transpose(1, 2).index_put_(place, x_BLKE.to(cache_BKCE.dtype))

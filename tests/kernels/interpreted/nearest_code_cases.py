@@ -1,0 +1,96 @@
+"""`nearest_code` in Triton's interpreter (conftest.py tells how)."""
+
+import numpy as np
+import pytest
+import torch
+
+from reelm.kernels import nearest_code_triton
+from reelm.kernels.nearest_code import nearest_code
+
+
+def draw(dtype, N, K, D):
+    random = torch.Generator().manual_seed(N + K + D)
+    return [torch.randn(size, D, generator=random).to(dtype) for size in (N, K)]
+
+
+def distances(x_ND, codebook_KD):
+    return torch.cdist(x_ND.double(), codebook_KD.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def check_nearest(ids_N, x_ND, codebook_KD):
+    """The distance of each chosen code is the least there is, or a few roundings of |c| ** 2 / 2 - x . c more."""
+    assert ids_N.dtype == torch.int64 and ids_N.shape == x_ND.shape[:1]
+    distances_NK = distances(x_ND, codebook_KD)
+    excess_N = distances_NK.gather(1, ids_N[:, None])[:, 0] - distances_NK.min(1).values
+    size = x_ND.double().norm(dim=1) + codebook_KD.double().norm(dim=1).max()
+    assert (excess_N <= 4 * torch.finfo(torch.float32).eps * size.square()).all()
+
+
+NEAREST = [
+    # dtype, N, K, D
+    pytest.param(torch.float32, 1, 1, 1, id="one of each"),
+    pytest.param(torch.float32, 0, 5, 3, id="no vectors"),
+    pytest.param(torch.float32, 129, 200, 33, id="blocks and one more of every axis"),
+    pytest.param(torch.float32, 3, 64, 16, id="whole blocks"),
+    pytest.param(torch.bfloat16, 40, 130, 70, id="bf16"),
+    pytest.param(torch.float16, 7, 65, 5, id="fp16"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "N", "K", "D"), NEAREST)
+def test_nearest_code(dtype, N, K, D):
+    x_ND, codebook_KD = draw(dtype, N, K, D)
+    ids_N = nearest_code(x_ND, codebook_KD, backend="triton")
+    check_nearest(ids_N, x_ND, codebook_KD)
+    if N:
+        alone = nearest_code(x_ND[-1:], codebook_KD, backend="triton")
+        assert torch.equal(alone, ids_N[-1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_codes_far_apart_are_told_exactly(dtype):
+    _, codebook_KD = draw(dtype, 0, 300, 24)
+    wanted_N = torch.randperm(300, generator=torch.Generator().manual_seed(0))[:100]
+    x_ND = (codebook_KD[wanted_N].float() * 1.01).to(dtype)
+    assert torch.equal(nearest_code(x_ND, codebook_KD, backend="triton"), wanted_N)
+
+
+def test_of_codes_at_the_same_distance_the_lowest_id_is_taken():
+    # Small integers: all is exact in float32. 150 codes of 25 places, so that equals lie in one block and in several.
+    random = torch.Generator().manual_seed(0)
+    x_ND, codebook_KD = (torch.randint(-2, 3, (size, 2), generator=random).float() for size in (40, 150))
+    distances_NK = distances(x_ND, codebook_KD)
+    lowest_N = (distances_NK == distances_NK.min(1, keepdim=True).values).int().argmax(1)
+    assert torch.equal(nearest_code(x_ND, codebook_KD, backend="triton"), lowest_N)
+
+
+def test_the_padding_of_the_codebook_is_never_chosen():
+    # Padding reads as zeros: the nearest of all, were it not masked.
+    x_ND, codebook_KD = torch.full((5, 3), 1e-3), torch.full((70, 3), 9.0)
+    assert nearest_code(x_ND, codebook_KD, backend="triton").eq(0).all()
+
+
+def test_strides_are_free():
+    x_ND, codebook_KD = draw(torch.float32, 20, 70, 6)
+    apart = (x_ND.T.contiguous().T, codebook_KD.repeat_interleave(2, 0)[::2])
+    expected = nearest_code(x_ND, codebook_KD, backend="triton")
+    assert torch.equal(nearest_code(*apart, backend="triton"), expected)
+
+
+def test_the_reference_is_not_run(monkeypatch):
+    ran = []
+    monkeypatch.setattr(nearest_code_triton, "nearest_code_triton", lambda *args: ran.append(args))
+    nearest_code(torch.zeros(1, 2), torch.zeros(1, 2), backend="triton")
+    assert len(ran) == 1
+    nearest_code(torch.zeros(1, 2).double(), torch.zeros(1, 2).double(), backend="triton")
+    assert len(ran) == 1, "float64 goes to the reference"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_sweep(seed):
+    """Random sizes."""
+    random = np.random.default_rng(seed)
+    dtype = [torch.float32, torch.bfloat16][seed % 2]
+    x_ND, codebook_KD = draw(dtype, *(int(random.integers(1, most)) for most in (300, 300, 257)))
+    check_nearest(nearest_code(x_ND, codebook_KD, backend="triton"), x_ND, codebook_KD)
