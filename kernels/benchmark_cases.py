@@ -18,6 +18,7 @@ from .benchmark import Case, Run
 from .decode_attention import decode_attention
 from .nearest_code import nearest_code
 from .rope_norm_cache import rope_norm_cache
+from .sample import sample
 
 # Torch's backends by name; on a GPU each is a row of its own, as none is the fastest everywhere.
 SDPA = {
@@ -291,9 +292,37 @@ def _rope_case(B: int, L: int, N: int, K: int, E: int, *, C: int) -> Case:
     )  # fmt: skip
 
 
+# ---- sample
+
+
+def sample_cases(check: bool) -> Iterator[Callable[[], Case]]:
+    """The next token from logits against torch's operations, which sort."""
+    if check:
+        yield partial(_sample_case, 2, 40, guidance_scale=2.0, top_k=7, top_p=0.9)
+        return
+    yield partial(_sample_case, 8, 65_536, top_p=0.9)
+    yield partial(_sample_case, 8, 65_536, guidance_scale=3.0, top_k=50)
+    yield partial(_sample_case, 2, 4096, guidance_scale=3.0, top_k=50)
+
+
+def _sample_case(B: int, V: int, *, guidance_scale: float = 1.0, **options: Any) -> Case:
+    """float32 logits, so that no border lies within a rounding."""
+    rows = B if guidance_scale == 1 else 2 * B
+    logits = _draw(rows, V).float() * 3
+    seeds, samples, positions = (torch.arange(B, device=logits.device) + n for n in (5, 0, 1000))
+    run = partial(sample, logits, seeds, samples, positions, guidance_scale=guidance_scale, **options)
+    told = ", ".join(f"{name} {value}" for name, value in options.items())
+    return Case(
+        op="sample", name=f"{B} rows, vocabulary {V}, guidance {guidance_scale:g}, {told}",
+        rows={"reelm": run, "torch, sorted": partial(run, backend="reference")},
+        expected=partial(run, backend="reference"), tolerance=0.0, nbytes=4.0 * rows * V,
+    )  # fmt: skip
+
+
 ENTRIES: dict[str, Callable[[bool], Iterator[Callable[[], Case]]]] = {
     "attention": attention_cases,
     "decode_attention": decode_attention_cases,
     "nearest_code": nearest_code_cases,
     "rope_norm_cache": rope_norm_cache_cases,
+    "sample": sample_cases,
 }

@@ -1,0 +1,107 @@
+"""The next token of each row: guidance, temperature, top-k, top-p, min-p and Gumbel noise, from logits to an id.
+
+    tokens_B = sample(
+        logits_RV, seeds_B, samples_B, positions_B,
+        guidance_scale=3.0, temperature=0.9, top_k=50, top_p=0.95,
+    )
+
+Noise belongs to (seed, sample, position, vocabulary entry) alone (noise.py), so that a token does not depend on what
+else is in the batch. Nothing is read on the host: a CUDA graph may hold the Triton kernels.
+"""
+
+import torch
+
+from ..core.errors import require
+from .backend import FLOATS, pick_backend
+from .sample_reference import sample_reference
+
+
+@torch.no_grad()
+def sample(
+    logits_RV: torch.Tensor,
+    seeds_B: torch.Tensor,
+    samples_B: torch.Tensor,
+    positions_B: torch.Tensor,
+    *,
+    guidance_scale: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    noise_BV: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> torch.Tensor:
+    """Draw a token from softmax(scores) over the tokens that are allowed (the Gumbel-max trick).
+
+    The scores are u + s (c - u) of the conditional and unconditional logits (classifier-free guidance: Ho and Salimans
+    2022, arXiv 2207.12598), in float32, times 1 / temperature. A token is allowed where all of these hold:
+
+    - top-k: fewer than k tokens have a better score (equal ones count for none of them);
+    - top-p: of the probability of all that top-k leaves, its betters have less than `top_p` (Holtzman et al. 2020,
+      arXiv 1904.09751);
+    - min-p: its probability is at least `min_p` times the best one's (Nguyen et al. 2024, arXiv 2407.01082).
+
+    The best token is always allowed; a score of -inf is never drawn, nor is NaN, as guidance makes it of two -inf. Of
+    equals, with or without noise, the lowest id wins; a row without any score above -inf gives token 0.
+
+    Args:
+        logits_RV: float32, bfloat16 or float16. R = B; under guidance R = 2 B, the conditional rows first.
+        seeds_B, samples_B, positions_B: what the noise of each row belongs to, int64.
+        guidance_scale: s; 1 is off.
+        temperature: 0 takes the best token.
+        top_k: None for all.
+        top_p: 1 for all.
+        min_p: 0 for all.
+        noise_BV: the noise of these seeds, samples and positions, where the caller has drawn it ahead with
+            `gumbel_noise`: on a CPU many positions at once take a quarter of the time.
+        backend: "reference" or "triton"; by default as `pick_backend` says.
+
+    Returns:
+        tokens_B, int64.
+
+    Raises:
+        ReelmError: the shapes, dtypes or devices do not fit together, or an option is out of range.
+    """
+    check_settings(guidance_scale, temperature, top_k, top_p, min_p)
+    require(logits_RV.ndim == 2, "logits_RV", "must have 2 dimensions", tuple(logits_RV.shape))
+    require(logits_RV.dtype in FLOATS, "logits_RV", "must be float32, bfloat16 or float16", logits_RV.dtype)
+    require(logits_RV.shape[1] >= 2, "logits_RV", "must have at least 2 entries a row", logits_RV.shape[1])
+    rows = logits_RV.shape[0]
+    if guidance_scale != 1:
+        require(rows % 2 == 0, "logits_RV", "must have an even number of rows under guidance", rows)
+        rows //= 2
+    for name, numbers_B in (("seeds_B", seeds_B), ("samples_B", samples_B), ("positions_B", positions_B)):
+        require(numbers_B.shape == (rows,), name, f"must have shape {(rows,)}", tuple(numbers_B.shape))
+        require(numbers_B.dtype == torch.int64, name, "must be int64", numbers_B.dtype)
+        same = numbers_B.device == logits_RV.device
+        require(same, name, f"must be on {logits_RV.device} as logits_RV is", numbers_B.device)
+    if noise_BV is not None:
+        shape = (rows, logits_RV.shape[1])
+        require(noise_BV.shape == shape, "noise_BV", f"must have shape {shape}", tuple(noise_BV.shape))
+        require(noise_BV.dtype == torch.float32, "noise_BV", "must be float32", noise_BV.dtype)
+        same = noise_BV.device == logits_RV.device
+        require(same, "noise_BV", f"must be on {logits_RV.device} as logits_RV is", noise_BV.device)
+    run = sample_reference
+    if pick_backend("sample", backend, logits_RV) == "triton":
+        # Importing reelm must not import triton.
+        from .sample_triton import sample_triton as run
+    return run(
+        logits_RV, seeds_B, samples_B, positions_B,
+        guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        noise_BV=noise_BV,
+    )  # fmt: skip
+
+
+def check_settings(guidance_scale: float, temperature: float, top_k: int | None, top_p: float, min_p: float) -> None:
+    """Refuse what `sample` cannot follow.
+
+    Raises:
+        ReelmError: an option is out of range.
+    """
+    require(0 <= guidance_scale <= 100, "guidance_scale", "must be between 0 and 100", guidance_scale)
+    warm = temperature == 0 or 1e-6 <= temperature <= 100  # below, scores pass float32
+    require(warm, "temperature", "must be 0 or between 1e-6 and 100", temperature)
+    whole = top_k is None or (isinstance(top_k, int) and top_k >= 1)
+    require(whole, "top_k", "must be a whole number of at least 1, or None", top_k)
+    require(0 < top_p <= 1, "top_p", "must be above 0 and at most 1", top_p)
+    require(0 <= min_p <= 1, "min_p", "must be between 0 and 1", min_p)
