@@ -1,8 +1,12 @@
+import dataclasses
+
+import pytest
 import torch
 
-from reelm.sampling.noise import NoiseKey, gumbel_noise
+from reelm.kernels.sample import sample
+from reelm.sampling.noise import NoiseKey
 from reelm.sampling.rollout import Rollout
-from reelm.sampling.rules import SamplingConfig, filter_logits, guide
+from reelm.sampling.rules import SamplingConfig
 
 
 def slow_twin(parts, prompt, key, settings, frames):
@@ -14,9 +18,8 @@ def slow_twin(parts, prompt, key, settings, frames):
         grid = tokens.view(1, frames, rows, columns).expand(2, -1, -1, -1)
         with torch.no_grad():
             logits = model(grid, text, lengths)[:, position]
-        scores = filter_logits(guide(logits[:1], logits[1:], settings.guidance_scale), settings)
-        noise = gumbel_noise([key], torch.tensor([[position]]), model.config.vocab_size)[:, 0]
-        tokens[:, position] = (scores + noise).argmax(-1)
+        numbers = (torch.tensor([number]) for number in (key.seed, key.sample, position))
+        tokens[:, position] = sample(logits, *numbers, **dataclasses.asdict(settings))
     return tokens.view(frames, rows, columns)
 
 
@@ -28,6 +31,51 @@ def test_a_rollout_past_its_window_equals_sampling_without_a_cache(debug_generat
     rolled = torch.cat([rollout.next_frame() for _ in range(frames)])
     assert torch.equal(rolled, slow_twin(parts, "a red ball", key, settings, frames))
     assert rollout.drawn == rolled.numel()
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
+def test_processors_run_in_order_on_what_came_before_and_on_guided_logits(debug_generator, guidance_scale):
+    parts, size = debug_generator.parts, debug_generator.parts.config.lm.frame_size
+    settings, keys, calls = SamplingConfig(guidance_scale=guidance_scale), [NoiseKey(1), NoiseKey(2)], []
+
+    def watch(input_ids, scores):
+        calls.append((input_ids, scores.clone()))
+        return scores.double()
+
+    def ban_last(input_ids, scores):
+        assert torch.equal(scores, calls[-1][1].double())
+        return scores.scatter(1, input_ids[:, -1:], -torch.inf)
+
+    prompts = ["a red ball", "a blue ring"]
+    plain = Rollout(parts.lm, parts.text, prompts, keys, settings).next_frame().flatten(1)
+    watched = Rollout(parts.lm, parts.text, prompts, keys, settings, processors=[watch])
+    assert torch.equal(watched.next_frame().flatten(1), plain)
+    assert [ids.shape for ids, _ in calls] == [(2, place) for place in range(size)]
+    assert torch.equal(calls[-1][0], plain[:, :-1])
+
+    # The scores are the guided ones: their best is the best of a rollout at temperature 0 along the same tokens.
+    greedy, calls[:] = dataclasses.replace(settings, temperature=0.0), []
+    best = Rollout(parts.lm, parts.text, prompts, keys, greedy, processors=[watch]).next_frame().flatten(1)
+    assert torch.equal(torch.stack([scores.argmax(-1) for _, scores in calls], 1), best)
+    assert torch.equal(Rollout(parts.lm, parts.text, prompts, keys, greedy).next_frame().flatten(1), best)
+
+    calls.clear()
+    changing = Rollout(parts.lm, parts.text, prompts, keys, settings, processors=[watch, ban_last])
+    frame = torch.stack([changing.next_frame().flatten(1) for _ in range(2)], 1).flatten(1)
+    assert (frame[:, 1:] != frame[:, :-1]).all()
+    assert (plain[:, 1:] == plain[:, :-1]).any()
+
+
+def test_noise_drawn_ahead_changes_nothing(debug_generator, monkeypatch):
+    parts, settings = debug_generator.parts, SamplingConfig(top_p=0.9)
+
+    def rolled():
+        rollout = Rollout(parts.lm, parts.text, ["a red ball", ""], [NoiseKey(3, 1), NoiseKey(4)], settings)
+        return torch.cat([rollout.next_frame() for _ in range(2)])
+
+    ahead = rolled()
+    monkeypatch.setattr(Rollout, "_noise_ahead", lambda self: None)
+    assert torch.equal(rolled(), ahead)
 
 
 def test_memory_is_flat_however_long_it_rolls(debug_generator):
