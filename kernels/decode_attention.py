@@ -13,7 +13,8 @@ a CUDA graph can hold it. Options, all free to go together:
 
 - `ancestors_BLA`, `query_positions_BL`: a step of tokens that are no run of positions, such as a diagonal or a tree;
 - `k_scales_BKC`, `v_scales_BKC`: a cache of int8;
-- `prefix_rows_B`: rows that share one prefix, such as samples of one prompt.
+- `prefix_rows_B`: rows that share one prefix, such as samples of one prompt;
+- `mask_BLC`: the mask, where many layers share it.
 """
 
 # ruff: noqa: PLR0913 (an op with options)
@@ -24,6 +25,7 @@ import torch
 
 from ..core.errors import require
 from .backend import pick_backend, unserved_heads
+from .check import check_tensor
 from .decode_attention_reference import decode_attention_reference
 
 MOST_ROWS = 65535  # of a launch on CUDA
@@ -46,6 +48,7 @@ def decode_attention(
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
     prefix_rows_B: torch.Tensor | None = None,
+    mask_BLC: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
     """Softmax attention, scores scaled by E ** -0.5, of L tokens against prefix + window in the cache.
@@ -76,6 +79,8 @@ def decode_attention(
         k_scales_BKC: what the keys of each slot are multiplied by, float32; with an int8 cache, and only then.
         v_scales_BKC: the same for the values, at least 0.
         prefix_rows_B: row of the cache in which this row's prefix lies, int64, 0 .. B - 1; by default its own.
+        mask_BLC: what `slot_mask` makes of the other arguments, float32, so that the reference need not make it in
+            every layer of a model again. The Triton kernel knows it without.
         backend: "reference" or "triton"; by default as `pick_backend` says.
 
     Returns:
@@ -88,6 +93,8 @@ def decode_attention(
     _check_tensors(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC)
     L, ring = q_BLNE.shape[1], k_cache_BKCE.shape[2] - prefix
     _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL, prefix_rows_B)
+    shape = (q_BLNE.shape[0], L, k_cache_BKCE.shape[2])
+    check_tensor("mask_BLC", mask_BLC, shape, (torch.float32,), ("q_BLNE", q_BLNE))
     require(frame_size >= 1, "frame_size", "must be at least 1", frame_size)
     require(window >= 1, "window", "must be at least 1", window)
     require(prefix >= 0, "prefix", "must be at least 0", prefix)
@@ -107,6 +114,7 @@ def decode_attention(
         prefix=prefix, frame_size=frame_size, window=window,
         ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, prefix_rows_B=prefix_rows_B,
+        mask_BLC=mask_BLC,
     )  # fmt: skip
 
 
@@ -128,12 +136,13 @@ def _check_tensors(
     for name, tensor in (("k_scales_BKC", k_scales_BKC), ("v_scales_BKC", v_scales_BKC)):
         rule = "must be given with a cache of int8" if int8 else "must be None, the cache not being int8"
         require((tensor is not None) == int8, name, rule, None if tensor is None else tuple(tensor.shape))
+    like = ("q_BLNE", q_BLNE)
     cached, dtype = (B, K, C, E), torch.int8 if int8 else q_BLNE.dtype
-    _check("q_prefix_BLNE", q_prefix_BLNE, q_BLNE, q_BLNE.shape, (q_BLNE.dtype,))
-    _check("k_cache_BKCE", k_cache_BKCE, q_BLNE, cached, (dtype,))
-    _check("v_cache_BKCE", v_cache_BKCE, q_BLNE, cached, (dtype,))
-    _check("k_scales_BKC", k_scales_BKC, q_BLNE, cached[:3], (torch.float32,))
-    _check("v_scales_BKC", v_scales_BKC, q_BLNE, cached[:3], (torch.float32,))
+    check_tensor("q_prefix_BLNE", q_prefix_BLNE, q_BLNE.shape, (q_BLNE.dtype,), like)
+    check_tensor("k_cache_BKCE", k_cache_BKCE, cached, (dtype,), like)
+    check_tensor("v_cache_BKCE", v_cache_BKCE, cached, (dtype,), like)
+    check_tensor("k_scales_BKC", k_scales_BKC, cached[:3], (torch.float32,), like)
+    check_tensor("v_scales_BKC", v_scales_BKC, cached[:3], (torch.float32,), like)
 
 
 def _check_rows(
@@ -144,23 +153,13 @@ def _check_rows(
     query_positions_BL: torch.Tensor | None,
     prefix_rows_B: torch.Tensor | None,
 ) -> None:
-    B, L = q_BLNE.shape[:2]
-    _check("positions_B", positions_B, q_BLNE, (B,), (torch.int64,))
-    _check("prefix_lengths_B", prefix_lengths_B, q_BLNE, (B,), (torch.int64, torch.int32))
-    _check("query_positions_BL", query_positions_BL, q_BLNE, (B, L), (torch.int64,))
-    _check("prefix_rows_B", prefix_rows_B, q_BLNE, (B,), (torch.int64,))
+    (B, L), like = q_BLNE.shape[:2], ("q_BLNE", q_BLNE)
+    check_tensor("positions_B", positions_B, (B,), (torch.int64,), like)
+    check_tensor("prefix_lengths_B", prefix_lengths_B, (B,), (torch.int64, torch.int32), like)
+    check_tensor("query_positions_BL", query_positions_BL, (B, L), (torch.int64,), like)
+    check_tensor("prefix_rows_B", prefix_rows_B, (B,), (torch.int64,), like)
     if ancestors_BLA is not None:
         shape = tuple(ancestors_BLA.shape)
         fits = len(shape) == 3 and shape[0] in (1, B) and shape[1] == L and shape[2] >= L
         require(fits, "ancestors_BLA", f"must have the shape {(B, L)} or {(1, L)} and at least {L} (L) slots", shape)
-        _check("ancestors_BLA", ancestors_BLA, q_BLNE, shape, (torch.bool,))
-
-
-def _check(
-    name: str, tensor: torch.Tensor | None, like: torch.Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]
-) -> None:
-    if tensor is None or (tensor.shape == shape and tensor.dtype in dtypes and tensor.device == like.device):
-        return  # before any refusal is worded, which would take longer than the looking
-    require(tensor.shape == shape, name, f"must have the shape {tuple(shape)}", tuple(tensor.shape))
-    require(tensor.dtype in dtypes, name, f"must be {' or '.join(map(str, dtypes))}", tensor.dtype)
-    require(tensor.device == like.device, name, f"must be on {like.device} as q_BLNE is", tensor.device)
+        check_tensor("ancestors_BLA", ancestors_BLA, shape, (torch.bool,), like)

@@ -10,6 +10,9 @@ For one token it is a few small operations: the mask by arithmetic on slots, two
 
 # ruff: noqa: PLR0913 (an op with options)
 
+import math
+from typing import Any
+
 import torch
 
 
@@ -29,41 +32,66 @@ def decode_attention_reference(
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
     prefix_rows_B: torch.Tensor | None = None,
+    mask_BLC: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Arguments and result as `decode_attention`."""
+    L, C = q_BLNE.shape[1], k_cache_BKCE.shape[2]
+    if mask_BLC is None:
+        mask_BLC = slot_mask(
+            L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
+            ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+        )  # fmt: skip
+    keys, values = (
+        [None if x is None else _prefixed(x, prefix_rows_B, prefix) for x in pair]
+        for pair in ((k_cache_BKCE, k_scales_BKC), (v_cache_BKCE, v_scales_BKC))
+    )
+    # A slot that nobody sees may hold NaN, and 0 * NaN is NaN. That is rare, and to look for it takes less time on a
+    # CPU than to clear such slots.
+    if q_BLNE.device.type == "cpu" and not torch.compiler.is_compiling():
+        out_BLNE = _attend(q_BLNE, q_prefix_BLNE, keys, values, mask_BLC, prefix)
+        if math.isfinite(out_BLNE.sum().item()):
+            return out_BLNE
+    visible_BLC = mask_BLC == 0
+    seen_B1C = visible_BLC.any(1)[:, None]
+    for pair in (keys, values):
+        pair[:] = [None if x is None else zero_unless(seen_B1C[(...,) + (None,) * (x.ndim - 3)], x) for x in pair]
+    out_BLNE = _attend(q_BLNE, q_prefix_BLNE, keys, values, mask_BLC, prefix)
+    # The softmax of a query that sees nothing is NaN.
+    return out_BLNE.masked_fill(~visible_BLC.any(-1)[:, :, None, None], 0.0)
+
+
+def _attend(
+    q_BLNE: torch.Tensor,
+    q_prefix_BLNE: torch.Tensor,
+    keys: list[torch.Tensor | None],
+    values: list[torch.Tensor | None],
+    mask_BLC: torch.Tensor,
+    prefix: int,
+) -> torch.Tensor:
+    """`keys` and `values`: the cache (B, K, C, E), and its scales (B, K, C) or None."""
+    (k_BKCE, k_scales_BKC), (v_BKCE, v_scales_BKC) = keys, values
+    assert k_BKCE is not None and v_BKCE is not None
     B, L, N, E = q_BLNE.shape
-    K, C = k_cache_BKCE.shape[1:3]
+    K, C = k_BKCE.shape[1:3]
     # The products with an int8 cache are taken in float32, in which integers and scales are what they are.
     dtype = q_BLNE.dtype if k_scales_BKC is None else torch.promote_types(q_BLNE.dtype, torch.float32)
-    k_cache_BKCE, v_cache_BKCE = (_prefixed(x, prefix_rows_B, prefix) for x in (k_cache_BKCE, v_cache_BKCE))
-    visible_BLC = visible_slots(
-        L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
-        ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
-    )  # fmt: skip
-    seen_B1C = visible_BLC.any(1)[:, None]
 
     # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
-        q_BLKGE = (q_BLNE.to(dtype) * E**-0.5).view(B, L, K, N // K, E)
+        q_BLKGE = q_BLNE.to(dtype).view(B, L, K, N // K, E)
         return q_BLKGE.permute(0, 2, 3, 1, 4).reshape(B, K, N // K * L, E)
 
-    k_BKEC = k_cache_BKCE.to(dtype).transpose(2, 3)
+    k_BKEC = k_BKCE.to(dtype).transpose(2, 3)
     scores_BKMC = torch.cat([rows(q_prefix_BLNE) @ k_BKEC[..., :prefix], rows(q_BLNE) @ k_BKEC[..., prefix:]], dim=-1)
     if k_scales_BKC is not None:
-        scores_BKMC = scores_BKMC * _prefixed(k_scales_BKC, prefix_rows_B, prefix)[:, :, None]
-    scores_BKGLC = scores_BKMC.view(B, K, N // K, L, C)
-    weights_BKGLC = scores_BKGLC.masked_fill(~visible_BLC[:, None, None], float("-inf")).softmax(-1)
-    weights_BKMC = weights_BKGLC.view(B, K, N // K * L, C)
-    if v_scales_BKC is None:
-        out_BKME = weights_BKMC @ zero_unless(seen_B1C[..., None], v_cache_BKCE)
-    else:
-        v_scales_BKC = zero_unless(seen_B1C, _prefixed(v_scales_BKC, prefix_rows_B, prefix))
-        out_BKME = (weights_BKMC * v_scales_BKC[:, :, None]) @ v_cache_BKCE.to(dtype)
-    out_BLNE = out_BKME.view(B, N, L, E).transpose(1, 2).to(q_BLNE.dtype)
-    if ancestors_BLA is None and query_positions_BL is None:
-        return out_BLNE  # every query sees itself
-    # The softmax of a query that sees nothing is NaN.
-    return out_BLNE.masked_fill(~visible_BLC.any(-1)[:, :, None, None], 0.0)
+        scores_BKMC = scores_BKMC * k_scales_BKC[:, :, None]
+    mask_B11LC = mask_BLC.to(dtype)[:, None, None]
+    scores_BKGLC = torch.add(mask_B11LC, scores_BKMC.view(B, K, N // K, L, C), alpha=E**-0.5)
+    weights_BKMC = scores_BKGLC.softmax(-1).view(B, K, N // K * L, C)
+    if v_scales_BKC is not None:
+        weights_BKMC = weights_BKMC * v_scales_BKC[:, :, None]
+    out_BKME = weights_BKMC @ v_BKCE.to(dtype)
+    return out_BKME.view(B, N, L, E).transpose(1, 2).to(q_BLNE.dtype)
 
 
 def _prefixed(cache_BKC: torch.Tensor, prefix_rows_B: torch.Tensor | None, prefix: int) -> torch.Tensor:
@@ -74,12 +102,18 @@ def _prefixed(cache_BKC: torch.Tensor, prefix_rows_B: torch.Tensor | None, prefi
 
 
 def zero_unless(keep: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`values` with zeros where `keep` is False: a slot that nobody sees may hold NaN, and 0 * NaN is NaN.
+    """`values` with zeros where `keep` is False, whatever is there.
 
     On the bits, since `where` and `masked_fill` under a broadcast mask take longer than the attention itself on a CPU.
     """
-    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[values.element_size()]
+    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[values.element_size()]
     return (values.view(integer) & -keep.to(integer)).view(values.dtype)
+
+
+def slot_mask(L: int, C: int, positions_B: torch.Tensor, prefix_lengths_B: torch.Tensor, **rest: Any) -> torch.Tensor:
+    """The mask (B, L, C) float32: 0 where query l sees the cache slot, -inf elsewhere. Arguments as `visible_slots`."""
+    visible_BLC = visible_slots(L, C, positions_B, prefix_lengths_B, **rest)
+    return torch.zeros((), device=visible_BLC.device).where(visible_BLC, float("-inf"))
 
 
 def visible_slots(

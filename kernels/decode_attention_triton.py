@@ -306,8 +306,9 @@ def decode_attention_triton(
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
     prefix_rows_B: torch.Tensor | None = None,
+    mask_BLC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Arguments and result as `decode_attention`; E a multiple of 16 up to 128."""
+    """Arguments and result as `decode_attention`; E a multiple of 16 up to 128. `mask_BLC` is not looked at."""
     return _decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix_rows_B, prefix, frame_size, window,

@@ -11,8 +11,9 @@ a step: they are made once, exactly, from the positions by who calls, and not ag
 
 import torch
 
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from .backend import FLOATS, pick_backend
+from .check import check_tensor
 from .rope_norm_cache_reference import rope_norm_cache_reference
 from .rotary import Rotation
 
@@ -62,7 +63,7 @@ def rope_norm_cache(
     """
     _check(qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE)
     _check_rotation(qkv_BLHE, rotation)
-    _check_scales(k_cache_BKCE, k_scales_BKC, v_scales_BKC)
+    _check_scales(qkv_BLHE, k_cache_BKCE, k_scales_BKC, v_scales_BKC)
     require(epsilon >= 0, "epsilon", "must be at least 0", epsilon)
     run = rope_norm_cache_reference
     unserved = None if qkv_BLHE.dtype in FLOATS else f"dtype {qkv_BLHE.dtype}"
@@ -90,44 +91,32 @@ def _check(
     require(k_cache_BKCE.ndim == 4, "k_cache_BKCE", "must have 4 dimensions", tuple(k_cache_BKCE.shape))
     K, C = k_cache_BKCE.shape[1:3]
     require(K >= 1 and 2 * K < H, "k_cache_BKCE", f"must have 1 .. {(H - 1) // 2} heads, H being {H}", K)
-    fits = k_cache_BKCE.shape == (B, K, C, E)
-    require(fits, "k_cache_BKCE", f"must have the shape {(B, K, C, E)}", tuple(k_cache_BKCE.shape))
-    same = v_cache_BKCE.shape == k_cache_BKCE.shape
-    require(same, "v_cache_BKCE", "must have the shape of k_cache_BKCE", tuple(v_cache_BKCE.shape))
-    held = k_cache_BKCE.dtype in (qkv_BLHE.dtype, torch.int8)
-    require(held, "k_cache_BKCE", f"must be {qkv_BLHE.dtype} as qkv_BLHE is, or int8", k_cache_BKCE.dtype)
-    same = v_cache_BKCE.dtype == k_cache_BKCE.dtype
-    require(same, "v_cache_BKCE", f"must be {k_cache_BKCE.dtype} as k_cache_BKCE is", v_cache_BKCE.dtype)
-    require(slots_BL.shape == (B, L), "slots_BL", f"must have shape {(B, L)}", tuple(slots_BL.shape))
-    require(slots_BL.dtype == torch.int64, "slots_BL", "must be int64", slots_BL.dtype)
+    like, dtypes = ("qkv_BLHE", qkv_BLHE), (qkv_BLHE.dtype, torch.int8)
+    check_tensor("k_cache_BKCE", k_cache_BKCE, (B, K, C, E), dtypes, like)
+    check_tensor("v_cache_BKCE", v_cache_BKCE, (B, K, C, E), (k_cache_BKCE.dtype,), like)
+    check_tensor("slots_BL", slots_BL, (B, L), (torch.int64,), like)
     for name, tensor in (("q_norm_E", q_norm_E), ("k_norm_E", k_norm_E)):
-        require(tensor.shape == (E,), name, f"must have shape {(E,)}", tuple(tensor.shape))
-        require(tensor.dtype.is_floating_point, name, "must be of a floating-point dtype", tensor.dtype)
-        require(tensor.device == qkv_BLHE.device, name, f"must be on {qkv_BLHE.device} as qkv_BLHE is", tensor.device)
-    for name, tensor in (("slots_BL", slots_BL), ("k_cache_BKCE", k_cache_BKCE), ("v_cache_BKCE", v_cache_BKCE)):
-        require(tensor.device == qkv_BLHE.device, name, f"must be on {qkv_BLHE.device} as qkv_BLHE is", tensor.device)
+        check_tensor(name, tensor, (E,), (torch.float64, *FLOATS), like)
     for name, cache in (("k_cache_BKCE", k_cache_BKCE), ("v_cache_BKCE", v_cache_BKCE)):
-        require(cache.stride(3) == 1, name, "must be contiguous along its last axis, strides", cache.stride())
+        if cache.stride(3) != 1:
+            raise ReelmError(f"{name}: must be contiguous along its last axis, got strides {cache.stride()}")
 
 
 def _check_rotation(qkv_BLHE: torch.Tensor, rotation: Rotation) -> None:
     B, L, _, E = qkv_BLHE.shape
     for part in rotation:
-        fits = part.shape in ((B, L, 1, E // 2), (1, L, 1, E // 2))
-        require(fits, "rotation", f"must be two tensors of shape {(B, L, 1, E // 2)}", tuple(part.shape))
-        require(part.device == qkv_BLHE.device, "rotation", f"must be on {qkv_BLHE.device} as qkv_BLHE is", part.device)
+        shape = (1 if part.shape[0] == 1 else B, L, 1, E // 2)
+        check_tensor("rotation", part, shape, (torch.float64, *FLOATS), ("qkv_BLHE", qkv_BLHE))
 
 
 def _check_scales(
-    k_cache_BKCE: torch.Tensor, k_scales_BKC: torch.Tensor | None, v_scales_BKC: torch.Tensor | None
+    qkv_BLHE: torch.Tensor,
+    k_cache_BKCE: torch.Tensor,
+    k_scales_BKC: torch.Tensor | None,
+    v_scales_BKC: torch.Tensor | None,
 ) -> None:
+    int8 = k_cache_BKCE.dtype == torch.int8
     for name, scales in (("k_scales_BKC", k_scales_BKC), ("v_scales_BKC", v_scales_BKC)):
-        if scales is None:
-            require(k_cache_BKCE.dtype != torch.int8, name, "must be given for int8 caches", None)
-            continue
-        require(k_cache_BKCE.dtype == torch.int8, name, "must be None unless the caches are int8", k_cache_BKCE.dtype)
-        shape = k_cache_BKCE.shape[:3]
-        require(scales.shape == shape, name, f"must have the shape {tuple(shape)}", tuple(scales.shape))
-        require(scales.dtype == torch.float32, name, "must be float32", scales.dtype)
-        device = k_cache_BKCE.device
-        require(scales.device == device, name, f"must be on {device} as k_cache_BKCE is", scales.device)
+        rule = "must be given for int8 caches" if int8 else "must be None unless the caches are int8"
+        require((scales is not None) == int8, name, rule, None if scales is None else tuple(scales.shape))
+        check_tensor(name, scales, k_cache_BKCE.shape[:3], (torch.float32,), ("qkv_BLHE", qkv_BLHE))

@@ -7,8 +7,8 @@ q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
 """
 
 import torch
-import torch.nn.functional as F
 
+from .norm import rms_norm
 from .rotary import Rotation, rotate
 
 
@@ -26,19 +26,19 @@ def rope_norm_cache_reference(
     v_scales_BKC: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Arguments and result as `rope_norm_cache`."""
-    B, _, H, E = qkv_BLHE.shape
+    B, H = qkv_BLHE.shape[0], qkv_BLHE.shape[2]
     K = k_cache_BKCE.shape[1]
     N = H - 2 * K
     exact = torch.promote_types(qkv_BLHE.dtype, torch.float32)
-    q_BLNE, k_BLKE, v_BLKE = qkv_BLHE.to(exact).split((N, K, K), 2)
-    q_BLNE = F.rms_norm(q_BLNE, (E,), q_norm_E.to(exact), epsilon)
-    k_BLKE = F.rms_norm(k_BLKE, (E,), k_norm_E.to(exact), epsilon)
-    # Queries and keys turn together: half as many operations.
-    q_rotated_BLNE, k_BLKE = rotate(torch.cat((q_BLNE, k_BLKE), 2), rotation).split((N, K), 2)
+    qk_BLHE, v_BLKE = qkv_BLHE.to(exact).split((N + K, K), 2)
+    # Queries and keys together, normalised and turned: half as many operations.
+    norm_HE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1))).to(exact)
+    qk_BLHE = rms_norm(qk_BLHE, norm_HE, epsilon)
+    q_rotated_BLNE, k_BLKE = rotate(qk_BLHE, rotation).split((N, K), 2)
     place = (torch.arange(B, device=slots_BL.device)[:, None], slots_BL)
     _write(k_BLKE, k_cache_BKCE, k_scales_BKC, place)
     _write(v_BLKE, v_cache_BKCE, v_scales_BKC, place)
-    return q_rotated_BLNE.to(qkv_BLHE.dtype), q_BLNE.to(qkv_BLHE.dtype)
+    return q_rotated_BLNE.to(qkv_BLHE.dtype), qk_BLHE[:, :, :N].to(qkv_BLHE.dtype)
 
 
 def _write(

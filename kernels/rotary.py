@@ -15,4 +15,5 @@ def rotate(x_BSNE: torch.Tensor, rotation: Rotation) -> torch.Tensor:
     """Rotate the pairs (x[i], x[i + E / 2]) of every head."""
     cos, sin = (part.to(x_BSNE.dtype) for part in rotation)
     first, second = x_BSNE.chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    turned = torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin)
+    return torch.cat(turned, -1)

@@ -23,6 +23,8 @@ from torch import nn
 from ..core.errors import require
 from ..kernels.attention import attention
 from ..kernels.decode_attention import decode_attention
+from ..kernels.decode_attention_reference import slot_mask
+from ..kernels.norm import RMSNorm
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.rotary import Rotation, rotate
 from .cache import HISTORY, RingCache
@@ -125,9 +127,9 @@ class Block(nn.Module):
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention_norm = RMSNorm(config.width, eps=1e-6)
         self.attention = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp_norm = RMSNorm(config.width, eps=1e-6)
         self.gate_up = nn.Linear(config.width, 2 * config.hidden, bias=False)
         self.down = nn.Linear(config.hidden, config.width, bias=False)
 
@@ -150,7 +152,7 @@ class VideoTransformer(nn.Module):
         self.neighbour_mix = nn.Linear(len(NEIGHBOURS) * config.neighbour_dim, config.width, bias=False)
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         self.apply(self._init)
         for name, weight in self.named_parameters():
@@ -251,13 +253,15 @@ class VideoTransformer(nn.Module):
         # The same in every layer.
         slots_BL = cache.slots(positions_BL)
         rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
+        sizes = {"prefix": config.prefix, "frame_size": config.frame_size, "window": config.window}
+        slots = config.prefix + cache.ring
+        mask_BLC = slot_mask(count, slots, cache.positions_B, cache.prefix_lengths_B, **sizes)
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             keys, values = cache.keys[layer], cache.values[layer]
             q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, keys, values, rotation=rotation)
             return decode_attention(
-                q, q_prefix, keys, values, cache.positions_B, cache.prefix_lengths_B,
-                prefix=config.prefix, frame_size=config.frame_size, window=config.window,
-            )  # fmt: skip
+                q, q_prefix, keys, values, cache.positions_B, cache.prefix_lengths_B, **sizes, mask_BLC=mask_BLC
+            )
 
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))

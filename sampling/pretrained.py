@@ -16,6 +16,7 @@ from ..core.config import from_dict, to_dict
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import CheckpointError, ReelmError, require
 from ..core.files import atomic_write
+from ..lm.packed import pack_linears
 from ..lm.text import TextEncoder
 from ..lm.transformer import LMConfig, VideoTransformer
 from ..tokenizer.model import TokenizerConfig, VideoTokenizer
@@ -130,6 +131,7 @@ def load_pretrained(
     # The tokenizer stays in float32: it is a small part of the time, and its tokens must not depend on the device.
     tokenizer.to(place).eval().requires_grad_(False)
     lm.to(place, kind).eval().requires_grad_(False)
+    pack_linears(lm)
     tokenizer_id = hashlib.sha256((folder / "tokenizer.safetensors").read_bytes()).hexdigest()[:16]
     return Pretrained(
         folder.resolve().name if folder == Path(name) else str(name), tokenizer_id, config, tokenizer, lm, text

@@ -103,13 +103,13 @@ def decode_arguments(
     ancestors=False, query_positions=False, int8=False, prefix_rows=False,
 ):  # fmt: skip
     """Random arguments of `decode_attention`, with these options; what nobody sees is poisoned."""
-    random, B = torch.Generator(torch.get_default_device()).manual_seed(seed), len(positions)
+    random, device, B = torch.Generator().manual_seed(seed), torch.get_default_device(), len(positions)
 
     def integers(high, *shape):
-        return torch.randint(high, shape, generator=random)
+        return torch.randint(high, shape, generator=random, device="cpu").to(device)
 
     def floats(*shape, dtype=dtype):
-        return torch.randn(shape, dtype=torch.float64, generator=random).to(dtype)
+        return torch.randn(shape, dtype=torch.float64, generator=random, device="cpu").to(device, dtype)
 
     ring = least_ring(A or L, frame_size=frame_size, window=window) + spare * frame_size
     shape = (B, K, prefix + ring, E)

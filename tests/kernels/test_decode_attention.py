@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from reelm.core.errors import ReelmError
 from reelm.kernels.attention import attention
 from reelm.kernels.decode_attention import decode_attention
+from reelm.kernels.decode_attention_reference import slot_mask
 
 
 @settings(max_examples=120, deadline=None)
@@ -32,6 +33,21 @@ def test_a_step_equals_the_oracle_and_never_reads_a_slot_that_nobody_sees(oracle
     )  # fmt: skip
     out = decode_attention(**arguments, backend="reference")
     torch.testing.assert_close(out, oracle.decode_attention(**arguments))
+
+
+def test_a_mask_made_before_is_the_one_that_is_used(oracle):
+    layout = {"prefix": 2, "frame_size": 3, "window": 2}
+    arguments = oracle.decode_arguments(
+        0, torch.float32, **layout, L=2, K=1, group=2, E=4, positions=[7, 3], lengths=[2, 1]
+    )
+    positions, lengths, slots = (arguments[name] for name in ("positions_B", "prefix_lengths_B", "k_cache_BKCE"))
+    mask = slot_mask(2, slots.shape[2], positions, lengths, **layout)
+    plain = decode_attention(**arguments, backend="reference")
+    assert torch.equal(decode_attention(**arguments, mask_BLC=mask, backend="reference"), plain)
+    mask[1, :, 0] = -torch.inf
+    fewer = decode_attention(**arguments, mask_BLC=mask, backend="reference")
+    lengths[1] = 0
+    assert torch.equal(fewer, decode_attention(**arguments, backend="reference"))
 
 
 @pytest.mark.parametrize("L", [1, 3, 8])
@@ -218,6 +234,8 @@ SCALES = {"k_scales_BKC": torch.zeros(1, 2, 6), "v_scales_BKC": torch.zeros(1, 2
         ({"query_positions_BL": torch.zeros(1, 1)}, "query_positions_BL: must be torch.int64"),
         ({"prefix_rows_B": torch.zeros(2, dtype=torch.int64)}, "prefix_rows_B: must have the shape"),
         ({"prefix_rows_B": torch.zeros(1, dtype=torch.int32)}, "prefix_rows_B: must be torch.int64"),
+        ({"mask_BLC": torch.zeros(1, 1, 5)}, r"mask_BLC: must have the shape \(1, 1, 6\)"),
+        ({"mask_BLC": torch.zeros(1, 1, 6).bool()}, "mask_BLC: must be torch.float32"),
         (INT8, "k_scales_BKC: must be given with a cache of int8, got None"),
         (INT8 | SCALES | {"v_scales_BKC": None}, "v_scales_BKC: must be given with a cache of int8, got None"),
         (INT8 | SCALES | {"v_cache_BKCE": torch.zeros(1, 2, 6, 8)}, "v_cache_BKCE: must be torch.int8"),

@@ -2,9 +2,10 @@
 
 import os
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reelm.kernels import decode_attention_triton
 from reelm.kernels.decode_attention import decode_attention
@@ -60,10 +61,7 @@ DECODE = {
 }
 
 
-@pytest.mark.parametrize("case", list(DECODE))
-def test_decode_attention(oracle, check_error, case):
-    dtype, options = DECODE[case]
-    arguments = oracle.decode_arguments(len(case), dtype, **options)
+def check(oracle, check_error, arguments):
     exact = oracle.decode_attention(**converted(arguments, torch.float64))
     out = decode_attention(**arguments, backend="triton")
     check_error(out, oracle.decode_attention(**arguments), exact)
@@ -71,6 +69,38 @@ def test_decode_attention(oracle, check_error, case):
     for b in range(len(out)):
         again = decode_attention(**alone(arguments, b), backend="triton")
         assert torch.equal(again, out[b : b + 1]), "the bits of a row depend on its batch"
+
+
+@pytest.mark.parametrize("case", list(DECODE))
+def test_decode_attention(oracle, check_error, case):
+    dtype, options = DECODE[case]
+    check(oracle, check_error, oracle.decode_arguments(len(case), dtype, **options))
+
+
+@st.composite
+def cases(draw):
+    """The arguments of `oracle.decode_arguments`."""
+    prefix = draw(st.integers(0, 80) | st.integers(450, 600))  # one split, several
+    ancestors, L, B = draw(st.booleans()), draw(st.integers(1, 12)), draw(st.integers(1, 2))
+    return {
+        "seed": draw(st.integers(0, 1000)), "dtype": draw(st.sampled_from([F32, BF16])),
+        "K": draw(st.integers(1, 2)), "group": draw(st.integers(1, 3)), "E": 16 * draw(st.integers(1, 8)),
+        "prefix": prefix, "frame_size": draw(st.integers(1, 20)), "window": draw(st.integers(1, 5)),
+        # At the start, inside the first turn of the ring, many turns later.
+        "positions": [draw(st.integers(0, 400)) for _ in range(B)],
+        "lengths": [draw(st.integers(0, prefix)) for _ in range(B)],
+        "L": L, "A": L + draw(st.integers(0, 100)) if ancestors else L, "spare": draw(st.integers(0, 3)),
+        "ancestors": ancestors,
+    } | {name: draw(st.booleans()) for name in ("query_positions", "int8", "prefix_rows")}  # fmt: skip
+
+
+def test_sizes_and_options_that_hypothesis_draws(examples, oracle, check_error):
+    @examples
+    @given(cases())
+    def is_right(case):
+        check(oracle, check_error, oracle.decode_arguments(**case))
+
+    is_right()
 
 
 def test_an_int8_cache_with_tiny_scales_keeps_the_precision_of_float16(oracle):
@@ -262,25 +292,3 @@ def test_nothing_in_nothing_out(empty):
     for backend in ("triton", "reference"):
         out = decode_attention(q, q, cache, cache, zeros, zeros, prefix=0, frame_size=2, window=2, backend=backend)
         assert out.shape == q.shape
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(120))
-def test_sweep(oracle, check_error, seed):
-    """Random sizes and options."""
-    random = np.random.default_rng(seed)
-
-    def up_to(high, low=1):
-        return int(random.integers(low, high + 1))
-
-    dtype, B, L = [torch.float32, torch.bfloat16][seed % 2], up_to(3), up_to(20)
-    prefix, frame_size, window = up_to(80, 0), up_to(20), up_to(5)
-    ancestors = random.random() < 0.5
-    arguments = oracle.decode_arguments(
-        seed, dtype, K=up_to(3), group=up_to(4), E=16 * up_to(8), prefix=prefix, frame_size=frame_size, window=window,
-        positions=[up_to(400, 0) for _ in range(B)], lengths=[up_to(prefix, 0) for _ in range(B)],
-        L=L, A=L + up_to(100, 0) if ancestors else L, spare=up_to(3, 0), ancestors=ancestors,
-        **{name: random.random() < 0.5 for name in ("query_positions", "int8", "prefix_rows")},
-    )  # fmt: skip
-    exact = oracle.decode_attention(**converted(arguments, torch.float64))
-    check_error(decode_attention(**arguments, backend="triton"), oracle.decode_attention(**arguments), exact)

@@ -1,0 +1,42 @@
+"""Linear layers whose weights lie the way this CPU's matrix kernels read them.
+
+    pack_linears(model)          # in place, for inference
+
+A decoding step has few rows, so that most of its time goes into reading weights; from oneDNN's blocked layout that
+takes about half as long. A row's result does not depend on how many rows are with it, which `F.linear` does not keep
+for fewer than four: with packed weights a step of many tokens has the bits of many steps.
+"""
+
+import torch
+from torch import nn
+
+
+class PackedLinear(nn.Module):
+    """x @ weight.T for float32 on a CPU, without gradients; the weight is opaque."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self.weight = nn.Parameter(packed, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, in) to (…, out)."""
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+        return out
+
+
+def can_pack(linear: nn.Linear) -> bool:
+    """Whether this torch and this layer's device and dtype have a packed form."""
+    weight, has_ops = linear.weight, hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    here = torch.backends.mkldnn.is_available() and has_ops
+    return here and weight.device.type == "cpu" and weight.dtype == torch.float32 and linear.bias is None
+
+
+def pack_linears(module: nn.Module) -> None:
+    """Put a `PackedLinear` in the place of every linear layer inside `module` that has a packed form."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear) and can_pack(child):
+            setattr(module, name, PackedLinear(child))
+        else:
+            pack_linears(child)
