@@ -11,7 +11,7 @@ import tyro
 
 from . import __version__
 from .commands.base import Command
-from .commands.clips import Continue, Generate, Stream
+from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.measure import Bench, BenchKernels, Evaluate, Info
 from .commands.train import Encode, TrainLM, TrainText, TrainTokenizer
 from .core.errors import ReelmError, require
@@ -21,6 +21,7 @@ COMMANDS: dict[str, type[Command]] = {
     "generate": Generate,
     "continue": Continue,
     "stream": Stream,
+    "decode": Decode,
     "bench kernels": BenchKernels,
     "bench": Bench,
     "evaluate": Evaluate,

@@ -1,6 +1,7 @@
 """The commands that make clips: generate, continue, stream."""
 
 import dataclasses
+import math
 import secrets
 import shlex
 from array import array
@@ -12,10 +13,12 @@ import tyro
 from tyro.conf import Positional
 
 from ..core.errors import ReelmError, require
-from ..core.files import free_name, numbered_names
+from ..core.files import free_name, free_path, numbered_names
+from ..core.progress import note
 from .base import ModelCommand, strict_json
 
 if TYPE_CHECKING:
+    from ..sampling.state import SessionState
     from ..sampling.video import Video
 
 Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
@@ -43,6 +46,9 @@ class _Clip(ModelCommand):
         num_frames: how long in frames, instead of seconds.
         seed: a whole number; the same seed gives the same clip. A random one unless given.
         negative_prompt: what guidance leads away from.
+        then: how the prompt changes: "4: a blue ring spins" from second 4 on; may be given several times.
+        decoder: sequential draws a token a pass, jacobi the same tokens in fewer passes; auto takes the faster.
+        block_size: tokens that jacobi looks at in a pass.
         output: the file to write; .mp4, .mkv, .gif, .webp, or no suffix for a folder of PNGs.
     """
 
@@ -50,13 +56,31 @@ class _Clip(ModelCommand):
     num_frames: int | None = None
     seed: int | None = None
     negative_prompt: str | None = None
+    then: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    decoder: Literal["auto", "sequential", "jacobi"] = "auto"
+    block_size: int | None = None
     sampling: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_sampling_options)]
     output: Output = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that `generate`, `continue_clip` and `stream` share."""
-        names = ("seconds", "num_frames", "seed", "negative_prompt")
+        names = ("seconds", "num_frames", "seed", "negative_prompt", "decoder", "block_size")
         return {name: getattr(self, name) for name in names} | self.given_sampling()
+
+    def prompts(self, prompt: str | None) -> Any:
+        """The prompt, or its schedule where it changes."""
+        if not self.then:
+            return prompt
+        require(prompt is not None, "then", "needs a prompt to begin with", self.then)
+        schedule: list[tuple[float, str | None]] = [(0.0, prompt)]
+        for entry in self.then:
+            second, colon, text = entry.partition(":")
+            try:
+                schedule.append((float(second), text.strip()))
+            except ValueError:
+                colon = ""
+            require(bool(colon), "then", "must be like '4: a blue ring spins'", entry)
+        return schedule
 
     def given_sampling(self) -> dict[str, Any]:
         """The sampling options that are not left to the model."""
@@ -92,11 +116,13 @@ class Generate(_Clip):
     Attributes:
         prompt: what the clip shows.
         num_videos_per_prompt: how many samples; they are written to out-1.mp4, out-2.mp4, ...
+        save_state: keep the session beside the clip, with which `reelm continue` goes on at once.
     """
 
     example = 'reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4'
     prompt: Prompt
     num_videos_per_prompt: int = 1
+    save_state: bool = False
 
     def run(self) -> int:
         from ..sampling.request import MAX_CLIPS
@@ -107,40 +133,79 @@ class Generate(_Clip):
         paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
         for path in paths:
             check_output(path)
-        videos = self.load().generate(self.prompt, num_videos_per_prompt=count, **self.arguments())
-        videos = videos if isinstance(videos, list) else [videos]
-        files = [_save(video, path) for video, path in zip(videos, paths, strict=True)]
-        self.report(files, videos[0], len(videos[0].frames))
+        with _Sessions(paths, self.save_state) as sessions:
+            videos = self.load().generate(
+                self.prompts(self.prompt), num_videos_per_prompt=count, callback_on_tokens=sessions.save,
+                **self.arguments(),
+            )  # fmt: skip
+            videos = videos if isinstance(videos, list) else [videos]
+            files = [video.save(path) for video, path in zip(videos, paths, strict=True)]
+        self.report(files + sessions.kept, videos[0], len(videos[0].frames))
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Continue(_Clip):
-    """Continue a clip: one of reelm's from its own tokens, any other video, gif or image by encoding it.
+    """Continue a clip or a session: one of reelm's from its own tokens, any other video, gif or image by encoding it.
 
     Attributes:
         clip: the file to continue; the new file starts with it.
         prompt: what is to come; the clip's own prompt unless given.
         fit: how a picture of another shape is fitted.
+        save_state: keep the session beside the clip, with which `reelm continue` goes on at once.
     """
 
     example = "reelm continue ball.mp4 --seconds 4 -o longer.mp4"
     clip: Annotated[Positional[Path], tyro.conf.arg(metavar="CLIP")]
     prompt: str | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
+    save_state: bool = False
 
     def run(self) -> int:
+        from ..sampling.state import SessionState
         from ..sampling.video import Video
         from ..tokenizer.clip_write import check_output
 
         path = self.output or free_name(f"{self.clip.stem}-longer")
         check_output(path)
-        clip = Video.load(self.clip)
+        clip = SessionState.load(self.clip) if self.clip.suffix == ".safetensors" else Video.load(self.clip)
         generator = self.load()
-        video = generator.continue_clip(clip, prompt=self.prompt, fit=self.fit, **self.arguments())
+        with _Sessions([path], self.save_state) as sessions:
+            video = generator.continue_clip(
+                clip, prompt=self.prompts(self.prompt), fit=self.fit, callback_on_tokens=sessions.save,
+                **self.arguments(),
+            )  # fmt: skip
+            files = [video.save(path)]
         config = generator.parts.config
-        added = video.stats["passes"] // config.lm.frame_size * config.tokenizer.temporal
-        self.report([_save(video, path)], video, added)
+        added = video.stats["tokens"] // config.lm.frame_size * config.tokenizer.temporal
+        self.report(files + sessions.kept, video, added)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(ModelCommand):
+    """Make a clip of a session: of tokens that were saved before they became pixels.
+
+    Attributes:
+        session: the file, .safetensors.
+        output: the clip to write.
+    """
+
+    example = "reelm decode ball.session.safetensors -o ball.mp4"
+    session: Annotated[Positional[Path], tyro.conf.arg(metavar="SESSION")]
+    output: Output = None
+
+    def run(self) -> int:
+        from ..sampling.state import SessionState
+        from ..tokenizer.clip_write import check_output
+
+        path = self.output or free_name(self.session.stem.removesuffix(".session"))
+        check_output(path)
+        state = SessionState.load(self.session)
+        video = self.load().decode(state)
+        video.save(path)
+        values = {"files": [path], "frames": len(video.frames), "prompt": video.prompt, "seed": video.seed}
+        print(strict_json(values) if self.json else f"wrote {path}: {video!r}")
         return 0
 
 
@@ -162,8 +227,10 @@ class Stream(_Clip):
 
         import numpy as np
 
-        from ..core.progress import note, progress
+        from ..core.progress import progress
         from ..core.training import stop_signals
+        from ..sampling.request import make_request
+        from ..sampling.schedule import latest
         from ..sampling.video import Video, video_metadata
         from ..tokenizer.clip_write import ClipWriter
 
@@ -171,19 +238,24 @@ class Stream(_Clip):
         ClipWriter(path, fps=1)  # refuses the path before the model is loaded; no file is opened
         generator = self.load()
         config = generator.parts.config
-        seed = secrets.randbits(32) if self.seed is None else self.seed
-        sampling = dataclasses.replace(config.sampling, **self.given_sampling())
-        settings = generator.parts.settings(sampling, negative_prompt=self.negative_prompt or "")
-        tokens = array("I")
+        prompt = self.prompts(self.prompt)
+        options = self.arguments() | {"seed": secrets.randbits(32) if self.seed is None else self.seed}
+        without_length = {name: value for name, value in options.items() if name not in ("seconds", "num_frames")}
+        request = make_request(generator.parts, prompt, **without_length)
+        plan = request.plans[0]
+        settings = generator.parts.settings(request.sampling, plan)
+        tokens, compression = array("I"), generator.parts.tokenizer.compression
 
         def clip(frames: int) -> Video:
             # Of the frames only their shape is told: they are in the file, and an endless stream fits no memory.
             none = np.broadcast_to(np.uint8(0), (frames, config.height, config.width, 3))
-            grid = np.array(tokens, np.int64).reshape(-1, config.lm.rows, config.lm.columns) if tokens else None
-            return Video(none, generator.fps, tokens=grid, prompt=self.prompt, seed=seed, settings=settings)
+            # A decoder may be ahead of the frames.
+            shape = (compression.latent_frames(frames), config.lm.rows, config.lm.columns)
+            grid = np.array(tokens[: math.prod(shape)], np.int64).reshape(shape) if tokens else None
+            text = latest(plan.prompts)
+            return Video(none, generator.fps, tokens=grid, prompt=text, seed=plan.key.seed, settings=settings)
 
-        options = self.arguments() | {"seed": seed}
-        chunks = generator.stream(self.prompt, callback_on_step_end=lambda _, new: tokens.append(int(new)), **options)
+        chunks = generator.stream(prompt, callback_on_step_end=lambda _, new: tokens.extend(new[0].tolist()), **options)
         began = time.perf_counter()
         with stop_signals() as stopped, ClipWriter(path, generator.fps, video_metadata(clip(1))) as writer:
             note(f"writing {writer.growing}; Ctrl-C ends it")
@@ -208,9 +280,32 @@ def _slug(prompt: str) -> str:
     return "-".join(words_of(prompt)[:12])[:60].strip("-") or "clip"
 
 
-def _save(video: "Video", path: str) -> Path:
-    """Write a clip; where that fails, say how to get it back: what was generated is a seed away."""
-    try:
-        return video.save(path)
-    except (ReelmError, OSError) as error:
-        raise ReelmError(f"{error}; the same command with --seed {video.seed} makes the same clip again") from error
+class _Sessions:
+    """The sessions of clips, on disk from the moment that their tokens are there until the clips are."""
+
+    def __init__(self, clips: list[str], keep: bool) -> None:
+        self.keep, self.kept = keep, list[Path]()
+        self.seed: int | None = None
+        self.paths = [Path(clip).with_suffix(".session.safetensors") for clip in clips]
+
+    def save(self, states: "list[SessionState]") -> None:
+        """Write them; one that has to go again takes no name that is in use. Failing that, the clip is made."""
+        self.seed = states[0].seed
+        paths = self.paths if self.keep else map(free_path, self.paths)
+        try:
+            for state, path in zip(states, paths, strict=True):
+                self.kept.append(state.save(path))
+        except (ReelmError, OSError) as error:
+            note(f"warning: the session is not saved: {error}")
+
+    def __enter__(self) -> "_Sessions":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None and not self.keep:
+            while self.kept:
+                self.kept.pop().unlink()
+        elif error is not None and self.kept:
+            note(f"the tokens are safe: reelm decode {shlex.join(map(str, self.kept[:1]))}")
+        elif error is not None and self.seed is not None:
+            note(f"the same command with --seed {self.seed} makes the same clip again")

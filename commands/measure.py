@@ -18,6 +18,8 @@ class Bench(ModelCommand):
         batch: clips at once.
         guidance_scale: the model's own unless given; 1 is off.
         repeats: counted runs; figures are their medians.
+        decoder: sequential, jacobi or auto.
+        block_size: tokens that jacobi looks at in a pass.
     """
 
     example = "reelm bench --seconds 2 --batch 1 --repeats 3"
@@ -25,11 +27,18 @@ class Bench(ModelCommand):
     batch: int = 1
     guidance_scale: float | None = None
     repeats: int = 3
+    decoder: str = "auto"
+    block_size: int | None = None
 
     def run(self) -> int:
         generator = self.load()
         report = generator.benchmark(
-            seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale, repeats=self.repeats
+            seconds=self.seconds,
+            batch=self.batch,
+            guidance_scale=self.guidance_scale,
+            repeats=self.repeats,
+            decoder=self.decoder,
+            block_size=self.block_size,
         )
         print(*([] if self.json else [report]), strict_json(report), sep="\n")
         return 0

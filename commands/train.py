@@ -184,7 +184,7 @@ class TrainLM(_Run):
         )  # fmt: skip
 
         def draw(lm: VideoTransformer) -> None:
-            write_samples(Pretrained("training", "", config, tokenizer, lm, text), self.out / "samples.png")
+            write_samples(Pretrained("training", "", "", config, tokenizer, lm, text), self.out / "samples.png")
 
         lm = train_lm(
             recipe, self.data, text, self.out, device=self.device, resume=self.resume,

@@ -79,3 +79,9 @@ def free_name(stem: str, count: int = 1) -> str:
         if not any(path.exists() or path.with_suffix(".partial.mp4").exists() for path in paths):
             return name
     raise AssertionError
+
+
+def free_path(path: Path) -> Path:
+    """`path`, or the first of stem-2, stem-3, ... where there is none yet."""
+    names = (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], what: str, *, unit: str = "it") -> Iterator[T]:
-    """Yield `items` under a bar named `what` on stderr; silent where stderr is no terminal."""
+def progress(items: Iterable[T], what: str, *, unit: str = "it", total: int | None = None) -> Iterator[T]:
+    """Yield `items` (`total`, if they have no length) under a bar on stderr; silent where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=what, unit=unit, delay=2.0, dynamic_ncols=True, leave=False)
+    yield from tqdm(items, desc=what, unit=unit, total=total, delay=2.0, dynamic_ncols=True, leave=False)
 
 
 def note(message: Any) -> None:

@@ -54,10 +54,10 @@ def decode_attention(
     """Softmax attention, scores scaled by E ** -0.5, of L tokens against prefix + window in the cache.
 
     What lies before `positions_B` is known. A query sees every valid prefix slot, and the known video positions of its
-    own latent frame and the `window - 1` before it. From `positions_B` on lie A newer slots, a-th at that position + a:
-    `ancestors_BLA` says which of them each query sees, as far away as they may be. Without it they are the L queries
-    themselves, and each sees those of the same window up to itself. Other slots are never read into the result,
-    whatever they hold, NaN included; a query that sees nothing gets zeros.
+    own latent frame and the `window - 1` before it. From `positions_B` on lie A newer slots: `ancestors_BLA` says which
+    of them each query sees, as far away as they may be. Without it they are the L queries themselves, and each sees
+    those of the same window up to itself. Other slots are never read into the result, whatever they hold, NaN included;
+    a query that sees nothing gets zeros.
 
     The ring must hold all that the first query sees beside the newer slots, wherever in a latent frame they start:
     ring >= window * frame_size + A - 1. Whoever writes drafts of A slots and drops some must size the ring by that A
@@ -69,18 +69,16 @@ def decode_attention(
         k_cache_BKCE: keys; N is a multiple of K, and query head n reads key/value head n // (N // K).
         v_cache_BKCE: values.
         positions_B: video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2.
-        prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix.
-        prefix: prefix slots.
+        prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix, of `prefix` that there are.
         frame_size: video tokens in a latent frame.
         window: latent frames that a token sees, its own included.
         ancestors_BLA: True where query l sees the a-th newer slot (B rows, or 1 for all; A at least L).
         query_positions_BL: video position of each query, int64, which says where its window starts; by default
             `positions_B` + l. An earlier one than `positions_B` counts as `positions_B`.
-        k_scales_BKC: what the keys of each slot are multiplied by, float32; with an int8 cache, and only then.
-        v_scales_BKC: the same for the values, at least 0.
+        k_scales_BKC, v_scales_BKC: what the keys and the values of each slot are multiplied by, float32, those of the
+            values at least 0; with an int8 cache, and only then.
         prefix_rows_B: row of the cache in which this row's prefix lies, int64, 0 .. B - 1; by default its own.
-        mask_BLC: what `slot_mask` makes of the other arguments, float32, so that the reference need not make it in
-            every layer of a model again. The Triton kernel knows it without.
+        mask_BLC: what `slot_mask` makes of the others, float32; it saves the reference making it in every layer.
         backend: "reference" or "triton"; by default as `pick_backend` says.
 
     Returns:
@@ -91,21 +89,18 @@ def decode_attention(
             whole number of latent frames or too short.
     """
     _check_tensors(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC)
-    L, ring = q_BLNE.shape[1], k_cache_BKCE.shape[2] - prefix
+    (B, L), C = q_BLNE.shape[:2], k_cache_BKCE.shape[2]
     _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL, prefix_rows_B)
-    shape = (q_BLNE.shape[0], L, k_cache_BKCE.shape[2])
-    check_tensor("mask_BLC", mask_BLC, shape, (torch.float32,), ("q_BLNE", q_BLNE))
-    require(frame_size >= 1, "frame_size", "must be at least 1", frame_size)
-    require(window >= 1, "window", "must be at least 1", window)
-    require(prefix >= 0, "prefix", "must be at least 0", prefix)
+    check_tensor("mask_BLC", mask_BLC, (B, L, C), (torch.float32,), ("q_BLNE", q_BLNE))
+    for name, number, low in (("frame_size", frame_size, 1), ("window", window, 1), ("prefix", prefix, 0)):
+        require(number >= low, name, f"must be at least {low}", number)
+    ring = C - prefix
     whole = ring % frame_size == 0
     require(whole, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring)
     least = window * frame_size + (L if ancestors_BLA is None else ancestors_BLA.shape[2]) - 1
     require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
     run: Callable[..., torch.Tensor] = decode_attention_reference
-    reason = unserved_heads(q_BLNE)
-    if q_BLNE.shape[0] > MOST_ROWS:
-        reason = f"more than {MOST_ROWS} rows"
+    reason = f"more than {MOST_ROWS} rows" if B > MOST_ROWS else unserved_heads(q_BLNE)
     if pick_backend("decode_attention", backend, q_BLNE, reason) == "triton":
         # Importing reelm must not import triton.
         from .decode_attention_triton import decode_attention_triton as run
@@ -113,8 +108,7 @@ def decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         prefix=prefix, frame_size=frame_size, window=window,
         ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
-        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, prefix_rows_B=prefix_rows_B,
-        mask_BLC=mask_BLC,
+        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, prefix_rows_B=prefix_rows_B, mask_BLC=mask_BLC,
     )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ Memory does not grow with the clip. The ring is one latent frame longer than the
 can be fed at once; the newest tokens are kept too, since a token's input is made of its neighbours' tokens.
 """
 
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +44,19 @@ class RingCache:
     def put_tokens(self, tokens_BL: torch.Tensor) -> None:
         """Set the tokens at the next L positions; `advance` makes them past."""
         self.tokens_BR.scatter_(1, self.next_positions(tokens_BL.shape[1]) % self.tokens_BR.shape[1], tokens_BL)
+
+    def tokens(self, positions_BL: torch.Tensor, rows: int) -> torch.Tensor:
+        """The tokens (B, L) at these positions of the first B = `rows` rows, as far as they are kept."""
+        return self.tokens_BR[:rows].gather(1, positions_BL % self.tokens_BR.shape[1])
+
+    def select(self, rows: Sequence[int]) -> "RingCache":
+        """A cache of these rows alone."""
+        other = copy.copy(self)
+        index = torch.tensor(rows, device=self.positions_B.device)
+        other.keys, other.values = self.keys[:, index], self.values[:, index]
+        for name in ("tokens_BR", "positions_B", "prefix_lengths_B"):
+            setattr(other, name, getattr(self, name)[index])
+        return other
 
     def advance(self, count: int | torch.Tensor) -> None:
         """Move on by `count` positions (one number, or one for each row)."""

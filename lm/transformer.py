@@ -15,6 +15,7 @@ background is then copied, and a shift continued, at once; attention is left wit
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -225,20 +226,33 @@ class VideoTransformer(nn.Module):
         return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))
 
     @torch.no_grad()
-    def prefill(self, cache: RingCache, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> None:
-        """Write the prefix of every row into its slots of `cache`."""
+    def prefill(
+        self,
+        cache: RingCache,
+        text_BP: torch.Tensor,
+        text_lengths_B: torch.Tensor,
+        rows_B: torch.Tensor | None = None,
+    ) -> None:
+        """Write prefixes into their slots of rows of `cache` (by default the first B); equal ones are computed once."""
         config = self.config
-        cache.prefix_lengths_B.copy_(text_lengths_B)
-        slots_BP = torch.arange(config.prefix, device=text_BP.device).expand(text_BP.shape[0], -1)
+        numbered_BX = torch.cat((text_BP, text_lengths_B[:, None]), 1)
+        numbered_UX, which_B = torch.unique(numbered_BX, dim=0, return_inverse=True)
+        text_UP, lengths_U = numbered_UX[:, :-1], numbered_UX[:, -1].contiguous()
+        rows_B = torch.arange(len(text_BP), device=text_BP.device) if rows_B is None else rows_B
+        cache.prefix_lengths_B[rows_B] = text_lengths_B
+        slots_UP = torch.arange(config.prefix, device=text_BP.device).expand(len(text_UP), -1)
         rotation = prefix_rotation(config.prefix, config.head_dim, text_BP.device)
+        shape = (len(text_UP), config.kv_heads, config.prefix, config.head_dim)
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
-            keys, values = cache.keys[layer], cache.values[layer]
-            q, _ = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BP, keys, values, rotation=rotation)
-            k, v = (x[:, :, : config.prefix].transpose(1, 2) for x in (keys, values))
-            return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=text_lengths_B)
+            k_UKPE, v_UKPE = (torch.empty(shape, device=qkv.device, dtype=qkv.dtype) for _ in range(2))
+            q, _ = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_UP, k_UKPE, v_UKPE, rotation=rotation)
+            cache.keys[layer, rows_B, :, : config.prefix] = k_UKPE[which_B]
+            cache.values[layer, rows_B, :, : config.prefix] = v_UKPE[which_B]
+            k, v = k_UKPE.transpose(1, 2), v_UKPE.transpose(1, 2)
+            return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=lengths_U)
 
-        self._blocks(self.text_embedding(text_BP), attend)
+        self._blocks(self.text_embedding(text_UP), attend)
 
     @torch.no_grad()
     def step(self, cache: RingCache, count: int = 1) -> torch.Tensor:
@@ -253,7 +267,7 @@ class VideoTransformer(nn.Module):
         # The same in every layer.
         slots_BL = cache.slots(positions_BL)
         rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
-        sizes = {"prefix": config.prefix, "frame_size": config.frame_size, "window": config.window}
+        sizes: dict[str, Any] = {"prefix": config.prefix, "frame_size": config.frame_size, "window": config.window}
         slots = config.prefix + cache.ring
         mask_BLC = slot_mask(count, slots, cache.positions_B, cache.prefix_lengths_B, **sizes)
 

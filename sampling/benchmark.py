@@ -22,9 +22,11 @@ import torch
 from ..core.errors import require
 from ..core.progress import progress
 from ..lm.cache import RingCache
+from .decoders import Decoder, make_decoder
 from .noise import NoiseKey
+from .plan import ClipPlan
 from .pretrained import Pretrained
-from .request import check_length
+from .request import check_lengths
 from .rollout import Rollout
 from .rules import SamplingConfig
 
@@ -75,7 +77,9 @@ class _Clip:
 
 
 @torch.no_grad()
-def _time_clips(parts: Pretrained, keys: list[NoiseKey], sampling: SamplingConfig, latent_frames: int) -> _Clip:
+def _time_clips(
+    parts: Pretrained, keys: list[NoiseKey], sampling: SamplingConfig, decoder: Decoder, latent_frames: int
+) -> _Clip:
     device = next(parts.lm.parameters()).device
 
     def now() -> float:
@@ -84,7 +88,8 @@ def _time_clips(parts: Pretrained, keys: list[NoiseKey], sampling: SamplingConfi
         return time.perf_counter()
 
     began, cache, memory = now(), None, 0
-    rollout = Rollout(parts.lm, parts.text, [""] * len(keys), keys, sampling)
+    plans = [ClipPlan(prompts=((0, ""),), key=key) for key in keys]
+    rollout = Rollout(parts.lm, parts.text, plans, sampling, decoder=decoder)
     sampled, first, frames = 0.0, 0.0, []
     for index in range(latent_frames):
         start = now()
@@ -103,7 +108,14 @@ def _latent_frames(parts: Pretrained, seconds: float) -> int:
 
 
 def run_benchmark(
-    parts: Pretrained, *, seconds: float = 2.0, batch: int = 1, guidance_scale: float | None = None, repeats: int = 3
+    parts: Pretrained,
+    *,
+    seconds: float = 2.0,
+    batch: int = 1,
+    guidance_scale: float | None = None,
+    repeats: int = 3,
+    decoder: str = "auto",
+    block_size: int | None = None,
 ) -> BenchmarkReport:
     """Sample and decode `repeats` batches of clips after one that is not counted.
 
@@ -113,18 +125,20 @@ def run_benchmark(
         batch: clips at once.
         guidance_scale: the model's default unless given; 1 is off.
         repeats: counted runs; figures are their medians.
+        decoder, block_size: as for `generate`.
 
     Raises:
         ReelmError: an argument is out of its range.
     """
-    latent_frames = check_length(parts, seconds, None)
+    (latent_frames,) = check_lengths(parts, seconds, None)
     require(batch >= 1, "batch", "must be at least 1", batch)
     require(repeats >= 1, "repeats", "must be at least 1", repeats)
+    chosen = make_decoder(decoder, block_size, most=parts.config.lm.frame_size)
     sampling = parts.config.sampling
     if guidance_scale is not None:
         sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
     runs = [
-        _time_clips(parts, [NoiseKey(repeat, row) for row in range(batch)], sampling, latent_frames)
+        _time_clips(parts, [NoiseKey(repeat, row) for row in range(batch)], sampling, chosen, latent_frames)
         for repeat in progress(range(repeats + 1), "benchmark", unit="run")
     ][1:]
     device = next(parts.lm.parameters()).device
@@ -139,6 +153,7 @@ def run_benchmark(
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         dtype=str(next(parts.lm.parameters()).dtype).removeprefix("torch."),
+        decoder=chosen.name,
         batch=batch,
         guidance_scale=sampling.guidance_scale,
         frames=frames,

@@ -11,7 +11,7 @@ is continued is fed to the rollout as tokens: a `Video` of this model's as its o
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,22 @@ import numpy as np
 import torch
 
 from ..core.errors import require
-from ..core.progress import note, progress
+from ..core.progress import note
 from ..tokenizer.clip_fit import Fit
+from .batch import sample_clips
 from .benchmark import BenchmarkReport, run_benchmark
+from .pixels import decode_clips, decode_next
+from .plan import ClipPlan
 from .pretrained import Pretrained, load_pretrained
-from .request import Request, check_length, make_request
+from .request import Request, check_lengths, inherit, make_request
 from .rollout import Rollout
+from .schedule import is_schedule, latest
 from .source import Source, read_source
+from .state import SessionState
 from .video import Video
+
+# The sessions of the clips, when their tokens are there and their pixels are not.
+TokensCallback = Callable[[list[SessionState]], None]
 
 
 class VideoGenerator:
@@ -63,23 +71,28 @@ class VideoGenerator:
 
     def generate(
         self,
-        prompt: str | Sequence[str] | None,
+        prompt: Any,
         *,
-        seconds: float | None = None,
-        num_frames: int | None = None,
-        num_videos_per_prompt: int = 1,
+        seconds: float | Sequence[float] | None = None,
+        num_frames: int | Sequence[int] | None = None,
+        keep_state: bool | None = None,
+        callback_on_tokens: TokensCallback | None = None,
         **options: Any,
     ) -> Video | list[Video]:
         """Generate clips from a prompt, or from a list of prompts in one batch.
 
         Args:
-            prompt: what the clip shows; a list of prompts is a batch; None leaves it to the model.
-            seconds: how long (2 by default); filled up to whole latent frames.
+            prompt: what the clip shows; a list of prompts is a batch; None leaves it to the model. A prompt may change
+                over time: [(0, "a red ball"), (4.0, "a blue ring")].
+            seconds: how long (2 by default), one or one for each prompt; filled up to whole latent frames.
             num_frames: how long in frames, instead of `seconds`; filled up likewise.
-            num_videos_per_prompt: samples of each prompt.
-            options: `seed`, `generator`, `negative_prompt`, `height`, `width`, `callback_on_step_end`,
-                `logits_processor` and the fields of `SamplingConfig` (guidance_scale, temperature, top_k, top_p,
-                min_p); see `make_request`.
+            keep_state: whether the clips have a `state`, so that they are continued at once and not read again; by
+                default where one clip is made, as it takes some megabytes a clip.
+            callback_on_tokens: called with the sessions (`SessionState`) of the clips when all tokens are there, before
+                they become pixels: who saves them loses nothing to what happens afterwards.
+            options: `num_videos_per_prompt`, `seed`, `generator`, `negative_prompt`, `height`, `width`, `decoder`,
+                `block_size`, `batch_size`, `callback_on_step_end`, `logits_processor` and the fields of
+                `SamplingConfig` (guidance_scale, temperature, top_k, top_p, min_p); see `make_request`.
 
         Returns:
             A `Video` for one prompt with one sample, else a list of them, the samples of a prompt side by side.
@@ -87,133 +100,124 @@ class VideoGenerator:
         Raises:
             ReelmError: an argument is refused; nothing was computed.
         """
-        single = not isinstance(prompt, list | tuple) and num_videos_per_prompt == 1
-        request = make_request(self.parts, prompt, num_videos_per_prompt=num_videos_per_prompt, **options)
-        latent_frames = check_length(self.parts, seconds, num_frames)
-        videos = self._run(request, None, latent_frames)
-        return videos[0] if single else videos
+        request = make_request(self.parts, prompt, lengths=check_lengths(self.parts, seconds, num_frames), **options)
+        one = len(request.plans) == 1
+        videos = self._run(request, None, one if keep_state is None else keep_state, callback_on_tokens)
+        listed = isinstance(prompt, list | tuple) and not is_schedule(prompt)
+        return videos[0] if one and not listed else videos
 
     def continue_clip(
-        self, clip: Any, *, seconds: float | None = None, num_frames: int | None = None, prompt: str | None = None,
-        fit: Fit = "crop", **options: Any,
+        self, clip: Any, *, seconds: float | None = None, num_frames: int | None = None, prompt: Any = None,
+        fit: Fit = "crop", callback_on_tokens: TokensCallback | None = None, **options: Any,
     ) -> Video:  # fmt: skip
         """Go on from a clip: the result starts with it and is `seconds` (2 by default) longer.
 
         Args:
-            clip: a `Video`, a path to a video, gif or image, or frames as an array (see `as_frames`). A `Video` that
-                this model made is continued from its own tokens; others are resampled to the model's frame rate and
-                size, encoded, and continued.
+            clip: a `Video`, a `SessionState`, a path to a session, video, gif or image, or frames as an array (see
+                `as_frames`). What this model made goes on from its own tokens; other clips are resampled to the model's
+                frame rate and size, encoded, and continued.
             seconds, num_frames: how much is added, filled up to whole latent frames.
-            prompt: what is to come; by default the clip's own prompt, if it has one.
+            prompt: what is to come, may be a schedule whose second 0 is where the clip ends; by default the clip's own
+                prompt, if it has one.
             fit: how another shape of picture is fitted: "crop", "pad" or "stretch".
-            options: as for `generate`; what is not given is as it was for a `Video` of this model (seed, negative
-                prompt, sampling settings), so that it goes on as if it had never stopped.
+            callback_on_tokens: as for `generate`.
+            options: as for `generate`; what is not given is as it was for a clip of this model (seed, negative prompt,
+                sampling settings), so that it goes on as if it had never stopped.
 
         Raises:
             ReelmError: an argument is refused, or the clip cannot be read; nothing was computed.
         """
-        latent_frames = check_length(self.parts, seconds, num_frames, added=True)
-        request = make_request(self.parts, prompt, **options)
-        require(len(request.keys) == 1, "prompt, num_videos_per_prompt", "must be a single one to continue", prompt)
+        lengths = check_lengths(self.parts, seconds, num_frames, added=True)
+        request = make_request(self.parts, prompt, lengths=lengths, added=True, **options)
+        require(len(request.plans) == 1, "prompt, num_videos_per_prompt", "must be a single one to continue", prompt)
         source = read_source(self.parts, clip, fit)
         if source.said:
             note(source.said)
-        return self._run(_inherit(request, source, prompt, options), source, latent_frames)[0]
+        request = inherit(request, source, prompt is not None, options)
+        if request.plans[0].negative_prompt != source.negative_prompt:
+            source = dataclasses.replace(source, ring={})  # which was drawn against another one
+        return self._run(request, source, True, callback_on_tokens)[0]
 
     def stream(
-        self, prompt: str | None, *, seconds: float | None = None, num_frames: int | None = None, **options: Any
+        self, prompt: Any, *, seconds: float | None = None, num_frames: int | None = None, **options: Any
     ) -> Iterator[np.ndarray]:
         """Yield frames (n, H, W, 3) uint8 as their latent frames complete: one, then `temporal` at a time.
 
         Without `seconds` or `num_frames` it goes on for ever, at a flat cost; dropping the iterator stops the work.
         The frames are those of `generate` with the same arguments. Options as for `generate`.
         """
-        request = make_request(self.parts, prompt, **options)
-        require(len(request.keys) == 1, "prompt", "must be a single one to stream", prompt)
-        latent_frames = None
-        if seconds is not None or num_frames is not None:
-            latent_frames = check_length(self.parts, seconds, num_frames)
-        return self._stream(request, latent_frames)
+        lengths = None if seconds is num_frames is None else check_lengths(self.parts, seconds, num_frames)
+        request = make_request(self.parts, prompt, lengths=lengths, **options)
+        require(len(request.plans) == 1, "prompt", "must be a single one to stream", prompt)
+        return self._stream(request)
 
-    def _stream(self, request: Request, latent_frames: int | None) -> Iterator[np.ndarray]:
-        rollout, cache, done = self._rollout(request), None, 0
-        while latent_frames is None or done < latent_frames:
-            frames, cache = self._decode(rollout.next_frame()[:, None], cache)
-            done += 1
+    def _stream(self, request: Request) -> Iterator[np.ndarray]:
+        rollout, cache, ends = self._rollout(request, request.plans), None, request.plans[0].latent_frames
+        while ends is None or rollout.taken[0] < ends:
+            frames, cache = decode_next(self.parts.tokenizer, rollout.next_frame()[:, None], cache)
             yield frames[0]
+
+    def decode(self, session: SessionState | str | Path) -> Video:
+        """The clip of a session, or of the file of one, whose tokens were not made pixels.
+
+        Raises:
+            ReelmError: it is no session, or one of another model.
+        """
+        state = session if isinstance(session, SessionState) else SessionState.load(session)
+        source = read_source(self.parts, state)
+        (frames,) = decode_clips(self.parts.tokenizer, [source.tokens_thw])
+        return self._video(frames, state, {})
 
     def benchmark(self, **options: Any) -> BenchmarkReport:
         """Measure sampling speed here and now: a dict whose print is a table. Options: see `run_benchmark`."""
         return run_benchmark(self.parts, **options)
 
-    def _rollout(self, request: Request) -> Rollout:
+    def _rollout(self, request: Request, plans: Sequence[ClipPlan]) -> Rollout:
         return Rollout(
-            self.parts.lm, self.parts.text, request.prompts, request.keys, request.sampling,
-            negative_prompts=request.negative_prompts, processors=request.processors, on_step=request.on_step,
+            self.parts.lm, self.parts.text, plans, request.sampling,
+            decoder=request.decoder, processors=request.processors, on_step=request.on_step,
         )  # fmt: skip
 
-    @torch.no_grad()
-    def _decode(self, tokens_Bthw: torch.Tensor, cache: Any) -> tuple[np.ndarray, Any]:
-        frames, cache = self.parts.tokenizer.decode_chunk(tokens_Bthw, cache)
-        return (frames.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy(), cache
-
-    def _decode_after(self, tokens_Bthw: torch.Tensor, known: int) -> np.ndarray:
-        """The frames (B, T, H, W, 3) of all latent frames but the first `known`, of which the decoder needs a few."""
-        tokenizer = self.parts.tokenizer
-        start = max(0, known - max(1, tokenizer.memory))
-        cache, parts = None, []
-        for chunk in tokens_Bthw[:, start:].split(1, 1):
-            frames, cache = self._decode(chunk, cache)
-            parts.append(frames)
-        return np.concatenate(parts, 1)[:, tokenizer.compression.frames(known - start) :]
-
-    def _run(self, request: Request, source: Source | None, latent_frames: int) -> list[Video]:
+    def _run(
+        self, request: Request, source: Source | None, keep_state: bool, on_tokens: TokensCallback | None
+    ) -> list[Video]:
         """Sample, then decode, then wrap up; `source` is continued by one clip."""
-        began = time.perf_counter()
-        rollout = self._rollout(request)
-        tokens = []
-        if source is not None:
-            given_Bthw = source.tokens_thw[None].to(rollout.cache.positions_B.device)
-            rollout.feed(given_Bthw)
-            tokens.append(given_Bthw)
-        read = time.perf_counter()
-        for _ in progress(range(latent_frames), "generating", unit="latent frame"):
-            tokens.append(rollout.next_frame()[:, None])
+        began = read = time.perf_counter()
+
+        def begin(plans: Sequence[ClipPlan]) -> Rollout:
+            nonlocal read
+            rollout = self._rollout(request, plans)
+            if source is not None:
+                rollout.resume(source.tokens_thw, source.ring)
+            read = time.perf_counter()
+            return rollout
+
+        kept = keep_state or on_tokens is not None
+        new, rings, rollout = sample_clips(begin, request.plans, request.batch_size, keep_rings=kept)
         sampled = time.perf_counter()
-        tokens_Bthw = torch.cat(tokens, 1)
-        frames_BTHWC = self._decode_after(tokens_Bthw, 0 if source is None else len(source.tokens_thw))
-        decoded = time.perf_counter()
-        stats = {
-            "tokens": rollout.drawn * len(request.keys),
-            "passes": rollout.drawn,
-            "read_seconds": read - began,
-            "sample_seconds": sampled - read,
-            "decode_seconds": decoded - sampled,
-            "tokens_per_second": rollout.drawn * len(request.keys) / (sampled - read),
-        }
-        videos = []
-        for index, key in enumerate(request.keys):
-            frames = frames_BTHWC[index]
-            if source is not None:  # the given frames themselves, not their reconstruction
-                frames = np.concatenate([source.frames_THWC.numpy(), frames])
-            settings = self.parts.settings(request.sampling, key.sample, request.negative_prompts[index])
-            videos.append(Video(
-                frames=frames, tokens=tokens_Bthw[index].cpu().numpy(), fps=self.fps, prompt=request.prompts[index],
-                seed=key.seed, settings=settings, stats=dict(stats),
-            ))  # fmt: skip
-        return videos
+        given = [source.tokens_thw] if source else []
+        states = [
+            SessionState(
+                torch.cat([*given, tokens_thw.cpu()]), ring, latest(plan.prompts), plan.key.seed,
+                self.parts.settings(request.sampling, plan),
+            )
+            for plan, tokens_thw, ring in zip(request.plans, new, rings, strict=True)
+        ]  # fmt: skip
+        if on_tokens is not None:
+            on_tokens(states)
+        shown = source.frames_THWC if source else None
+        known = len(given[0]) if shown is not None else 0
+        clips = decode_clips(self.parts.tokenizer, [state.tokens_thw for state in states], known)
+        if shown is not None:  # the given frames themselves, not their reconstruction
+            clips = [np.concatenate([shown.numpy(), frames]) for frames in clips]
+        seconds = {"read": read - began, "sample": sampled - read, "decode": time.perf_counter() - sampled}
+        told = rollout.stats.told(request.decoder, seconds)
+        if not keep_state:
+            states = [dataclasses.replace(state, ring={}) for state in states]
+        return [self._video(frames, state, told) for frames, state in zip(clips, states, strict=True)]
 
-
-def _inherit(request: Request, source: Source, prompt: str | None, options: dict[str, Any]) -> Request:
-    """The request with what the user left open filled in from the clip that is continued."""
-    changes: dict[str, Any] = {}
-    if prompt is None:
-        changes["prompts"] = [source.prompt]
-    if options.get("negative_prompt") is None:
-        changes["negative_prompts"] = [source.negative_prompt]
-    if source.key is not None and options.get("generator") is None and options.get("seed") is None:
-        changes["keys"] = [source.key]
-    if source.sampling is not None:
-        given = {name: options[name] for name in vars(source.sampling) if name in options}
-        changes["sampling"] = dataclasses.replace(source.sampling, **given)
-    return dataclasses.replace(request, **changes)
+    def _video(self, frames: np.ndarray, state: SessionState, stats: dict[str, Any]) -> Video:
+        return Video(
+            frames=frames, tokens=state.tokens_thw.numpy(), fps=self.fps, prompt=state.prompt, seed=state.seed,
+            settings=state.settings, stats=dict(stats), state=state if state.ring else None,
+        )  # fmt: skip

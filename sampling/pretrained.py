@@ -20,6 +20,7 @@ from ..lm.packed import pack_linears
 from ..lm.text import TextEncoder
 from ..lm.transformer import LMConfig, VideoTransformer
 from ..tokenizer.model import TokenizerConfig, VideoTokenizer
+from .plan import ClipPlan
 from .rules import SamplingConfig
 
 FORMAT = 1
@@ -64,19 +65,28 @@ class Pretrained:
     Attributes:
         name: of the bundled model, the hub id, or the last part of the folder's path.
         tokenizer_id: names the tokenizer's weights: clips with the same one can exchange tokens.
+        lm_id: names the language model's weights: clips with the same one can exchange keys and values.
     """
 
     name: str
     tokenizer_id: str
+    lm_id: str
     config: ModelConfig
     tokenizer: VideoTokenizer
     lm: VideoTransformer
     text: TextEncoder
 
-    def settings(self, sampling: SamplingConfig, sample: int = 0, negative_prompt: str = "") -> dict[str, Any]:
-        """What a clip of this model says of how it was made; `sample` is its number among those of one prompt."""
-        made_by = {"model": self.name, "tokenizer": self.tokenizer_id}
-        return {**made_by, **to_dict(sampling), "negative_prompt": negative_prompt, "sample": sample}
+    def settings(self, sampling: SamplingConfig, plan: ClipPlan) -> dict[str, Any]:
+        """What a clip of this model says of how it was made, as JSON values.
+
+        `sample` is its number among those of one prompt; `prompts` and `temperatures` are by latent frames.
+        """
+        return {
+            "model": self.name, "tokenizer": self.tokenizer_id, "lm": self.lm_id, **to_dict(sampling),
+            "negative_prompt": plan.negative_prompt, "sample": plan.key.sample,
+            "prompts": [list(entry) for entry in plan.prompts],
+            "temperatures": [list(entry) for entry in plan.temperatures],
+        }  # fmt: skip
 
     def sizes(self) -> dict[str, Any]:
         """How large the networks, the clips, the vocabularies and the window are."""
@@ -132,10 +142,11 @@ def load_pretrained(
     tokenizer.to(place).eval().requires_grad_(False)
     lm.to(place, kind).eval().requires_grad_(False)
     pack_linears(lm)
-    tokenizer_id = hashlib.sha256((folder / "tokenizer.safetensors").read_bytes()).hexdigest()[:16]
-    return Pretrained(
-        folder.resolve().name if folder == Path(name) else str(name), tokenizer_id, config, tokenizer, lm, text
+    tokenizer_id, lm_id = (
+        hashlib.sha256((folder / f"{file}.safetensors").read_bytes()).hexdigest()[:16] for file in ("tokenizer", "lm")
     )
+    shown = folder.resolve().name if folder == Path(name) else str(name)
+    return Pretrained(shown, tokenizer_id, lm_id, config, tokenizer, lm, text)
 
 
 def save_pretrained(

@@ -1,118 +1,207 @@
 """A rollout: tokens after tokens, latent frame by latent frame, for as long as one likes, at a flat cost.
 
-    rollout = Rollout(model, text, prompts, keys, settings)
-    rollout.feed(tokens_Bthw)                  # optional: the clip that is continued
+    plan = ClipPlan(prompts=((0, "a red ball"),), key=NoiseKey(7))
+    rollout = Rollout(model, text, [plan], settings, decoder=Jacobi(16))
+    rollout.feed(tokens_Bthw)                  # optional: the clips that are continued
     tokens_Bhw = rollout.next_frame()
 
-The loop of sampling is here: logits of the next position, the user's processors, `sample`. Rows of a batch do not see
-each other; under guidance every clip has two rows in the cache, with and without its prompt.
+It keeps the cache, the noise and the prompts of B clips, and offers a decoder what it needs for its passes. The clips
+do not see each other: one may be ahead, end before others, and leave its place to another one (`replace`). Under
+guidance every clip has two rows in the cache, with its prompt and with its negative prompt.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 
-from ..kernels.backend import pick_backend
-from ..kernels.noise import gumbel_noise
-from ..kernels.sample import sample
-from ..kernels.sample_reference import guide
 from ..lm.cache import RingCache
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
-from .noise import NoiseKey, key_tensors
+from .decoders import Decoder, Sequential
+from .draw import Draw
+from .plan import ClipPlan
 from .rules import LogitsProcessor, SamplingConfig
+from .state import read_ring, ring_fits, write_ring
+from .stats import RolloutStats
 
-# (tokens drawn since the rollout began, the latest tokens (B,)) after each token.
-StepCallback = Callable[[int, torch.Tensor], None]
+# (passes of the model so far, the tokens (n,) that each clip has got in the last one) after each pass.
+StepCallback = Callable[[int, list[torch.Tensor]], None]
 
 
 class Rollout:
-    """B clips under way: their prefixes, caches, positions and noise."""
+    """B clips under way: their plans, caches, positions and noise."""
 
     @torch.no_grad()
     def __init__(
         self,
         model: VideoTransformer,
         text: TextEncoder,
-        prompts: Sequence[str],
-        keys: Sequence[NoiseKey],
+        plans: Sequence[ClipPlan],
         settings: SamplingConfig,
         *,
-        negative_prompts: Sequence[str] | None = None,
+        decoder: Decoder | None = None,
         processors: Sequence[LogitsProcessor] = (),
         on_step: StepCallback | None = None,
     ) -> None:
-        self.model, self.settings, self.keys = model, settings, list(keys)
-        self.processors, self.on_step = tuple(processors), on_step
-        self.guided = settings.guidance_scale != 1.0
-        texts = [*prompts, *(negative_prompts or [""] * len(prompts))] if self.guided else [*prompts]
-        weight = next(model.parameters())
-        text_BP, lengths_B = text.prefix(texts, model.config.prefix)
-        self.cache = RingCache(model.config, len(texts), weight.device, weight.dtype)
-        model.prefill(self.cache, text_BP.to(weight.device), lengths_B.to(weight.device))
-        self.seeds_B, self.samples_B = key_tensors(self.keys, weight.device)
-        self.drawn = 0
-        self._seen: list[torch.Tensor] = []  # latent frames (B, h * w): logits processors may look at them
+        self.model, self.text = model, text
+        self.decoder = decoder or Sequential()
+        self.on_step, self.guided = on_step, settings.guidance_scale != 1.0
+        weight, config = next(model.parameters()), model.config
+        self.cache = RingCache(config, len(plans) * (2 if self.guided else 1), weight.device, weight.dtype)
+        self._draw = Draw(settings, processors, config.vocab_size, config.frame_size, weight.device)
+        self._drafted_B = torch.zeros(len(plans), dtype=torch.int64, device=weight.device)
+        # The tokens (n,) of each clip, where there are processors to look at them.
+        self._seen = [self._drafted_B[:0] for _ in plans] if processors else []
+        self.plans, self.positions = list(plans), [0] * len(plans)  # the positions of the cache, known to the host
+        self.taken = [0] * len(plans)  # latent frames of each clip that were handed out
+        self.stats = RolloutStats()
+        self._write_prompts(range(len(plans)))
+
+    def _write_prompts(self, clips: Sequence[int]) -> None:
+        """Put the prefixes into the cache with which these clips go on."""
+        frames = [self.positions[clip] // self.model.config.frame_size for clip in clips]
+        texts = [self.plans[clip].prompt_at(frame) for clip, frame in zip(clips, frames, strict=True)]
+        rows = list(clips)
+        if self.guided:
+            texts += [self.plans[clip].negative_prompt for clip in clips]
+            rows += [clip + len(self.plans) for clip in clips]
+        text_BP, lengths_B = self.text.prefix(texts, self.model.config.prefix)
+        device = self._drafted_B.device
+        self.model.prefill(self.cache, text_BP.to(device), lengths_B.to(device), torch.tensor(rows, device=device))
 
     @torch.no_grad()
     def feed(self, tokens_Bthw: torch.Tensor) -> None:
-        """Read latent frames that are given, the way one's own are remembered; the rollout goes on after them."""
+        """Read latent frames that are given, the way one's own are remembered; the rollout goes on after them.
+
+        They are read under the prompt that holds at the place where they lie.
+        """
+        count = self.model.config.frame_size
         for frame_BS in tokens_Bthw.flatten(2).unbind(1):
-            self._remember(frame_BS)
-            rows_BS = self._rows(frame_BS)
-            self.cache.put_tokens(rows_BS)
-            self.model.step(self.cache, rows_BS.shape[1])
-            self.cache.advance(rows_BS.shape[1])
+            self._turn_prompts()
+            self.cache.put_tokens(self._rows(frame_BS))
+            self.model.step(self.cache, count)
+            self._advance(frame_BS, [count] * len(self.plans))
+        self.taken = [position // count for position in self.positions]
+        self._drafted_B.copy_(self.cache.positions_B[: len(self.plans)])
+
+    def resume(self, tokens_thw: torch.Tensor, ring: dict[str, torch.Tensor]) -> None:
+        """Go on with one clip after these tokens: at once where the `ring` they left fits, else by reading them."""
+        rows = range(len(self.cache.positions_B))
+        if not ring_fits(self.cache, len(rows), ring):
+            return self.feed(tokens_thw[None].to(self._drafted_B.device))
+        write_ring(self.cache, rows, ring, tokens_thw.flatten())
+        self.positions, self.taken = [tokens_thw.numel()], [len(tokens_thw)]
+        self._drafted_B.copy_(self.cache.positions_B[:1])
+        self._seen = [tokens_thw.flatten().to(self._drafted_B.device) for _ in self._seen]
+
+    def ring(self, clip: int) -> dict[str, torch.Tensor]:
+        """What `resume` takes, of a clip that stands where its last latent frame ends."""
+        return read_ring(self.cache, [clip, clip + len(self.plans)] if self.guided else [clip])
 
     @torch.no_grad()
     def next_frame(self) -> torch.Tensor:
-        """Draw the tokens (B, h, w) of one more latent frame."""
-        config, noise_BLV = self.model.config, self._noise_ahead()
-        tokens: list[torch.Tensor] = []
-        for place in range(config.frame_size):
-            token_B = self._draw(tokens, None if noise_BLV is None else noise_BLV[:, place])
-            self.cache.put_tokens(self._rows(token_B[:, None]))
-            self.cache.advance(1)
-            tokens.append(token_B)
-            self.drawn += 1
-            if self.on_step is not None:
-                self.on_step(self.drawn, token_B)
-        frame_BS = torch.stack(tokens, 1)
-        self._remember(frame_BS)
+        """Draw until every clip has one more latent frame: its tokens (B, h, w)."""
+        config = self.model.config
+        size = config.frame_size
+        assert all(plan.latent_frames != taken for plan, taken in zip(self.plans, self.taken, strict=True)), (
+            "at its end"
+        )
+        while any(position < (taken + 1) * size for position, taken in zip(self.positions, self.taken, strict=True)):
+            self._turn_prompts()
+            self.decoder.step(self)
+        starts_B1 = torch.tensor([[taken * size] for taken in self.taken], device=self._drafted_B.device)
+        frame_BS = self.cache.tokens(starts_B1 + torch.arange(size, device=starts_B1.device), len(self.plans))
+        self.taken = [taken + 1 for taken in self.taken]
         return frame_BS.unflatten(1, (config.rows, config.columns))
 
-    def _noise_ahead(self) -> torch.Tensor | None:
-        """The noise (B, L, V) of the next latent frame, where that is cheaper than a token's at a time."""
-        config, batch = self.model.config, len(self.keys)
-        if self.settings.temperature == 0 or pick_backend("sample", None, self.cache.positions_B) == "triton":
-            return None
-        positions_BL = self.cache.next_positions(config.frame_size)[:batch]
-        return gumbel_noise(self.seeds_B[:, None], self.samples_B[:, None], positions_BL, config.vocab_size)
+    @torch.no_grad()
+    def replace(self, clip: int, plan: ClipPlan) -> None:
+        """Begin another clip in the place of one."""
+        rows = [clip, clip + len(self.plans)] if self.guided else [clip]
+        self.cache.positions_B[rows] = 0
+        self._drafted_B[clip] = 0
+        self.plans[clip], self.positions[clip], self.taken[clip] = plan, 0, 0
+        if self._seen:
+            self._seen[clip] = self._seen[clip][:0]
+        self._write_prompts([clip])
 
-    def _draw(self, tokens: list[torch.Tensor], noise_BV: torch.Tensor | None) -> torch.Tensor:
-        """The token (B,) of the next position, after `tokens` in its latent frame."""
-        logits_RV, options = self.model.step(self.cache, 1)[:, 0], vars(self.settings)
-        if self.processors:
-            logits_RV, options = self._processed(logits_RV, tokens), options | {"guidance_scale": 1.0}
-        positions_B = self.cache.positions_B[: len(self.keys)]
-        return sample(logits_RV, self.seeds_B, self.samples_B, positions_B, **options, noise_BV=noise_BV)
+    def keep(self, clips: Sequence[int]) -> None:
+        """Drop all clips but these."""
+        rows = [*clips, *(clip + len(self.plans) for clip in clips)] if self.guided else list(clips)
+        self.cache = self.cache.select(rows)
+        self._drafted_B = self._drafted_B[list(clips)]
+        self.plans = [self.plans[clip] for clip in clips]
+        self.positions = [self.positions[clip] for clip in clips]
+        self.taken = [self.taken[clip] for clip in clips]
+        self._seen = [self._seen[clip] for clip in clips] if self._seen else []
 
-    def _processed(self, logits_RV: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
-        """What the user's processors make of the guided logits (B, V)."""
-        scores_BV = logits_RV.float()
-        if self.guided:
-            conditional_BV, unconditional_BV = scores_BV.chunk(2)
-            scores_BV = guide(conditional_BV, unconditional_BV, self.settings.guidance_scale)
-        start = torch.zeros(len(self.keys), 0, dtype=torch.int64, device=scores_BV.device)
-        ids_BS = torch.cat([start, *self._seen, *(token_B[:, None] for token_B in tokens)], 1)
-        for processor in self.processors:
-            scores_BV = processor(ids_BS, scores_BV)
-        return scores_BV.float()
+    # What a decoder calls.
+
+    @property
+    def room(self) -> list[int]:
+        """How many more tokens each clip may take now: not beyond its end, a change of prompt, or the next but one
+        latent frame that is handed out (of those before the newest tokens are kept)."""
+        size, room = self.model.config.frame_size, []
+        for plan, position, taken in zip(self.plans, self.positions, self.taken, strict=True):
+            ends = (plan.latent_frames, plan.next_change(position // size), taken + 2)
+            room.append(min(end for end in ends if end is not None) * size - position)
+        return room
+
+    def drafts(self, count: int) -> torch.Tensor:
+        """The tokens (B, L) that the next L = `count` positions are guessed to have: what an earlier pass made of them,
+        else the token at the same place one latent frame earlier."""
+        batch = len(self.plans)
+        positions_BL = self.cache.next_positions(count)[:batch]
+        again_BL = self.cache.tokens(positions_BL, batch)
+        before_BL = self.cache.tokens(positions_BL - self.model.config.frame_size, batch)
+        drafts_BL = torch.where(positions_BL < self._drafted_B[:, None], again_BL, before_BL)
+        self.cache.put_tokens(self._rows(drafts_BL))
+        return drafts_BL
+
+    def logits(self, count: int) -> torch.Tensor:
+        """Logits (R, L, V) of the next L = `count` positions, given the drafts before each; R = B or 2 B."""
+        began = time.perf_counter()
+        logits_RLV = self.model.step(self.cache, count)
+        self.stats.model_seconds += time.perf_counter() - began
+        return logits_RLV
+
+    def draw(self, logits_RLV: torch.Tensor) -> torch.Tensor:
+        """The tokens (B, L) that these logits and the noise of their positions make."""
+        began = time.perf_counter()
+        tokens_BL = self._draw(logits_RLV, self.plans, self.positions, self._seen)
+        self.stats.draw_seconds += time.perf_counter() - began
+        return tokens_BL
+
+    def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
+        """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
+        self.stats.count(counts)
+        self.cache.put_tokens(self._rows(tokens_BL))
+        self._drafted_B = self.cache.positions_B[: len(self.plans)] + tokens_BL.shape[1]
+        self._advance(tokens_BL, counts)
+        if self.on_step is not None:
+            self.on_step(self.stats.passes, [tokens_L[:n] for tokens_L, n in zip(tokens_BL, counts, strict=True)])
+
+    def _advance(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
+        self.positions = [position + count for position, count in zip(self.positions, counts, strict=True)]
+        if len(set(counts)) > 1:
+            self.cache.advance(self._rows(torch.tensor(counts, device=tokens_BL.device)[:, None])[:, 0])
+        else:
+            self.cache.advance(counts[0])
+        if self._seen:  # without processors nothing grows with the clip
+            parts = zip(self._seen, tokens_BL, counts, strict=True)
+            self._seen = [torch.cat([seen, tokens_L[:count]]) for seen, tokens_L, count in parts]
+
+    def _turn_prompts(self) -> None:
+        """Change the prefix of every clip that stands where its prompt changes."""
+        size = self.model.config.frame_size
+        turning = [
+            clip for clip, (plan, position) in enumerate(zip(self.plans, self.positions, strict=True))
+            if position and position % size == 0 and any(start * size == position for start, _ in plan.prompts)
+        ]  # fmt: skip
+        if turning:
+            self._write_prompts(turning)
 
     def _rows(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         """The clips' tokens for the rows of the cache: twice under guidance."""
         return tokens_BL.repeat(2, 1) if self.guided else tokens_BL
-
-    def _remember(self, frame_BS: torch.Tensor) -> None:
-        if self.processors:  # without them nothing grows with the clip
-            self._seen.append(frame_BS)

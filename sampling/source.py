@@ -1,24 +1,26 @@
 """What a continuation starts from: any clip, as frames of the model's size and rate and as its tokens.
 
 source = read_source(parts, "holiday.mp4", fit="crop")
-source.tokens_thw, source.frames_THWC, source.prompt
+source.tokens_thw, source.frames_THWC, source.prompts
 """
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..core.config import from_dict
 from ..core.errors import require
 from ..tokenizer.clip_fit import FITS, Fit, as_frames, fit_clip
 from .noise import NoiseKey
+from .origin import read_key, read_latent_schedule, read_sampling
+from .plan import PromptSchedule, TemperatureSchedule
 from .pretrained import Pretrained
 from .rules import SamplingConfig
+from .state import SessionState
 from .video import Video
 
 CHUNK = 64  # latent frames encoded at once
@@ -29,43 +31,45 @@ class Source:
     """A clip to continue.
 
     Attributes:
-        frames_THWC: uint8, at the model's rate and size.
+        frames_THWC: uint8, at the model's rate and size; None where they are still to be decoded.
         tokens_thw: int64, of its frames; up to `temporal - 1` of the first frames may have none.
-        prompt, negative_prompt, key, sampling: its own, where it has any; a clip that goes on with all of them is the
-            one that was longer at once.
+        prompts, negative_prompt, key, sampling, temperatures: its own, where it has any; a clip that goes on with all
+            of them is the one that was longer at once.
+        ring: of the cache, or empty: then the tokens are read again.
         said: one line on how it was made to fit, or None.
     """
 
-    frames_THWC: torch.Tensor
+    frames_THWC: torch.Tensor | None
     tokens_thw: torch.Tensor
-    prompt: str = ""
+    prompts: PromptSchedule = ()
     negative_prompt: str = ""
     key: NoiseKey | None = None
     sampling: SamplingConfig | None = None
+    temperatures: TemperatureSchedule = ()
+    ring: dict[str, torch.Tensor] = field(default_factory=dict)
     said: str | None = None
 
 
 def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
-    """Read, fit and encode a clip; a `Video` whose tokens are this model's is taken as it is.
+    """Read, fit and encode a clip; a `Video` or a session whose tokens are this model's is taken as it is.
 
     Raises:
         ReelmError: the clip or `fit` is refused.
     """
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
     if isinstance(clip, str | os.PathLike):
-        clip = Video.load(Path(clip))
+        clip = SessionState.load(Path(clip)) if Path(clip).suffix == ".safetensors" else Video.load(Path(clip))
+    if isinstance(clip, SessionState):
+        fits = clip.settings.get("tokenizer") == parts.tokenizer_id and _tokens_fit(parts, clip.tokens_thw)
+        require(fits, "session", "must be of this model", clip.settings.get("model"))
+        return _own_source(parts, None, clip)
     if isinstance(clip, Video):
         own = _own_tokens(parts, clip)
         if own is not None:
-            negative = clip.settings.get("negative_prompt")
-            return Source(
-                torch.from_numpy(clip.frames),
-                own,
-                _known(parts, clip.prompt),
-                _known(parts, negative if isinstance(negative, str) else ""),
-                _own_key(clip),
-                _own_sampling(clip),
-            )
+            state = SessionState(own, {}, clip.prompt, clip.seed, clip.settings)
+            if clip.state is not None and torch.equal(clip.state.tokens_thw, own):
+                state = dataclasses.replace(state, ring=clip.state.ring)
+            return _own_source(parts, torch.from_numpy(clip.frames), state)
         frames, prompt = torch.from_numpy(clip.frames), clip.prompt
         rate: float | np.ndarray = clip.fps
     else:
@@ -74,7 +78,24 @@ def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
     frames, said = fit_clip(
         frames, rate, fps=parts.config.fps, height=parts.config.height, width=parts.config.width, fit=fit
     )
-    return Source(frames, encode_frames(parts, frames), _known(parts, prompt), said=said)
+    return Source(frames, encode_frames(parts, frames), ((0, _known(parts, prompt)),), said=said)
+
+
+def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: SessionState) -> Source:
+    """A clip of this model, with whatever of its settings is whole and sound: a file can say anything."""
+    settings = state.settings
+    negative = settings.get("negative_prompt")
+    prompts = read_latent_schedule(settings.get("prompts"), str) or ((0, state.prompt),)
+    return Source(
+        frames_THWC,
+        state.tokens_thw,
+        tuple((start, _known(parts, text)) for start, text in prompts),
+        _known(parts, negative if isinstance(negative, str) else ""),
+        read_key(state.seed, settings),
+        read_sampling(settings),
+        read_latent_schedule(settings.get("temperatures"), int, float),
+        state.ring if settings.get("lm") == parts.lm_id else {},
+    )
 
 
 def _known(parts: Pretrained, prompt: str) -> str:
@@ -83,33 +104,22 @@ def _known(parts: Pretrained, prompt: str) -> str:
     return prompt if fits else ""
 
 
-def _own_key(video: Video) -> NoiseKey | None:
-    """The noise that a `Video` was drawn with; a file can say anything, so what is no seed is none."""
-    sample = video.settings.get("sample", 0)
-    if type(video.seed) is int and 0 <= video.seed < 2**63 and type(sample) is int and 0 <= sample < 2**31:
-        return NoiseKey(video.seed, sample)
-    return None
-
-
-def _own_sampling(video: Video) -> SamplingConfig | None:
-    """The sampling settings that a `Video` was drawn with, if they are whole and sound."""
-    names = [item.name for item in dataclasses.fields(SamplingConfig)]
-    try:
-        return from_dict(SamplingConfig, {name: video.settings[name] for name in names})
-    except (KeyError, ValueError):
-        return None
+def _tokens_fit(parts: Pretrained, tokens_thw: torch.Tensor) -> bool:
+    lm = parts.config.lm
+    return tokens_thw.shape[1:] == (lm.rows, lm.columns) and bool(
+        (tokens_thw >= 0).all() and (tokens_thw < lm.vocab_size).all()
+    )
 
 
 def _own_tokens(parts: Pretrained, video: Video) -> torch.Tensor | None:
     """The tokens of a `Video`, if they are of this model's tokenizer and stand for its last frames."""
     if video.tokens is None or video.settings.get("tokenizer") != parts.tokenizer_id:
         return None
-    lm, tokens = parts.config.lm, np.asarray(video.tokens)
+    tokens = torch.from_numpy(np.asarray(video.tokens)).long()
     extra = len(video.frames) - parts.tokenizer.compression.frames(len(tokens))
-    fits = tokens.shape[1:] == (lm.rows, lm.columns) and 0 <= extra < parts.tokenizer.compression.t
-    inside = tokens.min() >= 0 and tokens.max() < lm.vocab_size
+    fits = _tokens_fit(parts, tokens) and 0 <= extra < parts.tokenizer.compression.t
     size = video.frames.shape[1:3] == (parts.config.height, parts.config.width)
-    return torch.from_numpy(tokens).long() if fits and inside and size and video.fps == parts.config.fps else None
+    return tokens if fits and size and video.fps == parts.config.fps else None
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from ..tokenizer.clip_fit import resample_frames
 from ..tokenizer.clip_io import DEFAULT_LIMITS, ClipLimits
 from ..tokenizer.clip_read import read_clip
 from ..tokenizer.clip_write import write_clip
+from .state import SessionState
 
 MAX_TOKENS = 2**28
 
@@ -37,7 +38,8 @@ class Video:
         fps: frames per second.
         prompt, seed: what it was generated from.
         settings: the options of sampling, as JSON values.
-        stats: tokens, passes, seconds of reading, sampling and decoding, tokens per second; not saved.
+        stats: what it took: tokens, passes, tokens per pass, seconds, exactness; not saved.
+        state: all that it goes on from without its tokens being read again (`SessionState`); not saved with the clip.
 
     Raises:
         ReelmError: frames, tokens or fps have a wrong shape, dtype or value.
@@ -50,6 +52,7 @@ class Video:
     seed: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
+    state: SessionState | None = None
 
     def __post_init__(self) -> None:
         self.frames = _numpy(self.frames)

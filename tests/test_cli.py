@@ -28,6 +28,7 @@ from reelm.sampling.generator import VideoGenerator
 from reelm.sampling.request import make_request
 from reelm.sampling.rollout import Rollout
 from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.state import SessionState
 from reelm.sampling.video import Video
 from reelm.tokenizer import training as tokenizer_training
 from reelm.tokenizer.clip_fit import Fit
@@ -35,17 +36,28 @@ from reelm.tokenizer.clip_write import write_clip
 from reelm.tokenizer.training import TokenizerTraining
 
 MODEL = ["--model", "--device", "--dtype", "--json"]
-CLIP = ["--seconds", "--num-frames", "--seed", "--negative-prompt", "-o", "--output"]
+CLIP = [
+    "--seconds",
+    "--num-frames",
+    "--seed",
+    "--negative-prompt",
+    "--then",
+    "--decoder",
+    "--block-size",
+    "-o",
+    "--output",
+]
 SAMPLING = ["--guidance-scale", "--temperature", "--top-k", "--top-p", "--min-p"]
 TRAIN = [
     *("--train.steps", "--train.learning-rate", "--train.optimizer", "--train.warmup", "--train.weight-decay"),
     *("--train.clip", "--train.ema", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
 ]
 FROZEN = {
-    "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt"],
-    "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit"],
+    "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt", "--save-state"],
+    "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit", "--save-state"],
     "stream": [*MODEL, *CLIP, *SAMPLING],
-    "bench": [*MODEL, "--seconds", "--batch", "--guidance-scale", "--repeats"],
+    "decode": [*MODEL, "--output", "-o"],
+    "bench": [*MODEL, "--seconds", "--batch", "--guidance-scale", "--repeats", "--decoder", "--block-size"],
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--contact-sheet"],
     "info": MODEL,
@@ -149,8 +161,8 @@ def test_the_entry_point_is_main():
 def test_names_and_defaults_are_those_of_the_library():
     options = {field.name: field for field in dataclasses.fields(clips.Generate)}
     api = {**inspect.signature(VideoGenerator.generate).parameters, **inspect.signature(make_request).parameters}
-    only_python = {"self", "options", "parts", "generator", "height", "width", "callback_on_step_end"}
-    only_python |= {"logits_processor", "sampling"}
+    only_python = {"self", "options", "parts", "generator", "height", "width", "callback_on_step_end", "added"}
+    only_python |= {"logits_processor", "sampling", "lengths", "batch_size", "keep_state", "callback_on_tokens"}
     assert set(api) - only_python <= set(options)
     assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
     for command, function, unlike in (
@@ -279,14 +291,58 @@ def test_ctrl_c_while_generating_leaves_nothing(run, debug, monkeypatch):
     assert names() == []
 
 
-def test_a_full_disk_is_one_line(run, debug, monkeypatch):
+def test_tokens_outlive_a_clip_that_cannot_be_written(run, debug, debug_generator, monkeypatch):
     def full(self, path):
         raise OSError(28, "No space left on device")
 
+    Path("a-red-ball.session.safetensors").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(Video, "save", full)
+        code, out, err = run("generate", "a red ball", "--num-frames", 5, "--seed", 41, *debug)
+    said = "the tokens are safe: reelm decode a-red-ball.session-2.safetensors"
+    assert (code, out, err) == (2, "", f"{said}\nreelm: error: [Errno 28] No space left on device\n")
+    assert Path("a-red-ball.session.safetensors").read_text() == "mine"
+    code, out, _ = run("decode", "a-red-ball.session-2.safetensors", "-o", "saved.mkv", *debug)
+    assert code == 0
+    assert out.startswith("wrote saved.mkv: Video(5 frames 64x64")
+    wanted = debug_generator.generate("a red ball", num_frames=5, seed=41)
+    video = Video.load("saved.mkv")
+    assert np.array_equal(video.frames, wanted.frames)
+    assert np.array_equal(video.tokens, wanted.tokens)
+    # And where not even the tokens can be written.
+    monkeypatch.setattr(SessionState, "save", full)
     monkeypatch.setattr(Video, "save", full)
-    found = run("generate", "a red ball", "--num-frames", 1, "--seed", 41, *debug)
-    again = "the same command with --seed 41 makes the same clip again"
-    assert found == (2, "", f"reelm: error: [Errno 28] No space left on device; {again}\n")
+    code, _, err = run("generate", "a red ball", "--num-frames", 1, "--seed", 41, *debug)
+    assert code == 2
+    assert "the same command with --seed 41 makes the same clip again" in err
+
+
+def test_a_session_is_kept_where_it_is_wanted_and_continued(run, debug):
+    words = ["--num-frames", 5, "--seed", 3, *debug]
+    assert run("generate", "a red ball", *words, "-o", "a.mp4")[0] == 0
+    assert names() == ["a.mp4"]
+    code, out, _ = run("generate", "a red ball", *words, "-o", "a.mp4", "--save-state", "--json")
+    assert (code, json.loads(out)["files"]) == (0, ["a.mp4", "a.session.safetensors"])
+    for source in ("a.mp4", "a.session.safetensors"):
+        assert run("continue", source, "--num-frames", 4, *debug, "-o", f"{source}-longer.mkv")[0] == 0
+    both = [Video.load(f"{source}-longer.mkv").tokens for source in ("a.mp4", "a.session.safetensors")]
+    assert np.array_equal(*both)
+    assert run("decode", "nothing.safetensors", *debug)[2].startswith(
+        "reelm: error: session: must be a file that exists"
+    )
+
+
+def test_a_prompt_that_changes(run, debug, debug_generator):
+    words = ["--num-frames", 13, "--seed", 3, *debug]
+    assert run("generate", "a red ball", "--then", "0.6: a blue ring spins", *words, "-o", "a.mkv")[0] == 0
+    assert run("stream", "a red ball", "--then", "0.6: a blue ring spins", *words, "-o", "b.mkv")[0] == 0
+    wanted = debug_generator.generate([(0, "a red ball"), (0.6, "a blue ring spins")], num_frames=13, seed=3)
+    for path in ("a.mkv", "b.mkv"):
+        video = Video.load(path)
+        assert np.array_equal(video.tokens, wanted.tokens)
+        assert (video.prompt, video.settings) == ("a blue ring spins", wanted.settings)
+    for bad in ("a blue ring", "x: a blue ring"):
+        assert "then: must be like '4: a blue ring spins'" in run("generate", "a red ball", "--then", bad, *words)[2]
 
 
 # ---- bench, evaluate, info
@@ -422,7 +478,7 @@ def test_train_text_from_a_file(run):
         (["generate", "ball", "--seconds", "nan"], "seconds: must be a number above 0, got nan"),
         (["generate", "ball", "--top-k", "0"], "top_k: must be a whole number of at least 1, or None, got 0"),
         (["generate", "ball", "--top-p", "1.5"], "top_p: must be above 0 and at most 1, got 1.5"),
-        (["generate", "ball", "--temperature", "-1"], "temperature: must be between 0 and 100, got -1.0"),
+        (["generate", "ball", "--temperature", "-1"], "temperature: must be 0 or between 1e-6 and 100, got -1.0"),
         (["generate", "ball", "--seed", "-1"], "seed: must be a whole number from 0 to 2**63 - 1, got -1"),
         (["generate", "ball", "--num-videos-per-prompt", "0"], "num_videos_per_prompt: must be from 1 to 4096, got 0"),
         (["generate", "ball", "-o", "none/x.mp4"], "output: its folder must exist, got 'none/x.mp4'"),

@@ -123,13 +123,16 @@ def test_a_logits_processor_sees_what_came_before(debug_generator):
     assert lengths == list(range(video.tokens.size, video.tokens.size + 64))
 
 
-def test_the_callback_hears_of_every_token(debug_generator):
+@pytest.mark.parametrize("decoder", ["sequential", "jacobi"])
+def test_the_callback_hears_of_every_token(debug_generator, decoder):
     heard = []
-    video = debug_generator.generate(
-        PROMPT, seed=1, num_frames=5, callback_on_step_end=lambda n, token: heard.append((n, int(token)))
-    )
-    assert [n for n, _ in heard] == list(range(1, 129))
-    assert [token for _, token in heard] == video.tokens.flatten().tolist()
+    videos = debug_generator.generate(
+        [PROMPT, OTHER], seed=1, num_frames=5, decoder=decoder,
+        callback_on_step_end=lambda passes, new: heard.append((passes, [tokens.tolist() for tokens in new])),
+    )  # fmt: skip
+    assert [passes for passes, _ in heard] == list(range(1, videos[0].stats["passes"] + 1))
+    for clip, video in enumerate(videos):
+        assert [token for _, new in heard for token in new[clip]] == video.tokens.flatten().tolist()
 
 
 def test_a_result_says_how_it_came_about(debug_generator):
@@ -137,6 +140,9 @@ def test_a_result_says_how_it_came_about(debug_generator):
     assert (video.prompt, video.seed, video.fps) == (PROMPT, 7, 8.0)
     assert video.settings["top_k"] == 9
     assert video.stats["tokens"] == 128
+    assert (video.stats["decoder"], video.stats["exactness"]) == ("jacobi", "lossless")
+    assert sum(size * times for size, times in video.stats["accepted"].items()) == 128
+    assert video.stats["tokens_per_pass"] == 128 / video.stats["passes"] > 1
     assert video.stats["tokens_per_second"] > 0
 
 
@@ -174,7 +180,7 @@ BAD = [
     ({"seed": 1, "generator": torch.Generator()}, "must not both be given"),
     ({"generator": 7}, "generator: must be a torch.Generator"),
     ({"num_videos_per_prompt": 0}, "num_videos_per_prompt: must"),
-    ({"negative_prompt": [OTHER] * 2}, "negative_prompt: must be one or 1"),
+    ({"negative_prompt": [OTHER] * 2}, "negative_prompt: must be one, or one for each of the 1 prompts"),
     ({"negative_prompt": OTHER, "guidance_scale": 1}, "negative_prompt: needs guidance_scale"),
     ({"logits_processor": 5}, "must be callable"),
 ]

@@ -5,8 +5,14 @@ import torch
 
 from reelm.kernels.sample import sample
 from reelm.sampling.noise import NoiseKey
+from reelm.sampling.plan import ClipPlan
 from reelm.sampling.rollout import Rollout
 from reelm.sampling.rules import SamplingConfig
+
+
+def begin(parts, prompts, keys, settings, **options):
+    plans = [ClipPlan(prompts=((0, text),), key=key) for text, key in zip(prompts, keys, strict=True)]
+    return Rollout(parts.lm, parts.text, plans, settings, **options)
 
 
 def slow_twin(parts, prompt, key, settings, frames):
@@ -26,11 +32,11 @@ def slow_twin(parts, prompt, key, settings, frames):
 def test_a_rollout_past_its_window_equals_sampling_without_a_cache(debug_generator):
     parts = debug_generator.parts
     settings, key = SamplingConfig(guidance_scale=2.5, top_k=12, top_p=0.95, temperature=0.9), NoiseKey(11)
-    rollout = Rollout(parts.lm, parts.text, ["a red ball"], [key], settings)
+    rollout = begin(parts, ["a red ball"], [key], settings)
     frames = parts.config.lm.window + 2
     rolled = torch.cat([rollout.next_frame() for _ in range(frames)])
     assert torch.equal(rolled, slow_twin(parts, "a red ball", key, settings, frames))
-    assert rollout.drawn == rolled.numel()
+    assert rollout.stats.tokens == rollout.stats.passes == rolled.numel()
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
@@ -47,40 +53,28 @@ def test_processors_run_in_order_on_what_came_before_and_on_guided_logits(debug_
         return scores.scatter(1, input_ids[:, -1:], -torch.inf)
 
     prompts = ["a red ball", "a blue ring"]
-    plain = Rollout(parts.lm, parts.text, prompts, keys, settings).next_frame().flatten(1)
-    watched = Rollout(parts.lm, parts.text, prompts, keys, settings, processors=[watch])
+    plain = begin(parts, prompts, keys, settings).next_frame().flatten(1)
+    watched = begin(parts, prompts, keys, settings, processors=[watch])
     assert torch.equal(watched.next_frame().flatten(1), plain)
     assert [ids.shape for ids, _ in calls] == [(2, place) for place in range(size)]
     assert torch.equal(calls[-1][0], plain[:, :-1])
 
     # The scores are the guided ones: their best is the best of a rollout at temperature 0 along the same tokens.
     greedy, calls[:] = dataclasses.replace(settings, temperature=0.0), []
-    best = Rollout(parts.lm, parts.text, prompts, keys, greedy, processors=[watch]).next_frame().flatten(1)
+    best = begin(parts, prompts, keys, greedy, processors=[watch]).next_frame().flatten(1)
     assert torch.equal(torch.stack([scores.argmax(-1) for _, scores in calls], 1), best)
-    assert torch.equal(Rollout(parts.lm, parts.text, prompts, keys, greedy).next_frame().flatten(1), best)
+    assert torch.equal(begin(parts, prompts, keys, greedy).next_frame().flatten(1), best)
 
     calls.clear()
-    changing = Rollout(parts.lm, parts.text, prompts, keys, settings, processors=[watch, ban_last])
+    changing = begin(parts, prompts, keys, settings, processors=[watch, ban_last])
     frame = torch.stack([changing.next_frame().flatten(1) for _ in range(2)], 1).flatten(1)
     assert (frame[:, 1:] != frame[:, :-1]).all()
     assert (plain[:, 1:] == plain[:, :-1]).any()
 
 
-def test_noise_drawn_ahead_changes_nothing(debug_generator, monkeypatch):
-    parts, settings = debug_generator.parts, SamplingConfig(top_p=0.9)
-
-    def rolled():
-        rollout = Rollout(parts.lm, parts.text, ["a red ball", ""], [NoiseKey(3, 1), NoiseKey(4)], settings)
-        return torch.cat([rollout.next_frame() for _ in range(2)])
-
-    ahead = rolled()
-    monkeypatch.setattr(Rollout, "_noise_ahead", lambda self: None)
-    assert torch.equal(rolled(), ahead)
-
-
 def test_memory_is_flat_however_long_it_rolls(debug_generator):
     parts = debug_generator.parts
-    rollout = Rollout(parts.lm, parts.text, ["a red ball"], [NoiseKey(1)], SamplingConfig())
+    rollout = begin(parts, ["a red ball"], [NoiseKey(1)], SamplingConfig())
     before = (rollout.cache.keys.data_ptr(), rollout.cache.nbytes, rollout.cache.tokens_BR.shape)
     for _ in range(20):
         rollout.next_frame()

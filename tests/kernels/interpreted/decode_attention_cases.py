@@ -81,10 +81,10 @@ def test_decode_attention(oracle, check_error, case):
 def cases(draw):
     """The arguments of `oracle.decode_arguments`."""
     prefix = draw(st.integers(0, 80) | st.integers(450, 600))  # one split, several
-    ancestors, L, B = draw(st.booleans()), draw(st.integers(1, 12)), draw(st.integers(1, 2))
+    ancestors, L, B = draw(st.booleans()), draw(st.integers(1, 20)), draw(st.integers(1, 2))
     return {
         "seed": draw(st.integers(0, 1000)), "dtype": draw(st.sampled_from([F32, BF16])),
-        "K": draw(st.integers(1, 2)), "group": draw(st.integers(1, 3)), "E": 16 * draw(st.integers(1, 8)),
+        "K": draw(st.integers(1, 2)), "group": draw(st.integers(1, 4)), "E": 16 * draw(st.integers(1, 8)),
         "prefix": prefix, "frame_size": draw(st.integers(1, 20)), "window": draw(st.integers(1, 5)),
         # At the start, inside the first turn of the ring, many turns later.
         "positions": [draw(st.integers(0, 400)) for _ in range(B)],

@@ -1,0 +1,122 @@
+"""Decoders: from the logits of the next positions to tokens that stay.
+
+    decoder = make_decoder("jacobi", block_size=16)
+    decoder.step(rollout)                        # one pass of the model: some tokens more for every clip
+
+A decoder is a class with `name`, `exactness` and `step`. A step calls `rollout.logits(L)` and `rollout.draw(logits)`
+once, then `rollout.accept(tokens_BL, counts)`: how many of the L tokens stay, for each clip from 1 to `rollout.room`,
+or 0 where a clip has no room. The rest of the L tokens are the drafts that the next pass starts from. An instance of
+one's own goes wherever a decoder's name does.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+
+from ..core.errors import require
+
+Exactness = Literal["exact", "lossless", "approximate"]
+
+
+class Passes(Protocol):
+    """What a decoder needs of a rollout."""
+
+    @property
+    def room(self) -> list[int]:
+        """How many more tokens each clip may take now."""
+
+    def drafts(self, count: int) -> torch.Tensor:
+        """The tokens (B, L) that the next L = `count` positions are guessed to have."""
+
+    def logits(self, count: int) -> torch.Tensor:
+        """Logits (R, L, V) of the next L positions, given the drafts before each; the prompt's rows come first."""
+
+    def draw(self, logits_RLV: torch.Tensor) -> torch.Tensor:
+        """The tokens (B, L) that these logits and the noise of their positions make."""
+
+    def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
+        """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
+
+
+class Decoder(Protocol):
+    """How tokens are found. `exactness`: "exact" is sampling itself, "lossless" gives its tokens another way."""
+
+    name: str
+    exactness: Exactness
+
+    def step(self, rollout: Passes) -> None:
+        """One pass of the model."""
+
+
+class Sequential:
+    """One token a pass: sampling by its definition, and the oracle for the others."""
+
+    name = "sequential"
+    exactness: Exactness = "exact"
+
+    def step(self, rollout: Passes) -> None:
+        """One more token for every clip."""
+        tokens_B1 = rollout.draw(rollout.logits(1))
+        rollout.accept(tokens_B1, [min(1, room) for room in rollout.room])
+
+
+class Jacobi:
+    """A block of draft tokens a pass, of which the longest run that sampling agrees with stays.
+
+    Noise belongs to the position, so that a token is a function of the tokens before it: where a draft is what comes
+    out of the pass, all that it was computed from was right, and so is the next token. The first token of a block
+    always is. Jacobi iteration (Song et al. 2021, arXiv 2002.03629) with coupled noise (arXiv 2510.24211).
+
+    Args:
+        block_size: L, positions looked at in a pass.
+    """
+
+    name = "jacobi"
+    exactness: Exactness = "lossless"
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+
+    def step(self, rollout: Passes) -> None:
+        """At least one more token for every clip, at most a block."""
+        drafts_BL = rollout.drafts(self.block_size)
+        tokens_BL = rollout.draw(rollout.logits(self.block_size))
+        agreed_B = (tokens_BL == drafts_BL)[:, :-1].long().cumprod(1).sum(1)
+        counts = [min(agreed + 1, room) for agreed, room in zip(agreed_B.tolist(), rollout.room, strict=True)]
+        rollout.accept(tokens_BL, counts)
+
+
+DECODERS = ("auto", "sequential", "jacobi")
+DEFAULT_BLOCK = 16
+NO_PROCESSORS = "must be 'sequential' with logits_processor, which may look at every token before"
+
+
+def make_decoder(
+    decoder: "str | Decoder" = "auto", block_size: int | None = None, *, most: int, one_by_one: bool = False
+) -> Decoder:
+    """The decoder of this name; "auto" is `jacobi` wherever that gives the tokens of `sequential`.
+
+    Args:
+        decoder: one of DECODERS, or a decoder, which is taken as it is.
+        block_size: of `jacobi`, at most `most` (one latent frame); 16 by default.
+        most: tokens of a latent frame.
+        one_by_one: logits processors are there, which may look at every token before: only `sequential` will do.
+
+    Raises:
+        ReelmError: the name is unknown, or an argument does not fit it.
+    """
+    if not isinstance(decoder, str):
+        require(callable(getattr(decoder, "step", None)), "decoder", "must be a name or have a method step", decoder)
+        require(block_size is None, "block_size", "must not be given with a decoder of one's own", block_size)
+        require(not one_by_one or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
+        return decoder
+    require(decoder in DECODERS, "decoder", f"must be one of {', '.join(DECODERS)}", decoder)
+    require(not one_by_one or decoder != "jacobi", "decoder", NO_PROCESSORS, decoder)
+    if decoder == "sequential" or one_by_one:
+        require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)
+        return Sequential()
+    size = min(DEFAULT_BLOCK, most) if block_size is None else block_size
+    whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= most
+    require(whole, "block_size", f"must be a whole number from 1 to {most}", size)
+    return Jacobi(size)

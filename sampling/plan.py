@@ -1,0 +1,43 @@
+"""What one clip of a rollout is to become: its prompts over time, its noise, its length.
+
+plan = ClipPlan(prompts=((0, "a red ball rolls"), (8, "a blue ring spins")), key=NoiseKey(7), latent_frames=16)
+"""
+
+from dataclasses import dataclass
+
+from .noise import NoiseKey
+
+# (latent frame from which on it holds, value), in ascending order, the first from 0 on.
+PromptSchedule = tuple[tuple[int, str], ...]
+TemperatureSchedule = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """One clip.
+
+    Attributes:
+        prompts: the prompt from each latent frame on; what was drawn before stays in the window as it is.
+        negative_prompt: what guidance leads away from.
+        key: the noise.
+        latent_frames: where the clip ends, counted from its beginning; None for no end.
+        temperatures: instead of the temperature of the sampling settings, from each latent frame on; empty for none.
+    """
+
+    prompts: PromptSchedule
+    negative_prompt: str = ""
+    key: NoiseKey
+    latent_frames: int | None = None
+    temperatures: TemperatureSchedule = ()
+
+    def prompt_at(self, latent_frame: int) -> str:
+        """The prompt under which this latent frame is drawn."""
+        return [text for start, text in self.prompts if start <= latent_frame][-1]
+
+    def next_change(self, latent_frame: int) -> int | None:
+        """The first latent frame after this one at which the prompt changes."""
+        return next((start for start, _ in self.prompts if start > latent_frame), None)
+
+    def temperature_at(self, latent_frame: int, default: float) -> float:
+        """The temperature with which this latent frame is drawn."""
+        return ([default] + [value for start, value in self.temperatures if start <= latent_frame])[-1]

@@ -1,0 +1,61 @@
+"""True batches: clips of different prompts, lengths and seeds, more of them than rows."""
+
+import numpy as np
+import pytest
+
+from reelm.core.errors import ReelmError
+
+RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
+PROMPTS, FRAMES, SEEDS = [RED, BLUE, RED, "grass", BLUE], [9, 1, 13, 5, 5], [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("decoder", ["sequential", "jacobi"])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, None])
+def test_each_clip_is_what_it_is_alone(debug_generator, decoder, batch_size):
+    options = {"decoder": decoder, "negative_prompt": ["", RED, "", "", RED]}
+    batch = debug_generator.generate(PROMPTS, seed=SEEDS, num_frames=FRAMES, batch_size=batch_size, **options)
+    for index, video in enumerate(batch):
+        alone = debug_generator.generate(
+            PROMPTS[index],
+            seed=SEEDS[index],
+            num_frames=FRAMES[index],
+            negative_prompt=options["negative_prompt"][index],
+        )
+        assert np.array_equal(video.tokens, alone.tokens)
+        assert video.frames.shape == alone.frames.shape
+        assert np.abs(video.frames.astype(int) - alone.frames.astype(int)).max() <= 1
+        assert (video.prompt, video.seed) == (PROMPTS[index], SEEDS[index])
+
+
+def test_processors_see_the_tokens_of_their_own_clip(debug_generator):
+    seen = []
+
+    def watch(ids, scores):
+        seen.append(tuple(ids.shape))
+        return scores
+
+    options = {"seed": SEEDS[:3], "num_frames": FRAMES[:3]}
+    plain = debug_generator.generate(PROMPTS[:3], **options)
+    watched = debug_generator.generate(PROMPTS[:3], **options, batch_size=2, logits_processor=watch)
+    assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(plain, watched, strict=True))
+    assert sum(rows for rows, _ in seen) == sum(video.tokens.size for video in plain)
+    assert max(length for _, length in seen) == plain[2].tokens.size - 1
+
+
+def test_fewer_passes_than_one_after_the_other(debug_generator):
+    options = {"seed": SEEDS, "num_frames": FRAMES, "decoder": "sequential"}
+    one, two = (debug_generator.generate(PROMPTS, **options, batch_size=n)[0].stats["passes"] for n in (1, 2))
+    lengths = [1 + (frames - 1) // 4 for frames in FRAMES]
+    assert one == 64 * sum(lengths)
+    # Two rows: 3, then 2 in one; 1, then 4 in the other, then what is left.
+    assert 64 * max(lengths) <= two < one
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"num_frames": [1, 2]}, "seconds, num_frames: must be one, or one for each of the 5 prompts"),
+    ({"seconds": [1, 1, 1, 1, 0]}, "seconds: must be a number above 0"),
+    ({"batch_size": 0}, "batch_size: must be a whole number of at least 1"),
+])  # fmt: skip
+def test_bad_batches_are_refused(debug_generator, options, message):
+    with pytest.raises(ReelmError, match=f"^{message}"):
+        debug_generator.generate(PROMPTS, **options)
