@@ -22,11 +22,11 @@ import torch
 from ..core.errors import require
 from ..core.progress import progress
 from ..lm.cache import RingCache
-from .decoders import Decoder, make_decoder
+from .decoders import Decoder
 from .noise import NoiseKey
 from .plan import ClipPlan
 from .pretrained import Pretrained
-from .request import check_lengths
+from .request import check_lengths, pick_decoder
 from .rollout import Rollout
 from .rules import SamplingConfig
 
@@ -133,10 +133,10 @@ def run_benchmark(
     (latent_frames,) = check_lengths(parts, seconds, None)
     require(batch >= 1, "batch", "must be at least 1", batch)
     require(repeats >= 1, "repeats", "must be at least 1", repeats)
-    chosen = make_decoder(decoder, block_size, most=parts.config.lm.frame_size)
     sampling = parts.config.sampling
     if guidance_scale is not None:
         sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
+    chosen = pick_decoder(parts, decoder, block_size, sampling, batch)
     runs = [
         _time_clips(parts, [NoiseKey(repeat, row) for row in range(batch)], sampling, chosen, latent_frames)
         for repeat in progress(range(repeats + 1), "benchmark", unit="run")

@@ -88,19 +88,26 @@ class Jacobi:
 
 
 DECODERS = ("auto", "sequential", "jacobi")
-DEFAULT_BLOCK = 16
 NO_PROCESSORS = "must be 'sequential' with logits_processor, which may look at every token before"
 
 
 def make_decoder(
-    decoder: "str | Decoder" = "auto", block_size: int | None = None, *, most: int, one_by_one: bool = False
+    decoder: "str | Decoder" = "auto",
+    block_size: int | None = None,
+    *,
+    most: int,
+    rows: int = 1,
+    on_gpu: bool = False,
+    one_by_one: bool = False,
 ) -> Decoder:
     """The decoder of this name; "auto" is `jacobi` wherever that gives the tokens of `sequential`.
 
     Args:
         decoder: one of DECODERS, or a decoder, which is taken as it is.
-        block_size: of `jacobi`, at most `most` (one latent frame); 16 by default.
+        block_size: of `jacobi`, at most `most`; by default what is fastest for so many rows.
         most: tokens of a latent frame.
+        rows: of the cache, two a clip under guidance.
+        on_gpu: where more positions cost nothing for longer.
         one_by_one: logits processors are there, which may look at every token before: only `sequential` will do.
 
     Raises:
@@ -116,7 +123,11 @@ def make_decoder(
     if decoder == "sequential" or one_by_one:
         require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)
         return Sequential()
-    size = min(DEFAULT_BLOCK, most) if block_size is None else block_size
+    if block_size is None:
+        # Up to so many tokens a pass one more costs little: measured on a CPU, a guess for a GPU until one measures it.
+        size = max(4, min(256 if on_gpu else 32, (256 if on_gpu else 32) // rows))
+        return Jacobi(min(size, most))
+    size = block_size
     whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= most
     require(whole, "block_size", f"must be a whole number from 1 to {most}", size)
     return Jacobi(size)

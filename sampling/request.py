@@ -76,8 +76,8 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
         seed: a whole number from 0 to 2^63 - 1; one for all prompts, or one for each. Without it, a random one.
         generator: instead of `seed`: a torch.Generator (or one for each prompt) from which a seed is drawn.
         height, width: in pixels; a model has one size, so another one is refused.
-        decoder: how tokens are found: "sequential", one a pass; "jacobi", the same tokens in fewer passes; "auto", the
-            faster of them; or a decoder of one's own (decoders.py).
+        decoder: "sequential", a token a pass; "jacobi", the same tokens in fewer passes; "auto", the faster of them; or
+            a decoder of one's own (decoders.py).
         block_size: positions that `jacobi` looks at in a pass, up to those of a latent frame.
         batch_size: clips that are drawn at a time; all by default. A clip that ends leaves its place to the next.
         callback_on_step_end: called after each pass with (passes so far, the tokens (n,) that each clip got in it).
@@ -88,29 +88,25 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
     Raises:
         ReelmError: an argument breaks its rule.
     """
-    prompts = [((0.0, ""),)] if prompt is None else read_prompts(prompt)
-    texts = [text for schedule in prompts for _, text in schedule]
-    require(len(prompts) > 0, "prompt", "must hold at least one prompt", prompt)
-    require(prompt is None or all(text.strip() for text in texts), "prompt", "must not be empty", prompt)
-    require(prompt is None or all(map(words_of, texts)), "prompt", "must have words in it", prompt)
+    prompts = [((0.0, ""),)] if prompt is None else _check_prompts(parts, prompt)
     count = _whole(num_videos_per_prompt, "num_videos_per_prompt", 1)
     require(len(prompts) * count <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * count)
     for name, value, own in (("height", height, parts.config.height), ("width", width, parts.config.width)):
         require(value in (None, own), name, f"must be {own}, the size that this model was made for", value)
     temperatures = _pop_temperatures(sampling)
     config = _sampling(parts.config.sampling, sampling)
-    negative = [""] if negative_prompt is None else _strings(negative_prompt, "negative_prompt")
-    negative = _one_each(negative, len(prompts), "negative_prompt")
+    against = _strings("" if negative_prompt is None else negative_prompt, "negative_prompt")
+    negative = _one_each(against, len(prompts), "negative_prompt")
     guided = negative_prompt is None or config.guidance_scale != 1
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative_prompt)
     seeds = _seeds(seed, generator, len(prompts))
-    _check_text(parts, texts, "prompt")
     _check_text(parts, negative, "negative_prompt")
+    batch_size = None if batch_size is None else _whole(batch_size, "batch_size", 1)
     processors = logits_processor if isinstance(logits_processor, list | tuple) else [logits_processor]
     processors = tuple(processor for processor in processors if processor is not None)
     require(all(map(callable, processors)), "logits_processor", "must be callable", logits_processor)
-    heard = callback_on_step_end is None or callable(callback_on_step_end)
-    require(heard, "callback_on_step_end", "must be callable", callback_on_step_end)
+    require(callback_on_step_end is None or callable(callback_on_step_end), "callback_on_step_end", "must be callable",
+            callback_on_step_end)  # fmt: skip
     rate: dict[str, Any] = {"fps": parts.config.fps, "temporal": parts.tokenizer.compression.t, "added": added}
     ends = _one_each(list(lengths), len(prompts), "seconds, num_frames") if lengths else [None] * len(prompts)
     plans = [
@@ -124,11 +120,26 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
     return Request(
         plans=plans,
         sampling=config,
-        decoder=make_decoder(decoder, block_size, most=parts.config.lm.frame_size, one_by_one=bool(processors)),
+        decoder=pick_decoder(parts, decoder, block_size, config, len(plans[:batch_size]), one_by_one=bool(processors)),
         processors=processors,
         on_step=callback_on_step_end,
-        batch_size=None if batch_size is None else _whole(batch_size, "batch_size", 1),
+        batch_size=batch_size,
     )
+
+
+def pick_decoder(
+    parts: Pretrained,
+    decoder: str | Decoder,
+    block_size: int | None,
+    sampling: SamplingConfig,
+    clips: int,
+    *,
+    one_by_one: bool = False,
+) -> Decoder:
+    """The decoder for so many clips of this model at a time; see `make_decoder`."""
+    rows = clips * (1 if sampling.guidance_scale == 1 else 2)
+    on_gpu, most = next(parts.lm.parameters()).is_cuda, parts.config.lm.frame_size
+    return make_decoder(decoder, block_size, most=most, rows=rows, on_gpu=on_gpu, one_by_one=one_by_one)
 
 
 def inherit(request: Request, source: Source, prompted: bool, options: dict[str, Any]) -> Request:
@@ -259,6 +270,16 @@ def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
         whole = isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**63
         require(whole, argument, "must be a whole number from 0 to 2**63 - 1", item)
     return seeds
+
+
+def _check_prompts(parts: Pretrained, prompt: Any) -> list[Schedule[str]]:
+    prompts = read_prompts(prompt)
+    texts = [text for schedule in prompts for _, text in schedule]
+    require(len(texts) > 0, "prompt", "must hold at least one prompt", prompt)
+    require(all(text.strip() for text in texts), "prompt", "must not be empty", prompt)
+    require(all(map(words_of, texts)), "prompt", "must have words in it", prompt)
+    _check_text(parts, texts, "prompt")
+    return prompts
 
 
 def _check_text(parts: Pretrained, texts: list[str], argument: str) -> None:

@@ -99,6 +99,8 @@ def test_names_and_blocks():
     assert isinstance(make_decoder("auto", most=64), Jacobi)
     assert isinstance(make_decoder("auto", most=64, one_by_one=True), Sequential)
     assert make_decoder("jacobi", most=8).block_size == 8
+    assert [make_decoder("jacobi", most=64, rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
+    assert make_decoder("jacobi", most=500, rows=2, on_gpu=True).block_size == 128
     assert make_decoder("jacobi", 24, most=64).block_size == 24
     assert all(make_decoder(name, most=4) for name in DECODERS)
 
