@@ -56,9 +56,12 @@ def evaluate_model(
     clips: int = 256,
     seed: int = 1234,
     batch: int = 16,
+    guidance_scale: float | None = None,
+    decoder: str = "auto",
+    block_size: int | None = None,
     contact_sheet: Path | None = None,
 ) -> EvaluationReport:
-    """Judge generated clips and measure the tokenizer, at the model's default settings.
+    """Judge generated clips and measure the tokenizer, at the model's default settings but for those given.
 
     Args:
         generator: the model; its clips must be of the world's size and rate.
@@ -67,6 +70,7 @@ def evaluate_model(
         clips: held-out rendered clips for the tokenizer.
         seed: of the captions, the clips and the sampling.
         batch: clips sampled at once.
+        guidance_scale, decoder, block_size: as for `generate`; the report tells the tokens that a pass makes.
         contact_sheet: a PNG of the first generated clips, if given.
 
     Returns:
@@ -90,17 +94,20 @@ def evaluate_model(
     report = EvaluationReport(model=generator.parts.name, seed=seed, split="held-out", frames=FRAMES)
     scenes = [sample_scene(seed, index, split="held-out", objects=1) for index in range(clips)]
     report |= evaluate_tokenizer(generator.parts.tokenizer, scenes, height=config.height, width=config.width)
+    options: dict[str, Any] = {"decoder": decoder, "block_size": block_size}
+    if guidance_scale is not None:
+        options["guidance_scale"] = guidance_scale
     for count, objects in ((prompts, 1), (two_objects, 2)):
         if not count:
             continue
         wanted = [sample_scene(seed + 1, index, split="held-out", objects=objects) for index in range(count)]
         captions = [write_caption(s, np.random.default_rng([seed, i]), complete=True) for i, s in enumerate(wanted)]
-        frames_BTHWC = _generate(generator, captions, seed, batch)
+        frames_BTHWC, decoding = _generate(generator, captions, seed, batch, **options)
         name = "generated_one_object" if objects == 1 else "generated_two_objects"
-        report[name] = {"n": count} | accuracy(_judge(frames_BTHWC, objects), wanted)
+        report[name] = {"n": count} | accuracy(_judge(frames_BTHWC, objects), wanted) | decoding
         if contact_sheet is not None and objects == 1:
             write_contact_sheet(contact_sheet, frames_BTHWC[:24])
-    report["sampling"] = dict(vars(generator.parts.config.sampling))
+    report["sampling"] = vars(generator.parts.config.sampling) | options
     return report
 
 
@@ -154,15 +161,22 @@ def _kept(clips_BTHWC: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
     return (ids_Bthw[:, 1:] == ids_Bthw[:, :-1])[quiet]
 
 
-def _generate(generator: VideoGenerator, captions: list[str], seed: int, batch: int) -> torch.Tensor:
-    clips = []
+def _generate(
+    generator: VideoGenerator, captions: list[str], seed: int, batch: int, **options: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The clips (B, T, H, W, 3) of these captions, and how they were decoded."""
+    clips, tokens, passes = [], 0, 0.0
     for start in progress(range(0, len(captions), batch), "generating", unit="batch"):
         part = captions[start : start + batch]
         seeds = [seed * 1_000_003 + start + index for index in range(len(part))]
-        videos = generator.generate(part, num_frames=FRAMES, seed=seeds)
+        videos = generator.generate(part, num_frames=FRAMES, seed=seeds, **options)
         assert isinstance(videos, list)
         clips += [torch.from_numpy(video.frames) for video in videos]
-    return torch.stack(clips)
+        stats = videos[0].stats
+        tokens += stats["tokens"]
+        passes += stats["tokens"] / stats["tokens_per_pass"]
+    decoding = {"decoder": stats["decoder"], "exactness": stats["exactness"], "tokens_per_pass": tokens / passes}
+    return torch.stack(clips), decoding
 
 
 def _judge(frames_BTHWC: torch.Tensor, objects: int) -> list[Verdict]:
@@ -173,4 +187,4 @@ def write_samples(parts: Pretrained, path: Path, count: int = 12) -> None:
     """Clips of the first held-out captions as a contact sheet: what a training draws as it goes."""
     scenes = [sample_scene(0, index, split="held-out", objects=1) for index in range(count)]
     captions = [write_caption(s, np.random.default_rng([0, i]), complete=True) for i, s in enumerate(scenes)]
-    write_contact_sheet(path, _generate(VideoGenerator(parts), captions, seed=0, batch=count))
+    write_contact_sheet(path, _generate(VideoGenerator(parts), captions, seed=0, batch=count)[0])

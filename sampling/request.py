@@ -63,13 +63,12 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
     added: bool = False,
     **sampling: Any,
 ) -> Request:
-    """Check the arguments that `generate`, `continue_clip` and `stream` share.
+    """Check the arguments that `generate`, `continue_clip` and `stream` share; the model's defaults fill in the rest.
 
     Args:
-        parts: the model, whose defaults hold for what is not given.
-        prompt: one prompt or several; None leaves the clip to the model. A prompt may be a schedule
-            [(0, "a red ball"), (4.0, "a blue ring")]: it changes at the first latent frame from that second on, and
-            what was drawn before stays in view.
+        parts: the model.
+        prompt: one prompt or several; None leaves the clip to the model. A prompt may be a schedule [(0, "a red ball"),
+            (4.0, "a blue ring")]: it changes with the first latent frame from that second on.
         lengths: latent frames in all, one or one for each prompt; None for no end.
         num_videos_per_prompt: samples of each prompt; sample 0 of a seed is what that seed gives alone.
         negative_prompt: what guidance leads away from; one, or one for each prompt.
@@ -95,14 +94,14 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
         require(value in (None, own), name, f"must be {own}, the size that this model was made for", value)
     temperatures = _pop_temperatures(sampling)
     config = _sampling(parts.config.sampling, sampling)
-    against = _strings("" if negative_prompt is None else negative_prompt, "negative_prompt")
-    negative = _one_each(against, len(prompts), "negative_prompt")
+    negative = _strings("" if negative_prompt is None else negative_prompt, "negative_prompt")
+    negative = _one_each(negative, len(prompts), "negative_prompt")
     guided = negative_prompt is None or config.guidance_scale != 1
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative_prompt)
-    seeds = _seeds(seed, generator, len(prompts))
     _check_text(parts, negative, "negative_prompt")
-    batch_size = None if batch_size is None else _whole(batch_size, "batch_size", 1)
-    processors = logits_processor if isinstance(logits_processor, list | tuple) else [logits_processor]
+    seeds = _seeds(seed, generator, len(prompts))
+    batch_size = batch_size if batch_size is None else _whole(batch_size, "batch_size", 1)
+    processors = tuple(logits_processor) if isinstance(logits_processor, list | tuple) else (logits_processor,)
     processors = tuple(processor for processor in processors if processor is not None)
     require(all(map(callable, processors)), "logits_processor", "must be callable", logits_processor)
     require(callback_on_step_end is None or callable(callback_on_step_end), "callback_on_step_end", "must be callable",

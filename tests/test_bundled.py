@@ -1,12 +1,16 @@
 """The bundled model keeps the promises; `pytest tests/test_bundled.py -s` prints the measured errors."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 
 from reelm.lm.cache import RingCache
 from reelm.sampling.generator import VideoGenerator
+from reelm.sampling.score import score_clip
 from reelm.sampling.video import Video
+from reelm.world.caption import write_caption
 from reelm.world.judge import judge
 from reelm.world.render import render
 from reelm.world.scene import sample_scene
@@ -83,8 +87,68 @@ def test_clips_show_what_their_prompts_say(generator):
     assert sum(a == b for a, b in zip(backgrounds, ["grass", "sand", "night", "grass"], strict=True)) >= 3
 
 
+def test_a_clip_is_likeliest_under_its_own_prompt(generator):
+    video = generator.generate(PROMPT, seed=5, num_frames=9)
+    own = score_clip(generator.parts, video)
+    others = [score_clip(generator.parts, video, prompt) for prompt in ("", "a blue ring spins over sand")]
+    print(f"\nnats per token: own prompt {own.nats_per_token:.3f}, none and another",
+          *(f"{other.nats_per_token:.3f}" for other in others))  # fmt: skip
+    assert all(own.nats_per_token + 0.05 < other.nats_per_token for other in others)
+
+
 def test_the_card_holds_no_unmeasured_promise(root):
     card = (root / "checkpoints" / "world" / "README.md").read_text()
     for word in ("steps", "hardware", "colour", "shape", "motion", "background", "camera", "dB"):
         assert word in card.lower() or word in card
     assert "TODO" not in card
+
+
+def draws(count, seed):
+    """Random requests over the whole range of settings, with held-out captions of the world."""
+    choose = random.Random(seed)
+    for index in range(count):
+        clips = choose.choice([1, 1, 2, 3])
+        scenes = [sample_scene(seed + index, n, split="held-out", objects=choose.choice([1, 2])) for n in range(clips)]
+        prompts = [write_caption(scene, np.random.default_rng([seed, index, n])) for n, scene in enumerate(scenes)]
+        if choose.random() < 0.3:
+            prompts[0] = [(0, prompts[0]), (choose.choice([0.5, 1.0]), "a blue ring spins over grass")]
+        yield {
+            "prompt": prompts,
+            "seed": [choose.randrange(2**63) for _ in range(clips)],
+            "num_frames": [choose.choice([5, 9, 17]) for _ in range(clips)],
+            "batch_size": choose.choice([None, 2]),
+            "guidance_scale": choose.choice([0.0, 1.0, 1.5, 3.0, 7.0]),
+            "temperature": choose.choice([0.0, 0.3, 0.7, 1.0, 1.3, [(0, 1.2), (0.7, 0.6)]]),
+            "top_k": choose.choice([None, 1, 20, 50]),
+            "top_p": choose.choice([1.0, 0.95, 0.6]),
+            "min_p": choose.choice([0.0, 0.05]),
+        }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_jacobi_is_sequential_in_200_draws():
+    generator = VideoGenerator.from_pretrained("world", device="cpu")
+    choose, tokens, differ = random.Random(0), 0, 0
+    for request in draws(200, seed=11):
+        oracle = generator.generate(**request, decoder="sequential")
+        found = generator.generate(**request, decoder="jacobi", block_size=choose.choice([None, 3, 16, 32, 64]))
+        tokens += sum(video.tokens.size for video in oracle)
+        differ += sum(int((a.tokens != b.tokens).sum()) for a, b in zip(oracle, found, strict=True))
+    print(f"{differ} of {tokens} tokens differ")
+    assert differ == 0
+
+
+@pytest.mark.slow
+def test_saved_and_continued_is_never_stopped_in_50_draws(tmp_path):
+    generator = VideoGenerator.from_pretrained("world", device="cpu")
+    choose, tokens, differ = random.Random(1), 0, 0
+    for request in draws(50, seed=12):
+        one = {name: value[0] if name in ("prompt", "seed", "num_frames") else value for name, value in request.items()}
+        start = generator.generate(**one, decoder=choose.choice(["sequential", "jacobi"]))
+        path = start.state.save(tmp_path / "clip.safetensors")
+        longer = generator.continue_clip(path, num_frames=choose.choice([4, 12]))
+        whole = generator.generate(**(one | {"num_frames": len(longer.frames)}))
+        tokens += whole.tokens.size
+        differ += int((longer.tokens != whole.tokens).sum())
+    print(f"{differ} of {tokens} tokens differ")
+    assert differ == 0

@@ -57,10 +57,16 @@ FROZEN = {
     "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit", "--save-state"],
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "decode": [*MODEL, "--output", "-o"],
-    "bench": [*MODEL, "--seconds", "--batch", "--guidance-scale", "--repeats", "--decoder", "--block-size"],
+    "bench": [
+        *(*MODEL, "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
+        *("--block-size", "--prompt", "--no-peers", "--check", "--plot"),
+    ],
     "bench kernels": ["--check", "--rounds", "--only"],
-    "evaluate": [*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--contact-sheet"],
-    "info": MODEL,
+    "evaluate": [
+        *(*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--guidance-scale", "--decoder"),
+        *("--block-size", "--contact-sheet"),
+    ],
+    "info": [*MODEL, "--plan", "--seconds", "--batch"],
     "train tokenizer": [
         *("--out", "--resume", "--device", "--batch-size", "--num-frames", "--height", "--width", "--moving-weight"),
         *("--seed", "--model.temporal", "--model.spatial", "--model.encoder-width", "--model.decoder-widths"),
@@ -348,15 +354,20 @@ def test_a_prompt_that_changes(run, debug, debug_generator):
 # ---- bench, evaluate, info
 
 
-def test_bench_prints_a_table_and_then_json(run, debug):
-    code, out, err = run("bench", "--seconds", 0.1, "--batch", 2, "--guidance-scale", 1, "--repeats", 1, *debug)
+def test_bench_prints_tables_and_then_json(run, debug):
+    words = ["--seconds", 0.1, "--batch", 2, "--guidance-scale", 1, "--repeats", 1, "--no-peers", *debug]
+    code, out, err = run("bench", *words)
     assert (code, err) == (0, "")
     report = json.loads(out.splitlines()[-1])
     assert (report["batch"], report["guidance_scale"]) == (2, 1.0)
     assert report["tokens_per_second"] > 0
-    assert len(out.splitlines()) == len(report) + 1
-    code, out, _ = run("bench", "--seconds", 0.1, "--repeats", 1, "--json", *debug)
+    assert [row["mismatching_tokens"] for row in report["rows"]] == [0, 0, 0]
+    assert len(out.splitlines()) == len(report) - 1 + 1 + 1 + len(report["rows"]) + 1
+    code, out, _ = run("bench", "--check", "--json", "--no-peers", "--plot", "rows.png", *debug)
+    assert code == 0
     assert list(json.loads(out)) == list(report)
+    assert Path("rows.png").read_bytes().startswith(b"\x89PNG")
+    assert "plot: must end in .png" in run("bench", "--plot", "rows.pdf", *debug)[2]
 
 
 def test_evaluate_prints_a_table_and_then_json(run, debug):
@@ -381,6 +392,28 @@ def test_info_tells_sizes_and_versions(run, debug, debug_checkpoint, debug_gener
     assert values["torch"] == torch.__version__
     table = run("info", *debug)[1].splitlines()
     assert [re.split(r"  +", line)[0].replace(" ", "_") for line in table] == list(values)
+
+
+def test_a_plan_tells_what_clips_take_before_any_weight_is_read(run, debug_checkpoint):
+    Path("model").mkdir()
+    shutil.copy(debug_checkpoint / "config.json", "model")  # and nothing else
+    words = ["info", "--plan", "--model", "./model", "--device", "cpu"]
+    code, out, err = run(*words, "--json")
+    one = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (one["seconds"], one["batch"], one["dtype"]) == (2.0, 1, "float32")
+    assert one["total"] == max(one[f"peak_{name}"] for name in ("loading", "sampling", "decoding"))
+    assert (one["available"] is None) == (one["most_clips"] is None)
+    longer = json.loads(run(*words, "--json", "--seconds", 20)[1])
+    assert longer["joining"] - one["joining"] == 36 * 4 * 64 * 64 * 3
+    assert json.loads(run(*words, "--json", "--batch", 3)[1])["cache"] == 3 * one["cache"]
+    assert json.loads(run(*words, "--json", "--dtype", "bfloat16")[1])["weights"] < one["weights"]
+    table = run(*words)[1].splitlines()
+    assert [re.split(r"  +", line)[0].replace(" ", "_") for line in table] == list(one)
+    refused = run("info", "--seconds", 3, "--model", "./model", "--device", "cpu")
+    assert refused == (2, "", "reelm: error: seconds: must be given with --plan only, got {'seconds': 3.0}\n")
+    assert "batch: must be from 1 to 4096, got 0" in run(*words, "--batch", 0)[2]
+    assert "model: config.json must exist" in run("info", "--plan", "--model", ".")[2]
 
 
 # ---- from nothing to a model

@@ -16,7 +16,19 @@ def test_a_model_with_random_weights_is_judged_as_such(debug_generator, tmp_path
     assert report["generated_two_objects"]["n"] == 2
     assert 0 < report["tokenizer"]["codes_used"] <= 1
     assert "psnr db" in str(report)
+    assert report["generated_one_object"]["decoder"] == "jacobi"
+    assert report["generated_one_object"]["tokens_per_pass"] > 1
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_how_clips_are_drawn_may_be_chosen(debug_generator):
+    options = {"prompts": 2, "two_objects": 0, "clips": 1}
+    report = evaluate_model(debug_generator, **options, decoder="sequential", guidance_scale=1.0)
+    assert report["generated_one_object"]["tokens_per_pass"] == 1
+    assert report["sampling"]["guidance_scale"] == 1.0
+    blocks = [evaluate_model(debug_generator, **options, block_size=size) for size in (2, 64)]
+    few, many = (report["generated_one_object"]["tokens_per_pass"] for report in blocks)
+    assert few < many
 
 
 def test_a_perfect_codec_has_the_judges_own_accuracy(debug_generator, monkeypatch):

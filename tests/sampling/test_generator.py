@@ -246,19 +246,6 @@ def test_tokens_of_another_tokenizer_are_not_taken_over(debug_generator):
     assert not np.array_equal(longer.tokens[:2], video.tokens)
 
 
-def test_the_benchmark_reports_figures(debug_generator):
-    report = debug_generator.benchmark(seconds=0.5, repeats=1)
-    assert report["tokens_per_second"] > 0
-    assert report["frames"] == 5
-    assert f"{report['tokens_per_second']:.4g}" in str(report)
-    one = debug_generator.benchmark(seconds=0.1, repeats=1, batch=2, guidance_scale=1.0)
-    assert (one["batch"], one["guidance_scale"], one["frames"]) == (2, 1.0, 1)
-    assert report["cache_bytes"] == one["cache_bytes"]  # one guided clip has two rows, two unguided ones have two
-    for options in ({"batch": 0}, {"repeats": 0}, {"seconds": 0}):
-        with pytest.raises(ReelmError, match=next(iter(options))):
-            debug_generator.benchmark(**options)
-
-
 def test_a_clip_goes_on_with_the_settings_that_it_was_made_with(debug_generator, tmp_path):
     g = debug_generator
     options = {"seed": 7, "temperature": 0.8, "top_k": 9, "guidance_scale": 2.0, "negative_prompt": OTHER}

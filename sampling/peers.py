@@ -1,0 +1,80 @@
+"""Peers of the benchmark: other ways to draw as many tokens, in this process, from a transformer of the same shape.
+
+    for row in hugging_face_rows(parts, sampling, batch=1): row.run(tokens)
+
+transformers cannot express prefix + window attention nor the neighbours that make a token's input, so its rows run a
+Llama of equal width, depth, heads and vocabulary with random weights: as many products, caches and logits a token. They
+need the `bench` extra.
+"""
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .pretrained import Pretrained
+from .rules import SamplingConfig
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way to draw tokens: `run(count)` draws so many for each clip of the batch and returns the seconds it took."""
+
+    name: str
+    says: str
+    run: Callable[[int], float]
+
+
+def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -> list[Peer]:
+    """`generate` of transformers with a static and a dynamic cache; none where transformers is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        return []
+    return [
+        Peer(f"transformers, {cache} cache", "a Llama of equal shape", _llama(parts, sampling, batch, cache))
+        for cache in ("static", "dynamic")
+    ]
+
+
+def _llama(parts: Pretrained, sampling: SamplingConfig, batch: int, cache: str) -> Callable[[int], float]:
+    """What draws with a Llama of the shape of this model; it is made when it is first asked."""
+    made: dict[str, Any] = {}
+    lm, weight = parts.config.lm, next(parts.lm.parameters())
+
+    def make() -> None:
+        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        config = LlamaConfig(
+            vocab_size=lm.vocab_size + lm.text_vocab_size, hidden_size=lm.width, intermediate_size=lm.hidden,
+            num_hidden_layers=lm.depth, num_attention_heads=lm.heads, num_key_value_heads=lm.kv_heads,
+            head_dim=lm.head_dim, max_position_embeddings=2**20, tie_word_embeddings=False,
+        )  # fmt: skip
+        model: Any = LlamaForCausalLM(config)
+        made["model"] = model.to(weight.device, weight.dtype).eval()
+
+    def run(count: int) -> float:
+        if not made:
+            make()
+        options: dict[str, Any] = {"do_sample": sampling.temperature > 0, "top_k": sampling.top_k or 0}
+        if sampling.temperature > 0:
+            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "min_p": sampling.min_p or None}
+        if sampling.guidance_scale != 1:
+            negative = torch.full((batch, 1), lm.vocab_size, device=weight.device)
+            options |= {"guidance_scale": sampling.guidance_scale, "negative_prompt_ids": negative}
+        if cache == "static":
+            options["cache_implementation"] = "static"
+        prompt = torch.full((batch, 8), lm.vocab_size, device=weight.device)
+        began = time.perf_counter()
+        with torch.no_grad():
+            out = made["model"].generate(
+                prompt, max_new_tokens=count, min_new_tokens=count, pad_token_id=0, eos_token_id=None, **options
+            )
+        out.cpu()
+        assert out.shape == (batch, 8 + count)
+        return time.perf_counter() - began
+
+    return run
