@@ -23,12 +23,14 @@ from ..core.progress import note
 from ..tokenizer.clip_fit import Fit
 from .batch import sample_clips
 from .benchmark import BenchmarkReport, run_benchmark
+from .drift import DriftReport, drift
 from .pixels import decode_clips, decode_next
 from .plan import ClipPlan
 from .pretrained import Pretrained, load_pretrained
 from .request import Request, check_lengths, inherit, make_request
 from .rollout import Rollout
 from .schedule import is_schedule, latest
+from .score import Score, score_clip
 from .source import Source, read_source
 from .state import SessionState
 from .video import Video
@@ -59,10 +61,9 @@ class VideoGenerator:
         Raises:
             CheckpointError: something is missing, damaged, of another shape, or not safetensors.
         """
-        parts = load_pretrained(
+        return cls(load_pretrained(
             model, device=device, dtype=dtype, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        )
-        return cls(parts)
+        ))  # fmt: skip
 
     @property
     def fps(self) -> float:
@@ -167,6 +168,14 @@ class VideoGenerator:
         source = read_source(self.parts, state)
         (frames,) = decode_clips(self.parts.tokenizer, [source.tokens_thw])
         return self._video(frames, state, {})
+
+    def score(self, clip: Any, prompt: Any = None, *, fit: Fit = "crop") -> Score:
+        """What every token of a clip costs under a prompt, in nats; see `score_clip`."""
+        return score_clip(self.parts, clip, prompt, fit=fit)
+
+    def drift(self, clip: Any, *, window_seconds: float | None = None) -> DriftReport:
+        """Whether a long clip freezes, fades or blurs, window after window; see the function of this name."""
+        return drift(self.parts, clip, window_seconds=window_seconds)
 
     def benchmark(self, **options: Any) -> BenchmarkReport:
         """Measure sampling speed here and now: a dict whose print is a table. Options: see `run_benchmark`."""

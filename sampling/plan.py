@@ -38,6 +38,10 @@ class ClipPlan:
         """The first latent frame after this one at which the prompt changes."""
         return next((start for start, _ in self.prompts if start > latent_frame), None)
 
+    def turns_at(self, latent_frame: float) -> bool:
+        """Whether the prompt changes with this latent frame."""
+        return any(start == latent_frame for start, _ in self.prompts)
+
     def temperature_at(self, latent_frame: int, default: float) -> float:
         """The temperature with which this latent frame is drawn."""
         return ([default] + [value for start, value in self.temperatures if start <= latent_frame])[-1]

@@ -60,9 +60,8 @@ class Rollout:
 
     def _write_prompts(self, clips: Sequence[int]) -> None:
         """Put the prefixes into the cache with which these clips go on."""
-        frames = [self.positions[clip] // self.model.config.frame_size for clip in clips]
-        texts = [self.plans[clip].prompt_at(frame) for clip, frame in zip(clips, frames, strict=True)]
-        rows = list(clips)
+        size, rows = self.model.config.frame_size, list(clips)
+        texts = [self.plans[clip].prompt_at(self.positions[clip] // size) for clip in clips]
         if self.guided:
             texts += [self.plans[clip].negative_prompt for clip in clips]
             rows += [clip + len(self.plans) for clip in clips]
@@ -131,10 +130,9 @@ class Rollout:
         rows = [*clips, *(clip + len(self.plans) for clip in clips)] if self.guided else list(clips)
         self.cache = self.cache.select(rows)
         self._drafted_B = self._drafted_B[list(clips)]
-        self.plans = [self.plans[clip] for clip in clips]
-        self.positions = [self.positions[clip] for clip in clips]
-        self.taken = [self.taken[clip] for clip in clips]
-        self._seen = [self._seen[clip] for clip in clips] if self._seen else []
+        for name in ("plans", "positions", "taken", "_seen"):
+            values = getattr(self, name)
+            setattr(self, name, [values[clip] for clip in clips] if values else [])
 
     # What a decoder calls.
 
@@ -195,10 +193,7 @@ class Rollout:
     def _turn_prompts(self) -> None:
         """Change the prefix of every clip that stands where its prompt changes."""
         size = self.model.config.frame_size
-        turning = [
-            clip for clip, (plan, position) in enumerate(zip(self.plans, self.positions, strict=True))
-            if position and position % size == 0 and any(start * size == position for start, _ in plan.prompts)
-        ]  # fmt: skip
+        turning = [clip for clip, at in enumerate(self.positions) if at and self.plans[clip].turns_at(at / size)]
         if turning:
             self._write_prompts(turning)
 
