@@ -7,6 +7,8 @@ Scores depend on differences of positions alone, so a key keeps the rotation tha
 clip rolls on. Angles are computed in float64: at latent frame 10,000 float32 would be off by a thousandth.
 """
 
+import functools
+
 import torch
 
 from ..kernels.rotary import Rotation
@@ -21,9 +23,13 @@ def axis_pairs(head_dim: int) -> tuple[int, int, int]:
     return head_dim // 2 - 2 * space, space, space
 
 
+@functools.cache
+def _frequencies(pairs: int, base: float, device: torch.device) -> torch.Tensor:
+    return base ** -(torch.arange(pairs, dtype=torch.float64, device=device) / max(pairs, 1))
+
+
 def _angles(positions: torch.Tensor, pairs: int, base: float) -> torch.Tensor:
-    frequencies = base ** -(torch.arange(pairs, dtype=torch.float64, device=positions.device) / max(pairs, 1))
-    return positions.double()[..., None] * frequencies
+    return positions.double()[..., None] * _frequencies(pairs, base, positions.device)
 
 
 def _rotation(angles: torch.Tensor) -> Rotation:

@@ -29,21 +29,8 @@ from ..kernels.norm import RMSNorm
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.rotary import Rotation, rotate
 from .cache import HISTORY, RingCache
+from .neighbours import NEIGHBOURS, neighbour_tables
 from .rotary import prefix_rotation, video_rotation
-
-# (dt, dy, dx) of the known tokens that make a slot's input. The first is the one before in raster order, whatever its
-# row: no token may wait to be seen.
-NEIGHBOURS = (
-    (0, 0, -1),
-    (0, -1, 0),
-    (0, -1, 1),
-    (-1, 0, 0),
-    (-1, 0, -1),
-    (-1, 0, 1),
-    (-1, -1, 0),
-    (-1, 1, 0),
-    (-2, 0, 0),
-)
 
 # (layer, its module, its heads of queries, keys and values) -> attention's output; both (B, S, heads, E).
 Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]
@@ -144,6 +131,9 @@ class Block(nn.Module):
 class VideoTransformer(nn.Module):
     """Logits of the next video token. It knows grids and vocabularies, not tokenizers."""
 
+    neighbour_offsets_O: torch.Tensor
+    neighbour_inside_SO: torch.Tensor
+
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config
@@ -155,6 +145,9 @@ class VideoTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        offsets_O, inside_SO = neighbour_tables(config.rows, config.columns)
+        self.register_buffer("neighbour_offsets_O", offsets_O, persistent=False)
+        self.register_buffer("neighbour_inside_SO", inside_SO, persistent=False)
         self.apply(self._init)
         for name, weight in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):  # branches start small, so that depth adds up gently
@@ -169,19 +162,14 @@ class VideoTransformer(nn.Module):
 
     def _video_input(self, history_BR: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """The inputs (B, L, D) of these slots; position p's token is history[p % R]."""
-        config = self.config
-        h, w, size = config.rows, config.columns, config.frame_size
-        offsets = torch.tensor(NEIGHBOURS, device=positions_BL.device)
-        dt, dy, dx = offsets.unbind(1)
+        size = self.config.frame_size
         place_BL = positions_BL % size
-        t_BLO = positions_BL[..., None] // size + dt
-        y_BLO = place_BL[..., None] // w + dy
-        x_BLO = place_BL[..., None] % w + dx
-        inside = (t_BLO >= 0) & (y_BLO >= 0) & (y_BLO < h) & (x_BLO >= 0) & (x_BLO < w)
-        inside[..., 0] = positions_BL > 0
-        index = (t_BLO * size + y_BLO * w + x_BLO) % history_BR.shape[1]
-        tokens_BLO = history_BR.gather(1, index.flatten(1)).view_as(index)
-        tokens_BLO = torch.where(inside, tokens_BLO, config.vocab_size)
+        index_BLO = positions_BL[..., None] + self.neighbour_offsets_O
+        # Those before the clip have negative positions: latent frame -1 or -2.
+        inside_BLO = self.neighbour_inside_SO[place_BL] & (index_BLO >= 0)
+        index_BLO %= history_BR.shape[1]
+        tokens_BLO = history_BR.gather(1, index_BLO.flatten(1)).view_as(index_BLO)
+        tokens_BLO = torch.where(inside_BLO, tokens_BLO, self.config.vocab_size)
         return self.neighbour_mix(self.token_embedding(tokens_BLO).flatten(2)) + self.place_embedding(place_BL)
 
     def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:

@@ -56,14 +56,13 @@ class Draw:
             logits_RLV = logits_RLV * self._warmth(logits_RLV, plans, positions)
             options["temperature"] = 1.0
         keys, noise_NV = [plan.key for plan in plans], None
+        numbers_N = [torch.zeros(len(plans) * count, dtype=torch.int64, device=device)] * 3
         if options["temperature"] > 0 and pick_backend("sample", None, logits_RLV) == "reference":
             noise_NV = self._ahead.take(keys, positions, count).flatten(0, 1)
-        seeds_B, samples_B = key_tensors(keys, device)
-        positions_BL = torch.tensor(positions, device=device)[:, None] + torch.arange(count, device=device)
-        tokens_N = sample(
-            logits_RLV.flatten(0, 1), seeds_B.repeat_interleave(count), samples_B.repeat_interleave(count),
-            positions_BL.flatten(), **options, noise_BV=noise_NV,
-        )  # fmt: skip
+        elif options["temperature"] > 0:
+            positions_BL = torch.tensor(positions, device=device)[:, None] + torch.arange(count, device=device)
+            numbers_N = [*(x_B.repeat_interleave(count) for x_B in key_tensors(keys, device)), positions_BL.flatten()]
+        tokens_N = sample(logits_RLV.flatten(0, 1), *numbers_N, **options, noise_BV=noise_NV)
         return tokens_N.view(len(plans), count)
 
     def _warmth(self, logits_RLV: torch.Tensor, plans: Sequence[ClipPlan], positions: Sequence[int]) -> torch.Tensor:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from reelm.core.errors import ReelmError
 from reelm.kernels.rope_norm_cache import rope_norm_cache
 from reelm.lm.cache import RingCache
+from reelm.lm.neighbours import NEIGHBOURS
 from reelm.lm.rotary import video_rotation
-from reelm.lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
+from reelm.lm.transformer import LMConfig, VideoTransformer
 
 SMALL = {
     "vocab_size": 19,
