@@ -150,14 +150,13 @@ class Info(ModelCommand):
 
     def _plan(self, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """What clips will take, what is there, and how many fit: in bytes, and as a table."""
-        from ..core.checkpoint import find_checkpoint, read_json
-        from ..core.config import from_dict
+        from ..core.checkpoint import find_checkpoint
         from ..core.device import pick_device
         from ..sampling.memory import available_memory, fit_memory, plan_memory, show_bytes
-        from ..sampling.pretrained import ModelConfig
+        from ..sampling.pretrained import read_config
 
         place = pick_device(self.device)
-        config = from_dict(ModelConfig, read_json(find_checkpoint(self.model) / "config.json"), "config.json")
+        config = read_config(find_checkpoint(self.model))
         options: dict[str, Any] = {"device": place.type, "dtype": self.dtype}
         plan, free = plan_memory(config, **options, **given), available_memory(place)
         largest = None if free is None else fit_memory(config, free, seconds=plan.seconds, **options)

@@ -18,15 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.checkpoint import find_checkpoint
+from ..core.device import pick_device
 from ..core.errors import require
 from ..core.progress import note
 from ..tokenizer.clip_fit import Fit
 from .batch import sample_clips
 from .benchmark import BenchmarkReport, run_benchmark
 from .drift import DriftReport, drift
+from .memory import available_memory, plan_memory, require_memory
 from .pixels import decode_clips, decode_next
 from .plan import ClipPlan
-from .pretrained import Pretrained, load_pretrained
+from .pretrained import Pretrained, load_pretrained, read_config
 from .request import Request, check_lengths, inherit, make_request
 from .rollout import Rollout
 from .schedule import is_schedule, latest
@@ -60,10 +63,15 @@ class VideoGenerator:
 
         Raises:
             CheckpointError: something is missing, damaged, of another shape, or not safetensors.
+            ReelmError: the model does not fit into the memory that there is; see `reelm info --plan`.
         """
-        return cls(load_pretrained(
-            model, device=device, dtype=dtype, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-        ))  # fmt: skip
+        where: dict[str, Any] = {
+            "revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only
+        }  # fmt: skip
+        place, config = pick_device(device), read_config(find_checkpoint(model, **where))
+        # One latent frame of one clip, before anything is allocated.
+        require_memory(plan_memory(config, seconds=0.1, dtype=dtype, device=place.type), available_memory(place))
+        return cls(load_pretrained(model, device=place, dtype=dtype, **where))
 
     @property
     def fps(self) -> float:

@@ -105,6 +105,20 @@ class Pretrained:
         }
 
 
+def read_config(folder: Path) -> ModelConfig:
+    """The config of a checkpoint folder, without its weights.
+
+    Raises:
+        CheckpointError: it is missing, no JSON, or breaks a rule.
+    """
+    try:
+        return from_dict(ModelConfig, read_json(folder / "config.json"), "config.json")
+    except CheckpointError:
+        raise
+    except ReelmError as error:
+        raise CheckpointError(f"model: {error}") from error
+
+
 def load_pretrained(
     name: str | Path,
     *,
@@ -122,11 +136,7 @@ def load_pretrained(
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
     folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    values = read_json(folder / "config.json")
-    try:
-        config = from_dict(ModelConfig, values, "config.json")
-    except ReelmError as error:
-        raise CheckpointError(f"model: {error}") from error
+    config = read_config(folder)
     try:
         text = TextEncoder((folder / "text.model").read_bytes())
     except OSError as error:

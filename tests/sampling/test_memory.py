@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reelm.core.checkpoint import find_checkpoint, read_json
-from reelm.core.config import from_dict
+from reelm.core.checkpoint import find_checkpoint
 from reelm.core.errors import ReelmError
 from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
@@ -25,7 +24,7 @@ from reelm.sampling.memory import (
 )
 from reelm.sampling.noise import NoiseAhead, NoiseKey
 from reelm.sampling.plan import ClipPlan
-from reelm.sampling.pretrained import ModelConfig, save_pretrained
+from reelm.sampling.pretrained import ModelConfig, read_config, save_pretrained
 from reelm.sampling.rollout import Rollout
 from reelm.sampling.rules import SamplingConfig
 from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
@@ -35,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 def config_of(name: str | Path) -> ModelConfig:
-    return from_dict(ModelConfig, read_json(find_checkpoint(name) / "config.json"), "config.json")
+    return read_config(find_checkpoint(name))
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +306,12 @@ def test_the_runtime_is_what_the_smallest_model_takes(debug_checkpoint):
     plan = plan_memory(config_of(debug_checkpoint), seconds=0.1)
     assert plan.total - plan.runtime < 0.03 * plan.runtime
     assert all(abs(ratio - 1) < 0.15 for ratio in measure(debug_checkpoint, 1, 0.1))
+
+
+def test_what_does_not_fit_is_refused_before_it_is_loaded(debug_checkpoint, monkeypatch):
+    from reelm import VideoGenerator
+
+    monkeypatch.setattr("reelm.sampling.generator.available_memory", lambda place: 100 * MIB)
+    monkeypatch.setattr("reelm.sampling.generator.load_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(ReelmError, match=r"^memory: must be at least .* got 100 MiB"):
+        VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
