@@ -49,7 +49,8 @@ def _write(
 ) -> None:
     """Store heads in their (row, slot) of a cache, quantised where it has scales."""
     if scales_BKC is not None:
-        scales_BLK = x_BLKE.abs().amax(-1).float() / 127
+        most_BLK = x_BLKE.abs().amax(-1).float()
+        scales_BLK = most_BLK / most_BLK.new_tensor(127)  # by a number, a GPU would multiply with its inverse
         scales_BLK = torch.where(scales_BLK > 0, scales_BLK, 1.0)
         scales_BKC.transpose(1, 2).index_put_(place, scales_BLK)
         # The clamp is for scales so small that they have few bits.

@@ -31,17 +31,26 @@ def sample_clips(
         The new tokens (t, h, w) of each clip, the ring of each (empty if not kept), and the rollout that drew them.
     """
     rollout = begin(plans[: len(plans) if batch_size is None else batch_size])
-    frames: list[list[torch.Tensor]] = [[] for _ in plans]
+    config, device = rollout.model.config, rollout.cache.positions_B.device
+    given = [*rollout.taken, *(0 for _ in plans[len(rollout.taken) :])]
+    # In one piece: a small tensor for each latent frame, among the large ones that come and go, would keep the memory
+    # between them from being used again (190 kB a latent frame with glibc).
+    tokens = [
+        torch.empty((plan.latent_frames or 0) - start, config.rows, config.columns, dtype=torch.int64, device=device)
+        for plan, start in zip(plans, given, strict=True)
+    ]
+    filled = [0 for _ in plans]
     rings: list[dict[str, torch.Tensor]] = [{} for _ in plans]
 
     def ended(clip: int, row: int) -> None:
         if keep_rings:
             rings[clip] = rollout.ring(row)
 
-    left = sum(plan.latent_frames or 0 for plan in plans) - sum(rollout.taken)
+    left = sum(map(len, tokens))
     for clip, frame_hw in progress(_drawn(rollout, plans, ended), "generating", unit="latent frame", total=left):
-        frames[clip].append(frame_hw)
-    return [torch.stack(frames_thw) for frames_thw in frames], rings, rollout
+        tokens[clip][filled[clip]] = frame_hw
+        filled[clip] += 1
+    return tokens, rings, rollout
 
 
 def _drawn(

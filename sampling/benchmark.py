@@ -94,22 +94,22 @@ def _run_clips(
     rollout = Rollout(
         parts.lm, parts.text, plans, sampling, decoder=decoder, on_step=lambda *_: ends.append(now(device))
     )
-    sampled, first, frames, passes, tokens = 0.0, 0.0, list[float](), list[float](), list[torch.Tensor]()
+    config = parts.config.lm
+    tokens_Bthw = torch.empty(len(plans), latent_frames, config.rows, config.columns, dtype=torch.int64, device=device)
+    sampled, first, frames, passes = 0.0, 0.0, list[float](), list[float]()
     for index in range(latent_frames):
         start = now(device)
-        tokens.append(rollout.next_frame())
+        tokens_Bthw[:, index] = rollout.next_frame()
         sampled += now(device) - start
         passes += [end - begin for begin, end in zip([start, *ends], ends, strict=False)]
         ends.clear()
-        _, cache = parts.tokenizer.decode_chunk(tokens[-1][:, None], cache)
+        _, cache = parts.tokenizer.decode_chunk(tokens_Bthw[:, index : index + 1], cache)
         frames.append(now(device) - start)
         first = now(device) - began if index == 0 else first
         if index == 2 * _flat_frames(parts, latent_frames):
             memory = memory_bytes(device)
     stats, total = rollout.stats, now(device) - began
-    return _Run(
-        torch.stack(tokens, 1), total, sampled, first, frames, passes, stats.tokens / max(1, stats.steps), memory
-    )
+    return _Run(tokens_Bthw, total, sampled, first, frames, passes, stats.tokens / max(1, stats.steps), memory)
 
 
 def _flat_frames(parts: Pretrained, latent_frames: int) -> int:

@@ -57,9 +57,7 @@ class MemoryPlan:
         step: the largest activations of a pass.
         pixels: decoding a latent frame of all clips.
         frames: the finished clips, and their tokens.
-        joining: the second copy of the frames while their parts are put together.
-        heap: of freed memory that the finished frames lie between, so that it is not used again: 0 to 56 MiB were
-            measured with 16 clips of 20 s, from one run to the next. An estimate.
+        joining: the second copy of the frames while those of a clip that is continued are put before them.
         state: what clips go on from.
     """
 
@@ -79,7 +77,6 @@ class MemoryPlan:
     pixels: int
     frames: int
     joining: int
-    heap: int
     state: int
 
     @property
@@ -90,7 +87,7 @@ class MemoryPlan:
         return {
             "loading": loaded + self.loading,
             "sampling": drawn + self.noise + self.step,
-            "decoding": drawn + self.noise_held + self.pixels + self.frames + self.joining + self.heap,
+            "decoding": drawn + self.noise_held + self.pixels + self.frames + self.joining,
         }
 
     @property
@@ -179,8 +176,7 @@ def plan_memory(
         step=max(feed, *step),
         pixels=pixels,
         frames=0 if on_gpu else frames + tokens,
-        joining=0 if on_gpu else frames,
-        heap=0 if on_gpu else min(frames, pixels),
+        joining=frames if continuing else 0,
         state=kept * cache.nbytes // batch,
     )  # fmt: skip
 

@@ -29,10 +29,18 @@ def decode_clips(tokenizer: VideoTokenizer, tokens: Sequence[torch.Tensor], know
         tokens_Bthw = torch.stack([tokens[clip] for clip in alike])
         # Of those that are known the decoder needs the last few.
         start = max(0, known - max(1, tokenizer.memory))
-        cache, parts = None, []
+        skipped = tokenizer.compression.frames(known - start)
+        # In one piece from the beginning: long-lived parts among the decoder's large tensors would keep the memory
+        # between them from being used again, and joining them would take as much once more.
+        frames_BTHWC, done, cache = np.empty(0, np.uint8), 0, None
         for chunk in tokens_Bthw[:, start:].split(1, 1):
             frames, cache = decode_next(tokenizer, chunk, cache)
-            parts.append(frames)
-        frames_BTHWC = np.concatenate(parts, 1)[:, tokenizer.compression.frames(known - start) :]
+            if not done:
+                total = tokenizer.compression.frames(length - start) - skipped
+                frames_BTHWC = np.empty((len(alike), total, *frames.shape[2:]), np.uint8)
+            new = frames[:, max(0, skipped - done) :]
+            first = max(0, done - skipped)
+            frames_BTHWC[:, first : first + new.shape[1]] = new
+            done += frames.shape[1]
         clips |= dict(zip(alike, frames_BTHWC, strict=True))
     return [clips[clip] for clip in range(len(tokens))]

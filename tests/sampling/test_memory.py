@@ -94,21 +94,21 @@ def test_the_noise_that_is_held_is_a_block_of_each_clip(config):
 @pytest.mark.parametrize(
     ("options", "changed"),
     [
-        ({"seconds": 9.0}, {"seconds", "frames", "joining", "heap"}),
-        ({"batch": 2}, {"batch", "clips", "cache", "noise", "noise_held", "pixels", "frames", "joining", "heap",
+        ({"seconds": 9.0}, {"seconds", "frames"}),
+        ({"batch": 2}, {"batch", "clips", "cache", "noise", "noise_held", "pixels", "frames",
                         "state", "block_size"}),
-        ({"clips": 4}, {"clips", "pixels", "frames", "joining", "heap", "state"}),
+        ({"clips": 4}, {"clips", "pixels", "frames", "state"}),
         ({"sampling": SamplingConfig(guidance_scale=1.0)}, {"cache", "state", "block_size", "step"}),
         ({"sampling": SamplingConfig(temperature=0.0)}, {"noise", "noise_held"}),
         ({"sampling": SamplingConfig(top_p=0.9)}, {"step"}),
         ({"block_size": 1}, {"block_size", "step"}),
         ({"batch": 2, "block_size": 1}, {"batch", "clips", "cache", "noise", "noise_held", "pixels", "frames",
-                                         "joining", "heap", "state", "block_size", "step"}),
+                                         "state", "block_size", "step"}),
         ({"dtype": "bfloat16"}, {"dtype", "weights", "loading", "cache", "state", "step"}),
         ({"device": "cuda"}, {"device", "dtype", "runtime", "weights", "loading", "cache", "noise", "noise_held",
-                              "block_size", "step", "frames", "joining", "heap", "state"}),
+                              "block_size", "step", "frames", "state"}),
         ({"keep_state": False}, {"state"}),
-        ({"continuing": True}, {"step", "state"}),
+        ({"continuing": True}, {"joining", "step", "state"}),
     ],
 )  # fmt: skip
 def test_every_argument_changes_what_it_should_and_nothing_else(options, changed, config):
