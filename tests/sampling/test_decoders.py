@@ -98,6 +98,9 @@ def test_names_and_blocks():
     assert isinstance(make_decoder("sequential", most=64), Sequential)
     assert isinstance(make_decoder("auto", most=64), Jacobi)
     assert isinstance(make_decoder("auto", most=64, one_by_one=True), Sequential)
+    assert isinstance(make_decoder("auto", most=64, rows=9), Sequential)
+    assert isinstance(make_decoder("auto", 4, most=64, rows=9), Jacobi)
+    assert isinstance(make_decoder("auto", most=64, rows=9, on_gpu=True), Jacobi)
     assert make_decoder("jacobi", most=8).block_size == 8
     assert [make_decoder("jacobi", most=64, rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
     assert make_decoder("jacobi", most=500, rows=2, on_gpu=True).block_size == 128

@@ -66,7 +66,7 @@ def right_interpreter(monkeypatch):
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_tensor_and_index)
 
 
-@pytest.fixture(params=[20, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.fixture(params=[12, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"])
 def examples(request):
     """How many cases hypothesis draws, the same ones in every run: a decorator for a function with @given."""
     # On a GPU every case is compiled, and a failing one is not made smaller by hundreds of others.
