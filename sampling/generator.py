@@ -143,8 +143,8 @@ class VideoGenerator:
         if source.said:
             note(source.said)
         request = inherit(request, source, prompt is not None, options)
-        if request.plans[0].negative_prompt != source.negative_prompt:
-            source = dataclasses.replace(source, ring={})  # which was drawn against another one
+        if not request.plans[0].shares_past(source.prompts, source.negative_prompt, len(source.tokens_thw)):
+            source = dataclasses.replace(source, ring={})  # which was drawn under other ones
         return self._run(request, source, True, callback_on_tokens)[0]
 
     def stream(

@@ -38,6 +38,11 @@ class ClipPlan:
         """The first latent frame after this one at which the prompt changes."""
         return next((start for start, _ in self.prompts if start > latent_frame), None)
 
+    def shares_past(self, prompts: PromptSchedule, negative_prompt: str, latent_frames: int) -> bool:
+        """Whether a clip with these prompts was the same one for its first `latent_frames`."""
+        mine, others = ([e for e in schedule if e[0] < latent_frames] for schedule in (self.prompts, prompts))
+        return mine == others and self.negative_prompt == negative_prompt
+
     def turns_at(self, latent_frame: float) -> bool:
         """Whether the prompt changes with this latent frame."""
         return any(start == latent_frame for start, _ in self.prompts)

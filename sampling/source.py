@@ -84,24 +84,27 @@ def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
 def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: SessionState) -> Source:
     """A clip of this model, with whatever of its settings is whole and sound: a file can say anything."""
     settings = state.settings
-    negative = settings.get("negative_prompt")
+    negative, own = settings.get("negative_prompt"), settings.get("lm") == parts.lm_id
     prompts = read_latent_schedule(settings.get("prompts"), str) or ((0, state.prompt),)
     return Source(
         frames_THWC,
         state.tokens_thw,
-        tuple((start, _known(parts, text)) for start, text in prompts),
-        _known(parts, negative if isinstance(negative, str) else ""),
+        tuple((start, _known(parts, text, own=own)) for start, text in prompts),
+        _known(parts, negative if isinstance(negative, str) else "", own=own),
         read_key(state.seed, settings),
         read_sampling(settings),
         read_latent_schedule(settings.get("temperatures"), int, float),
-        state.ring if settings.get("lm") == parts.lm_id else {},
+        state.ring if own else {},
     )
 
 
-def _known(parts: Pretrained, prompt: str) -> str:
-    """A prompt that comes with a clip, or none where this model could not read it: the clip may be another model's."""
-    fits = len(parts.text.encode(prompt)) <= parts.config.lm.prefix and not parts.text.unknown_words(prompt)
-    return prompt if fits else ""
+def _known(parts: Pretrained, prompt: str, *, own: bool = False) -> str:
+    """A prompt that comes with a clip, or none where this model could not read it: the clip may be another model's.
+
+    One of this model's `own` clips was drawn with the words that it does not know too.
+    """
+    fits = len(parts.text.encode(prompt)) <= parts.config.lm.prefix
+    return prompt if fits and (own or not parts.text.unknown_words(prompt)) else ""
 
 
 def _tokens_fit(parts: Pretrained, tokens_thw: torch.Tensor) -> bool:

@@ -74,6 +74,24 @@ def test_other_settings_go_on_from_a_state_as_from_its_tokens(generator, options
     assert not np.array_equal(with_state.tokens, generator.continue_clip(video, num_frames=8).tokens)
 
 
+def test_a_prompt_for_a_clip_that_had_none_is_followed(generator):
+    video = generator.generate(None, seed=3, num_frames=9)
+    with_state = generator.continue_clip(video, num_frames=8, prompt=BLUE)
+    tokens_alone = dataclasses.replace(video.state, ring={})
+    wanted = generator.continue_clip(tokens_alone, num_frames=8, prompt=BLUE)
+    assert np.array_equal(with_state.tokens, wanted.tokens)
+    assert not np.array_equal(with_state.tokens, generator.continue_clip(video, num_frames=8).tokens)
+
+
+@pytest.mark.parametrize("keep_state", [True, False])
+def test_words_that_the_model_does_not_know_go_on_too(generator, keep_state):
+    prompt = "a red zebra moves left"
+    start = generator.generate(prompt, seed=3, num_frames=9, keep_state=keep_state)
+    longer = generator.continue_clip(start, num_frames=8)
+    assert np.array_equal(longer.tokens, generator.generate(prompt, seed=3, num_frames=17).tokens)
+    assert longer.prompt == prompt
+
+
 def test_a_ring_of_other_weights_is_not_used(generator):
     state = generator.generate(RED, seed=3, num_frames=9).state
     wrong = {name: torch.zeros_like(tensor) for name, tensor in state.ring.items()}
