@@ -1,4 +1,4 @@
-"""Slow plain twins of the attention ops, one row and one head at a time; tests get them as the fixture `oracle`."""
+"""Slow plain twins and checks that several tests of the ops share; tests get them as the fixture `oracle`."""
 
 import types
 
@@ -157,6 +157,19 @@ def least_ring(L, *, frame_size, window, **_):
         ring += frame_size
 
 
+def distances(x_ND, codebook_KD):
+    return torch.cdist(x_ND.double(), codebook_KD.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def check_nearest(ids_N, x_ND, codebook_KD):
+    """The distance of each chosen code is the least there is, or a few roundings of |c| ** 2 / 2 - x . c more."""
+    assert ids_N.dtype == torch.int64 and ids_N.shape == x_ND.shape[:1]
+    distances_NK = distances(x_ND, codebook_KD)
+    excess_N = distances_NK.gather(1, ids_N[:, None])[:, 0] - distances_NK.min(1).values
+    size = x_ND.double().norm(dim=1) + codebook_KD.double().norm(dim=1).max()
+    assert (excess_N <= 4 * torch.finfo(torch.float32).eps * size.square()).all()
+
+
 @pytest.fixture(scope="session")
 def oracle():
     return types.SimpleNamespace(
@@ -165,4 +178,6 @@ def oracle():
         decode_attention=decode_attention,
         decode_arguments=decode_arguments,
         least_ring=least_ring,
+        distances=distances,
+        check_nearest=check_nearest,
     )

@@ -11,22 +11,9 @@ from reelm.kernels import nearest_code_reference
 from reelm.kernels.nearest_code import nearest_code
 
 
-def distances(x_ND, codebook_KD):
-    return torch.cdist(x_ND.double(), codebook_KD.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-
-
-def check_nearest(ids_N, x_ND, codebook_KD):
-    """The distance of each chosen code is the least there is, or a few roundings of |c| ** 2 / 2 - x . c more."""
-    assert ids_N.dtype == torch.int64 and ids_N.shape == x_ND.shape[:1]
-    distances_NK = distances(x_ND, codebook_KD)
-    excess_N = distances_NK.gather(1, ids_N[:, None])[:, 0] - distances_NK.min(1).values
-    size = x_ND.double().norm(dim=1) + codebook_KD.double().norm(dim=1).max()
-    assert (excess_N <= 4 * torch.finfo(torch.float32).eps * size.square()).all()
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_the_chosen_code_is_the_nearest_whatever_the_sizes_and_blocks(data):
+def test_the_chosen_code_is_the_nearest_whatever_the_sizes_and_blocks(oracle, data):
     draw = data.draw
     N, K, D = draw(st.integers(0, 40)), draw(st.integers(1, 50)), draw(st.integers(1, 9))
     dtype = draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))
@@ -36,28 +23,28 @@ def test_the_chosen_code_is_the_nearest_whatever_the_sizes_and_blocks(data):
         patch.setattr(nearest_code_reference, "BLOCK_N", draw(st.integers(1, 20)))
         patch.setattr(nearest_code_reference, "BLOCK_K", draw(st.integers(1, 20)))
         ids_N = nearest_code(x_ND, codebook_KD, backend="reference")
-    check_nearest(ids_N, x_ND, codebook_KD)
+    oracle.check_nearest(ids_N, x_ND, codebook_KD)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("D", [1, 8, 255])
-def test_codes_far_apart_are_told_exactly(dtype, D):
+def test_codes_far_apart_are_told_exactly(oracle, dtype, D):
     torch.manual_seed(D)
     # On a line or a sphere of their own, each vector next to its code: nothing is left to rounding.
     codebook_KD = torch.arange(-50.0, 51.0)[:, None] if D == 1 else torch.randn(3000, D) * 8
     wanted_N = torch.randint(len(codebook_KD), (1500,))
     x_ND = codebook_KD[wanted_N] + torch.rand(1500, D) / 50
-    wanted_N = distances(x_ND.to(dtype), codebook_KD.to(dtype)).argmin(1)
+    wanted_N = oracle.distances(x_ND.to(dtype), codebook_KD.to(dtype)).argmin(1)
     assert torch.equal(nearest_code(x_ND.to(dtype), codebook_KD.to(dtype)), wanted_N)
 
 
 @settings(max_examples=30, deadline=None)
 @given(K=st.integers(1, 30), block=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_of_codes_at_the_same_distance_the_lowest_id_is_taken(K, block, seed):
+def test_of_codes_at_the_same_distance_the_lowest_id_is_taken(oracle, K, block, seed):
     # Small integers: all is exact in float32, and ties are many.
     random = torch.Generator().manual_seed(seed)
     x_ND, codebook_KD = (torch.randint(-2, 3, (size, 2), generator=random).float() for size in (40, K))
-    distances_NK = distances(x_ND, codebook_KD)
+    distances_NK = oracle.distances(x_ND, codebook_KD)
     lowest_N = (distances_NK == distances_NK.min(1, keepdim=True).values).int().argmax(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest_code_reference, "BLOCK_K", block)
