@@ -29,6 +29,7 @@ from ..kernels.norm import RMSNorm
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.rotary import Rotation, rotate
 from .cache import HISTORY, RingCache
+from .lean import can_be_lean, lean_attend
 from .neighbours import NEIGHBOURS, neighbour_tables
 from .rotary import prefix_rotation, video_rotation
 
@@ -266,4 +267,6 @@ class VideoTransformer(nn.Module):
                 q, q_prefix, keys, values, cache.positions_B, cache.prefix_lengths_B, **sizes, mask_BLC=mask_BLC
             )
 
+        if can_be_lean(cache):
+            attend = lean_attend(cache, positions_BL, rotation, mask_BLC)
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))
