@@ -260,13 +260,12 @@ class VideoTransformer(nn.Module):
         slots = config.prefix + cache.ring
         mask_BLC = slot_mask(count, slots, cache.positions_B, cache.prefix_lengths_B, **sizes)
 
-        def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
+        def by_ops(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             keys, values = cache.keys[layer], cache.values[layer]
             q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, keys, values, rotation=rotation)
             return decode_attention(
                 q, q_prefix, keys, values, cache.positions_B, cache.prefix_lengths_B, **sizes, mask_BLC=mask_BLC
             )
 
-        if can_be_lean(cache):
-            attend = lean_attend(cache, positions_BL, rotation, mask_BLC)
+        attend = lean_attend(cache, positions_BL, rotation, mask_BLC) if can_be_lean(cache) else by_ops
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))
