@@ -60,7 +60,8 @@ def decode_attention(
     a query that sees nothing gets zeros.
 
     The ring must hold all that the first query sees beside the newer slots, wherever in a latent frame they start:
-    ring >= window * frame_size + A - 1. Whoever writes drafts of A slots and drops some must size the ring by that A
+    ring >= window * frame_size + A - 1. With `ancestors_BLA` only ring >= (window - 1) * frame_size + A is asked for:
+    enough where they start a latent frame. Whoever writes drafts of A slots and drops some must size the ring by that A
     for later, shorter calls too: the dropped ones have overwritten the oldest.
 
     Args:
@@ -97,7 +98,8 @@ def decode_attention(
     ring = C - prefix
     whole = ring % frame_size == 0
     require(whole, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring)
-    least = window * frame_size + (L if ancestors_BLA is None else ancestors_BLA.shape[2]) - 1
+    known = window * frame_size - 1 if ancestors_BLA is None else (window - 1) * frame_size
+    least = known + (L if ancestors_BLA is None else ancestors_BLA.shape[2])
     require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
     run: Callable[..., torch.Tensor] = decode_attention_reference
     reason = f"more than {MOST_ROWS} rows" if B > MOST_ROWS else unserved_heads(q_BLNE)

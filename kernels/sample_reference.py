@@ -31,7 +31,8 @@ def sample_reference(
     """Arguments and result as `sample`."""
     scores_BV = logits_RV.float()
     if guidance_scale != 1:
-        scores_BV = guide(*scores_BV.chunk(2), guidance_scale)
+        conditional_BV, unconditional_BV = scores_BV.chunk(2)
+        scores_BV = guide(conditional_BV, unconditional_BV, guidance_scale)
     elif scores_BV is logits_RV:
         scores_BV = scores_BV.clone()
     # From here on in place: on a CPU fresh memory takes longer than what is done in it.

@@ -37,13 +37,16 @@ class RingCache:
         """Bytes of keys and values."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
-    def next_positions(self, count: int) -> torch.Tensor:
-        """(B, count) the video positions that come next."""
-        return self.positions_B[:, None] + torch.arange(count, device=self.positions_B.device)
+    def next_positions(self, count: int, offsets: Sequence[int] | None = None) -> torch.Tensor:
+        """(B, L) the L = `count` video positions that come next, or those that lie so far ahead."""
+        device = self.positions_B.device
+        ahead_L = torch.arange(count, device=device) if offsets is None else torch.tensor(offsets, device=device)
+        return self.positions_B[:, None] + ahead_L
 
-    def put_tokens(self, tokens_BL: torch.Tensor) -> None:
-        """Set the tokens at the next L positions; `advance` makes them past."""
-        self.tokens_BR.scatter_(1, self.next_positions(tokens_BL.shape[1]) % self.tokens_BR.shape[1], tokens_BL)
+    def put_tokens(self, tokens_BL: torch.Tensor, offsets: Sequence[int] | None = None) -> None:
+        """Set the tokens at the next L positions, or at those so far ahead; `advance` makes them past."""
+        positions_BL = self.next_positions(tokens_BL.shape[1], offsets)
+        self.tokens_BR.scatter_(1, positions_BL % self.tokens_BR.shape[1], tokens_BL)
 
     def tokens(self, positions_BL: torch.Tensor, rows: int) -> torch.Tensor:
         """The tokens (B, L) at these positions of the first B = `rows` rows, as far as they are kept."""

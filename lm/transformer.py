@@ -13,7 +13,7 @@ left and above in the same latent frame, and those at and around the same place 
 background is then copied, and a shift continued, at once; attention is left with all that is not so local.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,21 +244,35 @@ class VideoTransformer(nn.Module):
         self._blocks(self.text_embedding(text_UP), attend)
 
     @torch.no_grad()
-    def step(self, cache: RingCache, count: int = 1) -> torch.Tensor:
+    def step(
+        self,
+        cache: RingCache,
+        count: int = 1,
+        offsets: Sequence[int] | None = None,
+        sees_LA: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Logits (B, L, V) for the next L = `count` positions of every row; their keys and values go into the ring.
 
         The tokens before each of these positions must be in the cache (`put_tokens`): for L > 1 drafts, or a clip that
         is being read. Nothing advances.
+
+        Args:
+            cache: the rows.
+            count: positions that come next.
+            offsets: only the L of them that lie so far ahead; `count` may then be two latent frames, if they begin one.
+            sees_LA: which of the A = `count` positions each of these sees.
         """
         config = self.config
-        assert count <= config.frame_size and config.frame_size * (HISTORY - 2) > count
-        positions_BL = cache.next_positions(count)
+        assert count <= config.frame_size * (1 if offsets is None else HISTORY - 2)
+        positions_BL = cache.next_positions(count, offsets)
         # The same in every layer.
         slots_BL = cache.slots(positions_BL)
         rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
         sizes: dict[str, Any] = {"prefix": config.prefix, "frame_size": config.frame_size, "window": config.window}
+        if sees_LA is not None:
+            sizes |= {"ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL}
         slots = config.prefix + cache.ring
-        mask_BLC = slot_mask(count, slots, cache.positions_B, cache.prefix_lengths_B, **sizes)
+        mask_BLC = slot_mask(positions_BL.shape[1], slots, cache.positions_B, cache.prefix_lengths_B, **sizes)
 
         def by_ops(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             keys, values = cache.keys[layer], cache.values[layer]

@@ -23,9 +23,10 @@ from ..core.errors import require
 from ..core.files import atomic_path
 from ..core.progress import progress
 from ..lm.cache import RingCache
-from .decoders import Decoder, Jacobi
+from .decoders import Jacobi
 from .machine import machine_name, measure_ceilings, memory_bytes, now, peak_memory_bytes
 from .noise import NoiseKey
+from .passes import Decoder
 from .peers import hugging_face_rows
 from .plan import ClipPlan
 from .pretrained import Pretrained

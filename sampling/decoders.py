@@ -3,50 +3,12 @@
     decoder = make_decoder("jacobi", block_size=16)
     decoder.step(rollout)                        # one pass of the model: some tokens more for every clip
 
-A decoder is a class with `name`, `exactness` and `step`. A step calls `rollout.logits(L)` and `rollout.draw(logits)`
-once, then `rollout.accept(tokens_BL, counts)`: how many of the L tokens stay, for each clip from 1 to `rollout.room`,
-or 0 where a clip has no room. The rest of the L tokens are the drafts that the next pass starts from. An instance of
-one's own goes wherever a decoder's name does.
+passes.py says what a decoder is; an instance of one's own goes wherever a decoder's name does.
 """
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
-
-import torch
-
 from ..core.errors import require
-
-Exactness = Literal["exact", "lossless", "approximate"]
-
-
-class Passes(Protocol):
-    """What a decoder needs of a rollout."""
-
-    @property
-    def room(self) -> list[int]:
-        """How many more tokens each clip may take now."""
-
-    def drafts(self, count: int) -> torch.Tensor:
-        """The tokens (B, L) that the next L = `count` positions are guessed to have."""
-
-    def logits(self, count: int) -> torch.Tensor:
-        """Logits (R, L, V) of the next L positions, given the drafts before each; the prompt's rows come first."""
-
-    def draw(self, logits_RLV: torch.Tensor) -> torch.Tensor:
-        """The tokens (B, L) that these logits and the noise of their positions make."""
-
-    def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
-        """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
-
-
-class Decoder(Protocol):
-    """How tokens are found. `exactness`: "exact" is sampling itself, "lossless" gives its tokens another way."""
-
-    name: str
-    exactness: Exactness
-
-    def step(self, rollout: Passes) -> None:
-        """One pass of the model."""
+from .diagonal import Diagonal
+from .passes import Decoder, Exactness, Passes
 
 
 class Sequential:
@@ -87,7 +49,7 @@ class Jacobi:
         rollout.accept(tokens_BL, counts)
 
 
-DECODERS = ("auto", "sequential", "jacobi")
+DECODERS = ("auto", "sequential", "jacobi", "diagonal")
 NO_PROCESSORS = "must be 'sequential' with logits_processor, which may look at every token before"
 
 
@@ -119,7 +81,10 @@ def make_decoder(
         require(not one_by_one or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
         return decoder
     require(decoder in DECODERS, "decoder", f"must be one of {', '.join(DECODERS)}", decoder)
-    require(not one_by_one or decoder != "jacobi", "decoder", NO_PROCESSORS, decoder)
+    require(not one_by_one or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)
+    if decoder == "diagonal":
+        require(block_size is None, "block_size", "must not be given for decoder 'diagonal'", block_size)
+        return Diagonal()
     # Where many rows fill a CPU, looking at drafts costs more than it saves: of one guided clip `jacobi` made 3.3 times
     # the tokens of `sequential`, of four 1.06 times, of eight 0.94 times (benchmarks/).
     crowded = decoder == "auto" and block_size is None and not on_gpu and rows > 8

@@ -39,37 +39,43 @@ class Draw:
         plans: Sequence[ClipPlan],
         positions: Sequence[int],
         seen: Sequence[torch.Tensor] = (),
+        offsets: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """The tokens (B, L) of L positions of each clip from its own position on.
+        """The tokens (B, L) of L positions of each clip, from its own position on or at these offsets from it.
 
         Args:
             logits_RLV: the rows with the prompts first.
             plans: the clips.
             positions: the first position of each.
             seen: the tokens (n,) of each clip before, where there are processors (then L = 1).
+            offsets: of the L positions, ascending; by default 0, 1, ….
         """
         count, device, options = logits_RLV.shape[1], logits_RLV.device, dict(vars(self.settings))
+        ahead = list(range(count) if offsets is None else offsets)
         if self.processors:
             logits_RLV = self._processed(logits_RLV[:, 0], seen)[:, None]
             options["guidance_scale"] = 1.0
         if any(plan.temperatures for plan in plans):
-            logits_RLV = logits_RLV * self._warmth(logits_RLV, plans, positions)
+            logits_RLV = logits_RLV * self._warmth(logits_RLV, plans, positions, ahead)
             options["temperature"] = 1.0
         keys, noise_NV = [plan.key for plan in plans], None
         numbers_N = [torch.zeros(len(plans) * count, dtype=torch.int64, device=device)] * 3
-        if options["temperature"] > 0 and pick_backend("sample", None, logits_RLV) == "reference":
+        plain = pick_backend("sample", None, logits_RLV) == "reference"
+        if options["temperature"] > 0 and plain and offsets is None:
             noise_NV = self._ahead.take(keys, positions, count).flatten(0, 1)
         elif options["temperature"] > 0:
-            positions_BL = torch.tensor(positions, device=device)[:, None] + torch.arange(count, device=device)
+            positions_BL = torch.tensor(positions, device=device)[:, None] + torch.tensor(ahead, device=device)
             numbers_N = [*(x_B.repeat_interleave(count) for x_B in key_tensors(keys, device)), positions_BL.flatten()]
         tokens_N = sample(logits_RLV.flatten(0, 1), *numbers_N, **options, noise_BV=noise_NV)
         return tokens_N.view(len(plans), count)
 
-    def _warmth(self, logits_RLV: torch.Tensor, plans: Sequence[ClipPlan], positions: Sequence[int]) -> torch.Tensor:
+    def _warmth(
+        self, logits_RLV: torch.Tensor, plans: Sequence[ClipPlan], positions: Sequence[int], ahead: Sequence[int]
+    ) -> torch.Tensor:
         """What the logits (R, L, 1) are multiplied by: one over the temperature of each position's latent frame."""
-        rows, count, default = *logits_RLV.shape[:2], self.settings.temperature
+        rows, default = logits_RLV.shape[0], self.settings.temperature
         values = [
-            [1 / plan.temperature_at((position + offset) // self.frame_size, default) for offset in range(count)]
+            [1 / plan.temperature_at((position + offset) // self.frame_size, default) for offset in ahead]
             for plan, position in zip(plans, positions, strict=True)
         ]
         return torch.tensor(values, device=logits_RLV.device).repeat(rows // len(values), 1)[..., None]

@@ -16,8 +16,9 @@ import torch
 from ..core.errors import ReelmError, require
 from ..core.progress import note
 from ..lm.text import words_of
-from .decoders import Decoder, make_decoder
+from .decoders import make_decoder
 from .noise import NoiseKey
+from .passes import Decoder
 from .plan import ClipPlan
 from .pretrained import Pretrained
 from .rollout import StepCallback

@@ -10,7 +10,6 @@ do not see each other: one may be ahead, end before others, and leave its place 
 guidance every clip has two rows in the cache, with its prompt and with its negative prompt.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,8 +17,9 @@ import torch
 from ..lm.cache import RingCache
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
-from .decoders import Decoder, Sequential
+from .decoders import Sequential
 from .draw import Draw
+from .passes import Decoder, Wave
 from .plan import ClipPlan
 from .rules import LogitsProcessor, SamplingConfig
 from .state import read_ring, ring_fits, write_ring
@@ -146,30 +146,41 @@ class Rollout:
             room.append(min(end for end in ends if end is not None) * size - position)
         return room
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a latent frame in tokens."""
+        return self.model.config.rows, self.model.config.columns
+
     def drafts(self, count: int) -> torch.Tensor:
         """The tokens (B, L) that the next L = `count` positions are guessed to have: what an earlier pass made of them,
-        else the token at the same place one latent frame earlier."""
-        batch = len(self.plans)
+        else the newest known token at the same place, else V."""
+        batch, size = len(self.plans), self.model.config.frame_size
         positions_BL = self.cache.next_positions(count)[:batch]
         again_BL = self.cache.tokens(positions_BL, batch)
-        before_BL = self.cache.tokens(positions_BL - self.model.config.frame_size, batch)
+        earlier_BL = positions_BL - (torch.arange(count, device=again_BL.device) // size + 1) * size
+        before_BL = self.cache.tokens(earlier_BL, batch).where(earlier_BL >= 0, self.model.config.vocab_size)
         drafts_BL = torch.where(positions_BL < self._drafted_B[:, None], again_BL, before_BL)
         self.cache.put_tokens(self._rows(drafts_BL))
         return drafts_BL
 
-    def logits(self, count: int) -> torch.Tensor:
-        """Logits (R, L, V) of the next L = `count` positions, given the drafts before each; R = B or 2 B."""
-        began = time.perf_counter()
-        logits_RLV = self.model.step(self.cache, count)
-        self.stats.model_seconds += time.perf_counter() - began
-        return logits_RLV
+    def logits(self, count: int, wave: Wave | None = None) -> torch.Tensor:
+        """Logits (R, L, V) of the next L = `count` positions, given the drafts before each, or of a wave among them;
+        R = B or 2 B."""
+        with self.stats.timed("model_seconds"):
+            self.stats.passes += 1
+            if wave is None:
+                return self.model.step(self.cache, count)
+            return self.model.step(self.cache, count, wave.offsets, wave.sees_LA)
 
-    def draw(self, logits_RLV: torch.Tensor) -> torch.Tensor:
+    def draw(self, logits_RLV: torch.Tensor, wave: Wave | None = None) -> torch.Tensor:
         """The tokens (B, L) that these logits and the noise of their positions make."""
-        began = time.perf_counter()
-        tokens_BL = self._draw(logits_RLV, self.plans, self.positions, self._seen)
-        self.stats.draw_seconds += time.perf_counter() - began
-        return tokens_BL
+        with self.stats.timed("draw_seconds"):
+            offsets = None if wave is None else wave.offsets
+            return self._draw(logits_RLV, self.plans, self.positions, self._seen, offsets)
+
+    def put(self, tokens_BL: torch.Tensor, wave: Wave) -> None:
+        """Have these tokens seen at the positions of the wave by the passes that follow."""
+        self.cache.put_tokens(self._rows(tokens_BL), wave.offsets)
 
     def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
         """Keep the first `counts` of the L tokens of each clip; the others become drafts."""

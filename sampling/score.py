@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from ..core.errors import require
 from ..core.progress import note, progress
 from ..tokenizer.clip_fit import Fit
-from .decoders import Exactness, Passes
 from .noise import NoiseKey
+from .passes import Exactness, Passes
 from .plan import ClipPlan, PromptSchedule
 from .pretrained import Pretrained
 from .request import make_request

@@ -147,11 +147,14 @@ def poison(arguments):
         arguments[f"{x}_{kind}"].transpose(1, 2)[~seen_BC] = float("nan")
 
 
-def least_ring(L, *, frame_size, window, **_):
-    """The shortest ring of whole latent frames for steps of L tokens, by search over where a step can start."""
+def least_ring(L, *, frame_size, window, aligned=False, **_):
+    """The shortest ring of whole latent frames for steps of L tokens, by search over where a step can start.
+
+    `aligned`: only with a latent frame.
+    """
     ring = frame_size
     while True:
-        starts = range(window * frame_size, (window + 1) * frame_size)
+        starts = range(window * frame_size, (window + 1) * frame_size, frame_size if aligned else 1)
         if all(start + L - ring <= (start // frame_size - window + 1) * frame_size for start in starts):
             return ring
         ring += frame_size

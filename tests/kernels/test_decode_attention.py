@@ -164,7 +164,7 @@ def test_an_int8_cache_costs_less_than_a_hundredth(oracle):
        short=st.booleans())  # fmt: skip
 def test_the_shortest_ring_is_taken_and_the_next_shorter_one_refused(oracle, frame_size, window, L, extra, short):
     layout = {"prefix": 2, "frame_size": frame_size, "window": window}
-    ring = oracle.least_ring(L + extra, **layout) - short * frame_size
+    ring = oracle.least_ring(L + extra, aligned=extra > 0, **layout) - short * frame_size
     q, cache, numbers = torch.zeros(1, L, 1, 4), torch.zeros(1, 1, 2 + ring, 4), torch.zeros(1, dtype=torch.int64)
     ancestors = torch.ones(1, L, L + extra, dtype=torch.bool) if extra else None
     if short:
@@ -226,7 +226,7 @@ SCALES = {"k_scales_BKC": torch.zeros(1, 2, 6), "v_scales_BKC": torch.zeros(1, 2
         ({"window": 3}, r"k_cache_BKCE: must have a ring \(C - prefix\) of at least 6 slots, got 4"),
         ({"window": 0}, "window: must be at least 1, got 0"),
         ({"frame_size": 0}, "frame_size: must be at least 1, got 0"),
-        ({"ancestors_BLA": torch.ones(1, 1, 2).bool()}, r"k_cache_BKCE: must have a ring .* at least 5 slots, got 4"),
+        ({"ancestors_BLA": torch.ones(1, 1, 3).bool()}, r"k_cache_BKCE: must have a ring .* at least 5 slots, got 4"),
         ({"ancestors_BLA": torch.ones(2, 1, 1).bool()}, r"ancestors_BLA: must have the shape \(1, 1\)"),
         ({"ancestors_BLA": torch.ones(1, 1, 0).bool()}, r"ancestors_BLA: must .* at least 1 \(L\) slots"),
         ({"ancestors_BLA": torch.ones(1, 1, 1)}, "ancestors_BLA: must be torch.bool"),

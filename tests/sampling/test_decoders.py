@@ -109,7 +109,7 @@ def test_names_and_blocks():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("fast",), "decoder: must be one of auto, sequential, jacobi, got 'fast'"),
+    (("fast",), "decoder: must be one of auto, sequential, jacobi, diagonal, got 'fast'"),
     ((object(),), "decoder: must be a name or have a method step"),
     (("jacobi", 0), "block_size: must be a whole number from 1 to 64, got 0"),
     (("auto", 65), "block_size: must be a whole number from 1 to 64, got 65"),

@@ -1,0 +1,65 @@
+"""Diagonal decoding: a wavefront over the rows of a latent frame, and over latent frames. Approximate.
+
+    decoder = Diagonal(delay=2, frames=1)
+    decoder.step(rollout)                        # up to `frames` latent frames more for every clip
+
+What lies right above a token says more about it than the far end of the row above, so that a row may begin before the
+one above is done; and a latent frame, whose tokens look most at the same place one frame earlier, before that frame is
+done (Ye et al. 2025, arXiv 2503.14070). A pass draws a diagonal: h * w tokens take (h - 1) * delay + w passes. A token
+does not see what is not drawn yet, though in training it saw all that is before it in raster order: this is what the
+decoder costs in quality (benchmarks/ has it measured).
+"""
+
+import functools
+
+import torch
+
+from ..core.errors import require
+from .passes import Exactness, Passes, Wave
+
+
+class Diagonal:
+    """Rows and latent frames that follow each other at a distance, all drawn at once.
+
+    Args:
+        delay: columns by which a row stays behind the row above; a whole row makes it exact.
+        frames: latent frames under way together, 1 or 2; the second starts when half the passes of the first are done.
+            With 2, which ones go together depends on where a clip begins and on the clips beside it, and so do tokens.
+    """
+
+    name = "diagonal"
+    exactness: Exactness = "approximate"
+
+    def __init__(self, delay: int = 2, frames: int = 1) -> None:
+        require(delay >= 1, "delay", "must be at least 1", delay)
+        require(frames in (1, 2), "frames", "must be 1 or 2", frames)
+        self.delay, self.frames = delay, frames
+
+    def step(self, rollout: Passes) -> None:
+        """Whole latent frames for every clip that has room: as many as all of these have room for."""
+        (rows, columns), room = rollout.grid, rollout.room
+        size = rows * columns
+        frames = min(self.frames, *(free // size for free in room if free))
+        tokens_BA = rollout.drafts(frames * size)
+        for wave in waves(rows, columns, frames, self.delay):
+            tokens_BL = rollout.draw(rollout.logits(frames * size, wave), wave)
+            rollout.put(tokens_BL, wave)
+            tokens_BA[:, wave.offsets] = tokens_BL
+        rollout.accept(tokens_BA, [min(frames * size, free) for free in room])
+
+
+@functools.lru_cache(maxsize=8)
+def waves(rows: int, columns: int, frames: int, delay: int) -> tuple[Wave, ...]:
+    """The passes over `frames` latent frames, each with what its tokens see: what is drawn, in raster order before."""
+    passes = (rows - 1) * delay + columns
+    # Not before what lies below the same place one frame earlier is drawn, which is among a token's neighbours.
+    lag = max(-(-passes // 2), delay + 1)
+    place_A = torch.arange(frames * rows * columns)
+    frame_A, y_A, x_A = place_A // (rows * columns), place_A // columns % rows, place_A % columns
+    turn_A = frame_A * lag + y_A * delay + x_A
+    found = []
+    for turn in range(int(turn_A.max()) + 1):
+        offsets_L = (turn_A == turn).nonzero()[:, 0]
+        sees_LA = (turn_A <= turn) & (place_A <= offsets_L[:, None])
+        found.append(Wave(tuple(offsets_L.tolist()), sees_LA))
+    return tuple(found)
