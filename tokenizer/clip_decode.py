@@ -168,7 +168,7 @@ def read_window(data: bytes, start: int, count: int) -> np.ndarray:
     with av.open(io.BytesIO(data), format="mp4") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # a window is shorter than starting threads takes
-        rate = stream.average_rate
+        rate = stream.average_rate or 1
         if start:
             container.seek(round(start / rate / stream.time_base), stream=stream)
         for frame in container.decode(stream):

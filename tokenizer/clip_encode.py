@@ -65,6 +65,8 @@ class VideoEncoder:
             if self._keyframes is not None:
                 distance = str(self._keyframes)
                 options |= {"g": distance, "keyint_min": distance, "sc_threshold": "0", "bf": "0", "threads": "1"}
+                # What is learnt from: on footage made 128x128, 1 to 2 dB closer to it than 17, for twice the bytes.
+                options["crf"] = "12"
         elif min(height, width) < 16:
             # ffv1 refuses to cut a picture one pixel wide into its usual slices.
             options = {"slices": "1"}

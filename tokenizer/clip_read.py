@@ -40,24 +40,33 @@ def read_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, last_sec
     path = Path(path)
     wanted = math.inf if last_seconds is None else last_seconds
     require(wanted > 0, "last_seconds", "must be above 0", last_seconds)
-    with _reading(path):
+    with reading(path):
         if path.is_dir():
             return _read_folder(path, limits, wanted)
-        if not path.is_file():
-            raise ClipError(f"clip: must be an existing file or folder, got {str(path)!r}")
-        with path.open("rb") as file:
-            head = file.read(16)
-        if not head:
-            raise ClipError(f"clip: must not be empty, got {str(path)!r}")
-        # The content decides, not the suffix: a gif named .mp4 is still a gif.
-        is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-        if is_webp or head.startswith((b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM")):
-            return _read_image(path, limits, wanted)
-        return _read_video(path, limits, wanted)
+        return (_read_video if is_video(path) else _read_image)(path, limits, wanted)
+
+
+def is_video(path: Path) -> bool:
+    """Whether FFmpeg is to read `path`: no folder, and no image by its content (a gif named .mp4 is still a gif).
+
+    Raises:
+        ClipError: there is no such file, or it is empty.
+    """
+    if path.is_dir():
+        return False
+    if not path.is_file():
+        raise ClipError(f"clip: must be an existing file or folder, got {str(path)!r}")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise ClipError(f"clip: must not be empty, got {str(path)!r}")
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return not (is_webp or head.startswith((b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM")))
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Word whatever a decoder raises inside as a `ClipError` that names the file."""
     try:
         yield
     except ClipError:

@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -84,6 +84,35 @@ def write_clip(
             else:
                 _write_animation(temporary, suffix, frames, fps, text)
     return path
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyframes: int) -> int:
+    """Write an mp4 for random reads from frames as they arrive, holding one at a time; not atomically.
+
+    Args:
+        path: the file.
+        frames: (H, W, 3) uint8 each, all of one even size, at least one.
+        fps: frames per second.
+        keyframes: see `VideoEncoder`.
+
+    Returns:
+        How many frames there were.
+
+    Raises:
+        ReelmError: the disk refused.
+    """
+    count, encoder = 0, None
+    with _writing(path), contextlib.ExitStack() as stack:
+        for frame in frames:
+            if encoder is None:
+                text = pack_metadata(None, Layout(float(fps), None, *frame.shape[:2]))
+                encoder = VideoEncoder(path, ".mp4", fps, text, keyframes=keyframes)
+                stack.enter_context(contextlib.closing(encoder))
+            encoder.write(frame[None], path.name)
+            count += 1
+        if encoder is not None:
+            encoder.finish()
+    return count
 
 
 class ClipWriter:
