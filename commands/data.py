@@ -65,7 +65,8 @@ def _summary(report: "Report", out: Path) -> list[str]:
     used, shards = report.files - len(report.skipped), _counted(len(report.shards), "shard")
     lines = [
         f"wrote {out}: {used} of {_counted(report.files, 'clip')} in {shards}, {megabytes:.1f} MB: "
-        f"{_counted(train, 'sample')} to train on ({train_frames} frames), {held_out} held out ({held_out_frames} frames)"
+        f"{_counted(train, 'sample')} to train on ({train_frames} frames), "
+        f"{held_out} held out ({held_out_frames} frames)"
     ]
     # A reason is "argument: rule, got value": the rule is what many files share.
     rules = Counter(reason.split(", got ")[0] for _, reason in report.skipped)

@@ -27,6 +27,9 @@ from .shard_files import FORMAT, SPLITS, Sample, ShardIndex, read_index, read_js
 from .sheet import write_sheet
 from .sources import Source, find_sources
 
+# What tempfile puts at the end of a name.
+RANDOM = "?" * 8
+
 
 @dataclass(frozen=True)
 class Report:
@@ -82,6 +85,7 @@ def prepare(
     shards = {number: _kept(out, number, _fingerprint(config, groups[number])) for number in mine}
     missing = [number for number in mine if shards[number] is None]
     part = "" if world_size == 1 else f"-{rank}-of-{world_size}"
+    _tidy(out, [f"samples{part}", f"report{part}", *(tar_path(out, number).stem for number in missing)])
     with _parts_folder(out, f".parts{part}-") as parts:
         to_do = [source for number in missing for source in groups[number]]
         jobs = [(source, config, parts / f"{place:07d}") for place, source in enumerate(to_do)]
@@ -131,10 +135,17 @@ def _kept(out: Path, number: int, fingerprint: str) -> ShardIndex | None:
     return shard if shard.fingerprint == fingerprint else None
 
 
+def _tidy(out: Path, stems: list[str]) -> None:
+    """Remove what a run that was killed in the middle of writing these files has left beside them."""
+    for stem in stems:
+        for old in out.glob(f".{stem}-{RANDOM}.*"):
+            old.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _parts_folder(out: Path, prefix: str) -> Iterator[Path]:
     """A folder for samples on their way; what a killed run left of its own is removed."""
-    for old in out.glob(f"{prefix}*"):
+    for old in out.glob(f"{prefix}{RANDOM}"):
         shutil.rmtree(old, ignore_errors=True)
     parts = Path(tempfile.mkdtemp(prefix=prefix, dir=out))
     try:

@@ -102,14 +102,15 @@ def read_captions(source: Source) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CAPTION_BYTES + 1)
-        if len(data) > MAX_CAPTION_BYTES:
-            raise ClipError(f"caption: must have at most {MAX_CAPTION_BYTES} bytes, got more in {path.name!r}")
+    except OSError as error:
+        raise ClipError(f"caption: must be a readable file, got {path.name!r} ({error.strerror})") from error
+    if len(data) > MAX_CAPTION_BYTES:
+        raise ClipError(f"caption: must have at most {MAX_CAPTION_BYTES} bytes, got more in {path.name!r}")
+    try:
         text = data.decode("utf-8-sig")
         values = json.loads(text) if path.suffix == ".json" else {"caption": text}
     except UnicodeDecodeError as error:
         raise ClipError(f"caption: must be UTF-8, got another encoding in {path.name!r}") from error
-    except OSError as error:
-        raise ClipError(f"caption: must be a readable file, got {path.name!r} ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise ClipError(f"caption: must be JSON, got something else in {path.name!r}") from error
     captions = values.get("caption") if isinstance(values, dict) else None
