@@ -12,6 +12,7 @@ import tyro
 from . import __version__
 from .commands.base import Command
 from .commands.clips import Continue, Decode, Generate, Stream
+from .commands.data import Prepare
 from .commands.measure import Bench, BenchKernels, Evaluate, Info
 from .commands.train import Encode, TrainLM, TrainText, TrainTokenizer
 from .core.errors import ReelmError, require
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
     "bench": Bench,
     "evaluate": Evaluate,
     "info": Info,
+    "prepare": Prepare,
     "train tokenizer": TrainTokenizer,
     "encode": Encode,
     "train text": TrainText,
@@ -35,6 +37,8 @@ COMMANDS: dict[str, type[Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for what is refused or the system denies, 130 after Ctrl-C.
+
+    3 is of `prepare` alone: it is done, but some clips could not be used.
 
     Args:
         arguments: the words after `reelm`; those of this process unless given.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("core", "kernels", "tokenizer", "lm", "sampling", "world", "commands", "checkpoints")
+FOLDERS = ("core", "kernels", "tokenizer", "lm", "data", "sampling", "world", "commands", "checkpoints")
 MODULES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 MAY_IMPORT = {
     "core": set(),
@@ -16,8 +16,9 @@ MAY_IMPORT = {
     "world": {"core"},
     "tokenizer": {"core", "kernels", "world"},
     "lm": {"core", "kernels"},
+    "data": {"core", "tokenizer"},
     "sampling": {"core", "kernels", "lm", "tokenizer", "world"},
-    "commands": {"core", "kernels", "lm", "tokenizer", "sampling", "world"},
+    "commands": {"core", "kernels", "lm", "tokenizer", "data", "sampling", "world"},
     "cli": {"core", "commands"},
     "": {"core", "sampling"},  # the package's own __init__
 }

@@ -67,6 +67,10 @@ FROZEN = {
         *("--block-size", "--contact-sheet"),
     ],
     "info": [*MODEL, "--plan", "--seconds", "--batch"],
+    "prepare": [
+        *("--out", "--workers", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),
+        *("--held-out-seconds", "--clips-per-shard"),
+    ],
     "train tokenizer": [
         *("--out", "--resume", "--device", "--batch-size", "--num-frames", "--height", "--width", "--moving-weight"),
         *("--seed", "--model.temporal", "--model.spatial", "--model.encoder-width", "--model.decoder-widths"),

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-FOLDERS = ("core", "kernels", "tokenizer", "lm", "sampling", "world")
+FOLDERS = ("core", "kernels", "tokenizer", "lm", "data", "sampling", "world")
 
 
 @pytest.fixture(scope="module")

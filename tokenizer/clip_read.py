@@ -9,7 +9,6 @@ larger than the limits is refused with a `ClipError`, and whatever a decoder rai
 
 import contextlib
 import math
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,12 +18,10 @@ import numpy as np
 import torch
 
 from ..core.errors import ClipError, require
-from .clip_io import DEFAULT_LIMITS, Clip, ClipLimits, Layout, unpack_metadata
+from .clip_decode import open_video
+from .clip_io import DEFAULT_LIMITS, Clip, ClipLimits, unpack_metadata
 
-# Containers that hold their own frames. Playlists (hls, concat, dash) are left out: they name other files and hosts.
-CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,ogg,flv,asf,h264,hevc,ivf,nut,mxf,y4m,yuv4mpegpipe"
 IMAGE_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP")
-MAX_FPS = 1000.0
 # Seconds: the coarsest tick that a video container counts time in.
 ROUNDING = 1e-3
 
@@ -43,24 +40,33 @@ def read_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, last_sec
     path = Path(path)
     wanted = math.inf if last_seconds is None else last_seconds
     require(wanted > 0, "last_seconds", "must be above 0", last_seconds)
-    with _reading(path):
+    with reading(path):
         if path.is_dir():
             return _read_folder(path, limits, wanted)
-        if not path.is_file():
-            raise ClipError(f"clip: must be an existing file or folder, got {str(path)!r}")
-        with path.open("rb") as file:
-            head = file.read(16)
-        if not head:
-            raise ClipError(f"clip: must not be empty, got {str(path)!r}")
-        # The content decides, not the suffix: a gif named .mp4 is still a gif.
-        is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-        if is_webp or head.startswith((b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM")):
-            return _read_image(path, limits, wanted)
-        return _read_video(path, limits, wanted)
+        return (_read_video if is_video(path) else _read_image)(path, limits, wanted)
+
+
+def is_video(path: Path) -> bool:
+    """Whether FFmpeg is to read `path`: no folder, and no image by its content (a gif named .mp4 is still a gif).
+
+    Raises:
+        ClipError: there is no such file, or it is empty.
+    """
+    if path.is_dir():
+        return False
+    if not path.is_file():
+        raise ClipError(f"clip: must be an existing file or folder, got {str(path)!r}")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise ClipError(f"clip: must not be empty, got {str(path)!r}")
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return not (is_webp or head.startswith((b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM")))
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Word whatever a decoder raises inside as a `ClipError` that names the file."""
     try:
         yield
     except ClipError:
@@ -91,124 +97,24 @@ def _build(path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: flo
 
 
 def _read_video(path: Path, limits: ClipLimits, wanted: float) -> Clip:
-    import av
-    from av.stream import Disposition
-
-    # "file:" keeps a colon in a name from being taken for a protocol.
-    options = {"format_whitelist": CONTAINERS}
-    with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            raise ClipError(f"clip: must hold a video stream, got {str(path)!r}")
-        stream = streams[0]
-        context = stream.codec_context
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        if not 0 < fps <= MAX_FPS:
-            raise ClipError(f"clip: must declare a frame rate of at most {MAX_FPS:g}, got {fps:g} in {str(path)!r}")
-        seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-        declared = _declared_frames(stream)
-        limits.check(
-            path,
-            height=context.height,
-            width=context.width,
-            frames=min(declared or seconds * fps, wanted * fps),
-            seconds=seconds if math.isinf(wanted) else 0.0,
-        )
-        context.thread_type = "AUTO"
-        # A frame may be larger than the header says; with some room for the decoder's own alignment.
-        context.options = {"max_pixels": str(2 * limits.max_pixels + 2**16)}
+    with open_video(path) as video:
+        seconds = video.seconds if math.isinf(wanted) else 0.0
+        frames = min(video.declared or video.seconds * video.fps, wanted * video.fps)
+        limits.check(path, height=video.height, width=video.width, frames=frames, seconds=seconds)
         kept: deque[tuple[float, Any]] = deque()
-        count = 0
-        try:
-            for frame in _decode(container, stream, declared):
-                time = count / fps if frame.time is None else frame.time
-                kept.append((time, frame))
-                count += 1
-                while kept[0][0] <= time + 1 / fps - wanted - ROUNDING and len(kept) > 1:
-                    kept.popleft()
-                limits.check(
-                    path,
-                    height=frame.height,
-                    width=frame.width,
-                    frames=len(kept),
-                    seconds=count / fps if math.isinf(wanted) else 0.0,
-                )
-        except (av.FFmpegError, UnicodeDecodeError) as error:
-            total = f" of {declared}" if declared else ""
-            raise ClipError(
-                f"clip: every frame must decode, got {count}{total} frames from {str(path)!r} ({error})"
-            ) from error
-        _check_whole(path, stream, declared, count, kept[-1][0] + 1 / fps if kept else 0.0)
-        text = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
-        metadata, layout = unpack_metadata(text)
+        for count, (time, frame) in enumerate(video.decode(limits.max_pixels), 1):
+            kept.append((time, frame))
+            while kept[0][0] <= time + 1 / video.fps - wanted - ROUNDING and len(kept) > 1:
+                kept.popleft()
+            seconds = count / video.fps if math.isinf(wanted) else 0.0
+            limits.check(path, height=frame.height, width=frame.width, frames=len(kept), seconds=seconds)
         times = np.array([time for time, _ in kept])
-        return _build(path, _rgb_frames(kept, layout), times, fps, metadata)
 
+        def pictures() -> Iterator[np.ndarray]:
+            while kept:  # each is freed on the way
+                yield video.rgb(kept.popleft()[1])
 
-def _declared_frames(stream: Any) -> int:
-    """Frames that the container promises to show; 0 where it makes no promise (mkv, a stream that still grows)."""
-    entries = getattr(stream, "index_entries", None)
-    # An mp4 that was cut without re-encoding counts frames that its edit list hides; the index leaves those out.
-    if stream.frames and entries and "mp4" in stream.container.format.name:
-        return sum(not entry.is_discard for entry in entries)
-    return int(stream.frames)
-
-
-def _decode(container: Any, stream: Any, declared: int) -> Iterator[Any]:
-    for packet in container.demux(stream):
-        # A recording that was killed ends in half a packet. Where nothing was promised, what is whole is the clip.
-        if packet.is_corrupt and not declared:
-            yield from stream.decode(None)
-            return
-        yield from packet.decode()
-
-
-def _check_whole(path: Path, stream: Any, declared: int, count: int, end: float) -> None:
-    if count < declared:
-        raise ClipError(f"clip: must be whole, got {count} of {declared} declared frames from {str(path)!r}")
-    # Matroska declares no number of frames, but the duration of each stream.
-    tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
-    matched = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d\.\d+)", tag)
-    if matched is None:
-        return
-    hours, minutes, rest = matched.groups()
-    seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    if end < seconds - 1.5 / float(stream.average_rate or 1):
-        got = f"{count} frames, {end:.2f} of {seconds:.2f} declared seconds"
-        raise ClipError(f"clip: must be whole, got {got}, from {str(path)!r}")
-
-
-def _rgb_frames(kept: "deque[tuple[float, Any]]", layout: Layout | None) -> Iterator[np.ndarray]:
-    """Convert the decoded frames to upright (H, W, 3) RGB, freeing each on the way."""
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()
-    while kept:
-        frame = kept.popleft()[1]
-        rgb = _to_rgb(reformatter, frame)
-        if layout is not None and rgb.shape[:2] == (layout.height + layout.height % 2, layout.width + layout.width % 2):
-            rgb = rgb[: layout.height, : layout.width]
-        yield np.rot90(rgb, round(getattr(frame, "rotation", 0) / 90))
-
-
-def _to_rgb(reformatter: Any, frame: Any) -> np.ndarray:
-    from av.video.reformatter import ColorRange, Colorspace
-
-    name = frame.format.name
-    if frame.format.is_rgb or name.startswith("pal"):
-        return np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray())
-    # ITU-T H.273 matrix coefficients. Files without a tag follow the players' custom: BT.601 below 720 lines.
-    matrices = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-    untagged = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-    full_range = frame.color_range == ColorRange.JPEG or name.startswith("yuvj")
-    rgb = reformatter.reformat(
-        frame,
-        format="rgb24",
-        src_colorspace=matrices.get(frame.colorspace, int(untagged)),
-        src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-    )
-    return np.asarray(rgb.to_ndarray())
+        return _build(path, pictures(), times, video.fps, video.metadata)
 
 
 # ---- images, animated ones and folders of them: Pillow

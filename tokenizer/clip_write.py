@@ -8,8 +8,7 @@
 The suffix decides: `.mp4` is H.264, 4:2:0, BT.709 converted and tagged, index first; `.mkv` is ffv1, exact RGB; `.gif`;
 `.webp`; a path without suffix, or with a slash at its end, is a folder of PNGs and a settings.json.
 
-Video goes through PyAV itself: imageio's plugin for it (2.38) hands container options on (faststart works), but no
-encoder option (crf, preset, tune) and no colour tag. Images go through imageio.
+Video goes through `clip_encode.py`, images go through imageio.
 """
 
 import contextlib
@@ -18,8 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,10 +27,9 @@ import torch
 
 from ..core.errors import ReelmError, require
 from ..core.files import atomic_path, check_writable
-from ..core.progress import note
+from .clip_encode import VIDEO, VideoEncoder, remux
 from .clip_io import Layout, pack_metadata, unpack_metadata
 
-VIDEO = {".mp4": ("mp4", "libx264", "yuv420p"), ".mkv": ("matroska", "ffv1", "bgr0")}
 # Above these a frame lasts 10 ms or less, which browsers slow down to 100; a gif counts in hundredths of a second.
 MAX_FPS = {".mp4": 1000.0, ".mkv": 1000.0, "": 1000.0, ".gif": 50.0, ".webp": 90.0}
 FRAME_NAME = "frame_{:06d}.png"
@@ -81,12 +78,41 @@ def write_clip(
             return path
         with atomic_path(path) as temporary:
             if suffix in VIDEO:
-                with contextlib.closing(_Encoder(temporary, suffix, fps, text)) as encoder:
+                with contextlib.closing(VideoEncoder(temporary, suffix, fps, text)) as encoder:
                     encoder.write(frames, path.name)
                     encoder.finish()
             else:
                 _write_animation(temporary, suffix, frames, fps, text)
     return path
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyframes: int) -> int:
+    """Write an mp4 for random reads from frames as they arrive, holding one at a time; not atomically.
+
+    Args:
+        path: the file.
+        frames: (H, W, 3) uint8 each, all of one even size, at least one.
+        fps: frames per second.
+        keyframes: see `VideoEncoder`.
+
+    Returns:
+        How many frames there were.
+
+    Raises:
+        ReelmError: the disk refused.
+    """
+    count, encoder = 0, None
+    with _writing(path), contextlib.ExitStack() as stack:
+        for frame in frames:
+            if encoder is None:
+                text = pack_metadata(None, Layout(float(fps), None, *frame.shape[:2]))
+                encoder = VideoEncoder(path, ".mp4", fps, text, keyframes=keyframes)
+                stack.enter_context(contextlib.closing(encoder))
+            encoder.write(frame[None], path.name)
+            count += 1
+        if encoder is not None:
+            encoder.finish()
+    return count
 
 
 class ClipWriter:
@@ -112,7 +138,7 @@ class ClipWriter:
         self._suffix, self._size, self._encoder = suffix, (1, 1), None
         pack_metadata(metadata, self._layout)
 
-    _encoder: "_Encoder | None"
+    _encoder: VideoEncoder | None
 
     @property
     def _layout(self) -> Layout:
@@ -132,7 +158,7 @@ class ClipWriter:
             if self._encoder is None:
                 self._size = (frames.shape[1], frames.shape[2])
                 text = pack_metadata(self.metadata, self._layout)
-                self._encoder = _Encoder(self.growing, self._suffix, self.fps, text, growing=True)
+                self._encoder = VideoEncoder(self.growing, self._suffix, self.fps, text, growing=True)
             size = f"must be {self._size} like the frames before"
             require(frames.shape[1:3] == self._size, "frames_THWC", size, frames.shape[1:3])
             self._encoder.write(frames, self.path.name)
@@ -148,7 +174,7 @@ class ClipWriter:
             with contextlib.closing(encoder):
                 encoder.finish()
             with atomic_path(self.path) as temporary:
-                _remux(self.growing, temporary, self._suffix, text)
+                remux(self.growing, temporary, self._suffix, text)
             self.growing.unlink()
 
     def __exit__(
@@ -196,109 +222,6 @@ def _writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ReelmError(f"output: {str(path)!r} could not be written: {error}") from error
-
-
-# ---- video files: PyAV
-
-
-class _Encoder:
-    """Frames -> packets -> a file. `finish` completes the file; `close` alone gives it up and frees the handle."""
-
-    def __init__(self, path: Path, suffix: str, fps: float, text: str, *, growing: bool = False) -> None:
-        import av
-        from av.video.reformatter import VideoReformatter
-
-        container, self._codec, self._format = VIDEO[suffix]
-        self._growing = growing
-        # Every broadcast rate is a fraction with such a denominator.
-        self._rate = Fraction(fps).limit_denominator(1001)
-        options = {}
-        if suffix == ".mp4":
-            options["movflags"] = "frag_every_frame+empty_moov+default_base_moof" if growing else "faststart"
-        if growing:
-            # Matroska would hold frames back for up to 5 seconds, until a cluster is full.
-            options |= {"flush_packets": "1"} | ({"cluster_time_limit": "1"} if suffix == ".mkv" else {})
-        self._container = av.open(f"file:{path}", "w", format=container, container_options=options)
-        self._container.metadata["comment"] = text
-        self._stream: Any = None
-        self._reformatter = VideoReformatter()
-        self._count = 0
-
-    def _open_stream(self, height: int, width: int) -> None:
-        options = {}
-        if self._codec == "libx264":
-            options = {"crf": "17", "preset": "medium"}
-            if self._growing:
-                # No lookahead: a frame is in the file as soon as the next one is written.
-                options |= {"tune": "zerolatency", "g": str(max(1, round(self._rate)))}
-        elif min(height, width) < 16:
-            # ffv1 refuses to cut a picture one pixel wide into its usual slices.
-            options = {"slices": "1"}
-        stream = self._container.add_stream(self._codec, rate=self._rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, self._format
-        if self._format == "yuv420p":
-            context = stream.codec_context
-            # ITU-T H.273: 1 is BT.709 for all three; range 1 is limited.
-            context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-        self._stream = stream
-
-    def write(self, frames_THWC: np.ndarray, name: str) -> None:
-        """Encode uint8 frames; `name` is the file the user asked for, for the one line about padding."""
-        from av import VideoFrame
-        from av.video.reformatter import ColorRange, Colorspace
-
-        height, width = frames_THWC.shape[1:3]
-        pad = (height % 2, width % 2) if self._format == "yuv420p" else (0, 0)
-        if self._stream is None:
-            self._open_stream(height + pad[0], width + pad[1])
-            if any(pad):
-                to = f"{width + pad[1]}x{height + pad[0]}"
-                note(f"{name}: H.264 has no odd sizes, so {width}x{height} is padded to {to} by repeating its edge")
-        for image in frames_THWC:
-            if any(pad):
-                image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            if self._format == "yuv420p":
-                frame = self._reformatter.reformat(
-                    rgb,
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU709,
-                    src_color_range=ColorRange.JPEG,
-                    dst_color_range=ColorRange.MPEG,
-                )
-            else:
-                frame = self._reformatter.reformat(rgb, format=self._format)
-            frame.pts, frame.time_base = self._count, 1 / self._rate
-            self._count += 1
-            self._container.mux(self._stream.encode(frame))
-
-    def finish(self) -> None:
-        """Flush the encoder and write the end of the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-    def close(self) -> None:
-        """Free the file handle, whatever state the file is in; after `finish` it does nothing."""
-        with contextlib.suppress(Exception):
-            self._container.close()
-
-
-def _remux(source: Path, target: Path, suffix: str, text: str) -> None:
-    """Copy the packets of `source` into an ordinary file with an index and the metadata `text`."""
-    import av
-
-    options = {"movflags": "faststart"} if suffix == ".mp4" else {}
-    with (
-        av.open(f"file:{source}") as old,
-        av.open(f"file:{target}", "w", format=VIDEO[suffix][0], container_options=options) as new,
-    ):
-        new.metadata["comment"] = text
-        template = old.streams.video[0]
-        stream = new.add_stream_from_template(template)
-        for packet in old.demux(template):
-            if packet.dts is not None:
-                packet.stream = stream
-                new.mux(packet)
 
 
 # ---- images: imageio

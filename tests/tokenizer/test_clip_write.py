@@ -413,7 +413,7 @@ def test_failed_end_of_a_stream_keeps_what_grew(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(clip_write, "_remux", full)
+    monkeypatch.setattr(clip_write, "remux", full)
     with pytest.raises(ReelmError, match="No space left"):
         writer.close()
     assert len(read_clip(path).frames_THWC) == 2 and len(read_clip(writer.growing).frames_THWC) == 9

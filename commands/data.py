@@ -1,0 +1,84 @@
+"""The command that makes training data of one's own clips: prepare."""
+
+import dataclasses
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from .base import Command, config_options
+
+if TYPE_CHECKING:
+    from ..data.prepare import Report
+
+SOME_SKIPPED = 3
+
+
+def _prepare_options() -> type:
+    from ..data.recode import PrepareConfig
+
+    return config_options(PrepareConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Command):
+    """Make training shards of a folder of videos, gifs and images, with captions beside them.
+
+    Exit code 3: done, but some clips could not be used; report.json tells which and why.
+
+    Attributes:
+        folder: searched through; a caption is name.txt or name.json ("caption") beside its clip.
+        out: the folder of shards; a run that was stopped goes on, and finished shards are kept.
+        workers: processes; 0 works in this one.
+        rank: of this machine, from 0.
+        world_size: machines that share the work, each with the same folders.
+    """
+
+    example = "reelm prepare my_clips --out shards --height 128 --width 128"
+    folder: Annotated[Path, tyro.conf.Positional]
+    out: Path
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    rank: int = 0
+    world_size: int = 1
+    config: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_prepare_options)]
+
+    def run(self) -> int:
+        from ..core.config import from_dict
+        from ..data.prepare import prepare
+        from ..data.recode import PrepareConfig
+
+        config = from_dict(PrepareConfig, dataclasses.asdict(self.config), "options")
+        report = prepare(
+            self.folder, self.out, config, workers=self.workers, rank=self.rank, world_size=self.world_size
+        )
+        print("\n".join(_summary(report, self.out)))
+        return SOME_SKIPPED if report.skipped else 0
+
+
+def _summary(report: "Report", out: Path) -> list[str]:
+    """What was made, what was skipped by reason, where to look."""
+    (train, train_frames), (held_out, held_out_frames) = report.count("train"), report.count("held-out")
+    megabytes = sum(shard.tar_bytes for shard in report.shards.values()) / 1e6
+    used, shards = report.files - len(report.skipped), _counted(len(report.shards), "shard")
+    lines = [
+        f"wrote {out}: {used} of {_counted(report.files, 'clip')} in {shards}, {megabytes:.1f} MB: "
+        f"{_counted(train, 'sample')} to train on ({train_frames} frames), "
+        f"{held_out} held out ({held_out_frames} frames)"
+    ]
+    # A reason is "argument: rule, got value": the rule is what many files share.
+    rules = Counter(reason.split(", got ")[0] for _, reason in report.skipped)
+    if rules:
+        lines.append(f"skipped {len(report.skipped)}:")
+        lines += [f"  {count} {rule}" for rule, count in rules.most_common()]
+    if report.ignored:
+        shown = ", ".join(report.ignored[:3]) + (", ..." if len(report.ignored) > 3 else "")
+        lines.append(f"ignored {len(report.ignored)} that are no clip by name: {shown}")
+    sheet = report.path.with_name(report.path.name.replace("report", "samples")).with_suffix(".png")
+    return [*lines, f"see {report.path} and {sheet}"] if sheet.exists() else [*lines, f"see {report.path}"]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,120 @@
+"""The clips of a folder and their captions: what `reelm prepare` begins with.
+
+sources, ignored = find_sources(Path("my_clips"), leave_out=Path("my_clips/shards"))
+captions = read_captions(sources[0])
+
+A caption lies beside its clip: `name.txt` is one, and `name.json` has one or a list of them under "caption". Where
+there are both, the JSON counts.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ClipError
+
+IMAGES = ".gif .webp .png .jpg .jpeg .bmp"
+VIDEOS = (
+    ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts .m2ts .m2t .ogv .ogg "
+    ".flv .f4v .wmv .asf .h264 .264 .hevc .h265 .265 .ivf .nut .mxf .y4m .yuv"
+)
+SUFFIXES = frozenset((IMAGES + " " + VIDEOS).split())
+CAPTIONS = (".json", ".txt")
+MAX_CAPTION_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip to prepare.
+
+    Attributes:
+        name: its path inside the folder, with slashes, printable whatever bytes the name has.
+        path: the file, or a folder of PNGs that reelm wrote.
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def captions_path(self) -> Path | None:
+        """The file with its captions, if there is one."""
+        paths = (self.path.with_name(self.path.stem + suffix) for suffix in CAPTIONS)
+        return next((path for path in paths if os.path.lexists(path) and path != self.path), None)
+
+    def stamp(self) -> list[Any]:
+        """What changes when the clip or its captions do: name, sizes, times of the last change."""
+        stamp: list[Any] = [self.name]
+        for path in (self.path, self.captions_path):
+            try:
+                status = None if path is None else path.stat()
+            except OSError:
+                status = None
+            stamp += [None, None] if status is None else [status.st_size, status.st_mtime_ns]
+        return stamp
+
+
+def find_sources(folder: Path, leave_out: Path | None = None) -> tuple[list[Source], list[str]]:
+    """Every video, gif and image under `folder`, sorted by name; hidden files and folders are passed over.
+
+    Args:
+        folder: searched through all its folders; links to folders are not followed.
+        leave_out: a folder inside it that is not looked into, such as that of the shards.
+
+    Returns:
+        The sources (a folder that cannot be listed is one, too, so that it is reported), and the names of the files
+        that are neither a clip by their suffix nor captions of one.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    refused: list[str] = []
+    skipped = None if leave_out is None else leave_out.resolve()
+    for place, folders, files in os.walk(folder, onerror=lambda error: refused.append(str(error.filename))):
+        here = Path(place)
+        if "settings.json" in files and any(name.startswith("frame_") and name.endswith(".png") for name in files):
+            found.append(here)
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != skipped]
+        for name in files:
+            if name[0] != ".":
+                (found if Path(name).suffix.lower() in SUFFIXES else others).append(here / name)
+    found += [Path(name) for name in refused]
+    sources = sorted((Source(_name(path, folder), path) for path in found), key=lambda source: source.name)
+    captions = {source.captions_path for source in sources}
+    return sources, sorted(_name(path, folder) for path in others if path not in captions)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def read_captions(source: Source) -> tuple[str, ...]:
+    """The captions beside a clip, white space made single; none where there is no file of them, or nothing in it.
+
+    Raises:
+        ClipError: the file is not UTF-8, too large, or JSON without captions.
+    """
+    path = source.captions_path
+    if path is None:
+        return ()
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CAPTION_BYTES + 1)
+    except OSError as error:
+        raise ClipError(f"caption: must be a readable file, got {path.name!r} ({error.strerror})") from error
+    if len(data) > MAX_CAPTION_BYTES:
+        raise ClipError(f"caption: must have at most {MAX_CAPTION_BYTES} bytes, got more in {path.name!r}")
+    try:
+        text = data.decode("utf-8-sig")
+        values = json.loads(text) if path.suffix == ".json" else {"caption": text}
+    except UnicodeDecodeError as error:
+        raise ClipError(f"caption: must be UTF-8, got another encoding in {path.name!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise ClipError(f"caption: must be JSON, got something else in {path.name!r}") from error
+    captions = values.get("caption") if isinstance(values, dict) else None
+    captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise ClipError(f'caption: must be a string or a list of them under "caption", got none in {path.name!r}')
+    return tuple(line for line in (" ".join(caption.split()) for caption in captions) if line)
