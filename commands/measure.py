@@ -152,7 +152,8 @@ class Info(ModelCommand):
         """What clips will take, what is there, and how many fit: in bytes, and as a table."""
         from ..core.checkpoint import find_checkpoint
         from ..core.device import pick_device
-        from ..sampling.memory import available_memory, fit_memory, plan_memory, show_bytes
+        from ..sampling.machine import available_memory
+        from ..sampling.memory import fit_memory, plan_memory, show_bytes
         from ..sampling.pretrained import read_config
 
         place = pick_device(self.device)
