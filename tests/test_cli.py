@@ -58,15 +58,15 @@ FROZEN = {
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "decode": [*MODEL, "--output", "-o"],
     "bench": [
-        *(*MODEL, "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
-        *("--block-size", "--prompt", "--no-peers", "--check", "--plot"),
+        *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
+        *("--block-size", "--prompt", "--no-peers", "--sweep", "--check", "--plot"),
     ],
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [
         *(*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--guidance-scale", "--decoder"),
         *("--block-size", "--contact-sheet"),
     ],
-    "info": [*MODEL, "--plan", "--seconds", "--batch"],
+    "info": [*MODEL, "--plan", "--preset", "--seconds", "--batch"],
     "train tokenizer": [
         *("--out", "--resume", "--device", "--batch-size", "--num-frames", "--height", "--width", "--moving-weight"),
         *("--seed", "--model.temporal", "--model.spatial", "--model.encoder-width", "--model.decoder-widths"),
