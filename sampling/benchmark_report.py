@@ -50,11 +50,12 @@ class BenchmarkReport(dict[str, Any]):
             points = points[::-1]
             bars = axes.barh([row["row"] for row in points], [_rate(row) for row in points])
             axes.bar_label(bars, [_label(row) for row in points], padding=3)
-            axes.margins(x=0.15)
+            axes.margins(x=0.25)
             axes.set_xlabel("tokens a second")
         else:
             along = TABLES[name][0]
             axes.plot([point[along] for point in points], [_rate(point) for point in points], marker="o")
+            axes.set_xticks([point[along] for point in points])
             axes.set_xlabel(along.replace("_", " "))
             axes.set_ylabel("tokens a second")
             axes.set_ylim(bottom=0)
@@ -118,5 +119,5 @@ def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(f"{name}: {text}" for name, text in value.items())
+        return "; ".join(f"{name}: {text}" for name, text in value.items()) or "nothing"
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -30,6 +30,7 @@ from .rules import SamplingConfig
 
 SEQUENTIAL, BY_FRAMES = "reelm sequential", "reelm jacobi, a latent frame"
 REFERENCE, COMPILED = "reelm sequential, reference ops", "reelm sequential, torch.compile"
+LARGEST_BLOCK = 256  # tokens of a latent frame up to which whole latent frames are a row
 CHECKED_POSITIONS = 64  # of the second latent frame: what is seen there is the prefix, a past frame, and the own one
 
 
@@ -80,9 +81,12 @@ def own_ways(
         compiled: whether there is time to compile.
     """
     sequential = pick_decoder(parts, "sequential", None, sampling, batch)
-    by_frames = pick_decoder(parts, "jacobi", parts.config.lm.frame_size, sampling, batch)
-    ways = [Way("reelm", chosen, parts.lm), Way(SEQUENTIAL, sequential, parts.lm), Way(BY_FRAMES, by_frames, parts.lm)]
-    left_out: dict[str, str] = {}
+    ways, left_out = [Way("reelm", chosen, parts.lm), Way(SEQUENTIAL, sequential, parts.lm)], dict[str, str]()
+    size = parts.config.lm.frame_size
+    if size <= LARGEST_BLOCK:
+        ways.append(Way(BY_FRAMES, pick_decoder(parts, "jacobi", size, sampling, batch), parts.lm))
+    else:
+        left_out[BY_FRAMES] = f"a latent frame of {size} tokens is more than {LARGEST_BLOCK}"
     triton = pick_backend("decode_attention", None, next(parts.lm.parameters())) == "triton"
     if triton:
         ways.append(Way(REFERENCE, sequential, parts.lm, reference=True, same_bits=False, says="no Triton"))
@@ -161,10 +165,11 @@ def logits_difference(
     cache, difference = RingCache(config, rows, weight.device, weight.dtype), 0.0
     with way.ops():
         parts.lm.prefill(cache, text_RP, lengths_R)
-        if first:
-            cache.put_tokens(tokens_RS[:, :first])
-            parts.lm.step(cache, first)
-            cache.advance(first)
+        for start in range(0, first, CHECKED_POSITIONS):
+            read_RL = tokens_RS[:, start : min(start + CHECKED_POSITIONS, first)]
+            cache.put_tokens(read_RL)
+            parts.lm.step(cache, read_RL.shape[1])
+            cache.advance(read_RL.shape[1])
         at, most = first, getattr(way.decoder, "block_size", 1)
         while at < tokens_RS.shape[1]:
             count = min(most, tokens_RS.shape[1] - at)
