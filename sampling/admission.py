@@ -34,8 +34,8 @@ def admit_model(config: ModelConfig, dtype: str | torch.dtype, device: torch.dev
 
 def admit(
     parts: Pretrained, request: Request, *, keep_state: bool = False, continuing: bool = False, whole: bool = True
-) -> None:
-    """Refuse a call that does not fit.
+) -> MemoryPlan:
+    """Refuse a call that does not fit; the plan of one that does.
 
     Args:
         parts: the model, loaded.
@@ -57,7 +57,7 @@ def admit(
     free = available_memory(weight.device)
     host = available_memory(CPU) if plan.host else None
     if _fits(plan, free, host):
-        return
+        return plan
     on_device = free is not None and plan.call > free
     wanted, there, where = (plan.call, free, plan.device) if on_device else (plan.host, host, "the GPU's host")
     raise ReelmError(
@@ -81,9 +81,9 @@ def plan_call(
     """
     seconds = config.tokenizer.compression.frames(max(lengths)) / config.fps
     plan = plan_memory(config, seconds=min(seconds, MAX_SECONDS), batch=batch, clips=len(lengths), **options)
-    all_alike = clip_bytes(config, max(lengths)) * len(lengths)
-    real = sum(clip_bytes(config, length) for length in lengths) if whole else 0
-    saved = all_alike - real
+    alike = Counter(lengths)
+    real = sum(count * clip_bytes(config, length) for length, count in alike.items()) if whole else 0
+    saved = len(lengths) * clip_bytes(config, max(lengths)) - real
     return dataclasses.replace(
         plan,
         seconds=seconds,
@@ -91,7 +91,7 @@ def plan_call(
         joining=max(0, plan.joining - saved),
         host=max(0, plan.host - saved * (2 if options.get("continuing") else 1)),
         # Clips of one length become pixels together.
-        pixels=plan.pixels * max(Counter(lengths).values()) // len(lengths),
+        pixels=plan.pixels * max(alike.values()) // len(lengths),
     )
 
 

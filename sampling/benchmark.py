@@ -24,9 +24,10 @@ from .admission import admit
 from .benchmark_report import BenchmarkReport, describe
 from .benchmark_runs import ClipRun, flat_frames, run_clips
 from .benchmark_sweep import SWEEPS, run_sweep
-from .benchmark_ways import SEQUENTIAL, Way, logits_difference, own_ways
+from .benchmark_ways import DEFAULT, SEQUENTIAL, Way, logits_difference, own_ways
 from .decoders import Jacobi
 from .machine import memory_bytes, peak_memory_bytes
+from .memory import MemoryPlan
 from .noise import NoiseKey
 from .peers import hugging_face_rows
 from .plan import ClipPlan
@@ -91,32 +92,46 @@ def run_benchmark(
     chosen = pick_decoder(parts, decoder, block_size, sampling, batch)
     rounds = [[ClipPlan(prompts=((0, prompt),), key=NoiseKey(n, row)) for row in range(batch)] for n in range(repeats)]
     request = Request(rounds[0], sampling, chosen, (), None, None)
-    admit(parts, request, whole=False)
+    plan = admit(parts, request, whole=False)
     if seconds >= FLAT_FROM and not check:
         return _long_clip(parts, request, latent_frames, rounds)
+    return _in_turns(parts, request, plan, rounds, latent_frames, peers=peers, check=check)
+
+
+def _in_turns(
+    parts: Pretrained, request: Request, plan: MemoryPlan, rounds: list[list[ClipPlan]], latent_frames: int, *,
+    peers: bool, check: bool,
+) -> BenchmarkReport:  # fmt: skip
+    """All ways, round after round, and what each is held against."""
+    batch, sampling, chosen = len(request.plans), request.sampling, request.decoder
+    # Before anything else takes memory.
+    run_clips(parts, Way(DEFAULT, chosen, parts.lm), rounds[0], sampling, latent_frames)
+    peak = peak_memory_bytes(next(parts.lm.parameters()).device)
     report = describe(parts, sampling, chosen, batch, check=check)
+    report |= {"peak_memory_bytes": peak, "planned_memory_bytes": plan.runtime + plan.weights + plan.call}
     ways, left_out = own_ways(parts, chosen, sampling, batch, compiled=peers and not check)
     others, missing = hugging_face_rows(parts, sampling, batch) if peers else ([], {})
     count = latent_frames * parts.config.lm.frame_size
     runs: dict[str, list[ClipRun]] = {way.name: [] for way in ways}
     times: dict[str, list[float]] = {peer.name: [] for peer in others}
     for number, plans in enumerate(progress([rounds[0], *rounds], "benchmark", unit="round")):
-        for way in ways:
+        for way in ways if number else ways[1:]:  # the first way is warm
             runs[way.name] += [run_clips(parts, way, plans, sampling, latent_frames)][number == 0 :]
         for peer in others:
             times[peer.name] += [peer.run(count)][number == 0 :]
-    oracle, rows = runs[SEQUENTIAL], []
+    oracle = SEQUENTIAL if SEQUENTIAL in runs else DEFAULT
+    rows = []
     for way in ways:
         rows.append(_row(report, way, runs[way.name], batch * count))
-        rows[-1] |= _held_against(parts, way, runs[way.name], oracle, request)
+        rows[-1] |= _held_against(parts, way, runs[way.name], runs[oracle], request)
     for peer in others:
         each = statistics.median(times[peer.name]) / (batch * count)
         rows.append({"row": peer.name, "tokens_per_second": 1 / each, "ms_per_token": each * 1e3, "says": peer.says})
-    base = others[0].name if others else SEQUENTIAL
+    base = others[0].name if others else oracle
     rate = next(row["tokens_per_second"] for row in rows if row["row"] == base)
     for row in rows:
         row["ratio"] = row["tokens_per_second"] / rate
-    report |= _of_whole_clips(parts, batch, latent_frames, runs["reelm"])
+    report |= _of_whole_clips(parts, batch, latent_frames, runs[DEFAULT])
     return BenchmarkReport(report, left_out=left_out | missing, rows=rows)
 
 
@@ -125,12 +140,14 @@ def _long_clip(
 ) -> BenchmarkReport:
     """The default way alone, and whether it stays flat."""
     batch, device = len(request.plans), next(parts.lm.parameters()).device
-    report = describe(parts, request.sampling, request.decoder, batch, check=False)
-    way = Way("reelm", request.decoder, parts.lm)
+    way = Way(DEFAULT, request.decoder, parts.lm)
     runs = [
         run_clips(parts, way, plans, request.sampling, latent_frames)
         for plans in progress(rounds, "benchmark", unit="round")
     ]
+    peak, late = peak_memory_bytes(device), memory_bytes(device)
+    report = describe(parts, request.sampling, request.decoder, batch, check=False)
+    report["peak_memory_bytes"] = peak
     row = _row(report, way, runs, batch * latent_frames * parts.config.lm.frame_size)
     row |= _held_against(parts, way, runs, runs, request) | {"ratio": 1.0, "mismatching_tokens": None}
     report |= _of_whole_clips(parts, batch, latent_frames, runs)
@@ -141,7 +158,7 @@ def _long_clip(
         latent_frame_seconds_early=statistics.median(t for run in runs for t in run.frames[flat : 2 * flat]),
         latent_frame_seconds_late=statistics.median(t for run in runs for t in run.frames[-flat:]),
         memory_bytes_early=runs[-1].memory_early,
-        memory_bytes_late=memory_bytes(device),
+        memory_bytes_late=late,
         rows=[row],
     )
 
@@ -196,7 +213,6 @@ def _of_whole_clips(parts: Pretrained, batch: int, latent_frames: int, runs: lis
         "latent_frames": latent_frames,
         "tokens_per_second": count / statistics.median(run.sampling for run in runs),
         "latent_frame_seconds": statistics.median(t for run in runs for t in run.frames),
-        "peak_memory_bytes": peak_memory_bytes(next(parts.lm.parameters()).device),
     }
     if parts.random:
         return figures | {"pixels": "not decoded: the tokenizer of a preset is nobody's"}

@@ -16,7 +16,7 @@ from ..core.progress import progress
 from .admission import admit
 from .benchmark_report import BenchmarkReport, describe
 from .benchmark_runs import ClipRun, run_clips
-from .benchmark_ways import Way
+from .benchmark_ways import DEFAULT, Way
 from .decoders import Jacobi
 from .machine import peak_memory_bytes
 from .noise import NoiseKey
@@ -72,18 +72,19 @@ def run_sweep(
             left_out[f"{size} clips"] = str(refusal)
             break
         requests.append(request)
-    report = describe(parts, sampling, requests[0].decoder, most if depth else len(requests[-1].plans), check=check)
     runs: list[list[ClipRun]] = [[] for _ in requests]
     for number in progress(range(1 + repeats), "benchmark", unit="round"):
         for request, kept in zip(requests, runs, strict=True):
-            way = Way("reelm", request.decoder, parts.lm)
+            way = Way(DEFAULT, request.decoder, parts.lm)
             # What warms up is one latent frame: of four windows it would take as long as a round.
             length = (windows if number else 1) if depth else latent_frames
             kept += [run_clips(parts, way, request.plans, sampling, length)][number == 0 :]
+    peak = peak_memory_bytes(next(parts.lm.parameters()).device)
+    report = describe(parts, sampling, requests[0].decoder, most if depth else len(requests[-1].plans), check=check)
     points = _depths(parts, runs[0], most) if depth else _batches(parts, requests, runs, latent_frames)
     for point in points:
         point["ratio"] = point["tokens_per_second"] / points[0]["tokens_per_second"]
-    report["peak_memory_bytes"] = peak_memory_bytes(next(parts.lm.parameters()).device)
+    report["peak_memory_bytes"] = peak
     return BenchmarkReport(report, left_out=left_out, **{SWEEPS[sweep]: points})
 
 

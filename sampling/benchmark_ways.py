@@ -28,7 +28,7 @@ from .pretrained import Pretrained
 from .request import pick_decoder
 from .rules import SamplingConfig
 
-SEQUENTIAL, BY_FRAMES = "reelm sequential", "reelm jacobi, a latent frame"
+DEFAULT, SEQUENTIAL, BY_FRAMES = "reelm", "reelm sequential", "reelm jacobi, a latent frame"
 REFERENCE, COMPILED = "reelm sequential, reference ops", "reelm sequential, torch.compile"
 LARGEST_BLOCK = 256  # tokens of a latent frame up to which whole latent frames are a row
 CHECKED_POSITIONS = 64  # of the second latent frame: what is seen there is the prefix, a past frame, and the own one
@@ -71,7 +71,8 @@ class Way:
 def own_ways(
     parts: Pretrained, chosen: Decoder, sampling: SamplingConfig, batch: int, *, compiled: bool
 ) -> tuple[list[Way], dict[str, str]]:
-    """The default way, the oracle, whole latent frames; without Triton where it is in use; compiled where that works.
+    """The default way, the oracle if that is another one, whole latent frames; without Triton where it is in use;
+    compiled where that works.
 
     Args:
         parts: the model.
@@ -81,7 +82,9 @@ def own_ways(
         compiled: whether there is time to compile.
     """
     sequential = pick_decoder(parts, "sequential", None, sampling, batch)
-    ways, left_out = [Way("reelm", chosen, parts.lm), Way(SEQUENTIAL, sequential, parts.lm)], dict[str, str]()
+    ways, left_out = [Way(DEFAULT, chosen, parts.lm)], dict[str, str]()
+    if chosen.name != sequential.name:
+        ways.append(Way(SEQUENTIAL, sequential, parts.lm))
     size = parts.config.lm.frame_size
     if size <= LARGEST_BLOCK:
         ways.append(Way(BY_FRAMES, pick_decoder(parts, "jacobi", size, sampling, batch), parts.lm))

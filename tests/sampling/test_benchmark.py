@@ -41,6 +41,9 @@ def test_options_count(debug_generator):
     assert report["cache_bytes"] == one["cache_bytes"]  # one guided clip has two rows, two unguided ones have two
     alone = debug_generator.benchmark(decoder="sequential", check=True, peers=False)
     assert (alone["decoder"], alone["frames"]) == ("sequential", 1)
+    assert [row["row"] for row in alone["rows"]] == ["reelm", "reelm jacobi, a latent frame"]  # its own oracle
+    assert alone["rows"][0]["ratio"] == 1
+    assert alone["planned_memory_bytes"] < one["planned_memory_bytes"]
 
 
 def test_a_lossless_decoder_that_is_not_is_found_out(debug_generator, monkeypatch):
@@ -102,7 +105,7 @@ def test_what_cannot_be_compiled_is_left_out_and_says_why(debug_generator, monke
     assert compile_step(debug_generator.parts, 1) == "torch.compile failed: RuntimeError: no compiler"
     sampling = debug_generator.parts.config.sampling
     ways, left_out = own_ways(debug_generator.parts, Sequential(), sampling, 1, compiled=True)
-    assert (len(ways), list(left_out)) == (3, [COMPILED])
+    assert (len(ways), list(left_out)) == (2, [COMPILED])
     monkeypatch.setattr(benchmark_ways, "available_memory", lambda device: 1000)
     assert "weights once more" in compile_step(debug_generator.parts, 1)
     monkeypatch.setattr("reelm.sampling.peers.available_memory", lambda device: 1000)
@@ -130,12 +133,12 @@ def test_without_triton_is_a_row_where_triton_is_in_use(debug_generator, monkeyp
     parts = debug_generator.parts
     monkeypatch.setattr(benchmark_ways, "pick_backend", lambda *_: "triton")
     ways, _ = own_ways(parts, Sequential(), parts.config.sampling, 1, compiled=False)
-    assert [way.reference for way in ways] == [False, False, False, True]
-    assert ways[3].name == REFERENCE
+    assert [way.reference for way in ways] == [False, False, True]
+    assert ways[2].name == REFERENCE
     for before in (None, "auto"):
         if before is not None:
             monkeypatch.setenv(VARIABLE, before)
-        with ways[3].ops():
+        with ways[2].ops():
             assert os.environ[VARIABLE] == "reference"
         assert os.environ.get(VARIABLE) == before
         with ways[0].ops():
