@@ -11,9 +11,10 @@
 | not as there | the rest of reelm's model: a token's input is made of its neighbours in place of one embedding, text is a prefix, the window slides (the original stops after five latent frames) | the same, and: a head over visual tokens alone (of 184,622), latent frames of 32 x 32, a window of nine (9,216 positions), no delimiters |
 | sampling | temperature 1, top-p 0.8, no guidance, as there | temperature 1, guidance 3: two rows a clip |
 
-So the layers' weights, the head's (cosmos-4b) and the cache that a token reads are those of the original, and with them
-a token's time; what it draws means nothing. The tokenizer has the original's compression and vocabulary, and is small
-and random too: its speed says nothing of anyone's, so that the benchmark of a preset decodes no pixels.
+So the weights of the layers (and of the head of cosmos-4b) and the cache that a token reads are as large as in the
+original, and with them a token's time; what it draws means nothing. The tokenizer has the original's compression and
+vocabulary, and is small and random too: its speed says nothing of anyone's, so that the benchmark of a preset decodes
+no pixels.
 """  # noqa: E501 (a table)
 
 import dataclasses
