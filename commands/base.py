@@ -48,13 +48,17 @@ class ModelCommand(Command):
 
     def load(self) -> "VideoGenerator":
         """The model, on its device."""
-        import torch
-
         from ..sampling.generator import VideoGenerator
+
+        self.set_threads()
+        return VideoGenerator.from_pretrained(self.model, device=self.device, dtype=self.dtype)
+
+    def set_threads(self) -> None:
+        """One thread where that suits the command, unless the user says otherwise."""
+        import torch
 
         if self.one_thread and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
-        return VideoGenerator.from_pretrained(self.model, device=self.device, dtype=self.dtype)
 
 
 def config_options(cls: type, default: Any = None, leave_out: Collection[str] = ()) -> type:

@@ -3,12 +3,15 @@
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.errors import require
 from ..core.files import check_writable
 from .base import Command, ModelCommand, strict_json
+
+if TYPE_CHECKING:
+    from ..sampling.pretrained import Pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,22 +19,25 @@ class Bench(ModelCommand):
     """Measure sampling speed on this machine; the last line is the same as one JSON document.
 
     Attributes:
+        preset: random weights of this size (cosmos-4b or emu3-8b) in place of a model; no pixels are decoded.
         seconds: length of a clip.
-        batch: clips at once.
+        batch: clips at once, 1 by default; with --sweep batch the largest, 8 by default.
         guidance_scale: the model's own unless given; 1 is off.
         temperature: the model's own unless given.
         repeats: counted rounds; figures are their medians.
         decoder: of the default row: sequential, jacobi or auto.
         block_size: tokens that jacobi looks at in a pass.
         prompt: of all clips.
-        peers: give transformers rows too, where it is installed.
+        peers: give torch.compile and transformers rows too, where they are there.
+        sweep: depth (along a clip) or batch: measure the default way there, in place of the rows.
         check: tiny sizes and one round: whether it runs, not how fast.
-        plot: draw the rows into this .png (needs matplotlib).
+        plot: draw the rows or the sweep into this .png (needs matplotlib).
     """
 
     example = "reelm bench --seconds 2 --batch 1 --repeats 3"
+    preset: str | None = None
     seconds: float = 2.0
-    batch: int = 1
+    batch: int | None = None
     guidance_scale: float | None = None
     temperature: float | None = None
     repeats: int = 3
@@ -39,23 +45,35 @@ class Bench(ModelCommand):
     block_size: int | None = None
     prompt: str = ""
     peers: bool = True
+    sweep: str | None = None
     check: bool = False
     plot: Path | None = None
 
     def run(self) -> int:
+        from ..sampling.benchmark import run_benchmark
+
         if self.plot is not None:
             path = check_writable(self.plot, "plot")
             require(path.suffix.lower() == ".png", "plot", "must end in .png", str(path))
-        generator = self.load()
-        report = generator.benchmark(
-            seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale, temperature=self.temperature,
-            repeats=self.repeats, decoder=self.decoder, block_size=self.block_size, prompt=self.prompt,
-            peers=self.peers, check=self.check,
+        report = run_benchmark(
+            self._parts(), seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale,
+            temperature=self.temperature, repeats=self.repeats, decoder=self.decoder, block_size=self.block_size,
+            prompt=self.prompt, peers=self.peers, sweep=self.sweep, check=self.check,
         )  # fmt: skip
         print(*([] if self.json else [report]), strict_json(report), sep="\n")
         if self.plot is not None:
             report.plot(self.plot)
         return 0
+
+    def _parts(self) -> "Pretrained":
+        """The model, or the preset."""
+        from ..sampling.presets import preset_parts
+
+        if self.preset is None:
+            return self.load().parts
+        require(self.model == "world", "preset", "must not be given with a model", self.model)
+        self.set_threads()
+        return preset_parts(self.preset, device=self.device, dtype=self.dtype, check=self.check)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,18 +150,21 @@ class Info(ModelCommand):
 
     Attributes:
         plan: tell the memory that clips will take, and how many fit here; only config.json is read.
+        preset: plan this preset (cosmos-4b or emu3-8b) in place of a model.
         seconds: length of a planned clip, 2 by default.
         batch: planned clips at once, 1 by default.
     """
 
     example = "reelm info --model world --plan --seconds 20 --batch 16"
     plan: bool = False
+    preset: str | None = None
     seconds: float | None = None
     batch: int | None = None
 
     def run(self) -> int:
         given = {name: getattr(self, name) for name in ("seconds", "batch") if getattr(self, name) is not None}
-        require(self.plan or not given, ", ".join(given), "must be given with --plan only", given)
+        alone = given if self.preset is None else {"preset": self.preset, **given}
+        require(self.plan or not alone, ", ".join(alone), "must be given with --plan only", alone)
         values, table = self._plan(given) if self.plan else self._sizes()
         print(strict_json(values) if self.json else table)
         return 0
@@ -152,18 +173,25 @@ class Info(ModelCommand):
         """What clips will take, what is there, and how many fit: in bytes, and as a table."""
         from ..core.checkpoint import find_checkpoint
         from ..core.device import pick_device
-        from ..sampling.memory import available_memory, fit_memory, plan_memory, show_bytes
+        from ..sampling.machine import available_memory
+        from ..sampling.memory import fit_memory, plan_memory, show_bytes
+        from ..sampling.presets import preset_config, preset_plan
         from ..sampling.pretrained import read_config
 
-        place = pick_device(self.device)
-        config = read_config(find_checkpoint(self.model))
+        place, model = pick_device(self.device), self.preset or self.model
         options: dict[str, Any] = {"device": place.type, "dtype": self.dtype}
-        plan, free = plan_memory(config, **options, **given), available_memory(place)
+        if self.preset is None:
+            config = read_config(find_checkpoint(model))
+            plan = plan_memory(config, **options, **given)
+        else:
+            require(self.model == "world", "preset", "must not be given with a model", self.model)
+            config, plan = preset_config(self.preset), preset_plan(self.preset, **options, **given)
+        free = available_memory(place)
         largest = None if free is None else fit_memory(config, free, seconds=plan.seconds, **options)
         most = None if free is None else 0 if largest is None else largest.batch
         words = {"available": "unknown" if free is None else show_bytes(free), "most clips": most}
-        table = "\n".join([f"{'model':22}{self.model}", str(plan), *(f"{k:22}{v}" for k, v in words.items())])
-        return {"model": self.model, **plan.values(), "available": free, "most_clips": most}, table
+        table = "\n".join([f"{'model':22}{model}", str(plan), *(f"{k:22}{v}" for k, v in words.items())])
+        return {"model": model, **plan.values(), "available": free, "most_clips": most}, table
 
     def _sizes(self) -> tuple[dict[str, Any], str]:
         """The sizes, settings and versions: as values, and as a table."""

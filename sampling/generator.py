@@ -23,10 +23,10 @@ from ..core.device import pick_device
 from ..core.errors import require
 from ..core.progress import note
 from ..tokenizer.clip_fit import Fit
+from .admission import admit, admit_model
 from .batch import sample_clips
 from .benchmark import BenchmarkReport, run_benchmark
 from .drift import DriftReport, drift
-from .memory import available_memory, plan_memory, require_memory
 from .pixels import decode_clips, decode_next
 from .plan import ClipPlan
 from .pretrained import Pretrained, load_pretrained, read_config
@@ -69,8 +69,7 @@ class VideoGenerator:
             "revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only
         }  # fmt: skip
         place, config = pick_device(device), read_config(find_checkpoint(model, **where))
-        # One latent frame of one clip, before anything is allocated.
-        require_memory(plan_memory(config, seconds=0.1, dtype=dtype, device=place.type), available_memory(place))
+        admit_model(config, dtype, place)
         return cls(load_pretrained(model, device=place, dtype=dtype, **where))
 
     @property
@@ -158,6 +157,7 @@ class VideoGenerator:
         lengths = None if seconds is num_frames is None else check_lengths(self.parts, seconds, num_frames)
         request = make_request(self.parts, prompt, lengths=lengths, **options)
         require(len(request.plans) == 1, "prompt", "must be a single one to stream", prompt)
+        admit(self.parts, request, whole=False)
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[np.ndarray]:
@@ -199,6 +199,8 @@ class VideoGenerator:
         self, request: Request, source: Source | None, keep_state: bool, on_tokens: TokensCallback | None
     ) -> list[Video]:
         """Sample, then decode, then wrap up; `source` is continued by one clip."""
+        kept = keep_state or on_tokens is not None
+        admit(self.parts, request, keep_state=kept, continuing=source is not None)
         began = read = time.perf_counter()
 
         def begin(plans: Sequence[ClipPlan]) -> Rollout:
@@ -209,7 +211,6 @@ class VideoGenerator:
             read = time.perf_counter()
             return rollout
 
-        kept = keep_state or on_tokens is not None
         new, rings, rollout = sample_clips(begin, request.plans, request.batch_size, keep_rings=kept)
         sampled = time.perf_counter()
         given = [source.tokens_thw] if source else []

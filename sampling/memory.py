@@ -4,14 +4,14 @@
     require_memory(plan, available_memory(device))           # refuses before anything is allocated
     largest = fit_memory(config, available_bytes, seconds=20.0)          # the plan of the largest batch, or None
 
-The formulas follow the code that allocates, tensor by tensor, for clips of one length that are all drawn at once or
-`batch` at a time. On a CPU they were held against the kernel's own count of a process (tests/sampling/test_memory.py).
-On a GPU they are not measured: they count the tensors on it, and not the workspaces of its libraries.
+The formulas (memory_sizes.py) follow the code that allocates, for clips of one length that are all drawn at once or
+`batch` at a time. What there is, machine.py tells; calls of a loaded model are held against it by admission.py. On a
+CPU the plan was held against the kernel's own count of a process (tests/sampling/test_memory.py). On a GPU it is not
+measured: it counts the tensors on it, and not the workspaces of its libraries.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,23 +19,27 @@ import torch
 from ..core.device import pick_dtype
 from ..core.errors import ReelmError, require
 from ..lm.cache import RingCache
-from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
-from ..tokenizer.model import Decoder, Encoder, TokenizerConfig
 from .decoders import make_decoder
-from .noise import NoiseAhead
+from .memory_sizes import (
+    META,
+    clip_bytes,
+    draw_bytes,
+    lm_parameters,
+    noise_bytes,
+    pixel_bytes,
+    step_bytes,
+    tokenizer_bytes,
+)
 from .pretrained import ModelConfig
 from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS
 from .rules import SamplingConfig
 
 MIB = 2**20
-META = torch.device("meta")
 # What a process grows by from `import reelm` to its first clip though the model is next to nothing. Measured as VmHWM
 # after less VmRSS before, with a model of 80 thousand parameters: torch 2.13 for CPUs, Linux x86-64, Python 3.11 or
 # later. Four fifths are the import of vector-quantize-pytorch, which pulls triton and torch.compile's machinery in; the
 # rest is code of torch and oneDNN that is read from disk as it is first run.
 CPU_RUNTIME = 176 * MIB
-# What `gumbel_noise` holds for each number, five tensors of int64, and how many it makes at a time.
-NOISE_BYTES, NOISE_AT_ONCE = 40, 2**17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,7 @@ class MemoryPlan:
         frames: the finished clips, and their tokens.
         joining: the second copy of the frames while those of a clip that is continued are put before them.
         state: what clips go on from.
+        host: with a GPU, what the finished clips, their tokens and what they go on from take in the host's memory.
     """
 
     device: str
@@ -78,6 +83,7 @@ class MemoryPlan:
     frames: int
     joining: int
     state: int
+    host: int
 
     @property
     def phases(self) -> dict[str, int]:
@@ -94,6 +100,11 @@ class MemoryPlan:
     def total(self) -> int:
         """The bytes at the height of all: phases follow one another, so that the largest counts."""
         return max(self.phases.values())
+
+    @property
+    def call(self) -> int:
+        """The bytes that sampling and decoding take beside a model that is loaded."""
+        return max(size for name, size in self.phases.items() if name != "loading") - self.runtime - self.weights
 
     def values(self) -> dict[str, Any]:
         """All figures, as JSON values."""
@@ -150,34 +161,32 @@ def plan_memory(
     most = config.lm.frame_size
     decoder = make_decoder("auto" if block_size is None else "jacobi", block_size, most=most, rows=rows, on_gpu=on_gpu)
     count: int = getattr(decoder, "block_size", 1)
-    with META:
-        lm_size = sum(parameter.numel() for parameter in VideoTransformer(config.lm).parameters())
-    tokenizer_bytes, cache = _tokenizer_bytes(config.tokenizer), RingCache(config.lm, rows, META, kind)
-    compression = config.tokenizer.compression
-    latent_frames = compression.latent_frames(max(1, round(seconds * config.fps)))
-    noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else _noise_bytes(config.lm.vocab_size, batch, count)
-    feed = _step_bytes(config.lm, rows, most, kind, on_gpu) if continuing else 0
-    step = _step_bytes(config.lm, rows, count, kind, on_gpu), _draw_bytes(config.lm, rows, count, kind, sampling)
-    frames = clips * compression.frames(latent_frames) * config.height * config.width * 3
-    tokens = clips * latent_frames * most * 8
+    lm_size, tokenizer_size = lm_parameters(config.lm), tokenizer_bytes(config.tokenizer)
+    cache = RingCache(config.lm, rows, META, kind)
+    latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
+    noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(config.lm.vocab_size, batch, count)
+    feed = step_bytes(config.lm, rows, most, kind, on_gpu) if continuing else 0
+    step = step_bytes(config.lm, rows, count, kind, on_gpu), draw_bytes(config.lm, rows, count, kind, sampling)
+    frames = clips * clip_bytes(config, latent_frames)
+    joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0
-    # On a GPU a state is copied one clip at a time, and lies in the host's memory then, as the frames do.
-    kept = min(kept, 1) if on_gpu else kept + int(continuing)
-    pixels = _pixel_bytes(config, clips)
+    states = (kept + int(continuing)) * cache.nbytes // batch
     return MemoryPlan(
         device=device, dtype=str(kind).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
         block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
-        weights=lm_size * kind.itemsize + tokenizer_bytes,
+        weights=lm_size * kind.itemsize + tokenizer_size,
         # The files one after the other, beside both networks in float32; with a GPU all that is in the host's memory.
-        loading=0 if on_gpu else lm_size * (4 - kind.itemsize) + max(2 * lm_size, tokenizer_bytes // 2),
+        loading=0 if on_gpu else lm_size * (4 - kind.itemsize) + max(2 * lm_size, tokenizer_size // 2),
         cache=cache.nbytes + cache.tokens_BR.nbytes,
         noise=noise, noise_held=held,
         step=max(feed, *step),
-        pixels=pixels,
-        frames=0 if on_gpu else frames + tokens,
-        joining=frames if continuing else 0,
-        state=kept * cache.nbytes // batch,
+        pixels=pixel_bytes(config, clips),
+        frames=0 if on_gpu else frames,
+        joining=0 if on_gpu else joining,
+        # On a GPU a state is copied one clip at a time, and lies in the host's memory then, as the frames do.
+        state=min(kept, 1) * cache.nbytes // batch if on_gpu else states,
+        host=frames + joining + states if on_gpu else 0,
     )  # fmt: skip
 
 
@@ -215,34 +224,6 @@ def require_memory(plan: MemoryPlan, available_bytes: int | None) -> None:
         )
 
 
-def available_memory(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Bytes that are free for this process, or None where the system does not tell.
-
-    Of a GPU what its driver says; on Linux what the kernel says, or what the limits of this process's control groups
-    (version 1 or 2) and of all groups around them leave, whichever is least. A group's cache of files counts as free.
-
-    Args:
-        device: the GPU, or the CPU.
-        root: of the file system.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = [_kernel_says(root / "proc/meminfo")]
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            top, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        # Within a container the path may be that of the host, and not be there; the top is always there.
-        group = top / path.lstrip("/")
-        groups = [group, *group.parents]
-        free += [_group_leaves(folder, *names) for folder in groups[: groups.index(top) + 1]]
-    return min((size for size in free if size is not None), default=None)
-
-
 def show_bytes(size: float) -> str:
     """In words: 1536 is "1.5 KiB"."""
     for unit in ("bytes", "KiB", "MiB"):
@@ -250,92 +231,3 @@ def show_bytes(size: float) -> str:
             return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.4g} GiB"
-
-
-def _tokenizer_bytes(config: TokenizerConfig) -> int:
-    """Of its weights, in float32 everywhere; the quantizer's codes are few, a learned codebook has its averages too."""
-    with META:
-        parts = (Encoder(config), Decoder(config))
-    size = sum(parameter.numel() for part in parts for parameter in part.parameters())
-    quantizer = config.quantizer
-    codes = quantizer.vocab_size * (2 * quantizer.dim + 1 if quantizer.kind == "vq" else quantizer.dim)
-    return 4 * (size + codes)
-
-
-def _noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
-    """Of the noise ahead at its height, and once it is there (`NoiseAhead`, `gumbel_noise`)."""
-    numbers = batch * NoiseAhead(vocab_size, META).block * vocab_size
-    # The block before, the new one in parts, and the new one as a whole: of all clips where they advance together.
-    # Those of a block decoder drift apart, so that few draw in one pass: from 2 on, and 3 if none does drift.
-    together = batch == 1 or count == 1
-    return (12 if together else 10) * numbers + NOISE_BYTES * min(numbers, NOISE_AT_ONCE), 4 * numbers
-
-
-def _step_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gpu: bool) -> int:
-    """Of the largest layer of a pass over `count` positions, or of its logits."""
-    width, heads = config.width, (config.heads + config.kv_heads) * config.head_dim
-    slots = config.prefix + (config.window + 1) * config.frame_size
-    places = rows * count
-    # The stream and its norm; then queries, keys and values, as they come, in float32, normalised, turned, split.
-    attention = kind.itemsize * (2 * width + 3 * heads) + 4 * 3 * heads
-    # Products in two parts, with the mask, and as weights; the Triton kernel keeps none of them.
-    attention += 0 if on_gpu else 3 * max(4, kind.itemsize) * config.heads * slots
-    mlp = kind.itemsize * (3 * width + 4 * config.hidden)
-    video_input = len(NEIGHBOURS) * (kind.itemsize * config.neighbour_dim + 10 * 8)
-    mask = 3 * 4 * slots
-    return places * (mask + max(attention, mlp, video_input, kind.itemsize * (config.vocab_size + width)))
-
-
-def _draw_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, sampling: SamplingConfig) -> int:
-    """Of the logits and of all that `sample_reference` makes of them."""
-    clips = rows // 2 if sampling.guidance_scale != 1 else rows
-    logits = rows * (kind.itemsize + (0 if kind == torch.float32 else 4))
-    # The noise, the scores, those of them that are allowed, their sum; with top-p the order and its probabilities.
-    return count * config.vocab_size * (logits + 4 * clips * (8 if sampling.top_p < 1 else 4))
-
-
-def _pixel_bytes(config: ModelConfig, clips: int) -> int:
-    """Of decoding one latent frame of each clip: the largest stage of the tokenizer's decoder, in float32.
-
-    In a residual block the stage's input, the block's, its norm's output and the convolution's are there at once, and
-    the convolution has its input and its output in oneDNN's layout too: six. The heap does not give all of it back at
-    once: measured were 6.6 with 16 clips of the bundled model and 9 to 10 with 128.
-    """
-    tokenizer = config.tokenizer
-    place, widths, most = config.lm.frame_size, tokenizer.decoder_widths, 0
-    for index, width in enumerate(widths):
-        most = max(most, 8 * width * place)
-        if index + 1 < len(widths):  # the convolution, in both layouts, and its result as it is moved into space
-            most = max(most, (3 * width + 3 * 4 * widths[index + 1]) * place)
-            place *= 4
-    pixels = 3 * tokenizer.temporal * config.height * config.width
-    # The head: its input in both layouts beside the stage's, its output in both. Then frames: three of them in a row.
-    most = max(most, 3 * widths[-1] * place + 2 * pixels, 4 * pixels)
-    past = 3 * tokenizer.decoder_memory * widths[0] * config.lm.frame_size
-    return 4 * clips * (most + past)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.strip().isdigit() else None
-
-
-def _kernel_says(path: Path) -> int | None:
-    fields = (line.split() for line in _text(path).splitlines())
-    return next((int(field[1]) * 1024 for field in fields if field[:1] == ["MemAvailable:"]), None)
-
-
-def _group_leaves(folder: Path, limit_name: str, used_name: str) -> int | None:
-    """What a control group's limit leaves; None where it has none."""
-    limit, used = _number(_text(folder / limit_name)), _number(_text(folder / used_name))
-    if limit is None or used is None or limit >= 2**60:  # version 1 writes a very large number for none
-        return None
-    stat = dict(line.split(maxsplit=1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
-    files = _number(stat.get("total_inactive_file", stat.get("inactive_file", "0"))) or 0
-    return max(0, limit - max(0, used - files))

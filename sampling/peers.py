@@ -1,6 +1,7 @@
 """Peers of the benchmark: other ways to draw as many tokens, in this process, from a transformer of the same shape.
 
-    for row in hugging_face_rows(parts, sampling, batch=1): row.run(tokens)
+    peers, left_out = hugging_face_rows(parts, sampling, batch=1)        # left_out: {name: why}
+    seconds = peers[0].run(tokens)
 
 transformers cannot express prefix + window attention nor the neighbours that make a token's input, so its rows run a
 Llama of equal width, depth, heads and vocabulary with random weights: as many products, caches and logits a token. They
@@ -15,6 +16,9 @@ from typing import Any
 
 import torch
 
+from .machine import available_memory
+from .memory import show_bytes
+from .memory_sizes import lm_parameters
 from .pretrained import Pretrained
 from .rules import SamplingConfig
 
@@ -28,23 +32,30 @@ class Peer:
     run: Callable[[int], float]
 
 
-def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -> list[Peer]:
-    """`generate` of transformers with a static and a dynamic cache; none where transformers is not installed."""
+def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -> tuple[list[Peer], dict[str, str]]:
+    """`generate` of transformers with a static and a dynamic cache, or why it is left out."""
     if importlib.util.find_spec("transformers") is None:
-        return []
-    return [
-        Peer(f"transformers, {cache} cache", "a Llama of equal shape", _llama(parts, sampling, batch, cache))
-        for cache in ("static", "dynamic")
-    ]
-
-
-def _llama(parts: Pretrained, sampling: SamplingConfig, batch: int, cache: str) -> Callable[[int], float]:
-    """What draws with a Llama of the shape of this model; it is made when it is first asked."""
+        return [], {"transformers": "not installed (the bench extra)"}
+    lm, weight = parts.config.lm, next(parts.lm.parameters())
+    embedding = (lm.vocab_size + lm.text_vocab_size) * lm.width
+    needed, free = (lm_parameters(lm) + embedding) * weight.element_size(), available_memory(weight.device)
+    if free is not None and needed > free:
+        return [], {"transformers": f"a second model takes {show_bytes(needed)}, {show_bytes(free)} are free"}
     made: dict[str, Any] = {}
+    return [
+        Peer(f"transformers, {cache} cache", "a Llama of equal shape", _llama(parts, sampling, batch, cache, made))
+        for cache in ("static", "dynamic")
+    ], {}
+
+
+def _llama(
+    parts: Pretrained, sampling: SamplingConfig, batch: int, cache: str, made: dict[str, Any]
+) -> Callable[[int], float]:
+    """What draws with a Llama of the shape of this model; it is made when it is first asked, once for all rows."""
     lm, weight = parts.config.lm, next(parts.lm.parameters())
 
     def make() -> None:
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import AutoModelForCausalLM, LlamaConfig
         from transformers.utils import logging
 
         logging.set_verbosity_error()
@@ -53,8 +64,9 @@ def _llama(parts: Pretrained, sampling: SamplingConfig, batch: int, cache: str) 
             num_hidden_layers=lm.depth, num_attention_heads=lm.heads, num_key_value_heads=lm.kv_heads,
             head_dim=lm.head_dim, max_position_embeddings=2**20, tie_word_embeddings=False,
         )  # fmt: skip
-        model: Any = LlamaForCausalLM(config)
-        made["model"] = model.to(weight.device, weight.dtype).eval()
+        with weight.device:  # weights of billions are made where they are needed, in their dtype
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=weight.dtype)
+        made["model"] = model.eval()
 
     def run(count: int) -> float:
         if not made:

@@ -66,6 +66,7 @@ class Pretrained:
         name: of the bundled model, the hub id, or the last part of the folder's path.
         tokenizer_id: names the tokenizer's weights: clips with the same one can exchange tokens.
         lm_id: names the language model's weights: clips with the same one can exchange keys and values.
+        random: whether the weights are random ones, of a preset: what it makes means nothing.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Pretrained:
     tokenizer: VideoTokenizer
     lm: VideoTransformer
     text: TextEncoder
+    random: bool = False
 
     def settings(self, sampling: SamplingConfig, plan: ClipPlan) -> dict[str, Any]:
         """What a clip of this model says of how it was made, as JSON values.

@@ -58,15 +58,15 @@ FROZEN = {
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "decode": [*MODEL, "--output", "-o"],
     "bench": [
-        *(*MODEL, "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
-        *("--block-size", "--prompt", "--no-peers", "--check", "--plot"),
+        *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
+        *("--block-size", "--prompt", "--no-peers", "--sweep", "--check", "--plot"),
     ],
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [
         *(*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--guidance-scale", "--decoder"),
         *("--block-size", "--contact-sheet"),
     ],
-    "info": [*MODEL, "--plan", "--seconds", "--batch"],
+    "info": [*MODEL, "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
         *("--out", "--workers", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),
         *("--held-out-seconds", "--clips-per-shard"),
@@ -374,6 +374,27 @@ def test_bench_prints_tables_and_then_json(run, debug):
     assert "plot: must end in .png" in run("bench", "--plot", "rows.pdf", *debug)[2]
 
 
+def test_bench_sweeps_and_presets(run, debug):
+    code, out, _ = run("bench", "--sweep", "batch", "--batch", 2, "--check", "--plot", "batch.png", *debug)
+    report = json.loads(out.splitlines()[-1])
+    assert (code, [point["clips"] for point in report["batches"]]) == (0, [1, 2])
+    assert Path("batch.png").read_bytes().startswith(b"\x89PNG")
+    words = ["bench", "--preset", "emu3-8b", "--device", "cpu"]
+    code, out, _ = run(*words, "--check", "--no-peers", "--json")
+    report = json.loads(out)
+    assert (code, report["model"]) == (0, "emu3-8b, random weights, reduced for a check")
+    assert all(row["ok"] for row in report["rows"])
+    assert "preset: must not be given with a model" in run(*words, "--model", debug[1])[2]
+    assert "preset: must be one of cosmos-4b, emu3-8b, got 'x'" in run("bench", "--preset", "x")[2]
+
+
+def test_bench_of_a_preset_that_does_not_fit_makes_nothing(run, monkeypatch):
+    monkeypatch.setattr("reelm.sampling.presets.available_memory", lambda place: 2**32)
+    code, out, err = run("bench", "--preset", "cosmos-4b", "--device", "cpu")
+    assert (code, out) == (2, "")
+    assert re.match(r"reelm: error: memory: must be at least 1\d\.\d\d GiB for 1 clips .*, got 4 GiB\n", err)
+
+
 def test_evaluate_prints_a_table_and_then_json(run, debug):
     counts = ["--prompts", 2, "--two-objects", 1, "--clips", 2, "--batch", 2]
     code, out, _ = run("evaluate", *counts, "--contact-sheet", "sheet.png", *debug)
@@ -417,6 +438,10 @@ def test_a_plan_tells_what_clips_take_before_any_weight_is_read(run, debug_check
     refused = run("info", "--seconds", 3, "--model", "./model", "--device", "cpu")
     assert refused == (2, "", "reelm: error: seconds: must be given with --plan only, got {'seconds': 3.0}\n")
     assert "batch: must be from 1 to 4096, got 0" in run(*words, "--batch", 0)[2]
+    preset = json.loads(run("info", "--plan", "--preset", "cosmos-4b", "--device", "cpu", "--json")[1])
+    assert (preset["model"], preset["cache"] > 2**30) == ("cosmos-4b", True)
+    assert "preset: must not be given with a model" in run(*words, "--preset", "cosmos-4b")[2]
+    assert "preset: must be given with --plan only" in run("info", "--preset", "cosmos-4b")[2]
     assert "model: config.json must exist" in run("info", "--plan", "--model", ".")[2]
 
 

@@ -13,15 +13,9 @@ from reelm.core.checkpoint import find_checkpoint
 from reelm.core.errors import ReelmError
 from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
-from reelm.sampling.memory import (
-    MIB,
-    _tokenizer_bytes,
-    available_memory,
-    fit_memory,
-    plan_memory,
-    require_memory,
-    show_bytes,
-)
+from reelm.sampling.machine import available_memory
+from reelm.sampling.memory import MIB, fit_memory, plan_memory, require_memory, show_bytes
+from reelm.sampling.memory_sizes import tokenizer_bytes
 from reelm.sampling.noise import NoiseAhead, NoiseKey
 from reelm.sampling.plan import ClipPlan
 from reelm.sampling.pretrained import ModelConfig, read_config, save_pretrained
@@ -54,7 +48,7 @@ def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator):
         cache = Rollout(parts.lm, parts.text, plans, sampling).cache
         assert plan.cache == cache.nbytes + cache.tokens_BR.nbytes
     lm = sum(parameter.numel() for parameter in VideoTransformer(parts.config.lm).parameters())
-    assert plan.weights == 4 * lm + _tokenizer_bytes(parts.config.tokenizer)
+    assert plan.weights == 4 * lm + tokenizer_bytes(parts.config.tokenizer)
     half = plan_memory(parts.config, dtype="bfloat16")
     assert half.weights == plan.weights - 2 * lm
     assert half.weights + half.loading == plan.weights + plan.loading
@@ -73,7 +67,7 @@ def test_a_tokenizer_s_bytes_are_those_of_its_weights_and_codes(kind):
     tokenizer = TokenizerConfig(quantizer=QuantizerConfig(kind=kind))
     model = VideoTokenizer(tokenizer)
     bytes_of_it = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
-    assert abs(_tokenizer_bytes(tokenizer) - bytes_of_it) < 100  # a few numbers of the quantizer's own
+    assert abs(tokenizer_bytes(tokenizer) - bytes_of_it) < 100  # a few numbers of the quantizer's own
 
 
 def test_frames_and_state_are_those_of_the_clips(debug_generator):
@@ -106,7 +100,7 @@ def test_the_noise_that_is_held_is_a_block_of_each_clip(config):
                                          "state", "block_size", "step"}),
         ({"dtype": "bfloat16"}, {"dtype", "weights", "loading", "cache", "state", "step"}),
         ({"device": "cuda"}, {"device", "dtype", "runtime", "weights", "loading", "cache", "noise", "noise_held",
-                              "block_size", "step", "frames", "state"}),
+                              "block_size", "step", "frames", "state", "host"}),
         ({"keep_state": False}, {"state"}),
         ({"continuing": True}, {"joining", "step", "state"}),
     ],
@@ -311,7 +305,7 @@ def test_the_runtime_is_what_the_smallest_model_takes(debug_checkpoint):
 def test_what_does_not_fit_is_refused_before_it_is_loaded(debug_checkpoint, monkeypatch):
     from reelm import VideoGenerator
 
-    monkeypatch.setattr("reelm.sampling.generator.available_memory", lambda place: 100 * MIB)
+    monkeypatch.setattr("reelm.sampling.admission.available_memory", lambda place: 100 * MIB)
     monkeypatch.setattr("reelm.sampling.generator.load_pretrained", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ReelmError, match=r"^memory: must be at least .* got 100 MiB"):
         VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")

@@ -1,0 +1,123 @@
+"""What a benchmark found: figures by name, whose print is a list and a table, and which can be drawn.
+
+report = describe(parts, sampling, decoder, batch, check=False)        # what was measured, and where
+report["rows"] = [{"row": "reelm", …}]
+print(report); json.dumps(report); report.plot(Path("rows.png"))
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.files import atomic_path
+from ..lm.cache import RingCache
+from .machine import machine_name, measure_ceilings
+from .passes import Decoder
+from .pretrained import Pretrained
+from .rules import SamplingConfig
+
+# The tables that a report may have, and their columns.
+TABLES = {
+    "rows": ("row", "tokens_per_second", "ratio", "ms_per_token", "tokens_per_pass", "p50_ms", "p95_ms", "bandwidth",
+             "mismatching_tokens", "logits_difference", "says"),
+    "depths": ("latent_frame", "wrapped", "tokens_per_second", "ratio", "ms_per_latent_frame", "passes"),
+    "batches": ("clips", "tokens_per_second", "ratio", "ms_per_latent_frame", "tokens_per_pass", "says"),
+}  # fmt: skip
+
+
+class BenchmarkReport(dict[str, Any]):
+    """Figures by name; printed as a list and a table of the rows, or of the points of a sweep."""
+
+    def __str__(self) -> str:
+        plain = {name: value for name, value in self.items() if name not in TABLES}
+        width = max(map(len, plain))
+        lines = [f"{name.replace('_', ' '):{width}}  {_shown(value)}" for name, value in plain.items()]
+        for name in TABLES:
+            if name in self:
+                lines += ["", *_table(TABLES[name], self[name])]
+        return "\n".join(lines)
+
+    def plot(self, path: Path) -> None:
+        """Draw the tokens a second of the rows or the points as a PNG (needs matplotlib: the `train` extra)."""
+        from matplotlib.figure import Figure
+
+        (name,) = (table for table in TABLES if table in self)
+        points = self[name]
+        figure = Figure(figsize=(8, 1 + 0.5 * len(points) if name == "rows" else 4), layout="constrained")
+        axes = figure.subplots()
+        if name == "rows":
+            points = points[::-1]
+            bars = axes.barh([row["row"] for row in points], [_rate(row) for row in points])
+            axes.bar_label(bars, [_label(row) for row in points], padding=3)
+            axes.margins(x=0.25)
+            axes.set_xlabel("tokens a second")
+        else:
+            along = TABLES[name][0]
+            axes.plot([point[along] for point in points], [_rate(point) for point in points], marker="o")
+            axes.set_xticks([point[along] for point in points])
+            axes.set_xlabel(along.replace("_", " "))
+            axes.set_ylabel("tokens a second")
+            axes.set_ylim(bottom=0)
+        axes.set_title(f"{self['model']} on {self['device']}, {self['threads']} threads, batch {self['batch']}, "
+                       f"guidance {self['guidance_scale']:g}", fontsize="medium")  # fmt: skip
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+
+
+def describe(
+    parts: Pretrained, sampling: SamplingConfig, decoder: Decoder, batch: int, *, check: bool
+) -> BenchmarkReport:
+    """A report that tells the model, the machine with its ceilings as they are now, and the settings.
+
+    `bytes_per_pass` is what a pass has to read: the weights that every token needs, and keys and values of all rows.
+
+    Args:
+        parts: the model.
+        sampling: how tokens are drawn.
+        decoder: of the default row.
+        batch: clips at once.
+        check: tiny sizes for the ceilings.
+    """
+    lm, weight = parts.lm, next(parts.lm.parameters())
+    rows = batch * (1 if sampling.guidance_scale == 1 else 2)
+    cache = RingCache(parts.config.lm, rows, torch.device("meta"), weight.dtype)
+    read = sum(p.numel() for part in (lm.blocks, lm.head, lm.neighbour_mix) for p in part.parameters())
+    return BenchmarkReport(
+        model=parts.name,
+        device=machine_name(weight.device),
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        dtype=str(weight.dtype).removeprefix("torch."),
+        **measure_ceilings(weight.device, weight.dtype, check=check),
+        decoder=decoder.name,
+        batch=batch,
+        guidance_scale=sampling.guidance_scale,
+        temperature=sampling.temperature,
+        cache_bytes=cache.nbytes,
+        bytes_per_pass=read * weight.element_size() + cache.nbytes,
+    )
+
+
+def _rate(row: dict[str, Any]) -> float:
+    """What is drawn: a row that is wrong has no speed."""
+    return row["tokens_per_second"] if row.get("ok", True) else 0.0
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['tokens_per_second']:.0f} ({row['ratio']:.2f}x)" if row.get("ok", True) else "FAIL"
+
+
+def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
+    cells = [[name.replace("_", " ") for name in columns]]
+    for row in rows:
+        failed = {} if row.get("ok", True) else {"tokens_per_second": "FAIL", "ratio": None, "ms_per_token": None}
+        cells.append([_shown((row | failed).get(name)) for name in columns])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {text}" for name, text in value.items()) or "nothing"
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
