@@ -23,6 +23,7 @@ from torch import nn
 
 from ..core.errors import require
 from ..kernels.attention import attention
+from ..kernels.backend import pick_backend
 from ..kernels.decode_attention import decode_attention
 from ..kernels.decode_attention_reference import slot_mask
 from ..kernels.norm import RMSNorm
@@ -271,15 +272,16 @@ class VideoTransformer(nn.Module):
         sizes: dict[str, Any] = {"prefix": config.prefix, "frame_size": config.frame_size, "window": config.window}
         if sees_LA is not None:
             sizes |= {"ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL}
-        slots = config.prefix + cache.ring
-        mask_BLC = slot_mask(positions_BL.shape[1], slots, cache.positions_B, cache.prefix_lengths_B, **sizes)
+        rows, mask_BLC = (cache.positions_B, cache.prefix_lengths_B), None
+        if pick_backend("decode_attention", None, cache.keys) == "reference":  # the kernel makes none
+            mask_BLC = slot_mask(positions_BL.shape[1], config.prefix + cache.ring, *rows, **sizes)
 
         def by_ops(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             keys, values = cache.keys[layer], cache.values[layer]
             q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, keys, values, rotation=rotation)
-            return decode_attention(
-                q, q_prefix, keys, values, cache.positions_B, cache.prefix_lengths_B, **sizes, mask_BLC=mask_BLC
-            )
+            return decode_attention(q, q_prefix, keys, values, *rows, **sizes, mask_BLC=mask_BLC)
 
-        attend = lean_attend(cache, positions_BL, rotation, mask_BLC) if can_be_lean(cache) else by_ops
+        attend: Attend = by_ops
+        if mask_BLC is not None and can_be_lean(cache):
+            attend = lean_attend(cache, positions_BL, rotation, mask_BLC)
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))

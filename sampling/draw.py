@@ -1,12 +1,14 @@
 """From logits to tokens for the clips of a rollout: guidance, the user's processors, temperatures, rules and noise.
 
     draw = Draw(settings, processors, vocab_size, frame_size, device)
-    tokens_BL = draw(logits_RLV, plans, positions)
+    draw.begin(plans)
+    tokens_BL = draw(logits_RLV, positions)
 
 A token depends on the logits of its position and on the noise of its clip there, and on nothing else.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -32,11 +34,25 @@ class Draw:
         self.settings, self.processors, self.frame_size = settings, tuple(processors), frame_size
         self.guided = settings.guidance_scale != 1.0
         self._ahead = NoiseAhead(vocab_size, device)
+        self._keys_2B = torch.empty(2, 0, dtype=torch.int64, device=device)
+
+    def begin(self, plans: Sequence[ClipPlan]) -> None:
+        """Draw for these clips from now on."""
+        self.plans = list(plans)
+        keys_2B = key_tensors([plan.key for plan in plans], self._keys_2B.device)
+        if keys_2B.shape == self._keys_2B.shape:
+            self._keys_2B.copy_(keys_2B)  # in place: a graph may look there
+        else:
+            self._keys_2B = keys_2B
+
+    def is_steady(self, logits_RLV: torch.Tensor) -> bool:
+        """Whether `on_device` does it all: nothing is asked of the host, and noise is drawn where the logits are."""
+        changes = self.processors or any(plan.temperatures for plan in self.plans)
+        return not changes and pick_backend("sample", None, logits_RLV) == "triton"
 
     def __call__(
         self,
         logits_RLV: torch.Tensor,
-        plans: Sequence[ClipPlan],
         positions: Sequence[int],
         seen: Sequence[torch.Tensor] = (),
         offsets: Sequence[int] | None = None,
@@ -45,38 +61,47 @@ class Draw:
 
         Args:
             logits_RLV: the rows with the prompts first.
-            plans: the clips.
-            positions: the first position of each.
+            positions: the first position of each clip.
             seen: the tokens (n,) of each clip before, where there are processors (then L = 1).
             offsets: of the L positions, ascending; by default 0, 1, ….
         """
-        count, device, options = logits_RLV.shape[1], logits_RLV.device, dict(vars(self.settings))
+        count, options = logits_RLV.shape[1], dict(vars(self.settings))
         ahead = list(range(count) if offsets is None else offsets)
         if self.processors:
             logits_RLV = self._processed(logits_RLV[:, 0], seen)[:, None]
             options["guidance_scale"] = 1.0
-        if any(plan.temperatures for plan in plans):
-            logits_RLV = logits_RLV * self._warmth(logits_RLV, plans, positions, ahead)
+        if any(plan.temperatures for plan in self.plans):
+            logits_RLV = logits_RLV * self._warmth(logits_RLV, positions, ahead)
             options["temperature"] = 1.0
-        keys, noise_NV = [plan.key for plan in plans], None
-        numbers_N = [torch.zeros(len(plans) * count, dtype=torch.int64, device=device)] * 3
-        plain = pick_backend("sample", None, logits_RLV) == "reference"
+        noise_NV, plain = None, pick_backend("sample", None, logits_RLV) == "reference"
         if options["temperature"] > 0 and plain and offsets is None:
-            noise_NV = self._ahead.take(keys, positions, count).flatten(0, 1)
-        elif options["temperature"] > 0:
-            positions_BL = torch.tensor(positions, device=device)[:, None] + torch.tensor(ahead, device=device)
-            numbers_N = [*(x_B.repeat_interleave(count) for x_B in key_tensors(keys, device)), positions_BL.flatten()]
-        tokens_N = sample(logits_RLV.flatten(0, 1), *numbers_N, **options, noise_BV=noise_NV)
-        return tokens_N.view(len(plans), count)
+            noise_NV = self._ahead.take([plan.key for plan in self.plans], positions, count).flatten(0, 1)
+        device = logits_RLV.device
+        positions_BL = torch.tensor(positions, device=device)[:, None] + torch.tensor(ahead, device=device)
+        return self.on_device(logits_RLV, positions_BL, options, noise_NV)
 
-    def _warmth(
-        self, logits_RLV: torch.Tensor, plans: Sequence[ClipPlan], positions: Sequence[int], ahead: Sequence[int]
+    def on_device(
+        self,
+        logits_RLV: torch.Tensor,
+        positions_BL: torch.Tensor,
+        options: dict[str, Any] | None = None,
+        noise_NV: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """The tokens (B, L) of these positions, by the settings alone, or by these options of `sample`."""
+        count = logits_RLV.shape[1]
+        seeds_N, samples_N = self._keys_2B.repeat_interleave(count, 1)
+        options = dict(vars(self.settings)) if options is None else options
+        tokens_N = sample(
+            logits_RLV.flatten(0, 1), seeds_N, samples_N, positions_BL.flatten(), **options, noise_BV=noise_NV
+        )
+        return tokens_N.view(positions_BL.shape)
+
+    def _warmth(self, logits_RLV: torch.Tensor, positions: Sequence[int], ahead: Sequence[int]) -> torch.Tensor:
         """What the logits (R, L, 1) are multiplied by: one over the temperature of each position's latent frame."""
         rows, default = logits_RLV.shape[0], self.settings.temperature
         values = [
             [1 / plan.temperature_at((position + offset) // self.frame_size, default) for offset in ahead]
-            for plan, position in zip(plans, positions, strict=True)
+            for plan, position in zip(self.plans, positions, strict=True)
         ]
         return torch.tensor(values, device=logits_RLV.device).repeat(rows // len(values), 1)[..., None]
 

@@ -22,10 +22,9 @@ class NoiseKey:
     sample: int = 0
 
 
-def key_tensors(keys: Sequence[NoiseKey], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The seeds and the samples (B,) int64 of these clips."""
-    numbers_2B = torch.tensor([[key.seed for key in keys], [key.sample for key in keys]], device=device)
-    return numbers_2B[0], numbers_2B[1]
+def key_tensors(keys: Sequence[NoiseKey], device: torch.device) -> torch.Tensor:
+    """The seeds and the samples (2, B) int64 of these clips."""
+    return torch.tensor([[key.seed for key in keys], [key.sample for key in keys]], dtype=torch.int64, device=device)
 
 
 class NoiseAhead:

@@ -19,6 +19,7 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .decoders import Sequential
 from .draw import Draw
+from .graph import Captured, CudaGraph, Replayable
 from .passes import Decoder, Wave
 from .plan import ClipPlan
 from .rules import LogitsProcessor, SamplingConfig
@@ -43,6 +44,7 @@ class Rollout:
         decoder: Decoder | None = None,
         processors: Sequence[LogitsProcessor] = (),
         on_step: StepCallback | None = None,
+        capture: type[Replayable] | None = None,
     ) -> None:
         self.model, self.text = model, text
         self.decoder = decoder or Sequential()
@@ -50,10 +52,14 @@ class Rollout:
         weight, config = next(model.parameters()), model.config
         self.cache = RingCache(config, len(plans) * (2 if self.guided else 1), weight.device, weight.dtype)
         self._draw = Draw(settings, processors, config.vocab_size, config.frame_size, weight.device)
+        # A pass as a graph, where there are graphs.
+        capture = CudaGraph if capture is None and weight.is_cuda else capture
+        self._captured = None if capture is None else Captured(capture)
         self._drafted_B = torch.zeros(len(plans), dtype=torch.int64, device=weight.device)
         # The tokens (n,) of each clip, where there are processors to look at them.
         self._seen = [self._drafted_B[:0] for _ in plans] if processors else []
         self.plans, self.positions = list(plans), [0] * len(plans)  # the positions of the cache, known to the host
+        self._draw.begin(self.plans)
         self.taken = [0] * len(plans)  # latent frames of each clip that were handed out
         self.stats = RolloutStats()
         self._write_prompts(range(len(plans)))
@@ -121,6 +127,7 @@ class Rollout:
         self.cache.positions_B[rows] = 0
         self._drafted_B[clip] = 0
         self.plans[clip], self.positions[clip], self.taken[clip] = plan, 0, 0
+        self._draw.begin(self.plans)
         if self._seen:
             self._seen[clip] = self._seen[clip][:0]
         self._write_prompts([clip])
@@ -133,6 +140,9 @@ class Rollout:
         for name in ("plans", "positions", "taken", "_seen"):
             values = getattr(self, name)
             setattr(self, name, [values[clip] for clip in clips] if values else [])
+        self._draw.begin(self.plans)
+        if self._captured is not None:
+            self._captured.forget()
 
     # What a decoder calls.
 
@@ -168,15 +178,23 @@ class Rollout:
         R = B or 2 B."""
         with self.stats.timed("model_seconds"):
             self.stats.passes += 1
-            if wave is None:
-                return self.model.step(self.cache, count)
-            return self.model.step(self.cache, count, wave.offsets, wave.sees_LA)
+            if wave is not None:
+                return self.model.step(self.cache, count, wave.offsets, wave.sees_LA)
+            if self._captured is not None:
+                return self._captured(("step", count), lambda: self.model.step(self.cache, count))
+            return self.model.step(self.cache, count)
 
     def draw(self, logits_RLV: torch.Tensor, wave: Wave | None = None) -> torch.Tensor:
         """The tokens (B, L) that these logits and the noise of their positions make."""
         with self.stats.timed("draw_seconds"):
-            offsets = None if wave is None else wave.offsets
-            return self._draw(logits_RLV, self.plans, self.positions, self._seen, offsets)
+            graphs = self._captured
+            if graphs is not None and graphs.owns(logits_RLV) and self._draw.is_steady(logits_RLV):
+                return graphs(("draw", logits_RLV.shape[1]), lambda: self._draw_here(logits_RLV)).clone()
+            return self._draw(logits_RLV, self.positions, self._seen, None if wave is None else wave.offsets)
+
+    def _draw_here(self, logits_RLV: torch.Tensor) -> torch.Tensor:
+        positions_BL = self.cache.next_positions(logits_RLV.shape[1])[: len(self.plans)]
+        return self._draw.on_device(logits_RLV, positions_BL)
 
     def put(self, tokens_BL: torch.Tensor, wave: Wave) -> None:
         """Have these tokens seen at the positions of the wave by the passes that follow."""
