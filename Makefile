@@ -2,7 +2,7 @@
 PY = .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install test slow kernels gpu gpu-check lint format types world
+.PHONY: install test slow kernels gpu gpu-check gpu-decode lint format types world
 
 install:
 	python3 -m venv .venv
@@ -34,6 +34,16 @@ gpu-check:
 	$(PY) -m pytest -q -p no:cacheprovider -m "not slow" tests/kernels/interpreted/*_cases.py
 	.venv/bin/reelm bench kernels --check > $(OUT)/kernels-check.txt
 	tail -n 1 $(OUT)/kernels-check.txt > $(OUT)/kernels-check.json
+
+# The decode engine on a GPU: is it right, then the figures of its table in benchmarks/.
+gpu-decode:
+	mkdir -p $(OUT)
+	$(PY) -m pytest -q -p no:cacheprovider -W default -m gpu tests/sampling/test_gpu.py
+	.venv/bin/reelm bench --device cuda --seconds 2 --plot $(OUT)/world.png --json > $(OUT)/world.json
+	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
+		--json > $(OUT)/cosmos-4b.json
+	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
+		--sweep batch --batch 8 --json > $(OUT)/cosmos-4b-batch.json
 
 lint:
 	$(PY) -m ruff check .

@@ -48,6 +48,7 @@ class _Clip(ModelCommand):
         negative_prompt: what guidance leads away from.
         then: how the prompt changes: "4: a blue ring spins" from second 4 on; may be given several times.
         decoder: sequential draws a token a pass, jacobi the same tokens in fewer passes; auto takes the faster.
+            diagonal draws other tokens, a diagonal of the picture at a time.
         block_size: tokens that jacobi looks at in a pass.
         output: the file to write; .mp4, .mkv, .gif, .webp, or no suffix for a folder of PNGs.
     """
@@ -57,7 +58,7 @@ class _Clip(ModelCommand):
     seed: int | None = None
     negative_prompt: str | None = None
     then: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    decoder: Literal["auto", "sequential", "jacobi"] = "auto"
+    decoder: Literal["auto", "sequential", "jacobi", "diagonal"] = "auto"
     block_size: int | None = None
     sampling: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_sampling_options)]
     output: Output = None

@@ -25,7 +25,7 @@ class Bench(ModelCommand):
         guidance_scale: the model's own unless given; 1 is off.
         temperature: the model's own unless given.
         repeats: counted rounds; figures are their medians.
-        decoder: of the default row: sequential, jacobi or auto.
+        decoder: of the default row: auto, sequential, jacobi or diagonal.
         block_size: tokens that jacobi looks at in a pass.
         prompt: of all clips.
         peers: give torch.compile and transformers rows too, where they are there.
@@ -112,7 +112,7 @@ class Evaluate(ModelCommand):
         seed: of the captions, the clips and the sampling.
         batch: clips sampled at once.
         guidance_scale: the model's own unless given; 1 is off.
-        decoder: sequential, jacobi or auto.
+        decoder: auto, sequential, jacobi or diagonal.
         block_size: tokens that jacobi looks at in a pass.
         contact_sheet: a PNG to write, with the first generated clips.
     """

@@ -3,6 +3,7 @@
 run = run_clips(parts, way, plans, sampling, latent_frames)      # run.tokens_Bthw, run.sampling (seconds), …
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,22 +57,24 @@ def run_clips(
 ) -> ClipRun:
     """Draw the clips; those of a model that is no preset become pixels too, latent frame by latent frame."""
     device = next(parts.lm.parameters()).device
-    began, cache, memory, ends = now(device), None, 0, list[float]()
+    began, cache, memory, ends = now(device), None, 0, list[tuple[float, int]]()
     with way.ops():
         rollout = Rollout(
-            way.lm, parts.text, plans, sampling, decoder=way.decoder, on_step=lambda *_: ends.append(now(device))
-        )
+            way.lm, parts.text, plans, sampling, decoder=way.decoder,
+            on_step=lambda done, _: ends.append((now(device), done)),
+        )  # fmt: skip
         config = parts.config.lm
         tokens_Bthw = torch.empty(
             len(plans), latent_frames, config.rows, config.columns, dtype=torch.int64, device=device
         )
         first, frames, sampled, counts, passes = 0.0, list[float](), list[float](), list[int](), list[float]()
         for index in range(latent_frames):
-            start = now(device)
+            start, done = now(device), rollout.stats.passes
             tokens_Bthw[:, index] = rollout.next_frame()
             sampled.append(now(device) - start)
-            counts.append(len(ends))
-            passes += [end - begin for begin, end in zip([start, *ends], ends, strict=False)]
+            counts.append(rollout.stats.passes - done)
+            for (begin, before), (end, after) in itertools.pairwise([(start, done), *ends]):  # a step may be passes
+                passes += [(end - begin) / (after - before)] * (after - before)
             ends.clear()
             if not parts.random:
                 _, cache = parts.tokenizer.decode_chunk(tokens_Bthw[:, index : index + 1], cache)

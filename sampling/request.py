@@ -76,8 +76,8 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
         seed: a whole number from 0 to 2^63 - 1; one for all prompts, or one for each. Without it, a random one.
         generator: instead of `seed`: a torch.Generator (or one for each prompt) from which a seed is drawn.
         height, width: in pixels; a model has one size, so another one is refused.
-        decoder: "sequential", a token a pass; "jacobi", the same tokens in fewer passes; "auto", the faster of them; or
-            a decoder of one's own (decoders.py).
+        decoder: "sequential", a token a pass; "jacobi", the same tokens in fewer passes; "auto", the faster of them;
+            "diagonal", other tokens, by diagonals (diagonal.py); or a decoder of one's own (passes.py).
         block_size: positions that `jacobi` looks at in a pass, up to those of a latent frame.
         batch_size: clips that are drawn at a time; all by default. A clip that ends leaves its place to the next.
         callback_on_step_end: called after each pass with (passes so far, the tokens (n,) that each clip got in it).
