@@ -67,9 +67,11 @@ def _video_frames(path: Path, limits: ClipLimits) -> Iterator[tuple[float, np.nd
         first, shape = None, None
         # Work is shared over files: more threads here would only hold more frames.
         for count, (time, frame) in enumerate(video.decode(limits.max_pixels, threads=1), 1):
-            limits.check(path, height=frame.height, width=frame.width, frames=1, seconds=count / video.fps)
             rgb = video.rgb(frame)
             first, shape = (time, rgb.shape) if first is None else (first, shape)
+            # A frame whose time is far off would be repeated until then.
+            seconds = max(count / video.fps, time - first)
+            limits.check(path, height=frame.height, width=frame.width, frames=1, seconds=seconds)
             if rgb.shape != shape:
                 raise ClipError(f"clip: must have frames of one size, got {rgb.shape} in {str(path)!r}")
             yield time - first, rgb

@@ -1,7 +1,9 @@
 """Clips read frame by frame: the frames of reading them whole."""
 
 import gc
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
+from reelm.tokenizer import clip_decode, clip_stream
 from reelm.tokenizer.clip_fit import fit_clip, resample_frames
 from reelm.tokenizer.clip_io import ClipLimits
 from reelm.tokenizer.clip_read import read_clip
@@ -52,7 +55,7 @@ def test_a_stream_is_the_clip(tmp_path, suffix, count, fps, size):
     assert np.array_equal(made, wanted.numpy())
 
 
-def test_a_stream_refuses_what_reading_refuses(tmp_path):
+def test_a_stream_refuses_what_reading_refuses(tmp_path, monkeypatch):
     whole = write_clip(tmp_path / "a.mp4", moving(40), 8).read_bytes()
     (tmp_path / "b.mp4").write_bytes(whole[: len(whole) * 3 // 4])
     (tmp_path / "c.mp4").write_text("nothing")
@@ -62,6 +65,24 @@ def test_a_stream_refuses_what_reading_refuses(tmp_path):
     for limits in (ClipLimits(max_pixels=599), ClipLimits(max_seconds=4.9)):
         with pytest.raises(ClipError, match="must have at most"):
             stream_clip(tmp_path / "a.mp4", limits=limits)
+    # A frame that is to be shown for two hours; the header tells of their length, this test of the frames.
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "bgr0"
+        for pts in (0, 1, 8 * 7200):
+            frame = av.VideoFrame.from_ndarray(moving(1, 16, 16)[0], format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = pts, Fraction(1, 8)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    video_frames = clip_stream._video_frames(path, ClipLimits(max_seconds=8000))
+    assert len([next(video_frames) for _ in range(4)]) == 4
+    monkeypatch.setattr(
+        clip_decode.VideoFile, "seconds", property(lambda self: 0.0, lambda self, value: None), raising=False
+    )
+    with pytest.raises(ClipError, match="must have at most 3600 seconds"):
+        list(stream_clip(path).frames)
+    monkeypatch.undo()
     # No more than a frame is held, so its bytes are no limit to a video's length.
     assert len(list(stream_clip(tmp_path / "a.mp4", limits=ClipLimits(max_bytes=2000)).frames)) == 40
 
@@ -75,8 +96,6 @@ def test_what_goes_wrong_with_the_reader_is_no_fault_of_the_clip(tmp_path):
 
 
 def test_frames_written_as_they_arrive_have_regular_keyframes(tmp_path):
-    import av
-
     path = tmp_path / "a.mp4"
     # A cut in the middle, where an encoder would like one.
     frames = np.concatenate([moving(17), 255 - moving(20)])
