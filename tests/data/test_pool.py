@@ -3,7 +3,10 @@
 import contextlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +52,38 @@ def test_nobody_waits_for_jobs_that_nobody_wants():
         assert next(results)[0] == 1
     assert time.monotonic() - begin < 30
     assert not multiprocessing.active_children()
+
+
+PARENT = """
+import multiprocessing, threading, time
+from reelm.data.pool import run_all
+
+def tell():
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+
+threading.Thread(target=tell, daemon=True).start()
+list(run_all(time.sleep, [600, 600, 600], 2))
+"""
+
+
+def _runs(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")  # one that has ended may wait for its parent's notice
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_end_when_their_parent_is_killed():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert len(workers) == 2 and all(_runs(worker) for worker in workers)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while any(_runs(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(_runs(worker) for worker in workers)
