@@ -102,6 +102,9 @@ def test_all_is_well(tmp_path, clip_folder, capsys):
     first = contents(folder / "shards")
     assert cli.main([str(word) for word in words]) == 0
     assert contents(folder / "shards") == first
+    capsys.readouterr()
+    assert cli.main([*map(str, words), "--fps", "4"]) == 2
+    assert re.fullmatch(r"reelm: error: out: must be a new folder, .* got {'fps': None}\n", capsys.readouterr().err)
 
 
 def test_samples_are_the_fitted_frames_and_no_end_is_in_training(tmp_path, pictures, small):
