@@ -8,6 +8,7 @@ The frames are those of `read_clip` and `fit_clip`. Images, animated ones and fo
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,11 @@ def _video_frames(path: Path, limits: ClipLimits) -> Iterator[tuple[float, np.nd
         first, shape = None, None
         # Work is shared over files: more threads here would only hold more frames.
         for count, (time, frame) in enumerate(video.decode(limits.max_pixels, threads=1), 1):
-            limits.check(path, height=frame.height, width=frame.width, frames=1, seconds=count / video.fps)
             rgb = video.rgb(frame)
             first, shape = (time, rgb.shape) if first is None else (first, shape)
+            # A frame whose time is far off would be repeated until then.
+            seconds = max(count / video.fps, time - first)
+            limits.check(path, height=frame.height, width=frame.width, frames=1, seconds=seconds)
             if rgb.shape != shape:
                 raise ClipError(f"clip: must have frames of one size, got {rgb.shape} in {str(path)!r}")
             yield time - first, rgb
@@ -96,16 +99,21 @@ def resampled(frames: Iterable[tuple[float, np.ndarray]], own_fps: float, fps: f
     """
     require(np.isfinite(fps) and fps > 0, "fps", "must be finite and above 0", fps)
     slack = 0.5 * min(1 / own_fps, 1 / fps) + 1e-9
-    shown, now, latest = 0, 0.0, None
+    now, latest, chosen, made = 0.0, None, 0, 0
+    ready: deque[np.ndarray] = deque()
     for time, frame in frames:
         now = max(now, time)
         # The frame before this one is shown until this one is nearer.
-        while latest is not None and shown / fps + slack < now:
-            yield latest
-            shown += 1
+        while latest is not None and chosen / fps + slack < now:
+            ready.append(latest)
+            chosen += 1
         latest = frame
+        # The clip's length, rounded to whole frames, may leave out the last one chosen: it waits for one more.
+        while ready and made < round((now + 1 / own_fps) * fps):
+            yield ready.popleft()
+            made += 1
     # A still picture has no duration: it stays a single frame.
     count = max(1, round((now + 1 / own_fps) * fps)) if now else 1
-    while latest is not None and shown < count:
-        yield latest
-        shown += 1
+    while latest is not None and made < count:
+        yield ready.popleft() if ready else latest
+        made += 1

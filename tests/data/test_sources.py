@@ -1,0 +1,73 @@
+"""Which files are clips, and which captions are theirs."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reelm.core.errors import ClipError
+from reelm.data.sources import Source, find_sources, read_captions
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_clips_are_found_by_suffix_in_any_folder_and_sorted(tmp_path):
+    touch(tmp_path, "b.MP4", "a.gif", "deep/er/c.webm", "deep/c.jpeg", "a.txt", "notes.txt", "deep/c.json", "x.pdf")
+    touch(tmp_path, ".hidden.mp4", ".git/d.mp4", "out/e.mp4", "pngs/settings.json", "pngs/frame_000000.png")
+    sources, ignored = find_sources(tmp_path, leave_out=tmp_path / "out")
+    assert [source.name for source in sources] == ["a.gif", "b.MP4", "deep/c.jpeg", "deep/er/c.webm", "pngs"]
+    assert ignored == ["notes.txt", "x.pdf"]
+    assert "out/e.mp4" in [source.name for source in find_sources(tmp_path)[0]]
+
+
+def test_links_to_folders_are_not_followed_and_odd_names_can_be_printed(tmp_path):
+    touch(tmp_path, "a/b.mp4", "c.mp4")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / os.fsdecode(b"bad-\xff.mp4")).write_bytes(b"")
+    sources, _ = find_sources(tmp_path)
+    assert [source.name for source in sources] == ["a/b.mp4", "bad-\\udcff.mp4", "c.mp4"]
+    assert all(os.path.lexists(source.path) for source in sources)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=4), st.booleans())
+def test_captions_are_single_spaced_and_none_is_empty(tmp_path_factory, texts, listed):
+    folder = tmp_path_factory.mktemp("captions")
+    touch(folder, "a.mp4")
+    source = Source("a.mp4", folder / "a.mp4")
+    assert read_captions(source) == ()
+    (folder / "a.txt").write_text(" ".join(texts), encoding="utf-8")
+    wanted = " ".join(" ".join(texts).split())
+    assert read_captions(source) == ((wanted,) if wanted else ())
+    caption = texts if listed or not texts else texts[0]
+    (folder / "a.json").write_text(json.dumps({"caption": caption, "more": 1}))  # counts before the text
+    wanted = [" ".join(text.split()) for text in (caption if isinstance(caption, list) else [caption])]
+    assert read_captions(source) == tuple(text for text in wanted if text)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"caption": null}', '{"caption": {"a": 1}}', "[" * 100_000, "1"])
+def test_json_without_captions_is_refused(tmp_path, text):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ClipError, match=r"^caption: must be .* 'a.json'"):
+        read_captions(Source("a.mp4", tmp_path / "a.mp4"))
+
+
+def test_a_stamp_changes_with_the_clip_and_its_captions(tmp_path):
+    touch(tmp_path, "a.mp4")
+    source = Source("a.mp4", tmp_path / "a.mp4")
+    stamps = [source.stamp()]
+    (tmp_path / "a.txt").write_text("one")
+    stamps.append(source.stamp())
+    (tmp_path / "a.mp4").write_bytes(b"longer")
+    stamps.append(source.stamp())
+    (tmp_path / "a.mp4").unlink()
+    stamps.append(source.stamp())
+    assert len({json.dumps(stamp) for stamp in stamps}) == 4
+    assert json.dumps(source.stamp()) == json.dumps(stamps[-1])
