@@ -4,7 +4,8 @@
     slots = cache.slots(positions_BL)       # where the keys and values of these video positions lie
 
 Memory does not grow with the clip. The ring is one latent frame longer than the window, so that a whole latent frame
-can be fed at once; the newest tokens are kept too, since a token's input is made of its neighbours' tokens.
+can be fed at once, or two (`ahead=2`); the newest tokens are kept too, since a token's input is made of its neighbours'
+tokens.
 """
 
 import copy
@@ -20,11 +21,16 @@ HISTORY = 4  # latent frames of token ids that are kept
 
 
 class RingCache:
-    """Keys, values and newest tokens of B rows, and how far each row is."""
+    """Keys, values and newest tokens of B rows, and how far each row is.
 
-    def __init__(self, config: "LMConfig", batch: int, device: torch.device, dtype: torch.dtype) -> None:
+    `ahead`: latent frames that a step may write at a time, wherever in one it begins.
+    """
+
+    def __init__(
+        self, config: "LMConfig", batch: int, device: torch.device, dtype: torch.dtype, *, ahead: int = 1
+    ) -> None:
         self.config = config
-        self.ring = (config.window + 1) * config.frame_size
+        self.ring = (config.window + ahead) * config.frame_size
         shape = (config.depth, batch, config.kv_heads, config.prefix + self.ring, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)

@@ -259,12 +259,13 @@ class VideoTransformer(nn.Module):
 
         Args:
             cache: the rows.
-            count: positions that come next.
-            offsets: only the L of them that lie so far ahead; `count` may then be two latent frames, if they begin one.
+            count: positions that come next, at most as many latent frames as the cache is `ahead`.
+            offsets: only the L of them that lie so far ahead; `count` may be two latent frames, if they begin one.
             sees_LA: which of the A = `count` positions each of these sees.
         """
         config = self.config
-        assert count <= config.frame_size * (1 if offsets is None else HISTORY - 2)
+        assert count <= config.frame_size * (HISTORY - 2)
+        assert offsets is not None or count <= cache.ring - config.window * config.frame_size
         positions_BL = cache.next_positions(count, offsets)
         # The same in every layer.
         slots_BL = cache.slots(positions_BL)

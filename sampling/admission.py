@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..core.errors import ReelmError
+from .decoders import MOST_FRAMES
 from .machine import available_memory
 from .memory import MemoryPlan, plan_memory, require_memory, show_bytes
 from .memory_sizes import clip_bytes
@@ -97,7 +98,7 @@ def plan_call(
 
 def _positions(config: ModelConfig, request: Request) -> int:
     """What a pass of the request's decoder looks at; one's own need not tell, and is taken to look at one."""
-    return max(1, min(getattr(request.decoder, "block_size", 1), config.lm.frame_size))
+    return max(1, min(getattr(request.decoder, "block_size", 1), MOST_FRAMES * config.lm.frame_size))
 
 
 def _fits(plan: MemoryPlan, free: int | None, host: int | None) -> bool:

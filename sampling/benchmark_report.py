@@ -13,7 +13,7 @@ import torch
 from ..core.files import atomic_path
 from ..lm.cache import RingCache
 from .machine import machine_name, measure_ceilings
-from .passes import Decoder
+from .passes import Decoder, frames_ahead
 from .pretrained import Pretrained
 from .rules import SamplingConfig
 
@@ -81,7 +81,8 @@ def describe(
     """
     lm, weight = parts.lm, next(parts.lm.parameters())
     rows = batch * (1 if sampling.guidance_scale == 1 else 2)
-    cache = RingCache(parts.config.lm, rows, torch.device("meta"), weight.dtype)
+    ahead = frames_ahead(getattr(decoder, "block_size", 1), parts.config.lm.frame_size)
+    cache = RingCache(parts.config.lm, rows, torch.device("meta"), weight.dtype, ahead=ahead)
     read = sum(p.numel() for part in (lm.blocks, lm.head, lm.neighbour_mix) for p in part.parameters())
     return BenchmarkReport(
         model=parts.name,

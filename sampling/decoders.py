@@ -49,6 +49,7 @@ class Jacobi:
         rollout.accept(tokens_BL, counts)
 
 
+MOST_FRAMES = 2  # latent frames that a pass may look at: more newest tokens are not kept
 DECODERS = ("auto", "sequential", "jacobi", "diagonal")
 NO_PROCESSORS = "must be 'sequential' with logits_processor, which may look at every token before"
 
@@ -57,7 +58,7 @@ def make_decoder(
     decoder: "str | Decoder" = "auto",
     block_size: int | None = None,
     *,
-    most: int,
+    frame_size: int,
     rows: int = 1,
     on_gpu: bool = False,
     one_by_one: bool = False,
@@ -66,8 +67,8 @@ def make_decoder(
 
     Args:
         decoder: one of DECODERS, or a decoder, which is taken as it is.
-        block_size: of `jacobi`, at most `most`; by default what is fastest for so many rows.
-        most: tokens of a latent frame.
+        block_size: of `jacobi`, at most two latent frames; by default what is fastest for so many rows.
+        frame_size: tokens of a latent frame.
         rows: of the cache, two a clip under guidance.
         on_gpu: where more positions cost nothing for longer.
         one_by_one: logits processors are there, which may look at every token before: only `sequential` will do.
@@ -75,10 +76,13 @@ def make_decoder(
     Raises:
         ReelmError: the name is unknown, or an argument does not fit it.
     """
+    most = MOST_FRAMES * frame_size
     if not isinstance(decoder, str):
         require(callable(getattr(decoder, "step", None)), "decoder", "must be a name or have a method step", decoder)
         require(block_size is None, "block_size", "must not be given with a decoder of one's own", block_size)
         require(not one_by_one or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
+        size = getattr(decoder, "block_size", 1)
+        require(size <= most, "decoder", f"must have a block_size of at most {most}", size)
         return decoder
     require(decoder in DECODERS, "decoder", f"must be one of {', '.join(DECODERS)}", decoder)
     require(not one_by_one or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)

@@ -30,6 +30,7 @@ from .memory_sizes import (
     step_bytes,
     tokenizer_bytes,
 )
+from .passes import frames_ahead
 from .pretrained import ModelConfig
 from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS
 from .rules import SamplingConfig
@@ -159,10 +160,11 @@ def plan_memory(
     kind = pick_dtype(dtype, torch.device(device))
     rows = batch * (2 if sampling.guidance_scale != 1 else 1)
     most = config.lm.frame_size
-    decoder = make_decoder("auto" if block_size is None else "jacobi", block_size, most=most, rows=rows, on_gpu=on_gpu)
+    name = "auto" if block_size is None else "jacobi"
+    decoder = make_decoder(name, block_size, frame_size=most, rows=rows, on_gpu=on_gpu)
     count: int = getattr(decoder, "block_size", 1)
     lm_size, tokenizer_size = lm_parameters(config.lm), tokenizer_bytes(config.tokenizer)
-    cache = RingCache(config.lm, rows, META, kind)
+    cache = RingCache(config.lm, rows, META, kind, ahead=frames_ahead(count, most))
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
     noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(config.lm.vocab_size, batch, count)
     feed = step_bytes(config.lm, rows, most, kind, on_gpu) if continuing else 0

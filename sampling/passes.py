@@ -63,10 +63,18 @@ class Passes(Protocol):
 
 class Decoder(Protocol):
     """How tokens are found. `exactness`: "exact" is sampling itself, "lossless" gives its tokens another way,
-    "approximate" gives others."""
+    "approximate" gives others.
+
+    One that looks at more than a latent frame in a pass, at two at most, says so by an attribute `block_size`.
+    """
 
     name: str
     exactness: Exactness
 
     def step(self, rollout: Passes) -> None:
         """One pass of the model."""
+
+
+def frames_ahead(block_size: int, frame_size: int) -> int:
+    """Latent frames that a cache needs beside the window for passes over so many positions."""
+    return -(-block_size // frame_size)

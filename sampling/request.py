@@ -78,7 +78,7 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
         height, width: in pixels; a model has one size, so another one is refused.
         decoder: "sequential", a token a pass; "jacobi", the same tokens in fewer passes; "auto", the faster of them;
             "diagonal", other tokens, by diagonals (diagonal.py); or a decoder of one's own (passes.py).
-        block_size: positions that `jacobi` looks at in a pass, up to those of a latent frame.
+        block_size: positions that `jacobi` looks at in a pass, up to two latent frames.
         batch_size: clips that are drawn at a time; all by default. A clip that ends leaves its place to the next.
         callback_on_step_end: called after each pass with (passes so far, the tokens (n,) that each clip got in it).
         logits_processor: (input_ids (B, S), scores (B, V)) -> scores; one or several, before temperature.
@@ -138,8 +138,8 @@ def pick_decoder(
 ) -> Decoder:
     """The decoder for so many clips of this model at a time; see `make_decoder`."""
     rows = clips * (1 if sampling.guidance_scale == 1 else 2)
-    on_gpu, most = next(parts.lm.parameters()).is_cuda, parts.config.lm.frame_size
-    return make_decoder(decoder, block_size, most=most, rows=rows, on_gpu=on_gpu, one_by_one=one_by_one)
+    on_gpu, size = next(parts.lm.parameters()).is_cuda, parts.config.lm.frame_size
+    return make_decoder(decoder, block_size, frame_size=size, rows=rows, on_gpu=on_gpu, one_by_one=one_by_one)
 
 
 def inherit(request: Request, source: Source, prompted: bool, options: dict[str, Any]) -> Request:

@@ -20,7 +20,7 @@ from ..lm.transformer import VideoTransformer
 from .decoders import Sequential
 from .draw import Draw
 from .graph import Captured, CudaGraph, Replayable
-from .passes import Decoder, Wave
+from .passes import Decoder, Wave, frames_ahead
 from .plan import ClipPlan
 from .rules import LogitsProcessor, SamplingConfig
 from .state import read_ring, ring_fits, write_ring
@@ -50,7 +50,9 @@ class Rollout:
         self.decoder = decoder or Sequential()
         self.on_step, self.guided = on_step, settings.guidance_scale != 1.0
         weight, config = next(model.parameters()), model.config
-        self.cache = RingCache(config, len(plans) * (2 if self.guided else 1), weight.device, weight.dtype)
+        rows = len(plans) * (2 if self.guided else 1)
+        ahead = frames_ahead(getattr(self.decoder, "block_size", 1), config.frame_size)
+        self.cache = RingCache(config, rows, weight.device, weight.dtype, ahead=ahead)
         self._draw = Draw(settings, processors, config.vocab_size, config.frame_size, weight.device)
         # A pass as a graph, where there are graphs.
         capture = CudaGraph if capture is None and weight.is_cuda else capture

@@ -74,7 +74,8 @@ def test_slots_that_nothing_was_written_to_are_not_read():
 def test_another_dtype_or_backend_goes_by_the_ops(monkeypatch):
     model = make()
     assert not can_be_lean(RingCache(model.config, 1, CPU, torch.float64))
-    pytest.importorskip("triton")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setenv("REELM_KERNELS", "triton")
-    assert not can_be_lean(RingCache(model.config, 1, CPU, torch.float32))
+    monkeypatch.setattr(transformer, "lean_attend", lambda *arguments: pytest.fail("was lean"))
+    with pytest.raises(pytest.fail.Exception):
+        model.step(filled(model, [3]), 2)
+    monkeypatch.setattr(transformer, "pick_backend", lambda *arguments: "triton")
+    model.step(filled(model, [3]), 2)

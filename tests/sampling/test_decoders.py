@@ -39,7 +39,7 @@ def generator(debug_checkpoint):
 
 
 @settings(max_examples=20, deadline=None)
-@given(request=requests(), block_size=st.sampled_from([1, 2, 5, 16, 33, 64]))
+@given(request=requests(), block_size=st.sampled_from([1, 2, 5, 16, 33, 64, 77, 128]))
 def test_jacobi_gives_the_tokens_of_sequential(generator, request, block_size):
     oracle = generator.generate(**request, decoder="sequential")
     found = generator.generate(**request, decoder="jacobi", block_size=block_size)
@@ -56,7 +56,7 @@ def test_jacobi_past_the_window_in_few_passes(generator):
     options = {"prompt": TEXTS[0], "seed": 3, "num_frames": 33, "temperature": 0.0}
     oracle = generator.generate(**options, decoder="sequential")
     passes = []
-    for block_size in (4, 16, 64):
+    for block_size in (4, 16, 64, 128):
         video = generator.generate(**options, decoder="jacobi", block_size=block_size)
         assert np.array_equal(video.tokens, oracle.tokens)
         passes.append(video.stats["passes"])
@@ -95,31 +95,32 @@ def test_a_decoder_of_ones_own(generator):
 
 
 def test_names_and_blocks():
-    assert isinstance(make_decoder("sequential", most=64), Sequential)
-    assert isinstance(make_decoder("auto", most=64), Jacobi)
-    assert isinstance(make_decoder("auto", most=64, one_by_one=True), Sequential)
-    assert isinstance(make_decoder("auto", most=64, rows=9), Sequential)
-    assert isinstance(make_decoder("auto", 4, most=64, rows=9), Jacobi)
-    assert isinstance(make_decoder("auto", most=64, rows=9, on_gpu=True), Jacobi)
-    assert make_decoder("jacobi", most=8).block_size == 8
-    assert [make_decoder("jacobi", most=64, rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
-    assert make_decoder("jacobi", most=500, rows=2, on_gpu=True).block_size == 128
-    assert make_decoder("jacobi", 24, most=64).block_size == 24
-    assert all(make_decoder(name, most=4) for name in DECODERS)
+    assert isinstance(make_decoder("sequential", frame_size=64), Sequential)
+    assert isinstance(make_decoder("auto", frame_size=64), Jacobi)
+    assert isinstance(make_decoder("auto", frame_size=64, one_by_one=True), Sequential)
+    assert isinstance(make_decoder("auto", frame_size=64, rows=9), Sequential)
+    assert isinstance(make_decoder("auto", 4, frame_size=64, rows=9), Jacobi)
+    assert isinstance(make_decoder("auto", frame_size=64, rows=9, on_gpu=True), Jacobi)
+    assert make_decoder("jacobi", frame_size=8).block_size == 16
+    assert [make_decoder("jacobi", frame_size=64, rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
+    assert make_decoder("jacobi", frame_size=500, rows=2, on_gpu=True).block_size == 128
+    assert make_decoder("jacobi", 24, frame_size=64).block_size == 24
+    assert all(make_decoder(name, frame_size=4) for name in DECODERS)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("fast",), "decoder: must be one of auto, sequential, jacobi, diagonal, got 'fast'"),
     ((object(),), "decoder: must be a name or have a method step"),
-    (("jacobi", 0), "block_size: must be a whole number from 1 to 64, got 0"),
-    (("auto", 65), "block_size: must be a whole number from 1 to 64, got 65"),
-    (("jacobi", 2.5), "block_size: must be a whole number from 1 to 64, got 2.5"),
+    (("jacobi", 0), "block_size: must be a whole number from 1 to 128, got 0"),
+    (("auto", 129), "block_size: must be a whole number from 1 to 128, got 129"),
+    (("jacobi", 2.5), "block_size: must be a whole number from 1 to 128, got 2.5"),
     (("sequential", 4), "block_size: must not be given for decoder 'sequential'"),
+    ((Jacobi(129),), "decoder: must have a block_size of at most 128, got 129"),
     ((Jacobi(4), 4), "block_size: must not be given with a decoder of one's own"),
 ])  # fmt: skip
 def test_bad_decoders_are_refused(arguments, message):
     with pytest.raises(ReelmError, match=f"^{message}"):
-        make_decoder(*arguments, most=64)
+        make_decoder(*arguments, frame_size=64)
 
 
 @pytest.mark.parametrize("decoder", ["jacobi", Jacobi(4)])

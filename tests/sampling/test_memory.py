@@ -137,7 +137,7 @@ def test_a_plan_prints_as_a_table(config):
         ({"seconds": float("nan")}, "seconds: must be above 0"),
         ({"batch": 0}, "batch: must be from 1 to 4096, got 0"),
         ({"batch": 4, "clips": 3}, r"clips: must be from 4 \(batch\) to 4096, got 3"),
-        ({"block_size": 65}, "block_size: must be a whole number from 1 to 64, got 65"),
+        ({"block_size": 129}, "block_size: must be a whole number from 1 to 128, got 129"),
         ({"device": "abacus"}, "device: must be 'cpu' or 'cuda', got 'abacus'"),
         ({"dtype": "int8"}, "dtype: must be"),
     ],
