@@ -64,8 +64,8 @@ world: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 world: export MALLOC_TOP_PAD_ = 500000000
 world:
 	.venv/bin/reelm train tokenizer --out runs/tokenizer
-	.venv/bin/reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 40960 --num-frames 17 --seed 1
-	.venv/bin/reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 4096 --num-frames 33 --seed 2
+	.venv/bin/reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 40960 --num-frames 17 --seed 1
+	.venv/bin/reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 4096 --num-frames 33 --seed 2
 	.venv/bin/reelm train text --data runs/tokens --out runs/text.model
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm-1 $(LM)
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm \

@@ -12,9 +12,9 @@ import tyro
 from . import __version__
 from .commands.base import Command
 from .commands.clips import Continue, Decode, Generate, Stream
-from .commands.data import Prepare
+from .commands.data import Encode, Prepare
 from .commands.measure import Bench, BenchKernels, Evaluate, Info
-from .commands.train import Encode, TrainLM, TrainText, TrainTokenizer
+from .commands.train import Render, TrainLM, TrainText, TrainTokenizer
 from .core.errors import ReelmError, require
 
 # Of two names the longer one comes first.
@@ -28,8 +28,9 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "info": Info,
     "prepare": Prepare,
-    "train tokenizer": TrainTokenizer,
     "encode": Encode,
+    "train tokenizer": TrainTokenizer,
+    "render": Render,
     "train text": TrainText,
     "train lm": TrainLM,
 }

@@ -1,4 +1,4 @@
-"""The command that makes training data of one's own clips: prepare."""
+"""The commands that make training data of one's own clips: prepare, encode."""
 
 import dataclasses
 import os
@@ -82,3 +82,60 @@ def _summary(report: "Report", out: Path) -> list[str]:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Command):
+    """Encode prepared clips to token shards, the language model's data.
+
+    Attributes:
+        shards: the folder that reelm prepare made.
+        tokenizer: the folder of a tokenizer's training.
+        out: the folder of token shards; those that are there already are kept.
+        num_frames: frames of a window, 1 + a multiple of the tokenizer's temporal compression.
+        stride: frames from the start of a window to that of the next; num_frames unless given.
+        split: train, or held-out.
+        rank: of this machine, from 0.
+        world_size: machines that share the work, each with the same folders.
+        device: auto, cpu or cuda[:n].
+    """
+
+    example = "reelm encode shards --tokenizer runs/tokenizer --out tokens --num-frames 17 --stride 4"
+    shards: Annotated[Path, tyro.conf.Positional]
+    tokenizer: Path
+    out: Path
+    num_frames: int = 17
+    stride: int | None = None
+    split: str = "train"
+    rank: int = 0
+    world_size: int = 1
+    device: str = "auto"
+
+    def run(self) -> int:
+        from ..data.clip_shards import ClipShards
+        from ..data.encode import encode_shards
+        from ..tokenizer.model import load_tokenizer
+
+        count = encode_shards(
+            load_tokenizer(self.tokenizer, device=self.device), ClipShards(self.shards, self.split), self.out,
+            num_frames=self.num_frames, stride=self.stride, rank=self.rank, world_size=self.world_size,
+        )  # fmt: skip
+        print(f"wrote {self.out}: {_counted(count, 'window')} of {self.num_frames} frames")
+        return 0
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether this is a folder that `reelm prepare` made."""
+    return (folder / "shards.json").is_file()
+
+
+def prepared(folder: Path, out: Path) -> Path:
+    """The prepared clips of a folder: itself if it has them, else what `prepare` makes of it in `out`/shards."""
+    from ..data.prepare import prepare
+    from ..data.recode import PrepareConfig
+
+    if is_prepared(folder):
+        return folder
+    report = prepare(folder, out / "shards", PrepareConfig(), workers=os.cpu_count() or 1, rank=0, world_size=1)
+    print("\n".join(_summary(report, out / "shards")))
+    return out / "shards"

@@ -1,4 +1,4 @@
-"""The commands that make a model: train tokenizer, encode, train text, train lm."""
+"""The commands that make a model: train tokenizer, render, train text, train lm."""
 
 import dataclasses
 import shlex
@@ -10,6 +10,7 @@ import tyro
 
 from ..core.errors import require
 from .base import Command, config_options
+from .data import is_prepared, prepared
 
 # What the data and the tokenizer say about a language model, so that nobody has to.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
@@ -68,8 +69,8 @@ class TrainTokenizer(_Run):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(Command):
-    """Render captioned clips and encode them to token shards, the language model's data.
+class Render(Command):
+    """Render captioned clips of the world and encode them to token shards, the language model's data.
 
     Attributes:
         tokenizer: the folder of a tokenizer's training.
@@ -82,7 +83,7 @@ class Encode(Command):
         device: auto, cpu or cuda[:n].
     """
 
-    example = "reelm encode --tokenizer runs/tokenizer --out runs/tokens --clips 40000 --num-frames 17 --seed 1"
+    example = "reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 40000 --num-frames 17 --seed 1"
     tokenizer: Path
     out: Path
     clips: int
@@ -143,19 +144,26 @@ class TrainText(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLM(_Run):
-    """Train a language model on token shards, and put the checkpoint together that --model loads.
+    """Train a language model, and put the checkpoint together that --model loads.
+
+    Of prepared clips, or a folder of clips, it makes tokens first, and in the end continues the held-out ends of the
+    clips: continuations.png and .mp4 show them beside the truth.
 
     Attributes:
-        data: a folder of token shards.
-        text: the text model.
-        tokenizer: the folder of the training of the tokenizer that made the shards.
+        data: a folder of token shards, of clips that reelm prepare made, or of any clips.
+        tokenizer: the folder of the training of the tokenizer that makes, or made, the tokens.
+        text: the text model; without one it is trained on the captions.
+        num_frames: frames of a window, where the data are clips; 17 unless given.
+        stride: frames from a window to the next, where the data are clips; 4 unless given.
         init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
     """
 
-    example = "reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm"
+    example = "reelm train lm --data my_clips --tokenizer runs/tokenizer --out runs/lm"
     data: Path
-    text: Path
     tokenizer: Path
+    text: Path | None = None
+    num_frames: int | None = None
+    stride: int | None = None
     init: str | None = None
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_lm_options)]
 
@@ -163,32 +171,85 @@ class TrainLM(_Run):
         from ..core.checkpoint import find_checkpoint
         from ..core.config import from_dict
         from ..core.shards import read_shards
-        from ..lm.text import TextEncoder
         from ..lm.training import LMTraining, train_lm
         from ..lm.transformer import VideoTransformer
-        from ..sampling.evaluate import write_samples
         from ..sampling.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
-        from ..tokenizer.model import load_tokenizer
-        from ..world.scene import FPS
+        from ..sampling.samples import write_samples
+        from ..tokenizer.model import VideoTokenizer, load_tokenizer
 
-        text, tokenizer = TextEncoder(self.text.read_bytes()), load_tokenizer(self.tokenizer, device=self.device)
-        rows, columns = read_shards(self.data)[0].tokens_Nthw.shape[2:]
+        tokenizer: VideoTokenizer = load_tokenizer(self.tokenizer, device=self.device)
+        tokens, clips = self._tokens(tokenizer)
+        sets = read_shards(tokens)
+        captions = [text for shards in sets for texts in shards.captions for text in texts]
+        text, (rows, columns) = self._text_encoder(captions), sets[0].tokens_Nthw.shape[2:]
         options = dataclasses.asdict(self.recipe)
         derived = (tokenizer.vocab_size, rows, columns, text.vocab_size)
         options["model"] |= dict(zip(DERIVED, derived, strict=True))
         recipe = from_dict(LMTraining, options, "options")
         side = tokenizer.config.spatial
         config = ModelConfig(
-            format=FORMAT, fps=FPS, height=rows * side, width=columns * side,
+            format=FORMAT, fps=sets[0].fps, height=rows * side, width=columns * side,
             tokenizer=tokenizer.config, lm=recipe.model,
         )  # fmt: skip
 
         def draw(lm: VideoTransformer) -> None:
-            write_samples(Pretrained("training", "", "", config, tokenizer, lm, text), self.out / "samples.png")
+            parts = Pretrained("training", "", "", config, tokenizer, lm, text)
+            write_samples(parts, captions, self.out / "samples.png")
 
         lm = train_lm(
-            recipe, self.data, text, self.out, device=self.device, resume=self.resume,
+            recipe, tokens, text, self.out, device=self.device, resume=self.resume,
             init=None if self.init is None else find_checkpoint(self.init), on_checkpoint=draw,
         )  # fmt: skip
         save_pretrained(self.out / "model", config, tokenizer, lm, text)
-        return self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
+        code = self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
+        if clips is not None:
+            self._continue(clips, Pretrained("training", "", "", config, tokenizer, lm, text))
+        return code
+
+    def _tokens(self, tokenizer: Any) -> tuple[Path, Path | None]:
+        """The folder of token shards, and that of the clips that they were made from now."""
+        from ..data.clip_shards import ClipShards
+        from ..data.encode import encode_shards
+
+        if any(self.data.glob("*.safetensors")):
+            rule = "must not be given where the data are tokens, which are windows already"
+            require(self.num_frames is self.stride is None, "num_frames, stride", rule, (self.num_frames, self.stride))
+            return self.data, None
+        known = self.tokenizer / "shards"  # where the tokenizer's training has put the same clips
+        clips = known if not is_prepared(self.data) and is_prepared(known) else prepared(self.data, self.out)
+        tokens = self.out / "tokens"
+        encode_shards(tokenizer, ClipShards(clips), tokens, num_frames=self.num_frames or 17, stride=self.stride or 4)
+        return tokens, clips
+
+    def _text_encoder(self, captions: list[str]) -> Any:
+        from ..core.files import atomic_write
+        from ..lm.text import TextEncoder, train_text, words_of
+
+        if self.text is not None:
+            return TextEncoder(self.text.read_bytes())
+        path = self.out / "text.model"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A model of clips without captions knows one word, since none cannot be.
+            atomic_write(path, train_text([text for text in captions if words_of(text)] or ["clip"]))
+        return TextEncoder(path.read_bytes())
+
+    def _continue(self, clips: Path, parts: Any) -> None:
+        from ..core.checkpoint import save_json
+        from ..data.clip_shards import ClipShards
+        from ..sampling.generator import VideoGenerator
+        from ..sampling.held_out import continue_held_out
+
+        held_out = ClipShards(clips, "held-out")
+        generator = VideoGenerator(parts)
+        least = 1 + 2 * parts.tokenizer.compression.t + 8
+        if all(sample.frames < least for sample in held_out.samples):
+            print(f"no held-out sample has {least} frames: nothing to continue (reelm prepare --held-out-seconds)")
+            return
+        report = continue_held_out(generator, held_out, self.out)
+        save_json(self.out / "continuations.json", report)
+        print(
+            f"continued {report['n']} held-out clips by {report['predicted_frames']} frames: {report['psnr']:.2f} dB, "
+            f"the last frame repeated {report['psnr_of_the_last_frame_repeated']:.2f} dB; "
+            f"see {self.out / 'continuations.png'}"
+        )

@@ -41,6 +41,7 @@ class ClipShards:
         folder: of the shards.
         split: train or held-out.
         samples: what is known of each, in an order that depends on the clips' names alone.
+        numbers: of the shards in which they lie.
         height: of every sample in pixels.
         width: of every sample in pixels.
     """
@@ -64,11 +65,11 @@ class ClipShards:
         except (KeyError, TypeError, ValueError) as error:
             raise ClipError(f"data: shards.json must be a file that reelm prepare wrote, got {error!r}") from error
         self.samples: list[Sample] = []
-        self._numbers: list[int] = []
+        self.numbers: list[int] = []
         for number in range(count):
             samples = [sample for sample in read_index(self.folder, number).samples if sample.split == split]
             self.samples += samples
-            self._numbers += [number] * len(samples)
+            self.numbers += [number] * len(samples)
         for sample in self.samples:
             if (sample.height, sample.width) != (self.height, self.width):
                 got = f"{sample.height}x{sample.width} in {sample.source!r}"
@@ -88,4 +89,4 @@ class ClipShards:
         told = self.samples[sample]
         require(count >= 1, "count", "must be at least 1", count)
         require(0 <= start <= told.frames - count, "start", f"must be from 0 to {told.frames - count}", start)
-        return read_frames(self.folder, self._numbers[sample], told, start, count)
+        return read_frames(self.folder, self.numbers[sample], told, start, count)

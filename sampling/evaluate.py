@@ -24,7 +24,6 @@ from ..world.judge import Verdict, accuracy, judge
 from ..world.render import render
 from ..world.scene import FPS, Scene, sample_scene
 from .generator import VideoGenerator
-from .pretrained import Pretrained
 
 FRAMES = 17
 BATCH = 32  # clips rendered, encoded or judged at once
@@ -181,10 +180,3 @@ def _generate(
 
 def _judge(frames_BTHWC: torch.Tensor, objects: int) -> list[Verdict]:
     return [verdict for part in frames_BTHWC.split(BATCH) for verdict in judge(part, objects=objects)]
-
-
-def write_samples(parts: Pretrained, path: Path, count: int = 12) -> None:
-    """Clips of the first held-out captions as a contact sheet: what a training draws as it goes."""
-    scenes = [sample_scene(0, index, split="held-out", objects=1) for index in range(count)]
-    captions = [write_caption(s, np.random.default_rng([0, i]), complete=True) for i, s in enumerate(scenes)]
-    write_contact_sheet(path, _generate(VideoGenerator(parts), captions, seed=0, batch=count)[0])

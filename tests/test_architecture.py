@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "tokenizer": {"core", "kernels", "world"},
     "lm": {"core", "kernels"},
     "data": {"core", "tokenizer"},
-    "sampling": {"core", "kernels", "lm", "tokenizer", "world"},
+    "sampling": {"core", "data", "kernels", "lm", "tokenizer", "world"},
     "commands": {"core", "kernels", "lm", "tokenizer", "data", "sampling", "world"},
     "cli": {"core", "commands"},
     "": {"core", "sampling"},  # the package's own __init__

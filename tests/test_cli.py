@@ -78,6 +78,9 @@ FROZEN = {
         *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", *TRAIN),
     ],
     "encode": [
+        *("--tokenizer", "--out", "--num-frames", "--stride", "--split", "--rank", "--world-size", "--device"),
+    ],
+    "render": [
         *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),
     ],
     "train text": ["--out", "--data", "--captions", "--vocab-size", "--model-type"],
@@ -87,8 +90,10 @@ FROZEN = {
             "--resume",
             "--device",
             "--data",
-            "--text",
             "--tokenizer",
+            "--text",
+            "--num-frames",
+            "--stride",
             "--init",
             "--batch-tokens",
             "--drop-caption",
@@ -494,8 +499,8 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     assert seen == [0, 1, 2, 3]
 
     size = ["--height", 32, "--width", 32]
-    encode = ["encode", "--tokenizer", "runs/tokenizer", "--out", "runs/tokens", "--clips", 6, "--num-frames", 5, *size]
-    assert run(*encode) == (0, "wrote runs/tokens: 6 clips of 5 frames\n", "")
+    render = ["render", "--tokenizer", "runs/tokenizer", "--out", "runs/tokens", "--clips", 6, "--num-frames", 5, *size]
+    assert run(*render) == (0, "wrote runs/tokens: 6 clips of 5 frames\n", "")
     code, out, _ = run("train", "text", "--data", "runs/tokens", "--out", "runs/text.model")
     assert code == 0
     assert re.fullmatch(r"wrote runs/text.model: \d+ text ids from 24 captions\n", out)
@@ -503,7 +508,7 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     words = ["--data", "runs/tokens", "--text", "runs/text.model", "--tokenizer", "runs/tokenizer"]
     code, out, err = run("train", "lm", "--out", "runs/lm", *words, *TINY_LM)
     assert code == 0
-    assert err.startswith("warning: prompt: the model does not know the words")  # of the samples that it draws
+    assert err == ""  # samples are drawn of captions that it knows
     assert "--model runs/lm/model" in out
     assert "of step 3 of 3" in out
     names = {path.name for path in Path("runs/lm/model").iterdir()}
@@ -512,6 +517,33 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     assert (values["vocab_size"], values["height"], values["fps"]) == (16, 32, 8)
     assert run("generate", "a red", "--num-frames", 5, "--model", "runs/lm/model", "-o", "out.mp4")[0] == 0
     assert Video.load("out.mp4").frames.shape == (5, 32, 32, 3)
+
+
+def test_a_model_of_ones_own_clips(run):
+    """From a folder of clips to a model that loads, with the held-out ends continued."""
+    Path("clips").mkdir()
+    for number in range(3):
+        steps = np.arange(40, dtype=np.float64)[:, None, None, None] + np.arange(32)[:, None, None] * (number + 1)
+        frames = np.broadcast_to((steps * 9 % 255).astype(np.uint8), (40, 32, 32, 3))
+        write_clip(Path(f"clips/{number}.mkv"), np.ascontiguousarray(frames), 10)
+    code, out, _ = run("prepare", "clips", "--out", "shards", "--height", 32, "--width", 32, "--held-out-seconds", 2)
+    assert code == 0
+    assert run("train", "tokenizer", "--out", "tok", *TINY_TOKENIZER)[0] == 0
+    code, out, err = run("train", "lm", "--out", "lm", "--data", "shards", "--tokenizer", "tok", *TINY_LM)
+    assert (code, err) == (0, "")
+    assert "continued 3 held-out clips by 8 frames: " in out
+    assert {path.name for path in Path("lm").iterdir()} >= {"continuations.png", "continuations.mp4", "tokens"}
+    values = json.loads(run("info", "--json", "--model", "lm/model")[1])
+    assert (values["height"], values["fps"]) == (32, 10)
+    report = json.loads(Path("lm/continuations.json").read_text())
+    assert report["n"] == 3 == len(report["samples"])
+    # The same tokens by hand; windows of their own are then refused.
+    code, out, _ = run("encode", "shards", "--tokenizer", "tok", "--out", "tokens", "--stride", 4)
+    assert (code, out) == (0, "wrote tokens: 3 windows of 17 frames\n")
+    words = ["--data", "tokens", "--tokenizer", "tok", *TINY_LM]
+    code, _, err = run("train", "lm", "--out", "other", *words, "--stride", 2)
+    assert code == 2
+    assert err.startswith("reelm: error: num_frames, stride: must not be given where the data are tokens")
 
 
 def test_train_text_from_a_file(run):
@@ -572,7 +604,8 @@ def test_a_bad_argument_is_refused_in_one_line(words, message, run, debug):
         (["train", "tokenizer", "--out", "x", "--model.spatial", "6"], "spatial: must be a power of two, at least 4"),
         (["train", "tokenizer", "--out", "x", "--seed", "-1"], "seed: must be at least 0, got -1"),
         (["train", "tokenizer", "--out", "x", "--height", "30"], "height: must be a multiple of 8, got 30"),
-        (["encode", "--tokenizer", "none", "--out", "x", "--clips", "1"], "model: tokenizer.json must exist"),
+        (["render", "--tokenizer", "none", "--out", "x", "--clips", "1"], "model: tokenizer.json must exist"),
+        (["encode", "none", "--tokenizer", "none", "--out", "x"], "model: tokenizer.json must exist"),
         (["train", "text", "--data", "none", "--out", "x"], "data: must be a folder of token shards"),
         (["frobnicate"], "command: must be one of generate, continue, "),
         (["train"], "command: must be one of generate, continue, "),

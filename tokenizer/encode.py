@@ -14,12 +14,18 @@ from ..core.progress import progress
 from ..core.shards import shard_origin, write_shard
 from ..world.caption import write_caption
 from ..world.render import render
-from ..world.scene import sample_scene
+from ..world.scene import FPS, sample_scene
 from .model import VideoTokenizer
 
 PHRASINGS = 4  # captions a clip
 SHARD = 4096  # clips a file
 BATCH = 64
+
+
+def weights_id(tokenizer: VideoTokenizer) -> str:
+    """Names the weights, so that tokens can tell which tokenizer made them."""
+    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in tokenizer.state_dict().values())
+    return hashlib.sha256(weights).hexdigest()[:16]
 
 
 @torch.no_grad()
@@ -45,9 +51,7 @@ def encode_world(
     require(seed >= 0, "seed", "must be at least 0", seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
-    device = next(tokenizer.parameters()).device
-    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in tokenizer.state_dict().values())
-    made_by = hashlib.sha256(weights).hexdigest()[:16]
+    device, made_by = next(tokenizer.parameters()).device, weights_id(tokenizer)
     for start in progress(range(0, clips, SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"):
         stop = min(start + SHARD, clips)
         path = folder / f"world-{seed}-{num_frames}-{start:07d}.safetensors"
@@ -63,4 +67,4 @@ def encode_world(
         captions = [
             [write_caption(scene, rng) for _ in range(PHRASINGS)] for scene, rng in zip(scenes, rngs, strict=True)
         ]
-        write_shard(path, torch.cat(tokens), captions, origin)
+        write_shard(path, torch.cat(tokens), captions, fps=FPS, origin=origin)

@@ -23,7 +23,7 @@ def data(tmp_path):
     for index, frames in enumerate((3, 3, 5)):
         kind = torch.arange(20) % 2
         tokens = 2 * torch.randint(6, (20, frames, 2, 2), generator=generator) + kind[:, None, None, None]
-        write_shard(tmp_path / f"{index}.safetensors", tokens, [[CAPTIONS[k]] for k in kind])
+        write_shard(tmp_path / f"{index}.safetensors", tokens, [[CAPTIONS[k]] for k in kind], fps=8)
     return tmp_path
 
 

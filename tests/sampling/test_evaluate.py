@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
-from reelm.sampling.evaluate import _kept, evaluate_model, evaluate_tokenizer, write_samples
+from reelm.sampling.evaluate import _kept, evaluate_model, evaluate_tokenizer
+from reelm.sampling.samples import write_samples
 from reelm.world.render import render
 from reelm.world.scene import sample_scene
 
@@ -61,5 +62,5 @@ def test_options_out_of_range_are_refused(debug_generator, options):
 
 
 def test_samples_are_drawn(debug_generator, tmp_path):
-    write_samples(debug_generator.parts, tmp_path / "samples.png", count=2)
+    write_samples(debug_generator.parts, ["a red ball", "grass"], tmp_path / "samples.png")
     assert (tmp_path / "samples.png").stat().st_size > 1000
