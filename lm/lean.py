@@ -1,11 +1,12 @@
 """A layer's way from qkv through the cache to attention's output, in as few operations as a float32 CPU step allows.
 
-    attend = lean_attend(cache, positions_BL, rotation, mask_BLC)
+    attend = lean_attend(cache, positions_BL, rotation, mask_BLC[:, :, : slots_in_use(cache, positions_BL)])
     out_BLNE = attend(layer, attention_module, qkv_BLHE)
 
 A decoding step is some hundred small operations, so that a third of its time went into what surrounds them: checks and
 tables made anew in every layer, and cache slots that nothing has been written to yet. What is the same in all layers is
-made once here. `rope_norm_cache` and `decode_attention` are the definition; a test holds this against them.
+made once here. A cache of int8 goes by the ops. `rope_norm_cache` and `decode_attention` are the definition; a test
+holds this against them.
 """
 
 from collections.abc import Callable
@@ -41,14 +42,14 @@ def lean_attend(
         cache: whose slots are written and read.
         positions_BL: of the tokens of this step; none that they see is newer.
         rotation: of their queries and keys.
-        mask_BLC: `slot_mask` of all slots.
+        mask_BLC: `slot_mask` of the first slots: of all that the tokens see.
     """
-    config, C = cache.config, slots_in_use(cache, positions_BL)
+    config, C = cache.config, mask_BLC.shape[2]
     (B, L), N, K, E, P = positions_BL.shape, config.heads, config.kv_heads, config.head_dim, config.prefix
     G = N // K
     cos, sin = rotation
     cos_BL1E, sin_BL1E = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
-    mask_BKMC = mask_BLC[:, None, None, :, :C].expand(B, K, G, L, C).reshape(B, K, G * L, C)
+    mask_BKMC = mask_BLC[:, None, None].expand(B, K, G, L, C).reshape(B, K, G * L, C)
     place = (torch.arange(B)[:, None], cache.slots(positions_BL))
 
     # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.

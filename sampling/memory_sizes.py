@@ -9,7 +9,9 @@ The formulas follow the code that allocates, tensor by tensor.
 import functools
 
 import torch
+from torch import nn
 
+from ..lm.int8 import Kind
 from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
 from ..tokenizer.model import Decoder, Encoder, TokenizerConfig
 from .noise import NoiseAhead
@@ -26,6 +28,25 @@ def lm_parameters(config: LMConfig) -> int:
     """Parameters of the language model."""
     with META:
         return sum(parameter.numel() for parameter in VideoTransformer(config).parameters())
+
+
+@functools.cache
+def lm_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
+    """Of the language model's weights."""
+    if weights == "full":
+        return lm_parameters(config) * kind.itemsize
+    with META:
+        linears = [module for module in VideoTransformer(config).modules() if isinstance(module, nn.Linear)]
+    inside = sum(linear.weight.numel() for linear in linears)
+    # A scale and a zero point of each output.
+    of_outputs = sum(12 * linear.out_features for linear in linears)
+    return inside + of_outputs + (lm_parameters(config) - inside) * kind.itemsize
+
+
+def int8_step_bytes(config: LMConfig, rows: int, kind: torch.dtype) -> int:
+    """Of a layer's keys and values of int8, as floating-point numbers to multiply with."""
+    slots = config.prefix + (config.window + 1) * config.frame_size
+    return 2 * max(4, kind.itemsize) * rows * config.kv_heads * slots * config.head_dim
 
 
 @functools.cache

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..lm.cache import RingCache
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .decoders import Sequential
@@ -48,7 +47,7 @@ class Rollout:
         self.decoder = decoder or Sequential()
         self.on_step, self.guided = on_step, settings.guidance_scale != 1.0
         weight, config = next(model.parameters()), model.config
-        self.cache = RingCache(config, len(plans) * (2 if self.guided else 1), weight.device, weight.dtype)
+        self.cache = model.make_cache(len(plans) * (2 if self.guided else 1))
         self._draw = Draw(settings, processors, config.vocab_size, config.frame_size, weight.device)
         self._drafted_B = torch.zeros(len(plans), dtype=torch.int64, device=weight.device)
         # The tokens (n,) of each clip, where there are processors to look at them.
