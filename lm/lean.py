@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..kernels.backend import pick_backend
+from ..kernels.decode_attention_reference import product
 from ..kernels.norm import rms_norm
 from ..kernels.rotary import Rotation
 from .cache import RingCache
@@ -66,8 +67,8 @@ def lean_attend(
         values_BKCE.transpose(1, 2).index_put_(place, qkv_BLHE[:, :, N + K :])
         keys_BKEC = keys_BKCE[:, :, :C].transpose(2, 3)
         q_BKME, q_prefix_BKME = rows(rotated_BLHE[:, :, :N].contiguous()), rows(qk_BLHE[:, :, :N].contiguous())
-        scores = torch.cat((q_prefix_BKME @ keys_BKEC[..., :P], q_BKME @ keys_BKEC[..., P:]), -1)
+        scores = torch.cat((product(q_prefix_BKME, keys_BKEC[..., :P]), product(q_BKME, keys_BKEC[..., P:])), -1)
         weights_BKMC = torch.add(mask_BKMC, scores, alpha=E**-0.5).softmax(-1)
-        return (weights_BKMC @ values_BKCE[:, :, :C]).view(B, N, L, E).transpose(1, 2)
+        return product(weights_BKMC, values_BKCE[:, :, :C]).reshape(B, N, L, E).transpose(1, 2)
 
     return attend
