@@ -4,7 +4,7 @@
     slots = cache.slots(positions_BL)       # where the keys and values of these video positions lie
     q, q_prefix = rope_norm_cache(qkv, q_norm, k_norm, slots, **cache.layer(0), rotation=rotation)
 
-With dtype int8 every head of every slot has a scale beside it: a quarter of the memory, and a few bytes more.
+With dtype int8 every head of every slot has a scale beside it: with heads of 32 channels 28% of the memory.
 
 Memory does not grow with the clip. The ring is one latent frame longer than the window, so that a whole latent frame
 can be fed at once; the newest tokens are kept too, since a token's input is made of its neighbours' tokens.
@@ -12,7 +12,7 @@ can be fed at once; the newest tokens are kept too, since a token's input is mad
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,7 +46,7 @@ class RingCache:
         scales = 0 if self.key_scales is None else self.key_scales.nbytes
         return 2 * (self.keys.nbytes + scales)
 
-    def layer(self, layer: int) -> dict[str, torch.Tensor | None]:
+    def layer(self, layer: int) -> dict[str, Any]:
         """The part of a layer, as `rope_norm_cache` and `decode_attention` take it."""
         return {
             "k_cache_BKCE": self.keys[layer],

@@ -296,7 +296,7 @@ class VideoTransformer(nn.Module):
                 mask_BLC=mask_BLC,
             )  # fmt: skip
 
-        attend = by_ops
+        attend: Attend = by_ops
         if can_be_lean(cache):
             # A product over more slots may differ in the last bits, which int8 inputs make visible: there the number of
             # slots is the same for a step of one token and of many.

@@ -25,7 +25,6 @@ from .memory_sizes import (
     META,
     clip_bytes,
     draw_bytes,
-    int8_step_bytes,
     lm_bytes,
     lm_parameters,
     noise_bytes,
@@ -169,17 +168,19 @@ def plan_memory(
     decoder = make_decoder("auto" if block_size is None else "jacobi", block_size, most=most, rows=rows, on_gpu=on_gpu)
     count: int = getattr(decoder, "block_size", 1)
     tokenizer_size, lm_size = tokenizer_bytes(config.tokenizer), lm_parameters(config.lm)
-    lm_weights = lm_bytes(config.lm, kind, weights)
-    ring = RingCache(config.lm, rows, META, torch.int8 if cache == "int8" else kind)
+    int8_cache, lm_weights = cache == "int8", lm_bytes(config.lm, kind, weights)
+    ring = RingCache(config.lm, rows, META, torch.int8 if int8_cache else kind)
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
     noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(config.lm.vocab_size, batch, count)
-    feed = step_bytes(config.lm, rows, most, kind, on_gpu) if continuing else 0
-    step = step_bytes(config.lm, rows, count, kind, on_gpu), draw_bytes(config.lm, rows, count, kind, sampling)
+    feed = step_bytes(config.lm, rows, most, kind, on_gpu, int8_cache=int8_cache) if continuing else 0
+    step = (
+        step_bytes(config.lm, rows, count, kind, on_gpu, int8_cache=int8_cache),
+        draw_bytes(config.lm, rows, count, kind, sampling),
+    )
     frames = clips * clip_bytes(config, latent_frames)
     joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0
     states = (kept + int(continuing)) * ring.nbytes // batch
-    as_floats = int8_step_bytes(config.lm, rows, kind) if cache == "int8" and not on_gpu else 0
     return MemoryPlan(
         device=device, dtype=str(kind).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
         block_size=count,
@@ -189,7 +190,7 @@ def plan_memory(
         loading=0 if on_gpu else 4 * lm_size - lm_weights + max(2 * lm_size, tokenizer_size // 2),
         cache=ring.nbytes + ring.tokens_BR.nbytes,
         noise=noise, noise_held=held,
-        step=max(feed + as_floats, step[0] + as_floats, step[1]),
+        step=max(feed, *step),
         pixels=pixel_bytes(config, clips),
         frames=0 if on_gpu else frames,
         joining=0 if on_gpu else joining,

@@ -43,12 +43,6 @@ def lm_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
     return inside + of_outputs + (lm_parameters(config) - inside) * kind.itemsize
 
 
-def int8_step_bytes(config: LMConfig, rows: int, kind: torch.dtype) -> int:
-    """Of a layer's keys and values of int8, as floating-point numbers to multiply with."""
-    slots = config.prefix + (config.window + 1) * config.frame_size
-    return 2 * max(4, kind.itemsize) * rows * config.kv_heads * slots * config.head_dim
-
-
 @functools.cache
 def tokenizer_bytes(config: TokenizerConfig) -> int:
     """Of its weights, in float32 everywhere; the quantizer's codes are few, a learned codebook has its averages too."""
@@ -70,11 +64,16 @@ def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
     return (12 if together else 10) * numbers + NOISE_BYTES * min(numbers, NOISE_AT_ONCE), 4 * numbers
 
 
-def step_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gpu: bool) -> int:
+def step_bytes(
+    config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gpu: bool, *, int8_cache: bool = False
+) -> int:
     """Of the largest layer of a pass over `count` positions, or of its logits."""
     width, heads = config.width, (config.heads + config.kv_heads) * config.head_dim
     slots = config.prefix + (config.window + 1) * config.frame_size
     places = rows * count
+    # A layer's keys and values of int8, as floating-point numbers to multiply with.
+    as_floats = 2 * max(4, kind.itemsize) * rows * config.kv_heads * slots * config.head_dim
+    as_floats = as_floats if int8_cache and not on_gpu else 0
     # The stream and its norm; then queries, keys and values, as they come, in float32, normalised, turned, split.
     attention = kind.itemsize * (2 * width + 3 * heads) + 4 * 3 * heads
     # Products in two parts, with the mask, and as weights; the Triton kernel keeps none of them.
@@ -82,7 +81,7 @@ def step_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gp
     mlp = kind.itemsize * (3 * width + 4 * config.hidden)
     video_input = len(NEIGHBOURS) * (kind.itemsize * config.neighbour_dim + 10 * 8)
     mask = 3 * 4 * slots
-    return places * (mask + max(attention, mlp, video_input, kind.itemsize * (config.vocab_size + width)))
+    return as_floats + places * (mask + max(attention, mlp, video_input, kind.itemsize * (config.vocab_size + width)))
 
 
 def draw_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, sampling: SamplingConfig) -> int:

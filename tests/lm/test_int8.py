@@ -7,6 +7,7 @@ from torch import nn
 from reelm.core.errors import ReelmError
 from reelm.lm import int8
 from reelm.lm.int8 import Int8Linear, check_kinds, check_machine, quantise_linears
+from reelm.lm.packed import pack_linears
 from reelm.lm.transformer import LMConfig, VideoTransformer
 
 try:
@@ -95,12 +96,12 @@ def test_a_model_is_quantised_whole_and_says_nearly_the_same():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("weights", ["full", pytest.param("int8", marks=needs_vnni)])
-@pytest.mark.parametrize("cache", ["full", "int8"])
+@pytest.mark.parametrize(
+    ("weights", "cache"),  # both full: tests/sampling/test_decoders.py
+    [("full", "int8"), *(pytest.param("int8", cache, marks=needs_vnni) for cache in ("full", "int8"))],
+)
 def test_a_step_of_many_tokens_has_the_bits_of_many_steps(weights, cache):
     """Blocks that reach over the border of a latent frame, before and after the ring has wrapped."""
-    if (weights, cache) == ("full", "full"):
-        pytest.skip("tests/sampling/test_decoders.py")
     torch.manual_seed(0)
     model = VideoTransformer(CONFIG).eval()
     for parameter in model.parameters():
@@ -110,8 +111,6 @@ def test_a_step_of_many_tokens_has_the_bits_of_many_steps(weights, cache):
         quantise_linears(model)
         model.weights_kind = "int8"
     else:
-        from reelm.lm.packed import pack_linears
-
         pack_linears(model)
     model.cache_kind = cache
     tokens, text, lengths = torch.randint(0, 64, (3, 160)), torch.randint(0, 256, (3, 32)), torch.tensor([4, 9, 32])
