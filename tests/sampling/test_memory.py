@@ -323,7 +323,7 @@ def test_a_large_model_of_int8_takes_what_is_planned(large_checkpoint):
         pytest.skip(str(error))
     loading, after, both = measure(large_checkpoint, 4, 2.0, weights="int8", cache="int8")
     assert max(abs(loading - 1), abs(both - 1)) < 0.15
-    # The heap keeps some of what the weights were made of: a fifth above the plan, and a sixth of these weights.
+    # The heap may keep some of what the weights were made of: a fifth above the plan in one run, nothing in another.
     assert 0.85 < after < 1.3
 
 
