@@ -73,7 +73,7 @@ class Bench(ModelCommand):
             return self.load().parts
         require(self.model == "world", "preset", "must not be given with a model", self.model)
         self.set_threads()
-        return preset_parts(self.preset, device=self.device, dtype=self.dtype, check=self.check)
+        return preset_parts(self.preset, device=self.device, **self.kinds, check=self.check)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class Info(ModelCommand):
         from ..sampling.pretrained import read_config
 
         place, model = pick_device(self.device), self.preset or self.model
-        options: dict[str, Any] = {"device": place.type, "dtype": self.dtype}
+        options: dict[str, Any] = {"device": place.type, **self.kinds}
         if self.preset is None:
             config = read_config(find_checkpoint(model))
             plan = plan_memory(config, **options, **given)
@@ -213,5 +213,6 @@ class Info(ModelCommand):
             "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
             "threads": torch.get_num_threads(),
             "dtype": str(weight.dtype).removeprefix("torch."),
+            **parts.kinds,
         }
         return values, "\n".join(f"{name.replace('_', ' '):22}{value}" for name, value in values.items())

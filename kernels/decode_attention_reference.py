@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 
 def decode_attention_reference(
@@ -82,7 +83,8 @@ def _attend(
         return q_BLKGE.permute(0, 2, 3, 1, 4).reshape(B, K, N // K * L, E)
 
     k_BKEC = k_BKCE.to(dtype).transpose(2, 3)
-    scores_BKMC = torch.cat([rows(q_prefix_BLNE) @ k_BKEC[..., :prefix], rows(q_BLNE) @ k_BKEC[..., prefix:]], dim=-1)
+    parts = product(rows(q_prefix_BLNE), k_BKEC[..., :prefix]), product(rows(q_BLNE), k_BKEC[..., prefix:])
+    scores_BKMC = torch.cat(parts, dim=-1)
     if k_scales_BKC is not None:
         scores_BKMC = scores_BKMC * k_scales_BKC[:, :, None]
     mask_B11LC = mask_BLC.to(dtype)[:, None, None]
@@ -90,8 +92,16 @@ def _attend(
     weights_BKMC = scores_BKGLC.softmax(-1).view(B, K, N // K * L, C)
     if v_scales_BKC is not None:
         weights_BKMC = weights_BKMC * v_scales_BKC[:, :, None]
-    out_BKME = weights_BKMC @ v_BKCE.to(dtype)
-    return out_BKME.view(B, N, L, E).transpose(1, 2).to(q_BLNE.dtype)
+    out_BKME = product(weights_BKMC, v_BKCE.to(dtype))
+    return out_BKME.reshape(B, N, L, E).transpose(1, 2).to(q_BLNE.dtype)
+
+
+def product(a_BKMX: torch.Tensor, b_BKXY: torch.Tensor) -> torch.Tensor:
+    """a @ b; a row has the same bits beside any number of others, which on a CPU it has not among fewer than four."""
+    M = a_BKMX.shape[2]
+    if M >= 4 or a_BKMX.device.type != "cpu":
+        return a_BKMX @ b_BKXY
+    return (F.pad(a_BKMX, (0, 0, 0, 4 - M)) @ b_BKXY)[:, :, :M]
 
 
 def _prefixed(cache_BKC: torch.Tensor, prefix_rows_B: torch.Tensor | None, prefix: int) -> torch.Tensor:

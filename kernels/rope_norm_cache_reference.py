@@ -8,6 +8,7 @@ q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
 
 import torch
 
+from .int8 import quantise
 from .norm import rms_norm
 from .rotary import Rotation, rotate
 
@@ -49,10 +50,6 @@ def _write(
 ) -> None:
     """Store heads in their (row, slot) of a cache, quantised where it has scales."""
     if scales_BKC is not None:
-        most_BLK = x_BLKE.abs().amax(-1).float()
-        scales_BLK = most_BLK / most_BLK.new_tensor(127)  # by a number, a GPU would multiply with its inverse
-        scales_BLK = torch.where(scales_BLK > 0, scales_BLK, 1.0)
+        x_BLKE, scales_BLK = quantise(x_BLKE)
         scales_BKC.transpose(1, 2).index_put_(place, scales_BLK)
-        # The clamp is for scales so small that they have few bits.
-        x_BLKE = (x_BLKE / scales_BLK[..., None]).round().clamp(-127, 127)
     cache_BKCE.transpose(1, 2).index_put_(place, x_BLKE.to(cache_BKCE.dtype))

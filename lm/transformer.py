@@ -3,7 +3,7 @@
     model = VideoTransformer(LMConfig(vocab_size=1920))
     logits_BSV = model(tokens_Bthw, text_BP, text_lengths_B)         # whole clips: training, scoring, the oracle
 
-    cache = RingCache(model.config, batch, device, dtype)            # token by token
+    cache = model.make_cache(batch)                                  # token by token
     model.prefill(cache, text_BP, text_lengths_B)
     logits_BLV = model.step(cache, 1)                                # for the next position
     cache.put_tokens(tokens_BL); cache.advance(1)
@@ -30,6 +30,7 @@ from ..kernels.norm import RMSNorm
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.rotary import Rotation, rotate
 from .cache import HISTORY, RingCache
+from .int8 import Kind
 from .lean import can_be_lean, lean_attend
 from .neighbours import NEIGHBOURS, neighbour_tables
 from .rotary import prefix_rotation, video_rotation
@@ -131,7 +132,15 @@ class Block(nn.Module):
 
 
 class VideoTransformer(nn.Module):
-    """Logits of the next video token. It knows grids and vocabularies, not tokenizers."""
+    """Logits of the next video token. It knows grids and vocabularies, not tokenizers.
+
+    Attributes:
+        weights_kind: whether its linear layers compute in its own dtype ("full") or in int8.
+        cache_kind: whether the caches that it makes hold keys and values in its own dtype ("full") or in int8.
+    """
+
+    weights_kind: Kind = "full"
+    cache_kind: Kind = "full"
 
     neighbour_offsets_O: torch.Tensor
     neighbour_inside_SO: torch.Tensor
@@ -215,6 +224,12 @@ class VideoTransformer(nn.Module):
 
         return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))
 
+    def make_cache(self, batch: int, device: str | None = None, *, ahead: int = 1) -> RingCache:
+        """An empty cache of so many rows, on the model's device unless told otherwise; `ahead` as of `RingCache`."""
+        weight = self.text_embedding.weight
+        dtype = torch.int8 if self.cache_kind == "int8" else weight.dtype
+        return RingCache(self.config, batch, torch.device(device or weight.device), dtype, ahead=ahead)
+
     @torch.no_grad()
     def prefill(
         self,
@@ -237,8 +252,7 @@ class VideoTransformer(nn.Module):
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             k_UKPE, v_UKPE = (torch.empty(shape, device=qkv.device, dtype=qkv.dtype) for _ in range(2))
             q, _ = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_UP, k_UKPE, v_UKPE, rotation=rotation)
-            cache.keys[layer, rows_B, :, : config.prefix] = k_UKPE[which_B]
-            cache.values[layer, rows_B, :, : config.prefix] = v_UKPE[which_B]
+            cache.put_prefix(layer, rows_B, k_UKPE[which_B], v_UKPE[which_B])
             k, v = k_UKPE.transpose(1, 2), v_UKPE.transpose(1, 2)
             return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=lengths_U)
 
@@ -270,19 +284,22 @@ class VideoTransformer(nn.Module):
         # The same in every layer.
         slots_BL = cache.slots(positions_BL)
         rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
-        sizes: dict[str, Any] = {"prefix": config.prefix, "frame_size": config.frame_size, "window": config.window}
+        seen: dict[str, Any] = {
+            "positions_B": cache.positions_B, "prefix_lengths_B": cache.prefix_lengths_B,
+            "prefix": config.prefix, "frame_size": config.frame_size, "window": config.window,
+        }  # fmt: skip
         if sees_LA is not None:
-            sizes |= {"ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL}
-        rows, mask_BLC = (cache.positions_B, cache.prefix_lengths_B), None
+            seen |= {"ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL}
+        mask_BLC = None
         if pick_backend("decode_attention", None, cache.keys) == "reference":  # the kernel makes none
-            mask_BLC = slot_mask(positions_BL.shape[1], config.prefix + cache.ring, *rows, **sizes)
+            mask_BLC = slot_mask(positions_BL.shape[1], config.prefix + cache.ring, **seen)
 
         def by_ops(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
-            keys, values = cache.keys[layer], cache.values[layer]
-            q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, keys, values, rotation=rotation)
-            return decode_attention(q, q_prefix, keys, values, *rows, **sizes, mask_BLC=mask_BLC)
+            held = cache.layer(layer)
+            q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, **held, rotation=rotation)
+            return decode_attention(q, q_prefix, **held, **seen, mask_BLC=mask_BLC)
 
         attend: Attend = by_ops
         if mask_BLC is not None and can_be_lean(cache):
-            attend = lean_attend(cache, positions_BL, rotation, mask_BLC)
+            attend = lean_attend(cache, slots_BL, rotation, mask_BLC)
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))

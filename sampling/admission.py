@@ -1,6 +1,6 @@
 """Whether there is memory for what is asked: refused before anything is allocated, with what would fit.
 
-    admit_model(config, dtype, device)                  # before a model is loaded
+    admit_model(config, device, dtype=dtype)            # before a model is loaded
     admit(parts, request)                               # before a call of a loaded model draws its first token
 
 A call is planned as `plan_memory` does it, less what is loaded already, and held against what is free at that moment.
@@ -24,13 +24,18 @@ from .request import MAX_SECONDS, Request
 CPU = torch.device("cpu")
 
 
-def admit_model(config: ModelConfig, dtype: str | torch.dtype, device: torch.device) -> None:
+def admit_model(config: ModelConfig, device: torch.device, **kinds: Any) -> None:
     """Refuse a model that does not fit with one latent frame of one clip.
+
+    Args:
+        config: of the model.
+        device: where it is to run.
+        kinds: `dtype`, `weights` and `cache` of `plan_memory`.
 
     Raises:
         ReelmError: it says what is wanted and what there is.
     """
-    require_memory(plan_memory(config, seconds=0.1, dtype=dtype, device=device.type), available_memory(device))
+    require_memory(plan_memory(config, seconds=0.1, device=device.type, **kinds), available_memory(device))
 
 
 def admit(
@@ -52,7 +57,7 @@ def admit(
     lengths = [plan.latent_frames or 1 for plan in request.plans]
     options: dict[str, Any] = {
         "sampling": request.sampling, "dtype": weight.dtype, "device": weight.device.type, "keep_state": keep_state,
-        "continuing": continuing, "block_size": _positions(parts.config, request),
+        "continuing": continuing, "block_size": _positions(parts.config, request), **parts.kinds,
     }  # fmt: skip
     plan = plan_call(parts.config, lengths, batch=min(request.batch_size or clips, clips), whole=whole, **options)
     free = available_memory(weight.device)

@@ -38,6 +38,8 @@ from .request import Request, check_lengths, pick_decoder
 FLAT_FROM = 30.0  # seconds of a clip
 # Of the largest logit: what rounding explains in this dtype.
 LOGITS_WITHIN = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+# Numbers of int8 turn rounding into whole steps: the bundled model's logits were off by up to 0.02.
+INT8_LOGITS_WITHIN = 5e-2
 
 
 def run_benchmark(
@@ -197,12 +199,13 @@ def _held_against(
     prompt = request.plans[0].prompt_at(0)
     difference, largest = logits_difference(parts, way, prompt, oracle[0].tokens_Bthw[0], rows)
     dtype = next(parts.lm.parameters()).dtype
+    within = max(LOGITS_WITHIN[dtype], INT8_LOGITS_WITHIN if "int8" in parts.kinds.values() else 0)
     must = way.same_bits and dtype == torch.float32 and way.decoder.exactness != "approximate"
     return {
         "mismatching_tokens": differ,
         "logits_difference": difference,
         "largest_logit": largest,
-        "ok": difference <= LOGITS_WITHIN[dtype] * largest and not (must and differ),
+        "ok": difference <= within * largest and not (must and differ),
     }
 
 

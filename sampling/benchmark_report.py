@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ..core.files import atomic_path
-from ..lm.cache import RingCache
 from .machine import machine_name, measure_ceilings
 from .passes import Decoder, frames_ahead
 from .pretrained import Pretrained
@@ -82,8 +81,8 @@ def describe(
     lm, weight = parts.lm, next(parts.lm.parameters())
     rows = batch * (1 if sampling.guidance_scale == 1 else 2)
     ahead = frames_ahead(getattr(decoder, "block_size", 1), parts.config.lm.frame_size)
-    cache = RingCache(parts.config.lm, rows, torch.device("meta"), weight.dtype, ahead=ahead)
-    read = sum(p.numel() for part in (lm.blocks, lm.head, lm.neighbour_mix) for p in part.parameters())
+    cache_bytes = lm.make_cache(rows, "meta", ahead=ahead).nbytes
+    needed = [p for part in (lm.blocks, lm.head, lm.neighbour_mix) for p in part.parameters()]
     return BenchmarkReport(
         model=parts.name,
         device=machine_name(weight.device),
@@ -95,8 +94,9 @@ def describe(
         batch=batch,
         guidance_scale=sampling.guidance_scale,
         temperature=sampling.temperature,
-        cache_bytes=cache.nbytes,
-        bytes_per_pass=read * weight.element_size() + cache.nbytes,
+        **parts.kinds,
+        cache_bytes=cache_bytes,
+        bytes_per_pass=sum(p.numel() * p.element_size() for p in needed) + cache_bytes,
     )
 
 

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from ..kernels.backend import VARIABLE, pick_backend
-from ..lm.cache import RingCache
 from ..lm.packed import PackedLinear
 from ..lm.transformer import VideoTransformer
 from .machine import available_memory
@@ -111,6 +110,8 @@ def own_ways(
 def compile_step(parts: Pretrained, rows: int) -> VideoTransformer | str:
     """The model with a step that `torch.compile` has made for so many rows and one position, or why there is none."""
     weight, config = next(parts.lm.parameters()), parts.config.lm
+    if parts.kinds["weights"] == "int8":
+        return "the products of its int8 weights are oneDNN's already"
     packed = any(isinstance(module, PackedLinear) for module in parts.lm.modules())
     needed, free = lm_parameters(config) * weight.element_size() if packed else 0, available_memory(weight.device)
     if free is not None and needed > free:
@@ -123,7 +124,7 @@ def compile_step(parts: Pretrained, rows: int) -> VideoTransformer | str:
         step = torch.compile(lm.step, dynamic=False, fullgraph=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            step(RingCache(config, rows, weight.device, weight.dtype), 1)
+            step(lm.make_cache(rows), 1)
     except Exception as error:  # whatever a compiler may say
         return f"torch.compile failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
     lm.step = step
@@ -165,7 +166,7 @@ def logits_difference(
     text_RP, lengths_R = (part.to(weight.device) for part in parts.text.prefix([prompt] * rows, config.prefix))
     with Way("", way.decoder, parts.lm, reference=True).ops():
         wanted_SV = parts.lm(tokens_RS[:1, None], text_RP[:1], lengths_R[:1])[0].float()
-    cache, difference = RingCache(config, rows, weight.device, weight.dtype), 0.0
+    cache, difference = parts.lm.make_cache(rows), 0.0
     with way.ops():
         parts.lm.prefill(cache, text_RP, lengths_R)
         for start in range(0, first, CHECKED_POSITIONS):

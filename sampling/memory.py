@@ -19,11 +19,13 @@ import torch
 from ..core.device import pick_dtype
 from ..core.errors import ReelmError, require
 from ..lm.cache import RingCache
+from ..lm.int8 import Kind, check_kinds
 from .decoders import make_decoder
 from .memory_sizes import (
     META,
     clip_bytes,
     draw_bytes,
+    lm_bytes,
     lm_parameters,
     noise_bytes,
     pixel_bytes,
@@ -129,6 +131,8 @@ def plan_memory(
     sampling: SamplingConfig | None = None,
     block_size: int | None = None,
     dtype: str | torch.dtype = "auto",
+    weights: Kind = "full",
+    cache: Kind = "full",
     device: str = "cpu",
     keep_state: bool | None = None,
     continuing: bool = False,
@@ -143,6 +147,7 @@ def plan_memory(
         sampling: the model's own unless given; guidance doubles the rows.
         block_size: positions that a pass looks at, 1 for the sequential decoder; what "auto" takes unless given.
         dtype: of the language model, as for `load_pretrained`.
+        weights, cache: of the language model, "full" or "int8".
         device: "cpu" or "cuda": the kind alone counts, none need be here.
         keep_state: as for `generate`: by default where one clip is made.
         continuing: whether a clip is continued: whole latent frames are fed, and it may bring a state.
@@ -158,36 +163,41 @@ def plan_memory(
     require(device in ("cpu", "cuda"), "device", "must be 'cpu' or 'cuda'", device)
     on_gpu, sampling = device == "cuda", sampling or config.sampling
     kind = pick_dtype(dtype, torch.device(device))
+    check_kinds(weights, cache, device, kind)
     rows = batch * (2 if sampling.guidance_scale != 1 else 1)
     most = config.lm.frame_size
     name = "auto" if block_size is None else "jacobi"
     decoder = make_decoder(name, block_size, frame_size=most, rows=rows, on_gpu=on_gpu)
     count: int = getattr(decoder, "block_size", 1)
-    lm_size, tokenizer_size = lm_parameters(config.lm), tokenizer_bytes(config.tokenizer)
-    cache = RingCache(config.lm, rows, META, kind, ahead=frames_ahead(count, most))
+    tokenizer_size, lm_size = tokenizer_bytes(config.tokenizer), lm_parameters(config.lm)
+    int8_cache, lm_weights = cache == "int8", lm_bytes(config.lm, kind, weights)
+    ring = RingCache(config.lm, rows, META, torch.int8 if int8_cache else kind, ahead=frames_ahead(count, most))
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
     noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(config.lm.vocab_size, batch, count)
-    feed = step_bytes(config.lm, rows, most, kind, on_gpu) if continuing else 0
-    step = step_bytes(config.lm, rows, count, kind, on_gpu), draw_bytes(config.lm, rows, count, kind, sampling)
+    feed = step_bytes(config.lm, rows, most, kind, on_gpu, int8_cache=int8_cache) if continuing else 0
+    step = (
+        step_bytes(config.lm, rows, count, kind, on_gpu, int8_cache=int8_cache),
+        draw_bytes(config.lm, rows, count, kind, sampling),
+    )
     frames = clips * clip_bytes(config, latent_frames)
     joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0
-    states = (kept + int(continuing)) * cache.nbytes // batch
+    states = (kept + int(continuing)) * ring.nbytes // batch
     return MemoryPlan(
         device=device, dtype=str(kind).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
         block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
-        weights=lm_size * kind.itemsize + tokenizer_size,
+        weights=lm_weights + tokenizer_size,
         # The files one after the other, beside both networks in float32; with a GPU all that is in the host's memory.
-        loading=0 if on_gpu else lm_size * (4 - kind.itemsize) + max(2 * lm_size, tokenizer_size // 2),
-        cache=cache.nbytes + cache.tokens_BR.nbytes,
+        loading=0 if on_gpu else 4 * lm_size - lm_weights + max(2 * lm_size, tokenizer_size // 2),
+        cache=ring.nbytes + ring.tokens_BR.nbytes,
         noise=noise, noise_held=held,
         step=max(feed, *step),
         pixels=pixel_bytes(config, clips),
         frames=0 if on_gpu else frames,
         joining=0 if on_gpu else joining,
         # On a GPU a state is copied one clip at a time, and lies in the host's memory then, as the frames do.
-        state=min(kept, 1) * cache.nbytes // batch if on_gpu else states,
+        state=min(kept, 1) * ring.nbytes // batch if on_gpu else states,
         host=frames + joining + states if on_gpu else 0,
     )  # fmt: skip
 

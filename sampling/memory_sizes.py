@@ -9,7 +9,9 @@ The formulas follow the code that allocates, tensor by tensor.
 import functools
 
 import torch
+from torch import nn
 
+from ..lm.int8 import Kind
 from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
 from ..tokenizer.model import Decoder, Encoder, TokenizerConfig
 from .noise import NoiseAhead
@@ -26,6 +28,19 @@ def lm_parameters(config: LMConfig) -> int:
     """Parameters of the language model."""
     with META:
         return sum(parameter.numel() for parameter in VideoTransformer(config).parameters())
+
+
+@functools.cache
+def lm_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
+    """Of the language model's weights."""
+    if weights == "full":
+        return lm_parameters(config) * kind.itemsize
+    with META:
+        linears = [module for module in VideoTransformer(config).modules() if isinstance(module, nn.Linear)]
+    inside = sum(linear.weight.numel() for linear in linears)
+    # A scale and a zero point of each output.
+    of_outputs = sum(12 * linear.out_features for linear in linears)
+    return inside + of_outputs + (lm_parameters(config) - inside) * kind.itemsize
 
 
 @functools.cache
@@ -49,11 +64,16 @@ def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
     return (12 if together else 10) * numbers + NOISE_BYTES * min(numbers, NOISE_AT_ONCE), 4 * numbers
 
 
-def step_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gpu: bool) -> int:
+def step_bytes(
+    config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gpu: bool, *, int8_cache: bool = False
+) -> int:
     """Of the largest layer of a pass over `count` positions, or of its logits."""
     width, heads = config.width, (config.heads + config.kv_heads) * config.head_dim
     slots = config.prefix + (config.window + 1) * config.frame_size
     places = rows * count
+    # A layer's keys and values of int8, as floating-point numbers to multiply with.
+    as_floats = 2 * max(4, kind.itemsize) * rows * config.kv_heads * slots * config.head_dim
+    as_floats = as_floats if int8_cache and not on_gpu else 0
     # The stream and its norm; then queries, keys and values, as they come, in float32, normalised, turned, split.
     attention = kind.itemsize * (2 * width + 3 * heads) + 4 * 3 * heads
     # Products in two parts, with the mask, and as weights; the Triton kernel keeps none of them.
@@ -61,7 +81,7 @@ def step_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, on_gp
     mlp = kind.itemsize * (3 * width + 4 * config.hidden)
     video_input = len(NEIGHBOURS) * (kind.itemsize * config.neighbour_dim + 10 * 8)
     mask = 3 * 4 * slots
-    return places * (mask + max(attention, mlp, video_input, kind.itemsize * (config.vocab_size + width)))
+    return as_floats + places * (mask + max(attention, mlp, video_input, kind.itemsize * (config.vocab_size + width)))
 
 
 def draw_bytes(config: LMConfig, rows: int, count: int, kind: torch.dtype, sampling: SamplingConfig) -> int:

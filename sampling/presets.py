@@ -24,15 +24,16 @@ import torch
 
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import require
+from ..lm.int8 import Kind, check_kinds, check_machine
 from ..lm.neighbours import neighbour_tables
-from ..lm.packed import pack_linears
 from ..lm.text import TextEncoder, train_text
 from ..lm.transformer import LMConfig, VideoTransformer
 from ..tokenizer.model import TokenizerConfig, VideoTokenizer
 from ..tokenizer.quantizer import QuantizerConfig
 from .machine import available_memory
 from .memory import MemoryPlan, plan_memory, require_memory
-from .pretrained import ModelConfig, Pretrained
+from .memory_sizes import lm_bytes, lm_parameters
+from .pretrained import ModelConfig, Pretrained, make_ready
 from .rules import SamplingConfig
 
 _LAYER: dict[str, int] = {"width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
@@ -91,18 +92,21 @@ def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **option
     # On a CPU one matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
     lm = config.lm
     largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" and device == "cpu" else 0
+    if options.get("weights") == "int8":  # which are made of those in float32
+        largest += largest // 2 + 4 * lm_parameters(lm) - lm_bytes(lm, torch.float32, "int8")
     return dataclasses.replace(plan, loading=largest)
 
 
 @torch.no_grad()
 def preset_parts(
-    name: str, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto", check: bool = False
-) -> Pretrained:
+    name: str, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto", weights: Kind = "full",
+    cache: Kind = "full", check: bool = False,
+) -> Pretrained:  # fmt: skip
     """A preset with random weights, the same ones every time on one device.
 
     Args:
         name: one of PRESETS.
-        device, dtype: as for `load_pretrained`.
+        device, dtype, weights, cache: as for `load_pretrained`.
         check: see `preset_config`.
 
     Raises:
@@ -110,10 +114,10 @@ def preset_parts(
     """
     config, place = preset_config(name, check=check), pick_device(device)
     kind = pick_dtype(dtype, place)
-    require_memory(
-        preset_plan(name, check=check, seconds=0.01, device=place.type, dtype=kind, keep_state=False),
-        available_memory(place),
-    )
+    check_kinds(weights, cache, place.type, kind)
+    check_machine(weights)
+    wanted: dict[str, Any] = {"device": place.type, "dtype": kind, "weights": weights, "cache": cache}
+    require_memory(preset_plan(name, check=check, seconds=0.01, keep_state=False, **wanted), available_memory(place))
     with torch.device("meta"):
         lm = VideoTransformer(config.lm).to(kind)
     lm.to_empty(device=place)
@@ -127,7 +131,7 @@ def preset_parts(
         torch.manual_seed(0)
         tokenizer = VideoTokenizer(config.tokenizer)
     lm.eval().requires_grad_(False)
-    pack_linears(lm)
+    make_ready(lm, weights, cache)
     text = TextEncoder(train_text(["a clip of random weights"]))
     shown = f"{name}, random weights" + (", reduced for a check" if check else "")
     return Pretrained(

@@ -16,6 +16,7 @@ from ..core.config import from_dict, to_dict
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import CheckpointError, ReelmError, require
 from ..core.files import atomic_write
+from ..lm.int8 import Kind, check_kinds, check_machine, quantise_linears
 from ..lm.packed import pack_linears
 from ..lm.text import TextEncoder
 from ..lm.transformer import LMConfig, VideoTransformer
@@ -78,6 +79,11 @@ class Pretrained:
     text: TextEncoder
     random: bool = False
 
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Whether the language model's `weights` and `cache` are "full" or "int8"."""
+        return {"weights": self.lm.weights_kind, "cache": self.lm.cache_kind}
+
     def settings(self, sampling: SamplingConfig, plan: ClipPlan) -> dict[str, Any]:
         """What a clip of this model says of how it was made, as JSON values.
 
@@ -126,17 +132,22 @@ def load_pretrained(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
+    weights: Kind = "full",
+    cache: Kind = "full",
     revision: str | None = None,
     cache_dir: str | None = None,
     local_files_only: bool = False,
 ) -> Pretrained:
-    """Load a bundled model, a folder, or a hub id.
+    """Load a bundled model, a folder, or a hub id; see `VideoGenerator.from_pretrained`.
 
     Raises:
         CheckpointError: a file is missing, damaged, of another shape, or not safetensors.
+        ReelmError: there are no int8 weights on this machine, device or in this dtype.
     """
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
+    check_kinds(weights, cache, place.type, kind)
+    check_machine(weights)
     folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     config = read_config(folder)
     try:
@@ -153,12 +164,21 @@ def load_pretrained(
     # The tokenizer stays in float32: it is a small part of the time, and its tokens must not depend on the device.
     tokenizer.to(place).eval().requires_grad_(False)
     lm.to(place, kind).eval().requires_grad_(False)
-    pack_linears(lm)
+    make_ready(lm, weights, cache)
     tokenizer_id, lm_id = (
         hashlib.sha256((folder / f"{file}.safetensors").read_bytes()).hexdigest()[:16] for file in ("tokenizer", "lm")
     )
     shown = folder.resolve().name if folder == Path(name) else str(name)
     return Pretrained(shown, tokenizer_id, lm_id, config, tokenizer, lm, text)
+
+
+def make_ready(lm: VideoTransformer, weights: Kind, cache: Kind) -> None:
+    """Give a language model that stays as it is the linear layers and the kind of cache that it is to sample with."""
+    if weights == "int8":
+        quantise_linears(lm)
+    else:
+        pack_linears(lm)
+    lm.weights_kind, lm.cache_kind = weights, cache
 
 
 def save_pretrained(

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..lm.cache import RingCache
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .decoders import Sequential
@@ -50,9 +49,8 @@ class Rollout:
         self.decoder = decoder or Sequential()
         self.on_step, self.guided = on_step, settings.guidance_scale != 1.0
         weight, config = next(model.parameters()), model.config
-        rows = len(plans) * (2 if self.guided else 1)
         ahead = frames_ahead(getattr(self.decoder, "block_size", 1), config.frame_size)
-        self.cache = RingCache(config, rows, weight.device, weight.dtype, ahead=ahead)
+        self.cache = model.make_cache(len(plans) * (2 if self.guided else 1), ahead=ahead)
         self._draw = Draw(settings, processors, config.vocab_size, config.frame_size, weight.device)
         # A pass as a graph, where there are graphs.
         capture = CudaGraph if capture is None and weight.is_cuda else capture

@@ -23,6 +23,7 @@ from ..lm.cache import RingCache
 
 FORMAT = "1"
 RING = ("keys", "values", "prefix_lengths")
+SCALES = ("key_scales", "value_scales")  # of a ring of int8
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,8 @@ class SessionState:
 
     Attributes:
         tokens_thw: all its tokens, int64.
-        ring: `keys` and `values` (depth, R, K, C, E) and `prefix_lengths` (R,) of its rows of the cache, or empty: then
-            the tokens are read again.
+        ring: `keys` and `values` (depth, R, K, C, E) and `prefix_lengths` (R,) of its rows of the cache, those of int8
+            with `key_scales` and `value_scales` (depth, R, K, C); or empty: then the tokens are read again.
         prompt, seed: what it was drawn from.
         settings: as `Video.settings`.
     """
@@ -80,7 +81,8 @@ class SessionState:
             raise ReelmError(f"session: {path} is damaged: {error!r}") from error
         whole = state.tokens_thw.ndim == 3 and 0 not in state.tokens_thw.shape and isinstance(state.prompt, str)
         require(whole, "session", "must hold tokens (t, h, w) and a prompt", str(path))
-        require(set(tensors) in (set(), set(RING)), "session", f"must hold {RING} or none of them", sorted(tensors))
+        whole = set(tensors) in (set(), {*RING}, {*RING, *SCALES})
+        require(whole, "session", f"must hold {RING} (and {SCALES}) or none of them", sorted(tensors))
         return state
 
 
@@ -94,26 +96,35 @@ def check_state_path(path: str | Path) -> Path:
 def read_ring(cache: RingCache, rows: Sequence[int]) -> dict[str, torch.Tensor]:
     """A copy of these rows of a cache, on the CPU."""
     index = torch.tensor(rows, device=cache.positions_B.device)
-    parts = (cache.keys[:, index], cache.values[:, index], cache.prefix_lengths_B[index])
-    return dict(zip(RING, (part.cpu() for part in parts), strict=True))
+    parts = {"prefix_lengths": cache.prefix_lengths_B[index]}
+    parts |= {name: held[:, index] for name, held in _held(cache).items()}
+    return {name: part.cpu() for name, part in parts.items()}
+
+
+def _held(cache: RingCache) -> dict[str, torch.Tensor]:
+    """What a cache holds of keys and values, by name, with rows along the second axis."""
+    found = {name: getattr(cache, name) for name in (*RING[:2], *SCALES)}
+    return {name: held for name, held in found.items() if held is not None}
 
 
 def ring_fits(cache: RingCache, rows: int, ring: dict[str, torch.Tensor]) -> bool:
     """Whether `ring` was read from so many rows of a cache like this one."""
-    if set(ring) != set(RING):
+    held = _held(cache)
+    if set(ring) != {"prefix_lengths", *held}:
         return False
-    shape = (*cache.keys.shape[:1], rows, *cache.keys.shape[2:])
     lengths = ring["prefix_lengths"]
-    same = ring["keys"].shape == ring["values"].shape == shape and lengths.shape == (rows,)
-    same = same and ring["keys"].dtype == ring["values"].dtype == cache.keys.dtype and lengths.dtype == torch.int64
+    same = lengths.shape == (rows,) and lengths.dtype == torch.int64
+    for name, tensor in held.items():
+        shape = (*tensor.shape[:1], rows, *tensor.shape[2:])
+        same = same and ring[name].shape == shape and ring[name].dtype == tensor.dtype
     return same and bool((lengths >= 0).all() and (lengths <= cache.config.prefix).all())
 
 
 def write_ring(cache: RingCache, rows: Sequence[int], ring: dict[str, torch.Tensor], tokens_S: torch.Tensor) -> None:
     """Put a ring that fits back, so that these rows go on after the tokens `tokens_S` of their clip."""
     index = torch.tensor(rows, device=cache.positions_B.device)
-    cache.keys[:, index] = ring["keys"].to(cache.keys.device)
-    cache.values[:, index] = ring["values"].to(cache.values.device)
+    for name, held in _held(cache).items():
+        held[:, index] = ring[name].to(held.device)
     cache.prefix_lengths_B[index] = ring["prefix_lengths"].to(index.device)
     cache.positions_B[index] = len(tokens_S)
     kept = cache.tokens_BR.shape[1]

@@ -35,7 +35,7 @@ from reelm.tokenizer.clip_fit import Fit
 from reelm.tokenizer.clip_write import write_clip
 from reelm.tokenizer.training import TokenizerTraining
 
-MODEL = ["--model", "--device", "--dtype", "--json"]
+MODEL = ["--model", "--device", "--dtype", "--weights", "--cache", "--json"]
 CLIP = [
     "--seconds",
     "--num-frames",

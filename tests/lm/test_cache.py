@@ -35,3 +35,25 @@ def test_the_newest_tokens_are_kept():
     assert cache.tokens_BR[0, :3].tolist() == [1, 2, 3] and cache.tokens_BR[1, 7:10].tolist() == [4, 5, 6]
     cache.advance(torch.tensor([1, 2]))
     assert cache.positions_B.tolist() == [1, 9]
+
+
+def test_a_cache_of_int8_holds_scales_beside_it():
+    full, small = (RingCache(CONFIG, 3, torch.device("cpu"), dtype) for dtype in (torch.float32, torch.int8))
+    heads = small.keys.numel() // CONFIG.head_dim
+    assert small.nbytes == 2 * (small.keys.numel() + 4 * heads)
+    assert full.nbytes == 2 * 4 * full.keys.numel()
+    assert (full.layer(0)["k_scales_BKC"], full.layer(0)["v_scales_BKC"]) == (None, None)
+    assert small.layer(0)["v_scales_BKC"].shape == small.values.shape[1:-1]
+
+
+def test_prefixes_are_put_into_their_rows_and_rows_are_selected_with_their_scales():
+    cache, rows = RingCache(CONFIG, 3, torch.device("cpu"), torch.int8), torch.tensor([2, 0])
+    keys, values = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
+    cache.put_prefix(0, rows, keys, values)
+    chosen = cache.select([2, 0])
+    for x, name in ((keys, "k"), (values, "v")):
+        held = chosen.layer(0)
+        back = held[f"{name}_cache_BKCE"] * held[f"{name}_scales_BKC"][..., None]
+        torch.testing.assert_close(back[:, :, :4], x, rtol=0, atol=float(x.abs().max()) / 250)
+        assert (back[:, :, 4:] == 0).all()
+    assert (cache.key_scales[:, 1] == 0).all()

@@ -1,0 +1,90 @@
+"""Linear layers whose weights are int8, multiplied as int8 on a CPU: for large models, whose time is reading weights.
+
+    check_kinds("int8", "full", "cpu", torch.float32)     # refuses what there is no product for
+    quantise_linears(model)                               # in place, for inference
+
+Weights have a scale for each output, inputs one for each row, found as they come: a row's result has the same bits
+beside any other rows, since sums of int8 products are exact in int32. A layer is off by about 1% of its result's
+length. Embeddings and norms stay as they are.
+
+The inputs go as uint8 around 128, the form that oneDNN has a fast product for. It needs VNNI: without it a CPU adds
+pairs of such products in int16, which overflows.
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from ..core.errors import require
+
+Kind = Literal["full", "int8"]
+KINDS = get_args(Kind)
+# A row of zeros is divided by this; smaller numbers count as zero.
+LEAST = 1e-30
+
+
+class Int8Linear(nn.Module):
+    """About x @ weight.T for float32 on a CPU, without gradients; the weight is opaque."""
+
+    scales_O: torch.Tensor
+    zeros_O: torch.Tensor
+    middle: torch.Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight_OI = linear.weight.detach()
+        scales_O = (weight_OI.abs().amax(1) / 127).clamp_min_(LEAST)
+        whole_OI = (weight_OI / scales_O[:, None]).round_().to(torch.int8)
+        self.weight = nn.Parameter(torch.ops.onednn.qlinear_prepack(whole_OI, None), requires_grad=False)
+        self.register_buffer("scales_O", scales_O / 127, persistent=False)
+        self.register_buffer("zeros_O", torch.zeros(len(scales_O), dtype=torch.int64), persistent=False)
+        # 128, and a half so that cutting off the fraction rounds.
+        self.register_buffer("middle", torch.tensor(128.5), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, in) to (…, out)."""
+        # vector_norm takes ten times as long as these two.
+        most = x.abs().amax(-1, keepdim=True).clamp_min_(LEAST)
+        whole = torch.addcmul(self.middle, x, 127 / most).to(torch.uint8)
+        out: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            whole, 1.0, 128, self.weight, self.scales_O, self.zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return out.mul_(most)
+
+
+def check_kinds(weights: str, cache: str, device: str, dtype: torch.dtype) -> None:
+    """Refuse names that are none, and weights that this device and dtype have no product for.
+
+    Args:
+        weights, cache: "full" or "int8".
+        device: "cpu" or "cuda".
+        dtype: of the rest of the model.
+    """
+    for name, kind in (("weights", weights), ("cache", cache)):
+        require(kind in KINDS, name, f"must be one of {', '.join(KINDS)}", kind)
+    if weights == "int8":
+        require(
+            device == "cpu", "weights", "must be 'full' on a GPU, where no int8 product was measured to win", weights
+        )
+        require(dtype == torch.float32, "weights", "must be 'full' unless dtype is float32", (weights, str(dtype)))
+
+
+def check_machine(weights: str) -> None:
+    """Refuse int8 weights on a CPU that would be wrong or slow with them."""
+    if weights == "int8":
+        here = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+        require(here, "weights", "must be 'full': this torch has no int8 products of oneDNN", weights)
+        vnni = torch.cpu._is_vnni_supported()
+        require(vnni, "weights", "must be 'full' on a CPU without VNNI, whose int8 products overflow", weights)
+
+
+def quantise_linears(module: nn.Module) -> None:
+    """Put an `Int8Linear` in the place of every linear layer inside `module`; all are without bias."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            assert child.bias is None
+            setattr(module, name, Int8Linear(child))
+        else:
+            quantise_linears(child)
