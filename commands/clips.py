@@ -117,12 +117,14 @@ class Generate(_Clip):
     Attributes:
         prompt: what the clip shows.
         num_videos_per_prompt: how many samples; they are written to out-1.mp4, out-2.mp4, ...
+        batch_size: clips at a time; all unless given.
         save_state: keep the session beside the clip, with which `reelm continue` goes on at once.
     """
 
     example = 'reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4'
     prompt: Prompt
     num_videos_per_prompt: int = 1
+    batch_size: int | None = None
     save_state: bool = False
 
     def run(self) -> int:
@@ -136,8 +138,8 @@ class Generate(_Clip):
             check_output(path)
         with _Sessions(paths, self.save_state) as sessions:
             videos = self.load().generate(
-                self.prompts(self.prompt), num_videos_per_prompt=count, callback_on_tokens=sessions.save,
-                **self.arguments(),
+                self.prompts(self.prompt), num_videos_per_prompt=count, batch_size=self.batch_size,
+                callback_on_tokens=sessions.save, **self.arguments(),
             )  # fmt: skip
             videos = videos if isinstance(videos, list) else [videos]
             files = [video.save(path) for video, path in zip(videos, paths, strict=True)]

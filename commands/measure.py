@@ -63,7 +63,7 @@ class Bench(ModelCommand):
         print(*([] if self.json else [report]), strict_json(report), sep="\n")
         if self.plot is not None:
             report.plot(self.plot)
-        return 0
+        return 0 if all(row.get("ok", True) for row in report.get("rows", [])) else 1
 
     def _parts(self) -> "Pretrained":
         """The model, or the preset."""

@@ -25,6 +25,10 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     # torch keeps an index in 8 bits: a large one comes back negative.
     missing = chosen.type == "cuda" and not 0 <= (chosen.index or 0) < torch.cuda.device_count()
     require(not missing, "device", f"must exist ({torch.cuda.device_count()} cuda devices here)", device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        # Graphs and kernels are launched on torch's current device.
+        rule = "must be torch's current cuda device: choose it by CUDA_VISIBLE_DEVICES or torch.cuda.set_device"
+        require(chosen.index == torch.cuda.current_device(), "device", rule, device)
     return chosen
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..core.errors import require
 from ..kernels.int8 import quantise
 
 if TYPE_CHECKING:
@@ -86,12 +87,19 @@ class RingCache:
         return self.tokens_BR[:rows].gather(1, positions_BL % self.tokens_BR.shape[1])
 
     def select(self, rows: Sequence[int]) -> "RingCache":
-        """A cache of these rows alone."""
+        """A cache of these rows alone, ascending, in the memory of this one, which must not be used any more."""
+        require(list(rows) == sorted(set(rows)), "rows", "must ascend", rows)
         other = copy.copy(self)
         index = torch.tensor(rows, device=self.positions_B.device)
         for name in ("keys", "values", "key_scales", "value_scales"):
             held = getattr(self, name)
-            setattr(other, name, None if held is None else held[:, index])
+            if held is not None:
+                # In place: a second cache beside this one may not fit.
+                for place, row in enumerate(rows):
+                    if place != row:
+                        held[:, place] = held[:, row]
+                held = held[:, : len(rows)]
+            setattr(other, name, held)
         for name in ("tokens_BR", "positions_B", "prefix_lengths_B"):
             setattr(other, name, getattr(self, name)[index])
         return other

@@ -110,7 +110,7 @@ def _in_turns(
     # Before anything else takes memory.
     run_clips(parts, Way(DEFAULT, chosen, parts.lm), rounds[0], sampling, latent_frames)
     peak = peak_memory_bytes(next(parts.lm.parameters()).device)
-    report = describe(parts, sampling, chosen, batch, check=check)
+    report = describe(parts, sampling, chosen, batch, latent_frames=latent_frames, check=check)
     report |= {"peak_memory_bytes": peak, "planned_memory_bytes": plan.runtime + plan.weights + plan.call}
     ways, left_out = own_ways(parts, chosen, sampling, batch, compiled=peers and not check)
     others, missing = hugging_face_rows(parts, sampling, batch) if peers else ([], {})
@@ -149,7 +149,7 @@ def _long_clip(
         for plans in progress(rounds, "benchmark", unit="round")
     ]
     peak, late = peak_memory_bytes(device), memory_bytes(device)
-    report = describe(parts, request.sampling, request.decoder, batch, check=False)
+    report = describe(parts, request.sampling, request.decoder, batch, latent_frames=latent_frames, check=False)
     report["peak_memory_bytes"] = peak
     row = _row(report, way, runs, batch * latent_frames * parts.config.lm.frame_size)
     row |= _held_against(parts, way, runs, runs, request) | {"ratio": 1.0, "mismatching_tokens": None}
@@ -195,9 +195,7 @@ def _held_against(
     """
     pairs = zip(runs, oracle, strict=True)
     differ = sum(int((run.tokens_Bthw != wanted.tokens_Bthw).sum()) for run, wanted in pairs)
-    rows = len(request.plans) * (1 if request.sampling.guidance_scale == 1 else 2)
-    prompt = request.plans[0].prompt_at(0)
-    difference, largest = logits_difference(parts, way, prompt, oracle[0].tokens_Bthw[0], rows)
+    difference, largest = logits_difference(parts, way, request, oracle[0].tokens_Bthw[0])
     dtype = next(parts.lm.parameters()).dtype
     within = max(LOGITS_WITHIN[dtype], INT8_LOGITS_WITHIN if "int8" in parts.kinds.values() else 0)
     must = way.same_bits and dtype == torch.float32 and way.decoder.exactness != "approximate"

@@ -5,6 +5,7 @@ report["rows"] = [{"row": "reelm", …}]
 print(report); json.dumps(report); report.plot(Path("rows.png"))
 """
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,28 @@ class BenchmarkReport(dict[str, Any]):
 
 
 def describe(
-    parts: Pretrained, sampling: SamplingConfig, decoder: Decoder, batch: int, *, check: bool
+    parts: Pretrained, sampling: SamplingConfig, decoder: Decoder, batch: int, *, latent_frames: int, check: bool
 ) -> BenchmarkReport:
     """A report that tells the model, the machine with its ceilings as they are now, and the settings.
 
-    `bytes_per_pass` is what a pass has to read: the weights that every token needs, and keys and values of all rows.
+    `bytes_per_pass` is what a pass has to read: the weights that every token needs, and the keys and values that one
+    sees in the mean over the clip.
 
     Args:
         parts: the model.
         sampling: how tokens are drawn.
         decoder: of the default row.
         batch: clips at once.
+        latent_frames: of a clip.
         check: tiny sizes for the ceilings.
     """
     lm, weight = parts.lm, next(parts.lm.parameters())
     rows = batch * (1 if sampling.guidance_scale == 1 else 2)
     ahead = frames_ahead(getattr(decoder, "block_size", 1), parts.config.lm.frame_size)
-    cache_bytes = lm.make_cache(rows, "meta", ahead=ahead).nbytes
+    cache, config = lm.make_cache(rows, "meta", ahead=ahead), parts.config.lm
+    # Of its own latent frame a token sees half.
+    frames = statistics.mean(min(frame, config.window - 1) + 0.5 for frame in range(latent_frames))
+    seen = (config.prefix + frames * config.frame_size) / (config.prefix + cache.ring)
     needed = [p for part in (lm.blocks, lm.head, lm.neighbour_mix) for p in part.parameters()]
     return BenchmarkReport(
         model=parts.name,
@@ -95,8 +101,8 @@ def describe(
         guidance_scale=sampling.guidance_scale,
         temperature=sampling.temperature,
         **parts.kinds,
-        cache_bytes=cache_bytes,
-        bytes_per_pass=sum(p.numel() * p.element_size() for p in needed) + cache_bytes,
+        cache_bytes=cache.nbytes,
+        bytes_per_pass=sum(p.numel() * p.element_size() for p in needed) + int(seen * cache.nbytes),
     )
 
 

@@ -6,11 +6,12 @@ run = run_clips(parts, way, plans, sampling, latent_frames)      # run.tokens_Bt
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .benchmark_ways import Way
-from .machine import memory_bytes, now
+from .machine import mark, memory_bytes, now, seconds_between
 from .plan import ClipPlan
 from .pretrained import Pretrained
 from .rollout import Rollout
@@ -57,11 +58,11 @@ def run_clips(
 ) -> ClipRun:
     """Draw the clips; those of a model that is no preset become pixels too, latent frame by latent frame."""
     device = next(parts.lm.parameters()).device
-    began, cache, memory, ends = now(device), None, 0, list[tuple[float, int]]()
+    began, cache, memory, ends = now(device), None, 0, list[tuple[Any, int]]()
     with way.ops():
         rollout = Rollout(
             way.lm, parts.text, plans, sampling, decoder=way.decoder,
-            on_step=lambda done, _: ends.append((now(device), done)),
+            on_step=lambda done, _: ends.append((mark(device), done)),
         )  # fmt: skip
         config = parts.config.lm
         tokens_Bthw = torch.empty(
@@ -70,11 +71,12 @@ def run_clips(
         first, frames, sampled, counts, passes = 0.0, list[float](), list[float](), list[int](), list[float]()
         for index in range(latent_frames):
             start, done = now(device), rollout.stats.passes
+            opened = mark(device)
             tokens_Bthw[:, index] = rollout.next_frame()
             sampled.append(now(device) - start)
             counts.append(rollout.stats.passes - done)
-            for (begin, before), (end, after) in itertools.pairwise([(start, done), *ends]):  # a step may be passes
-                passes += [(end - begin) / (after - before)] * (after - before)
+            for (begin, before), (end, after) in itertools.pairwise([(opened, done), *ends]):  # a step may be passes
+                passes += [seconds_between(begin, end) / (after - before)] * (after - before)
             ends.clear()
             if not parts.random:
                 _, cache = parts.tokenizer.decode_chunk(tokens_Bthw[:, index : index + 1], cache)

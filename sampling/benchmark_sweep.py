@@ -80,7 +80,8 @@ def run_sweep(
             length = (windows if number else 1) if depth else latent_frames
             kept += [run_clips(parts, way, request.plans, sampling, length)][number == 0 :]
     peak = peak_memory_bytes(next(parts.lm.parameters()).device)
-    report = describe(parts, sampling, requests[0].decoder, most if depth else len(requests[-1].plans), check=check)
+    clips, length = (most, windows) if depth else (len(requests[-1].plans), latent_frames)
+    report = describe(parts, sampling, requests[0].decoder, clips, latent_frames=length, check=check)
     points = _depths(parts, runs[0], most) if depth else _batches(parts, requests, runs, latent_frames)
     for point in points:
         point["ratio"] = point["tokens_per_second"] / points[0]["tokens_per_second"]

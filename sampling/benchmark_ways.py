@@ -1,7 +1,7 @@
 """The ways of ours in which a benchmark draws the same clips, and whether each computes the right logits.
 
 ways, left_out = own_ways(parts, chosen, sampling, batch)       # left_out: {name of a row: why it is not there}
-difference, largest = logits_difference(parts, way, prompt, tokens_thw, rows)
+difference, largest = logits_difference(parts, way, request, tokens_thw)
 """
 
 import contextlib
@@ -22,9 +22,12 @@ from ..lm.transformer import VideoTransformer
 from .machine import available_memory
 from .memory import show_bytes
 from .memory_sizes import lm_parameters
+from .noise import NoiseKey
 from .passes import Decoder
+from .plan import ClipPlan
 from .pretrained import Pretrained
-from .request import pick_decoder
+from .request import Request, pick_decoder
+from .rollout import Rollout
 from .rules import SamplingConfig
 
 DEFAULT, SEQUENTIAL, BY_FRAMES = "reelm", "reelm sequential", "reelm jacobi, a latent frame"
@@ -144,42 +147,36 @@ def _unpacked(module: Any) -> Any:
 
 
 @torch.no_grad()
-def logits_difference(
-    parts: Pretrained, way: Way, prompt: str, tokens_thw: torch.Tensor, rows: int
-) -> tuple[float, float]:
-    """How far the logits of a way, step by step, are from those of one masked pass in plain torch.
+def logits_difference(parts: Pretrained, way: Way, request: Request, tokens_thw: torch.Tensor) -> tuple[float, float]:
+    """How far the logits of a way, pass by pass as it samples, are from those of one masked pass in plain torch.
 
     Args:
         parts: the model.
-        way: its steps look at as many positions as its decoder does.
-        prompt: of the clip.
-        tokens_thw: a clip; its first frame is read, and the positions after it are compared.
-        rows: of the cache, all with the same clip.
+        way: its passes look at as many positions as its decoder does; the waves of a diagonal are not among them.
+        request: the clips, of which each is taken to be the same, under the first prompt of the first one.
+        tokens_thw: that clip; its first frame is read, and the positions after it are compared.
 
     Returns:
         The largest difference, and the largest logit.
     """
-    config, weight, size = parts.config.lm, next(parts.lm.parameters()), parts.config.lm.frame_size
-    tokens_S = tokens_thw.flatten()
+    config, device, size = parts.config.lm, next(parts.lm.parameters()).device, parts.config.lm.frame_size
+    prompt, tokens_S = request.plans[0].prompt_at(0), tokens_thw.flatten().to(device)
     first = size if len(tokens_S) > size else 0
-    tokens_RS = tokens_S[: first + CHECKED_POSITIONS].expand(rows, -1)
-    text_RP, lengths_R = (part.to(weight.device) for part in parts.text.prefix([prompt] * rows, config.prefix))
+    clips, count = len(request.plans), min(len(tokens_S), first + CHECKED_POSITIONS)
+    text_1P, lengths_1 = (part.to(device) for part in parts.text.prefix([prompt], config.prefix))
     with Way("", way.decoder, parts.lm, reference=True).ops():
-        wanted_SV = parts.lm(tokens_RS[:1, None], text_RP[:1], lengths_R[:1])[0].float()
-    cache, difference = parts.lm.make_cache(rows), 0.0
+        wanted_SV = parts.lm(tokens_S[None, None, :count], text_1P, lengths_1)[0].float()
+    plans = [ClipPlan(prompts=((0, prompt),), key=NoiseKey(0, row)) for row in range(clips)]
     with way.ops():
-        parts.lm.prefill(cache, text_RP, lengths_R)
-        for start in range(0, first, CHECKED_POSITIONS):
-            read_RL = tokens_RS[:, start : min(start + CHECKED_POSITIONS, first)]
-            cache.put_tokens(read_RL)
-            parts.lm.step(cache, read_RL.shape[1])
-            cache.advance(read_RL.shape[1])
-        at, most = first, getattr(way.decoder, "block_size", 1)
-        while at < tokens_RS.shape[1]:
-            count = min(most, tokens_RS.shape[1] - at)
-            cache.put_tokens(tokens_RS[:, at : at + count])
-            logits_RLV = way.lm.step(cache, count)
-            difference = max(difference, float((logits_RLV.float() - wanted_SV[at : at + count]).abs().max()))
-            cache.advance(count)
-            at += count
+        rollout = Rollout(way.lm, parts.text, plans, request.sampling, decoder=way.decoder)
+        if first:
+            rollout.feed(tokens_thw[None, :1].to(device).expand(clips, -1, -1, -1))
+        at, difference = first, 0.0
+        while at < count:
+            tokens_BL = tokens_S[at : min(at + getattr(way.decoder, "block_size", 1), count)].expand(clips, -1)
+            rollout.accept(tokens_BL, [0] * clips)  # as drafts, so that the pass sees them
+            logits_RLV = rollout.logits(tokens_BL.shape[1])[:clips].float()
+            difference = max(difference, float((logits_RLV - wanted_SV[at : at + tokens_BL.shape[1]]).abs().max()))
+            rollout.accept(tokens_BL, [tokens_BL.shape[1]] * clips)
+            at += tokens_BL.shape[1]
     return difference, float(wanted_SV.abs().max())

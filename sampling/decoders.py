@@ -6,6 +6,8 @@
 passes.py says what a decoder is; an instance of one's own goes wherever a decoder's name does.
 """
 
+from typing import get_args
+
 from ..core.errors import require
 from .diagonal import Diagonal
 from .passes import Decoder, Exactness, Passes
@@ -78,11 +80,16 @@ def make_decoder(
     """
     most = MOST_FRAMES * frame_size
     if not isinstance(decoder, str):
-        require(callable(getattr(decoder, "step", None)), "decoder", "must be a name or have a method step", decoder)
+        stepping = callable(getattr(decoder, "step", None)) and not isinstance(decoder, type)
+        require(stepping, "decoder", "must be a name or have a method step", decoder)
+        require(isinstance(getattr(decoder, "name", None), str), "decoder", "must have a name", decoder)
+        told = getattr(decoder, "exactness", None)
+        require(told in get_args(Exactness), "decoder", f"must have an exactness of {get_args(Exactness)}", told)
         require(block_size is None, "block_size", "must not be given with a decoder of one's own", block_size)
         require(not one_by_one or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
         size = getattr(decoder, "block_size", 1)
-        require(size <= most, "decoder", f"must have a block_size of at most {most}", size)
+        fits = type(size) is int and 1 <= size <= most
+        require(fits, "decoder", f"must have a whole block_size from 1 to {most}", size)
         return decoder
     require(decoder in DECODERS, "decoder", f"must be one of {', '.join(DECODERS)}", decoder)
     require(not one_by_one or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)

@@ -31,7 +31,7 @@ class Diagonal:
     exactness: Exactness = "approximate"
 
     def __init__(self, delay: int = 2, frames: int = 1) -> None:
-        require(delay >= 1, "delay", "must be at least 1", delay)
+        require(type(delay) is int and delay >= 1, "delay", "must be a whole number of at least 1", delay)
         require(frames in (1, 2), "frames", "must be 1 or 2", frames)
         self.delay, self.frames = delay, frames
 
@@ -51,6 +51,7 @@ class Diagonal:
 @functools.lru_cache(maxsize=8)
 def waves(rows: int, columns: int, frames: int, delay: int) -> tuple[Wave, ...]:
     """The passes over `frames` latent frames, each with what its tokens see: what is drawn, in raster order before."""
+    delay = min(delay, columns)
     passes = (rows - 1) * delay + columns
     # Not before what lies below the same place one frame earlier is drawn, which is among a token's neighbours.
     lag = max(-(-passes // 2), delay + 1)
@@ -60,6 +61,8 @@ def waves(rows: int, columns: int, frames: int, delay: int) -> tuple[Wave, ...]:
     found = []
     for turn in range(int(turn_A.max()) + 1):
         offsets_L = (turn_A == turn).nonzero()[:, 0]
+        if not len(offsets_L):  # one frame of few tokens is done before the next one may begin
+            continue
         sees_LA = (turn_A <= turn) & (place_A <= offsets_L[:, None])
         found.append(Wave(tuple(offsets_L.tolist()), sees_LA))
     return tuple(found)

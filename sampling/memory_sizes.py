@@ -15,6 +15,7 @@ from ..lm.int8 import Kind
 from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
 from ..tokenizer.model import Decoder, Encoder, TokenizerConfig
 from .noise import NoiseAhead
+from .passes import frames_ahead
 from .pretrained import ModelConfig
 from .rules import SamplingConfig
 
@@ -69,7 +70,7 @@ def step_bytes(
 ) -> int:
     """Of the largest layer of a pass over `count` positions, or of its logits."""
     width, heads = config.width, (config.heads + config.kv_heads) * config.head_dim
-    slots = config.prefix + (config.window + 1) * config.frame_size
+    slots = config.prefix + (config.window + frames_ahead(count, config.frame_size)) * config.frame_size
     places = rows * count
     # A layer's keys and values of int8, as floating-point numbers to multiply with.
     as_floats = 2 * max(4, kind.itemsize) * rows * config.kv_heads * slots * config.head_dim

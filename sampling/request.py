@@ -108,7 +108,8 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
     require(callback_on_step_end is None or callable(callback_on_step_end), "callback_on_step_end", "must be callable",
             callback_on_step_end)  # fmt: skip
     rate: dict[str, Any] = {"fps": parts.config.fps, "temporal": parts.tokenizer.compression.t, "added": added}
-    ends = _one_each(list(lengths), len(prompts), "seconds, num_frames") if lengths else [None] * len(prompts)
+    given: list[int | None] = [None] if lengths is None else [*lengths]
+    ends = _one_each(given, len(prompts), "seconds, num_frames")
     plans = [
         ClipPlan(
             prompts=to_latent_frames(schedule, **rate), negative_prompt=against, key=NoiseKey(number, sample),

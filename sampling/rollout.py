@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ..core.errors import require
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .decoders import Sequential
@@ -202,6 +203,9 @@ class Rollout:
 
     def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
         """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
+        most = tokens_BL.shape[1]
+        fits = all(0 <= count <= min(most, room) for count, room in zip(counts, self.room, strict=True))
+        require(fits, "decoder", f"must accept at most {most} tokens and what there is room for", (counts, self.room))
         self.stats.count(counts)
         self.cache.put_tokens(self._rows(tokens_BL))
         self._drafted_B = self.cache.positions_B[: len(self.plans)] + tokens_BL.shape[1]

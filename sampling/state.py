@@ -108,14 +108,17 @@ def _held(cache: RingCache) -> dict[str, torch.Tensor]:
 
 
 def ring_fits(cache: RingCache, rows: int, ring: dict[str, torch.Tensor]) -> bool:
-    """Whether `ring` was read from so many rows of a cache like this one."""
+    """Whether `ring` was read from so many rows of a cache like this one, or of a longer or shorter ring."""
     held = _held(cache)
     if set(ring) != {"prefix_lengths", *held}:
         return False
     lengths = ring["prefix_lengths"]
     same = lengths.shape == (rows,) and lengths.dtype == torch.int64
+    config, slots = cache.config, ring["keys"].shape[3] if ring["keys"].ndim == 5 else 0
+    more, part = divmod(slots - config.prefix, config.frame_size)
+    same = same and part == 0 and more > config.window
     for name, tensor in held.items():
-        shape = (*tensor.shape[:1], rows, *tensor.shape[2:])
+        shape = (*tensor.shape[:1], rows, tensor.shape[2], slots, *tensor.shape[4:])
         same = same and ring[name].shape == shape and ring[name].dtype == tensor.dtype
     return same and bool((lengths >= 0).all() and (lengths <= cache.config.prefix).all())
 
@@ -123,8 +126,15 @@ def ring_fits(cache: RingCache, rows: int, ring: dict[str, torch.Tensor]) -> boo
 def write_ring(cache: RingCache, rows: Sequence[int], ring: dict[str, torch.Tensor], tokens_S: torch.Tensor) -> None:
     """Put a ring that fits back, so that these rows go on after the tokens `tokens_S` of their clip."""
     index = torch.tensor(rows, device=cache.positions_B.device)
+    prefix, window = cache.config.prefix, cache.config.window * cache.config.frame_size
+    # The window alone: what is older nobody sees, and drafts may have been written over it.
+    positions_W = torch.arange(max(0, len(tokens_S) - window), len(tokens_S))
     for name, held in _held(cache).items():
-        held[:, index] = ring[name].to(held.device)
+        given = ring[name].to(held.device)
+        old_W, new_W = ((prefix + positions_W % (x.shape[3] - prefix)).to(held.device) for x in (given, held))
+        for place, row in enumerate(rows):
+            held[:, row, :, :prefix] = given[:, place, :, :prefix]
+            held[:, row][:, :, new_W] = given[:, place][:, :, old_W]
     cache.prefix_lengths_B[index] = ring["prefix_lengths"].to(index.device)
     cache.positions_B[index] = len(tokens_S)
     kept = cache.tokens_BR.shape[1]

@@ -53,7 +53,7 @@ TRAIN = [
     *("--train.clip", "--train.ema", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
 ]
 FROZEN = {
-    "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt", "--save-state"],
+    "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt", "--batch-size", "--save-state"],
     "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit", "--save-state"],
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "decode": [*MODEL, "--output", "-o"],

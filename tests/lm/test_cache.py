@@ -1,9 +1,11 @@
 """Where the ring cache puts things."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reelm.core.errors import ReelmError
 from reelm.lm.cache import RingCache
 from reelm.lm.transformer import LMConfig
 
@@ -50,10 +52,13 @@ def test_prefixes_are_put_into_their_rows_and_rows_are_selected_with_their_scale
     cache, rows = RingCache(CONFIG, 3, torch.device("cpu"), torch.int8), torch.tensor([2, 0])
     keys, values = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
     cache.put_prefix(0, rows, keys, values)
-    chosen = cache.select([2, 0])
-    for x, name in ((keys, "k"), (values, "v")):
+    first = (cache.key_scales[:, 1] == 0).all()
+    chosen = cache.select([0, 2])
+    assert first and chosen.keys.data_ptr() == cache.keys.data_ptr()
+    for x, name in ((keys.flip(0), "k"), (values.flip(0), "v")):
         held = chosen.layer(0)
         back = held[f"{name}_cache_BKCE"] * held[f"{name}_scales_BKC"][..., None]
         torch.testing.assert_close(back[:, :, :4], x, rtol=0, atol=float(x.abs().max()) / 250)
         assert (back[:, :, 4:] == 0).all()
-    assert (cache.key_scales[:, 1] == 0).all()
+    with pytest.raises(ReelmError, match=r"^rows: must ascend"):
+        chosen.select([1, 0])

@@ -16,6 +16,7 @@ from reelm.sampling.decoders import Jacobi, Sequential
 from reelm.sampling.machine import measure_ceilings
 from reelm.sampling.noise import NoiseKey
 from reelm.sampling.plan import ClipPlan
+from reelm.sampling.request import make_request
 
 
 def test_it_reports_rows_that_were_checked(debug_generator):
@@ -63,10 +64,11 @@ def test_a_lossless_decoder_that_is_not_is_found_out(debug_generator, monkeypatc
 def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
     parts = debug_generator.parts
     tokens_thw = torch.randint(25, (3, 8, 8), generator=torch.Generator().manual_seed(0))
+    request = make_request(parts, "a red ball", num_videos_per_prompt=2, seed=0)
     for decoder in (Sequential(), Jacobi(5), Jacobi(64)):
         for shown in (tokens_thw, tokens_thw[:1]):  # with a latent frame in the past, and without
             way = Way("", decoder, parts.lm)
-            difference, largest = logits_difference(parts, way, "a red ball", shown, 2)
+            difference, largest = logits_difference(parts, way, request, shown)
             assert difference < 1e-4 < 1 < largest
     monkeypatch.setattr(parts.lm.norm, "eps", 1.0)  # for steps alone
     masked = parts.lm.forward
@@ -77,7 +79,7 @@ def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
             return masked(*arguments)
 
     monkeypatch.setattr(parts.lm, "forward", well)
-    assert logits_difference(parts, way, "a red ball", tokens_thw, 2)[0] > 0.1
+    assert logits_difference(parts, way, request, tokens_thw)[0] > 0.1
     rows = debug_generator.benchmark(check=True, peers=False)["rows"]
     assert [row["ok"] for row in rows] == [False] * 3
 

@@ -1,5 +1,7 @@
 """Every decoder against `sequential`, the oracle; and the contract that a decoder of one's own has to keep."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -115,7 +117,11 @@ def test_names_and_blocks():
     (("auto", 129), "block_size: must be a whole number from 1 to 128, got 129"),
     (("jacobi", 2.5), "block_size: must be a whole number from 1 to 128, got 2.5"),
     (("sequential", 4), "block_size: must not be given for decoder 'sequential'"),
-    ((Jacobi(129),), "decoder: must have a block_size of at most 128, got 129"),
+    ((Jacobi(129),), "decoder: must have a whole block_size from 1 to 128, got 129"),
+    ((Jacobi(None),), "decoder: must have a whole block_size from 1 to 128, got None"),
+    ((Jacobi,), "decoder: must be a name or have a method step"),
+    ((types.SimpleNamespace(step=print),), "decoder: must have a name"),
+    ((types.SimpleNamespace(step=print, name="x", exactness="good"),), "decoder: must have an exactness of"),
     ((Jacobi(4), 4), "block_size: must not be given with a decoder of one's own"),
 ])  # fmt: skip
 def test_bad_decoders_are_refused(arguments, message):

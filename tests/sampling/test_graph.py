@@ -1,4 +1,4 @@
-"""A rollout by captured passes, on a CPU: a traced graph has the rules of a CUDA graph. On a GPU: tests/gpu."""
+"""A rollout by captured passes, on a CPU: a traced graph has the rules of a CUDA graph. On a GPU: test_gpu.py."""
 
 import numpy as np
 import pytest

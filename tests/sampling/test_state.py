@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from reelm.core.errors import ReelmError
+from reelm.sampling.rollout import Rollout
 from reelm.sampling.state import SessionState
 
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
@@ -63,6 +64,17 @@ def test_going_on_from_a_ring_reads_nothing_again(generator, monkeypatch):
     without = generator.continue_clip(video, num_frames=4, decoder="sequential")
     assert len(steps) == 64 + 8 + 64
     assert np.array_equal(with_ring.tokens, without.tokens)
+
+
+@pytest.mark.parametrize("frames", [1, 13, 41])
+@pytest.mark.parametrize(("before", "after"), [(16, 100), (128, 5), (65, None)])
+def test_going_on_with_longer_or_shorter_blocks_reads_nothing_again(generator, monkeypatch, frames, before, after):
+    whole = generator.generate(RED, num_frames=frames + 12, seed=5, decoder="sequential")
+    part = generator.generate(RED, num_frames=frames, seed=5, decoder="jacobi", block_size=before)
+    monkeypatch.setattr(Rollout, "feed", lambda *_: pytest.fail("read again"))
+    decoder = "sequential" if after is None else "jacobi"
+    longer = generator.continue_clip(part.state, num_frames=12, decoder=decoder, block_size=after)
+    assert np.array_equal(longer.tokens, whole.tokens)
 
 
 @pytest.mark.parametrize("options", [{"negative_prompt": BLUE}, {"guidance_scale": 1.0}, {"seed": 4, "top_k": 2}])
