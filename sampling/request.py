@@ -101,15 +101,14 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative_prompt)
     _check_text(parts, negative, "negative_prompt")
     seeds = _seeds(seed, generator, len(prompts))
-    batch_size = batch_size if batch_size is None else _whole(batch_size, "batch_size", 1)
+    batch_size = None if batch_size is None else _whole(batch_size, "batch_size", 1)
     processors = tuple(logits_processor) if isinstance(logits_processor, list | tuple) else (logits_processor,)
     processors = tuple(processor for processor in processors if processor is not None)
     require(all(map(callable, processors)), "logits_processor", "must be callable", logits_processor)
     require(callback_on_step_end is None or callable(callback_on_step_end), "callback_on_step_end", "must be callable",
             callback_on_step_end)  # fmt: skip
     rate: dict[str, Any] = {"fps": parts.config.fps, "temporal": parts.tokenizer.compression.t, "added": added}
-    given: list[int | None] = [None] if lengths is None else [*lengths]
-    ends = _one_each(given, len(prompts), "seconds, num_frames")
+    ends = _one_each([None] if lengths is None else [*lengths], len(prompts), "seconds, num_frames")
     plans = [
         ClipPlan(
             prompts=to_latent_frames(schedule, **rate), negative_prompt=against, key=NoiseKey(number, sample),
@@ -247,10 +246,10 @@ def _whole(value: Any, argument: str, least: int) -> int:
     return int(value)
 
 
-def _one_each(values: list[T], count: int, argument: str) -> list[T]:
+def _one_each(values: Sequence[T], count: int, argument: str) -> list[T]:
     """One value for each of `count` prompts, from one for all or one for each."""
     require(len(values) in (1, count), argument, f"must be one, or one for each of the {count} prompts", values)
-    return values * count if len(values) == 1 else values
+    return [*values] * count if len(values) == 1 else [*values]
 
 
 def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
