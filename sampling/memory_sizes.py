@@ -11,7 +11,8 @@ import functools
 import torch
 
 from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
-from ..tokenizer.model import Decoder, Encoder, TokenizerConfig
+from ..tokenizer.config import TokenizerConfig
+from ..tokenizer.network import Decoder, Encoder
 from .noise import NoiseAhead
 from .pretrained import ModelConfig
 from .rules import SamplingConfig

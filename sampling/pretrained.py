@@ -19,7 +19,8 @@ from ..core.files import atomic_write
 from ..lm.packed import pack_linears
 from ..lm.text import TextEncoder
 from ..lm.transformer import LMConfig, VideoTransformer
-from ..tokenizer.model import TokenizerConfig, VideoTokenizer
+from ..tokenizer.config import TokenizerConfig
+from ..tokenizer.model import VideoTokenizer
 from .plan import ClipPlan
 from .rules import SamplingConfig
 
