@@ -72,8 +72,10 @@ FROZEN = {
         *("--held-out-seconds", "--clips-per-shard"),
     ],
     "train tokenizer": [
-        *("--out", "--resume", "--device", "--batch-size", "--num-frames", "--height", "--width", "--moving-weight"),
-        *("--seed", "--model.temporal", "--model.spatial", "--model.encoder-width", "--model.decoder-widths"),
+        *("--out", "--resume", "--device", "--data", "--preset", "--compression", "--batch-size", "--num-frames"),
+        *("--height", "--width", "--moving-weight", "--structure-weight", "--seed", "--model.temporal"),
+        *("--model.spatial", "--model.front", "--model.encoder-width", "--model.encoder-depth"),
+        *("--model.encoder-spread", "--model.encoder-memory", "--model.decoder-widths"),
         *("--model.decoder-depth", "--model.decoder-memory", "--model.quantizer.kind", "--model.quantizer.levels"),
         *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", *TRAIN),
     ],
