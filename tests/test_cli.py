@@ -81,7 +81,7 @@ FROZEN = {
         *("--model.spatial", "--model.front", "--model.encoder-width", "--model.encoder-depth"),
         *("--model.encoder-spread", "--model.encoder-memory", "--model.decoder-widths"),
         *("--model.decoder-depth", "--model.decoder-memory", "--model.quantizer.kind", "--model.quantizer.levels"),
-        *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", *TRAIN),
+        *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", "--model.quantizer.spread", *TRAIN),
     ],
     "encode": [
         *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),

@@ -27,12 +27,15 @@ class QuantizerConfig:
         levels: fsq: the number of values of each latent channel; their product is the vocabulary.
         codebook_size: vq and lfq: the vocabulary (a power of two for lfq).
         codebook_dim: vq: channels of a code.
+        spread: fsq: weight, in training, of a loss that is 0 where each channel's latents are spread evenly over its
+            levels and no two channels tell the same. Without it most codes of a large vocabulary are not found early.
     """
 
     kind: Literal["fsq", "vq", "lfq"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 8, 8)
     codebook_size: int = 1024
     codebook_dim: int = 8
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.kind in ("fsq", "vq", "lfq"), "quantizer.kind", "must be 'fsq', 'vq' or 'lfq'", self.kind)
@@ -45,6 +48,7 @@ class QuantizerConfig:
         power = self.kind != "lfq" or size & (size - 1) == 0
         require(power, "quantizer.codebook_size", "must be a power of two for lfq", size)
         require(self.codebook_dim >= 1, "quantizer.codebook_dim", "must be at least 1", self.codebook_dim)
+        require(self.spread >= 0, "quantizer.spread", "must be at least 0", self.spread)
 
     @property
     def vocab_size(self) -> int:
@@ -90,6 +94,8 @@ class Quantizer(nn.Module):
             result = self.codebook(latents_BND.float())
         codes, tokens = result[0], result[1].long()
         loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
+        if self.training and self.config.kind == "fsq" and self.config.spread:
+            loss = loss + self.config.spread * spread_loss(latents_BND)
         return codes, tokens, loss
 
     def _nearest(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -102,3 +108,16 @@ class Quantizer(nn.Module):
         if self.config.kind == "vq":
             return self.codebook.get_codes_from_indices(tokens_BN)
         return self.codebook.indices_to_codes(tokens_BN)
+
+
+def spread_loss(latents_BND: torch.Tensor) -> torch.Tensor:
+    """How far the latents, as FSQ bounds them to (-1, 1), are from spread evenly and from uncorrelated.
+
+    The mean over pairs of channels of (3 * second moment - target)^2, where the target is 1 for a channel with itself,
+    as the uniform distribution has it, and 0 for two; plus the mean over channels of their squared means. After the
+    variance and covariance terms of VICReg (Bardes, Ponce and LeCun 2022, arXiv 2105.04906).
+    """
+    bounded_MD = torch.tanh(latents_BND.float()).flatten(0, 1)
+    moments_DD = (bounded_MD.unsqueeze(2) * bounded_MD.unsqueeze(1)).mean(0)
+    target_DD = torch.eye(bounded_MD.shape[1], device=bounded_MD.device)
+    return (3 * moments_DD - target_DD).square().mean() + bounded_MD.mean(0).square().mean()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
-from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig
+from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig, spread_loss
 
 CONFIGS = [
     QuantizerConfig(kind="fsq", levels=(8, 5, 3)),
@@ -89,3 +89,38 @@ def test_fsq_reaches_every_token():
 def test_sizes_that_cannot_be_are_refused(change):
     with pytest.raises(ReelmError, match=r"quantizer\."):
         QuantizerConfig(**change)
+
+
+def test_every_fsq_code_comes_back_from_its_id():
+    for levels in ((8, 8, 8, 5), (8, 8, 8, 5, 5, 5)):
+        quantizer = make(QuantizerConfig(levels=levels))
+        tokens = torch.arange(quantizer.config.vocab_size).view(2, -1)
+        codes = quantizer.codes(tokens)
+        assert torch.equal(quantizer.codebook.codes_to_indices(codes).long(), tokens)
+        assert codes.flatten(0, 1).unique(dim=0).shape[0] == quantizer.config.vocab_size
+
+
+def test_spread_is_even_and_independent():
+    even = torch.atanh(torch.rand(4, 5000, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    assert spread_loss(even) < 2e-3
+    alike = even[..., :1].expand_as(even)
+    narrow, shifted = even * 0.1, even + 1.0
+    assert min(spread_loss(latents) for latents in (alike, narrow, shifted)) > 0.1
+    latents = (0.1 * torch.randn(2, 300, 3) @ torch.ones(3, 3) + 0.1 * torch.randn(2, 300, 3)).requires_grad_()
+    optimizer = torch.optim.Adam([latents], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = spread_loss(latents)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.02
+
+
+def test_spread_is_a_loss_of_fsq_in_training_alone():
+    latents = torch.randn(2, 50, 3)
+    quantizer = Quantizer(QuantizerConfig(levels=(8, 5, 3), spread=0.5))
+    assert torch.isclose(quantizer(latents)[2], 0.5 * spread_loss(latents))
+    assert quantizer.eval()(latents)[2] == 0
+    assert Quantizer(QuantizerConfig(levels=(8, 5, 3)))(latents)[2] == 0
+    with pytest.raises(ReelmError, match=r"^quantizer.spread: must be at least 0"):
+        QuantizerConfig(spread=-1.0)
