@@ -92,10 +92,10 @@ class Quantizer(nn.Module):
             if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
                 return self._nearest(latents_BND.float())
             result = self.codebook(latents_BND.float())
-        codes, tokens = result[0], result[1].long()
-        loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
-        if self.training and self.config.kind == "fsq" and self.config.spread:
-            loss = loss + self.config.spread * spread_loss(latents_BND)
+            codes, tokens = result[0], result[1].long()
+            loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
+            if self.training and self.config.kind == "fsq" and self.config.spread:
+                loss = loss + self.config.spread * spread_loss(latents_BND, codes, self.config.levels)
         return codes, tokens, loss
 
     def _nearest(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -110,14 +110,23 @@ class Quantizer(nn.Module):
         return self.codebook.indices_to_codes(tokens_BN)
 
 
-def spread_loss(latents_BND: torch.Tensor) -> torch.Tensor:
-    """How far the latents, as FSQ bounds them to (-1, 1), are from spread evenly and from uncorrelated.
+def spread_loss(latents_BND: torch.Tensor, codes_BND: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
+    """How far a batch of FSQ's codes, through which gradients pass, is from evenly used and uncorrelated channels.
 
-    The mean over pairs of channels of (3 * second moment - target)^2, where the target is 1 for a channel with itself,
-    as the uniform distribution has it, and 0 for two; plus the mean over channels of their squared means. After the
-    variance and covariance terms of VICReg (Bardes, Ponce and LeCun 2022, arXiv 2105.04906).
+    In each channel the latents in order should fall on the levels in order, as many on each: the mean squared distance
+    to that (the Wasserstein distance of a line, as Kolouri et al. 2018, arXiv 1804.01947, use it for latents), in units
+    of the levels' variance; plus the mean squared correlation of two channels (as VICReg, arXiv 2105.04906).
     """
-    bounded_MD = torch.tanh(latents_BND.float()).flatten(0, 1)
-    moments_DD = (bounded_MD.unsqueeze(2) * bounded_MD.unsqueeze(1)).mean(0)
-    target_DD = torch.eye(bounded_MD.shape[1], device=bounded_MD.device)
-    return (3 * moments_DD - target_DD).square().mean() + bounded_MD.mean(0).square().mean()
+    size_D = torch.tensor(levels, device=codes_BND.device)
+    # The library has an even number of levels about -1/2, an odd one about 0, in units of half their number.
+    places_MD = codes_BND.flatten(0, 1).float() * (size_D // 2) + (1 - size_D % 2) / 2
+    variance_D = (size_D**2 - 1) / 12
+    count = len(places_MD)
+    ranks_M1 = torch.arange(count, device=codes_BND.device).unsqueeze(1)
+    wanted_MD = (ranks_M1 * size_D).div(count, rounding_mode="floor") - (size_D - 1) / 2
+    ordered_MD = places_MD.gather(0, latents_BND.detach().flatten(0, 1).argsort(dim=0, stable=True))
+    uneven = ((ordered_MD - wanted_MD).square().mean(0) / variance_D).mean()
+    scaled_MD = places_MD * variance_D.rsqrt()
+    moments_DD = scaled_MD.T @ scaled_MD / count
+    alike = moments_DD - moments_DD.diagonal().diag()
+    return uneven + alike.square().mean()
