@@ -13,7 +13,7 @@ from . import __version__
 from .commands.base import Command
 from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.data import Encode, Prepare
-from .commands.measure import Bench, BenchKernels, Evaluate, Info
+from .commands.measure import Bench, BenchKernels, Evaluate, EvaluateTokenizer, Info
 from .commands.train import Render, TrainLM, TrainText, TrainTokenizer
 from .core.errors import ReelmError, require
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, type[Command]] = {
     "decode": Decode,
     "bench kernels": BenchKernels,
     "bench": Bench,
+    "evaluate tokenizer": EvaluateTokenizer,
     "evaluate": Evaluate,
     "info": Info,
     "prepare": Prepare,
@@ -77,7 +78,7 @@ def _parse(name: str, words: list[str]) -> Command:
 
 
 def _contents() -> str:
-    lines = [f"  {name:16}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:20}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
     return "\n".join([
         "usage: reelm COMMAND [OPTIONS]", "", "Video, one discrete token at a time.", "", "commands:", *lines, "",
         "reelm COMMAND --help lists the options of a command; reelm --version tells the version.", "",

@@ -3,7 +3,9 @@
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from .. import __version__
 from ..core.errors import require
@@ -141,6 +143,55 @@ class Evaluate(ModelCommand):
             contact_sheet=self.contact_sheet,
         )  # fmt: skip
         print(*([] if self.json else [report]), strict_json(report), sep="\n")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateTokenizer(Command):
+    """Measure a tokenizer on clips: likeness, codes, seams, speed; the last line is one JSON document.
+
+    Attributes:
+        folder: clips that reelm prepare made, or any clips.
+        tokenizer: the folder of a tokenizer's training; the bundled model's tokenizer unless given.
+        split: of prepared clips, train or held-out.
+        max_frames: of each clip, from its beginning.
+        contact_sheet: a PNG to write: truth, reconstruction, difference.
+        device: auto, cpu or cuda[:n].
+        json: print one JSON document and nothing else.
+    """
+
+    example = "reelm evaluate tokenizer shards --tokenizer runs/tokenizer --contact-sheet sheet.png"
+    folder: Annotated[Path, tyro.conf.Positional]
+    tokenizer: Path | None = None
+    split: str = "held-out"
+    max_frames: int = 65
+    contact_sheet: Path | None = None
+    device: str = "auto"
+    json: bool = False
+
+    def run(self) -> int:
+        from ..core.checkpoint import find_checkpoint
+        from ..data.sample_clips import sample_clips
+        from ..sampling.pretrained import load_pretrained
+        from ..tokenizer.evaluate import evaluate_clips
+        from ..tokenizer.model import load_tokenizer
+
+        require(self.max_frames >= 1, "max_frames", "must be at least 1", self.max_frames)
+        if self.contact_sheet is not None:
+            path = check_writable(self.contact_sheet, "contact_sheet")
+            require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
+        if self.tokenizer is None:
+            tokenizer = load_pretrained(find_checkpoint("world"), device=self.device).tokenizer
+        else:
+            tokenizer = load_tokenizer(self.tokenizer, device=self.device)
+        clips = sample_clips(self.folder, split=self.split, max_frames=self.max_frames)
+        report = {"tokenizer": str(self.tokenizer or "world"), "source": self.folder.name, "split": clips.split}
+        report |= evaluate_clips(tokenizer, clips, contact_sheet=self.contact_sheet) | {"skipped": clips.skipped}
+        if not self.json:
+            for name, value in report.items():
+                if name != "clips":
+                    print(f"{name.replace('_', ' '):28} {f'{value:.4g}' if isinstance(value, float) else value}")
+        print(strict_json(report))
         return 0
 
 

@@ -54,18 +54,73 @@ class _Run(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTokenizer(_Run):
-    """Train a tokenizer on rendered clips."""
+    """Train a tokenizer on clips of one's own, or on rendered ones.
 
-    example = "reelm train tokenizer --out runs/tokenizer --train.steps 2800"
+    Attributes:
+        data: a folder of clips that reelm prepare made, or of any clips; without it clips are rendered.
+        preset: take the sizes of the model from here, not from --model: tiny, small or base (1, 8, 100 million
+            parameters). With --data and no --model option it is small.
+        compression: of the preset: frames x rows x columns of a token, 4x8x8 if nothing is said.
+    """
+
+    example = "reelm train tokenizer --data my_clips --preset small --compression 4x8x8 --out runs/tokenizer"
+    data: Path | None = None
+    preset: Literal["tiny", "small", "base"] | None = None
+    compression: Literal["4x8x8", "8x8x8", "4x16x16", "8x16x16"] | None = None
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_tokenizer_options)]
 
     def run(self) -> int:
+        from ..core.checkpoint import read_json
         from ..core.config import from_dict
-        from ..tokenizer.training import TokenizerTraining, train_tokenizer
+        from ..data.clip_shards import ClipShards
+        from ..data.crops import CropLoader, held_out_clips
+        from ..tokenizer.training import TokenizerTraining, TrainingClips, train_tokenizer
 
-        recipe = from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options")
-        train_tokenizer(recipe, self.out, device=self.device, resume=self.resume)
-        return self.report("tokenizer.json and tokenizer.safetensors")
+        recipe = from_dict(TokenizerTraining, self._options(), "options")
+        if self.data is None:
+            train_tokenizer(recipe, self.out, device=self.device, resume=self.resume)
+        else:
+            shards = prepared(self.data, self.out)
+            crops = CropLoader(
+                ClipShards(shards), recipe.batch_size, recipe.num_frames,
+                height=recipe.height, width=recipe.width, seed=recipe.seed,
+            )  # fmt: skip
+            ends = held_out_clips(ClipShards(shards, "held-out"), recipe.model.temporal)
+            clips = TrainingClips(batch=crops.batch, held_out=ends)
+            train_tokenizer(recipe, self.out, clips=clips, device=self.device, resume=self.resume)
+            crops.close()
+        code = self.report("tokenizer.json and tokenizer.safetensors")
+        if (self.out / "held-out.json").exists():
+            print(_held_out(read_json(self.out / "held-out.json")))
+        return code
+
+    def _options(self) -> dict[str, Any]:
+        """The recipe's options, with the model that the preset stands for."""
+        from ..core.config import to_dict
+        from ..tokenizer.config import TokenizerConfig, tokenizer_preset
+
+        options = dataclasses.asdict(self.recipe)
+        changed = options["model"] != to_dict(TokenizerConfig())
+        preset = self.preset or ("small" if self.data is not None and not changed else None)
+        given = [name for name, value in (("preset", self.preset), ("compression", self.compression)) if value]
+        if changed and given:
+            require(False, given[0], "must not be given together with options of --model", getattr(self, given[0]))
+        require(bool(preset or not given), "compression", "must be given with a preset", self.compression)
+        if preset:
+            options["model"] = to_dict(tokenizer_preset(preset, self.compression or "4x8x8"))
+        return options
+
+
+def _held_out(figures: dict[str, Any]) -> str:
+    """PSNR of the held-out clips and use of the codebook, in words."""
+    lines = [f"  {clip['name']}: {clip['psnr']:.2f} dB" for clip in figures["clips"]]
+    clip, count = figures["clips"][0], len(figures["clips"])
+    said = (
+        f"held out, step {figures['step']}: {figures['psnr']:.2f} dB mean PSNR of {count} clips of "
+        f"{clip['width']}x{clip['height']}, {100 * figures['codebook_use']:.1f}% of the codes in {figures['tokens']} "
+        f"tokens (perplexity {figures['perplexity']:.0f}); see reconstructions.png"
+    )
+    return "\n".join([said, *lines])
 
 
 @dataclass(frozen=True, kw_only=True)

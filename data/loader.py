@@ -148,13 +148,13 @@ class ClipLoader:
         if epoch not in self._orders:
             # A batch may reach into the next epoch, no further back than the last one.
             self._orders = {old: order for old, order in self._orders.items() if abs(old - epoch) == 1}
-            self._orders[epoch] = np.argsort(_hashed(self.seed, epoch, 0, np.arange(self.windows)), kind="stable")
+            self._orders[epoch] = np.argsort(mixed_bits(self.seed, epoch, 0, np.arange(self.windows)), kind="stable")
         window = int(self._orders[epoch][place])
         sample = int(np.searchsorted(self._ends, window, side="right"))
         frames = int(self._frames[sample])
         inside = window - (int(self._ends[sample - 1]) if sample else 0)
-        shift = int(_hashed(self.seed, epoch, 1, sample)[0] % np.uint64(frames % self.num_frames + 1))
-        flipped = self.flip and bool(_hashed(self.seed, epoch, 2, sample)[0] >> np.uint64(63))
+        shift = int(mixed_bits(self.seed, epoch, 1, sample)[0] % np.uint64(frames % self.num_frames + 1))
+        flipped = self.flip and bool(mixed_bits(self.seed, epoch, 2, sample)[0] >> np.uint64(63))
         return Pick(epoch, sample, shift + inside * self.num_frames, flipped)
 
     def _read_batch(self, position: int) -> ClipBatch:
@@ -177,7 +177,7 @@ class ClipLoader:
         return frames_THWC.flip(2) if pick.flipped else frames_THWC
 
 
-def _hashed(*parts: int | np.ndarray) -> np.ndarray:
+def mixed_bits(*parts: int | np.ndarray) -> np.ndarray:
     """Well mixed 64 bits of some numbers, by the finaliser of SplitMix64 after each (Steele et al. 2014).
 
     Arithmetic of our own, as a library's generator may change with its version, and a run would not resume.

@@ -13,7 +13,8 @@ from torch import nn
 
 from ..lm.int8 import Kind
 from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
-from ..tokenizer.model import Decoder, Encoder, TokenizerConfig
+from ..tokenizer.config import TokenizerConfig
+from ..tokenizer.network import Decoder, Encoder
 from .noise import NoiseAhead
 from .passes import frames_ahead
 from .pretrained import ModelConfig

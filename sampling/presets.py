@@ -28,7 +28,8 @@ from ..lm.int8 import Kind, check_kinds, check_machine
 from ..lm.neighbours import neighbour_tables
 from ..lm.text import TextEncoder, train_text
 from ..lm.transformer import LMConfig, VideoTransformer
-from ..tokenizer.model import TokenizerConfig, VideoTokenizer
+from ..tokenizer.config import TokenizerConfig
+from ..tokenizer.model import VideoTokenizer
 from ..tokenizer.quantizer import QuantizerConfig
 from .machine import available_memory
 from .memory import MemoryPlan, plan_memory, require_memory

@@ -20,7 +20,8 @@ from ..lm.int8 import Kind, check_kinds, check_machine, quantise_linears
 from ..lm.packed import pack_linears
 from ..lm.text import TextEncoder
 from ..lm.transformer import LMConfig, VideoTransformer
-from ..tokenizer.model import TokenizerConfig, VideoTokenizer
+from ..tokenizer.config import TokenizerConfig
+from ..tokenizer.model import VideoTokenizer
 from .plan import ClipPlan
 from .rules import SamplingConfig
 

@@ -136,7 +136,8 @@ def encode_frames(parts: Pretrained, frames_THWC: torch.Tensor) -> torch.Tensor:
     device = next(parts.tokenizer.parameters()).device
     frames_THWC = frames_THWC[(len(frames_THWC) - 1) % temporal :]
     chunks = [frames_THWC[:1], *frames_THWC[1:].split(CHUNK * temporal)] if len(frames_THWC) > 1 else [frames_THWC]
-    tokens = [
-        parts.tokenizer.encode_chunk(chunk[None].to(device), first=index == 0)[0] for index, chunk in enumerate(chunks)
-    ]
+    tokens, cache = [], None
+    for chunk in chunks:
+        tokens_Bthw, cache = parts.tokenizer.encode_chunk(chunk[None].to(device), cache)
+        tokens.append(tokens_Bthw[0])
     return torch.cat(tokens).cpu()

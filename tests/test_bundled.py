@@ -59,8 +59,10 @@ def test_streaming_equals_one_shot_and_a_still_background_keeps_its_tokens(gener
     clips = render([sample_scene(3, index, split="held-out") for index in range(4)], 33)
     with torch.no_grad():
         tokens = tokenizer.encode(clips)
-        parts = [tokenizer.encode_chunk(clips[:, :1], first=True)]
-        parts += [tokenizer.encode_chunk(chunk, first=False) for chunk in clips[:, 1:].split(4, 1)]
+        parts, past = [], None
+        for chunk in (clips[:, :1], *clips[:, 1:].split(4, 1)):
+            part, past = tokenizer.encode_chunk(chunk, past)
+            parts.append(part)
         whole, cache, streamed = tokenizer.decode(tokens), None, []
         for chunk in tokens.split(1, 1):
             frames, cache = tokenizer.decode_chunk(chunk, cache)

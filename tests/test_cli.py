@@ -21,6 +21,8 @@ from reelm import cli
 from reelm.commands import clips, measure
 from reelm.commands.train import DERIVED
 from reelm.core.checkpoint import load_tensors, save_tensors
+from reelm.core.config import from_dict
+from reelm.data.crops import CropLoader
 from reelm.lm.training import LMTraining
 from reelm.sampling.benchmark import run_benchmark
 from reelm.sampling.evaluate import evaluate_model
@@ -33,6 +35,8 @@ from reelm.sampling.video import Video
 from reelm.tokenizer import training as tokenizer_training
 from reelm.tokenizer.clip_fit import Fit
 from reelm.tokenizer.clip_write import write_clip
+from reelm.tokenizer.config import TokenizerConfig, tokenizer_preset
+from reelm.tokenizer.model import load_tokenizer
 from reelm.tokenizer.training import TokenizerTraining
 
 MODEL = ["--model", "--device", "--dtype", "--weights", "--cache", "--json"]
@@ -66,16 +70,21 @@ FROZEN = {
         *(*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--guidance-scale", "--decoder"),
         *("--block-size", "--contact-sheet"),
     ],
+    "evaluate tokenizer": [
+        *("--tokenizer", "--split", "--max-frames", "--contact-sheet", "--device", "--json"),
+    ],
     "info": [*MODEL, "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
         *("--out", "--workers", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),
         *("--held-out-seconds", "--clips-per-shard"),
     ],
     "train tokenizer": [
-        *("--out", "--resume", "--device", "--batch-size", "--num-frames", "--height", "--width", "--moving-weight"),
-        *("--seed", "--model.temporal", "--model.spatial", "--model.encoder-width", "--model.decoder-widths"),
+        *("--out", "--resume", "--device", "--data", "--preset", "--compression", "--batch-size", "--num-frames"),
+        *("--height", "--width", "--moving-weight", "--structure-weight", "--seed", "--model.temporal"),
+        *("--model.spatial", "--model.front", "--model.encoder-width", "--model.encoder-depth"),
+        *("--model.encoder-spread", "--model.encoder-memory", "--model.decoder-widths"),
         *("--model.decoder-depth", "--model.decoder-memory", "--model.quantizer.kind", "--model.quantizer.levels"),
-        *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", *TRAIN),
+        *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", "--model.quantizer.spread", *TRAIN),
     ],
     "encode": [
         *("--tokenizer", "--out", "--num-frames", "--stride", "--split", "--rank", "--world-size", "--device"),
@@ -546,6 +555,71 @@ def test_a_model_of_ones_own_clips(run):
     assert err.startswith("reelm: error: num_frames, stride: must not be given where the data are tokens")
 
 
+TINY_CROPS = [
+    *("--height", 16, "--width", 32, "--batch-size", 2, "--num-frames", 5, "--train.steps", 3, "--device", "cpu"),
+    *("--train.report-steps", 1, "--train.warmup", 1),
+]
+
+
+@pytest.fixture
+def shards(run):
+    """The folder of shards of two clips of 32x48."""
+    Path("clips").mkdir()
+    for number in range(2):
+        frames = np.random.default_rng(number).integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+        write_clip(Path(f"clips/{number}.mp4"), frames, 8)
+    assert run("prepare", "clips", "--out", "shards", "--height", 32, "--width", 48, "--workers", 0)[0] == 0
+    return "shards"
+
+
+@pytest.mark.parametrize("compression", ["4x8x8", "4x16x16"])
+def test_a_tokenizer_of_own_clips(run, shards, compression):
+    words = ["train", "tokenizer", "--data", shards, "--out", "runs/own", "--preset", "tiny", *TINY_CROPS]
+    code, out, err = run(*words, "--compression", compression)
+    assert (code, err) == (0, "")
+    first, told, *clips = out.splitlines()
+    assert first == "wrote runs/own: tokenizer.json and tokenizer.safetensors of step 3 of 3"
+    assert re.fullmatch(
+        r"held out, step 3: \d+\.\d\d dB mean PSNR of 2 clips of 48x32, .*% of the codes in \d+ tokens .*", told
+    )
+    assert [line.split(":")[0] for line in clips] == ["  0.mp4", "  1.mp4"]
+    assert load_tokenizer(Path("runs/own"), device="cpu").config == tokenizer_preset("tiny", compression)
+    assert Path("runs/own/reconstructions.png").exists()
+
+
+def test_a_stopped_run_on_own_clips_goes_on_to_the_bit(run, shards, monkeypatch):
+    model = ["--model.encoder-width", 8, "--model.decoder-widths", 8, "--model.decoder-depth", 1]
+    train = ["train", "tokenizer", "--data", shards, *TINY_CROPS, *model]
+    assert run(*train, "--out", "whole")[0] == 0
+    batch, seen = CropLoader.batch, []
+
+    def interrupted(crops, step):
+        seen.append(step)
+        if seen == [0, 1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(crops, step)
+
+    monkeypatch.setattr(CropLoader, "batch", interrupted)
+    assert run(*train, "--out", "parts")[0] == 130
+    assert run(*train, "--out", "parts", "--resume")[0] == 0
+    assert seen == [0, 1, 2]
+    for name in ("metrics.jsonl", "tokenizer.safetensors", "held-out.json"):
+        assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_which_model_a_tokenizer_s_training_takes():
+    def model(*words):
+        command = cli._parse("train tokenizer", ["--out", "x", *words])
+        return from_dict(TokenizerConfig, command._options()["model"])
+
+    assert model() == TokenizerConfig()
+    assert model("--data", "x") == tokenizer_preset("small", "4x8x8")
+    assert model("--data", "x", "--compression", "8x16x16") == tokenizer_preset("small", "8x16x16")
+    assert model("--data", "x", "--model.spatial", "16") == TokenizerConfig(spatial=16)
+    assert model("--preset", "base", "--compression", "8x8x8") == tokenizer_preset("base", "8x8x8")
+    assert model("--preset", "tiny") == tokenizer_preset("tiny", "4x8x8")
+
+
 def test_train_text_from_a_file(run):
     Path("captions.txt").write_text("a red ball\na blue ring\n")
     words = ["train", "text", "--captions", "captions.txt", "--out", "text.model", "--model-type", "bpe"]
@@ -606,6 +680,12 @@ def test_a_bad_argument_is_refused_in_one_line(words, message, run, debug):
         (["train", "tokenizer", "--out", "x", "--height", "30"], "height: must be a multiple of 8, got 30"),
         (["render", "--tokenizer", "none", "--out", "x", "--clips", "1"], "model: tokenizer.json must exist"),
         (["encode", "none", "--tokenizer", "none", "--out", "x"], "model: tokenizer.json must exist"),
+        (["train", "tokenizer", "--out", "x", "--compression", "4x8x8"], "compression: must be given with a preset"),
+        (
+            ["train", "tokenizer", "--out", "x", "--preset", "tiny", "--model.front", "haar"],
+            "preset: must not be given together with options of --model, got 'tiny'",
+        ),
+        (["train", "tokenizer", "--out", "x", "--data", "none"], "folder: must be an existing folder"),
         (["train", "text", "--data", "none", "--out", "x"], "data: must be a folder of token shards"),
         (["frobnicate"], "command: must be one of generate, continue, "),
         (["train"], "command: must be one of generate, continue, "),

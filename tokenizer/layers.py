@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# For each temporal layer of a decoder, its inputs of the last two latent frames: (B, 2, C, h, w).
+# For each temporal layer of an encoder or decoder, its inputs of the last two latent frames: (B, 2, C, h, w).
 ConvCache = list[torch.Tensor]
 
 
@@ -41,10 +41,14 @@ class ResidualBlock(nn.Module):
 
 
 class TemporalConv(nn.Module):
-    """x + a causal convolution over this and the two earlier latent frames of each position; before frame 0 is zero."""
+    """x + a causal convolution over this and the two earlier latent frames of each position.
 
-    def __init__(self, channels: int) -> None:
+    Before frame 0 there is zero or, where `still`, frame 0 itself.
+    """
+
+    def __init__(self, channels: int, still: bool = False) -> None:
         super().__init__()
+        self.still = still
         self.norm = ChannelNorm(channels)
         self.mix = nn.Conv2d(3 * channels, channels, 1)
         nn.init.zeros_(self.mix.weight)
@@ -56,7 +60,8 @@ class TemporalConv(nn.Module):
         """
         now = self.norm(x).unflatten(0, (-1, frames))
         if past is None:
-            past = now.new_zeros(now.shape[0], 2, *now.shape[2:])
+            first = now[:, :1].expand(-1, 2, -1, -1, -1)
+            past = first if self.still else torch.zeros_like(first)
         line = torch.cat([past, now], 1)
         stacked = torch.cat([line[:, :frames], line[:, 1 : frames + 1], line[:, 2:]], 2)
         return x + self.mix(stacked.flatten(0, 1)), line[:, -2:]

@@ -27,12 +27,15 @@ class QuantizerConfig:
         levels: fsq: the number of values of each latent channel; their product is the vocabulary.
         codebook_size: vq and lfq: the vocabulary (a power of two for lfq).
         codebook_dim: vq: channels of a code.
+        spread: fsq: weight, in training, of a loss that is 0 where each channel's latents are spread evenly over its
+            levels and no two channels tell the same. Without it most codes of a large vocabulary are not found early.
     """
 
     kind: Literal["fsq", "vq", "lfq"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 8, 8)
     codebook_size: int = 1024
     codebook_dim: int = 8
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.kind in ("fsq", "vq", "lfq"), "quantizer.kind", "must be 'fsq', 'vq' or 'lfq'", self.kind)
@@ -45,6 +48,7 @@ class QuantizerConfig:
         power = self.kind != "lfq" or size & (size - 1) == 0
         require(power, "quantizer.codebook_size", "must be a power of two for lfq", size)
         require(self.codebook_dim >= 1, "quantizer.codebook_dim", "must be at least 1", self.codebook_dim)
+        require(self.spread >= 0, "quantizer.spread", "must be at least 0", self.spread)
 
     @property
     def vocab_size(self) -> int:
@@ -88,8 +92,10 @@ class Quantizer(nn.Module):
             if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
                 return self._nearest(latents_BND.float())
             result = self.codebook(latents_BND.float())
-        codes, tokens = result[0], result[1].long()
-        loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
+            codes, tokens = result[0], result[1].long()
+            loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
+            if self.training and self.config.kind == "fsq" and self.config.spread:
+                loss = loss + self.config.spread * spread_loss(latents_BND, codes, self.config.levels)
         return codes, tokens, loss
 
     def _nearest(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -102,3 +108,25 @@ class Quantizer(nn.Module):
         if self.config.kind == "vq":
             return self.codebook.get_codes_from_indices(tokens_BN)
         return self.codebook.indices_to_codes(tokens_BN)
+
+
+def spread_loss(latents_BND: torch.Tensor, codes_BND: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
+    """How far a batch of FSQ's codes, through which gradients pass, is from evenly used and uncorrelated channels.
+
+    In each channel the latents in order should fall on the levels in order, as many on each: the mean squared distance
+    to that (the Wasserstein distance of a line, as Kolouri et al. 2018, arXiv 1804.01947, use it for latents), in units
+    of the levels' variance; plus the mean squared correlation of two channels (as VICReg, arXiv 2105.04906).
+    """
+    size_D = torch.tensor(levels, device=codes_BND.device)
+    # The library has an even number of levels about -1/2, an odd one about 0, in units of half their number.
+    places_MD = codes_BND.flatten(0, 1).float() * (size_D // 2) + (1 - size_D % 2) / 2
+    variance_D = (size_D**2 - 1) / 12
+    count = len(places_MD)
+    ranks_M1 = torch.arange(count, device=codes_BND.device).unsqueeze(1)
+    wanted_MD = (ranks_M1 * size_D).div(count, rounding_mode="floor") - (size_D - 1) / 2
+    ordered_MD = places_MD.gather(0, latents_BND.detach().flatten(0, 1).argsort(dim=0, stable=True))
+    uneven = ((ordered_MD - wanted_MD).square().mean(0) / variance_D).mean()
+    scaled_MD = places_MD * variance_D.rsqrt()
+    moments_DD = scaled_MD.T @ scaled_MD / count
+    alike = moments_DD - moments_DD.diagonal().diag()
+    return uneven + alike.square().mean()

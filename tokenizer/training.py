@@ -1,8 +1,13 @@
-"""Training a tokenizer on the rendered world: `reelm train tokenizer --out runs/tokenizer`.
+"""Training a tokenizer, on the rendered world or on clips of one's own, without a discriminator.
 
-Loss: a Charbonnier distance in which pixels that move weigh more, since objects cover little of a picture.
+    train_tokenizer(TokenizerTraining(), Path("runs/tokenizer"))                        # on the world
+    train_tokenizer(recipe, Path("runs/tokenizer"), clips=TrainingClips(batch=..., held_out=...))
+
+Loss: a Charbonnier distance (Charbonnier et al. 1994; for pictures, Lai et al. 2017, arXiv 1704.03915) and, for natural
+video, a multi-scale structure loss. In the world pixels that move weigh more, since objects cover little of a picture.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +15,18 @@ import torch
 
 from ..core.checkpoint import save_json, save_tensors
 from ..core.config import to_dict
-from ..core.contact_sheet import write_contact_sheet
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.training import TrainConfig, TrainState, train
 from ..world.render import render
 from ..world.scene import sample_scene
-from .model import TokenizerConfig, VideoTokenizer
+from .config import TokenizerConfig
+from .held_out import judge_held_out
+from .losses import reconstruction_loss, structure_loss
+from .model import VideoTokenizer
+
+# Of the moving pixels and of the structure loss, where the recipe says neither.
+WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +38,12 @@ class TokenizerTraining:
         train: optimizer, length and checkpoints.
         batch_size: clips in a step.
         num_frames: frames of a clip, 1 + a multiple of `temporal`.
-        height: of a clip in pixels.
+        height: of a clip in pixels; clips of one's own are cropped to it at random.
         width: of a clip in pixels.
-        moving_weight: how much more a pixel weighs that differs from the frame before or after it.
+        moving_weight: how much more a pixel weighs that differs from the frame before or after it; None is 4 for the
+            world and 1 for clips of one's own.
+        structure_weight: of the multi-scale structure loss beside the Charbonnier distance; None is 0 for the world and
+            0.1 for clips of one's own.
         seed: of the weights and of the clips.
     """
 
@@ -40,17 +53,38 @@ class TokenizerTraining:
     num_frames: int = 9
     height: int = 64
     width: int = 64
-    moving_weight: float = 4.0
+    moving_weight: float | None = None
+    structure_weight: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_size >= 1, "batch_size", "must be at least 1", self.batch_size)
-        require(self.moving_weight >= 1, "moving_weight", "must be at least 1", self.moving_weight)
+        moving, structure = self.weights(WORLD_WEIGHTS)
+        require(moving >= 1, "moving_weight", "must be at least 1", moving)
+        require(structure >= 0, "structure_weight", "must be at least 0", structure)
+
+    def weights(self, default: tuple[float, float]) -> tuple[float, float]:
+        """Of the moving pixels and of the structure loss."""
+        moving, structure = self.moving_weight, self.structure_weight
+        return default[0] if moving is None else moving, default[1] if structure is None else structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingClips:
+    """Clips of one's own to train on.
+
+    Attributes:
+        batch: the batch (B, T, H, W, 3) uint8 of a step, from its number alone.
+        held_out: name and frames (T, H, W, 3) uint8 of clips that are in no batch.
+    """
+
+    batch: Callable[[int], torch.Tensor]
+    held_out: list[tuple[str, torch.Tensor]]
 
 
 def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -> torch.Tensor:
-    """The batch (B, T, H, W, 3) uint8 of a step: it follows from (seed, step) alone."""
+    """The rendered batch (B, T, H, W, 3) uint8 of a step: it follows from (seed, step) alone."""
     first = step * recipe.batch_size
     scenes = [sample_scene(recipe.seed, first + i, split="train") for i in range(recipe.batch_size)]
     # A batch begins at any moment of its clips' first seconds, so that later phases are seen too.
@@ -58,57 +92,59 @@ def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -
     return render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width, first_frame=start, device=device)
 
 
-def moving_pixels(frames_BTHWC: torch.Tensor, threshold: float = 0.03) -> torch.Tensor:
-    """(B, T, H, W, 1) of 0 and 1: where a frame in [0, 1] differs from the one before or after it."""
-    change = (frames_BTHWC[:, 1:] - frames_BTHWC[:, :-1]).abs().amax(-1, keepdim=True) > threshold
-    none = torch.zeros_like(change[:, :1])
-    return (torch.cat([none, change], 1) | torch.cat([change, none], 1)).float()
-
-
-def reconstruction_loss(
-    frames_BTHWC: torch.Tensor, reconstruction_BTHWC: torch.Tensor, moving_weight: float
-) -> torch.Tensor:
-    """Weighted Charbonnier distance sqrt(d^2 + e^2) - e with e = 0.05: quadratic near zero, linear far away."""
-    distance = torch.sqrt((frames_BTHWC - reconstruction_BTHWC).square() + 0.05**2) - 0.05
-    weight = 1 + (moving_weight - 1) * moving_pixels(frames_BTHWC)
-    return (distance * weight).mean() / weight.mean()
+def _world_held_out(recipe: TokenizerTraining) -> list[tuple[str, torch.Tensor]]:
+    scenes = [sample_scene(recipe.seed, index, split="held-out") for index in range(8)]
+    clips = render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width)
+    return [(f"world {index}", clip_THWC) for index, clip_THWC in enumerate(clips)]
 
 
 def train_tokenizer(
-    recipe: TokenizerTraining, folder: Path, *, device: str = "auto", resume: bool = False
+    recipe: TokenizerTraining,
+    folder: Path,
+    *,
+    clips: TrainingClips | None = None,
+    device: str = "auto",
+    resume: bool = False,
 ) -> VideoTokenizer:
     """Train from nothing, or go on with `resume`; the folder ends with tokenizer.json and tokenizer.safetensors.
 
-    At every checkpoint it also gets loss.png and reconstructions.png (each clip, and below it its reconstruction).
+    At every checkpoint it also gets loss.png, and of held-out clips reconstructions.png (truth, reconstruction and
+    difference in rows) and held-out.json (their PSNR and the use of the codebook).
+
+    Args:
+        recipe: what to train, and how.
+        folder: of the run.
+        clips: to train on; None renders the world.
+        device: auto, cpu or cuda[:n].
+        resume: go on with the run in the folder.
     """
     place = pick_device(device)
     torch.manual_seed(recipe.seed)
     model = VideoTokenizer(recipe.model).to(place)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
+    moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)
 
     def loss(model: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        frames = training_clips(recipe, step, place).float() / 255
-        reconstruction, _, auxiliary = model(frames)
-        value = reconstruction_loss(frames, reconstruction, recipe.moving_weight)
+        batch = training_clips(recipe, step, place) if clips is None else clips.batch(step).to(place)
+        frames = batch.float() / 255
+        reconstruction, tokens, auxiliary = model(frames)
+        value = reconstruction_loss(frames, reconstruction, moving_weight)
+        if structure_weight:
+            value = value + structure_weight * structure_loss(frames, reconstruction)
         error = (frames - reconstruction.detach()).square().mean()
-        return value + auxiliary, {"psnr": -10 * torch.log10(error)}
+        return value + auxiliary, {"psnr": -10 * torch.log10(error), "codes": torch.tensor(tokens.unique().numel())}
 
     def export(state: TrainState) -> None:
         save_json(folder / "tokenizer.json", to_dict(recipe.model))
-        save_tensors(folder / "tokenizer.safetensors", state.average_model())
-        write_reconstructions(state, recipe, folder / "reconstructions.png")
+        weights = state.average_model()
+        save_tensors(folder / "tokenizer.safetensors", weights)
+        judged = VideoTokenizer(recipe.model).to(place).eval()
+        judged.load_state_dict(weights)
+        held_out = _world_held_out(recipe) if clips is None else clips.held_out
+        if held_out:
+            figures = judge_held_out(judged, held_out, folder / "reconstructions.png")
+            save_json(folder / "held-out.json", {"step": state.step, "split": "held-out", **figures})
 
     state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
     model.load_state_dict(state.average_model())
     return model.eval()
-
-
-@torch.no_grad()
-def write_reconstructions(state: TrainState, recipe: TokenizerTraining, path: Path) -> None:
-    """Held-out clips and their reconstructions by the averaged weights, as a contact sheet."""
-    model = VideoTokenizer(recipe.model)
-    model.load_state_dict(state.average_model())
-    scenes = [sample_scene(recipe.seed, index, split="held-out") for index in range(8)]
-    clips = render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width)
-    shown = (model.eval().decode(model.encode(clips)).clamp(0, 1) * 255).round().to(torch.uint8)
-    write_contact_sheet(path, torch.stack([clips, shown], 1).flatten(0, 1))

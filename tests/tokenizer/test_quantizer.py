@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
-from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig
+from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig, spread_loss
 
 CONFIGS = [
     QuantizerConfig(kind="fsq", levels=(8, 5, 3)),
@@ -89,3 +89,49 @@ def test_fsq_reaches_every_token():
 def test_sizes_that_cannot_be_are_refused(change):
     with pytest.raises(ReelmError, match=r"quantizer\."):
         QuantizerConfig(**change)
+
+
+def test_every_fsq_code_comes_back_from_its_id():
+    for levels in ((8, 8, 8, 5), (8, 8, 8, 5, 5, 5)):
+        quantizer = make(QuantizerConfig(levels=levels))
+        tokens = torch.arange(quantizer.config.vocab_size).view(2, -1)
+        codes = quantizer.codes(tokens)
+        assert torch.equal(quantizer.codebook.codes_to_indices(codes).long(), tokens)
+        assert codes.flatten(0, 1).unique(dim=0).shape[0] == quantizer.config.vocab_size
+
+
+def test_spread_is_even_and_independent():
+    """Codes that are all used alike have none of the loss, whatever their levels; each way to waste codes has some."""
+    for levels in ((8, 8, 5), (5, 3), (6, 4)):
+        quantizer = make(QuantizerConfig(levels=levels))
+        codes = quantizer.codes(torch.arange(quantizer.config.vocab_size)[None])
+        assert spread_loss(codes, codes, levels) < 1e-9
+        for wasted in (codes * 0.3, codes + 0.7, codes[..., :1].expand_as(codes)):
+            assert spread_loss(wasted, wasted, levels) > 0.02
+
+
+def test_spread_leads_narrow_and_correlated_latents_to_more_codes():
+    torch.manual_seed(0)
+    quantizer = Quantizer(QuantizerConfig(levels=(8, 8, 5), spread=1.0))
+    latents = (0.1 * torch.randn(2, 600, 3) @ torch.ones(3, 3) + 0.1 * torch.randn(2, 600, 3)).requires_grad_()
+    used = quantizer(latents)[1].unique().numel()
+    optimizer = torch.optim.Adam([latents], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = quantizer(latents)[2]
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.02
+    assert used < 0.1 * 320
+    assert quantizer(latents)[1].unique().numel() > 0.75 * 320
+
+
+def test_spread_is_a_loss_of_fsq_in_training_alone():
+    latents = torch.randn(2, 50, 3)
+    quantizer = Quantizer(QuantizerConfig(levels=(8, 5, 3), spread=0.5))
+    codes, _, loss = quantizer(latents)
+    assert torch.isclose(loss, 0.5 * spread_loss(latents, codes, (8, 5, 3)))
+    assert quantizer.eval()(latents)[2] == 0
+    assert Quantizer(QuantizerConfig(levels=(8, 5, 3)))(latents)[2] == 0
+    with pytest.raises(ReelmError, match=r"^quantizer.spread: must be at least 0"):
+        QuantizerConfig(spread=-1.0)

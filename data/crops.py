@@ -1,0 +1,70 @@
+"""What a tokenizer is trained on and judged by: random crops of prepared clips, and the ends that were held out.
+
+crops = CropLoader(ClipShards("shards"), batch_size=8, num_frames=9, height=64, width=64, seed=0)
+frames_BTHWC = crops.batch(step)                        # uint8; follows from (seed, step) alone
+ends = held_out_clips(ClipShards("shards", split="held-out"), temporal=4)
+"""
+
+import torch
+
+from ..core.errors import require
+from .clip_shards import ClipShards
+from .loader import ClipLoader, mixed_bits
+
+MOST_HELD_OUT = 16
+WORKERS = 1  # threads that read ahead; a training's step takes longer than its batch
+
+
+class CropLoader:
+    """Batches of windows, each cut out of its clip at a place of its own, half of them mirrored.
+
+    Args:
+        shards: what to read.
+        batch_size: crops of a step.
+        num_frames: frames of a crop.
+        height: of a crop in pixels.
+        width: of a crop in pixels.
+        seed: of the order, the places and the mirroring.
+
+    Raises:
+        ReelmError: a crop is larger or longer than the clips.
+    """
+
+    def __init__(
+        self, shards: ClipShards, batch_size: int, num_frames: int, *, height: int, width: int, seed: int
+    ) -> None:
+        for name, size, most in (("height", height, shards.height), ("width", width, shards.width)):
+            require(1 <= size <= most, name, f"must be from 1 to {most}, which the clips have", size)
+        self._loader = ClipLoader(shards, batch_size, num_frames, seed, workers=WORKERS, flip=True)
+        self._size, self._seed = (height, width), seed
+        self._room = (shards.height - height + 1, shards.width - width + 1)
+
+    def batch(self, step: int) -> torch.Tensor:
+        """Crops (B, T, H, W, 3) uint8, whatever was read before."""
+        frames_BTHWC = self._loader.batch(step).frames_BTHWC
+        crops = []
+        for place, clip_THWC in enumerate(frames_BTHWC):
+            top, left = (
+                int(mixed_bits(self._seed, 3 + axis, step, place)[0]) % room for axis, room in enumerate(self._room)
+            )
+            crops.append(clip_THWC[:, top : top + self._size[0], left : left + self._size[1]])
+        return torch.stack(crops)
+
+    def close(self) -> None:
+        """End the thread that reads ahead; `batch` may not be called again."""
+        self._loader.close()
+
+
+def held_out_clips(shards: ClipShards, temporal: int) -> list[tuple[str, torch.Tensor]]:
+    """(source, frames (T, H, W, 3) uint8) of at most `MOST_HELD_OUT` samples, evenly spaced over all of them.
+
+    Of each the last 1 + n * `temporal` frames are taken, so that none has to be filled up.
+    """
+    clips, count = [], min(MOST_HELD_OUT, len(shards))
+    for place in range(count):
+        number = place * len(shards) // count
+        sample = shards.samples[number]
+        extra = (sample.frames - 1) % temporal
+        frames_THWC = torch.from_numpy(shards.read(number, extra, sample.frames - extra))
+        clips.append((sample.source, frames_THWC))
+    return clips

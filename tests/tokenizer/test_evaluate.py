@@ -1,0 +1,76 @@
+"""What is measured of a tokenizer, on clips whose figures are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from reelm.core.errors import ReelmError
+from reelm.tokenizer import evaluate
+from reelm.tokenizer.evaluate import count_gflops, evaluate_clips
+from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
+from reelm.tokenizer.quantizer import QuantizerConfig
+
+
+@pytest.fixture
+def tokenizer():
+    torch.manual_seed(0)
+    config = TokenizerConfig(encoder_width=8, decoder_widths=(8, 8), decoder_depth=(1, 1),
+                             quantizer=QuantizerConfig(levels=(5, 5)))  # fmt: skip
+    return VideoTokenizer(config).eval()
+
+
+def clip(frames, height=32, width=40, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (frames, height, width, 3), generator=random, dtype=torch.uint8)
+
+
+def test_figures_of_clips_of_several_sizes(tokenizer, tmp_path):
+    clips = [("a", clip(22)), ("b", clip(1, 30, 161, seed=1)), ("c", clip(17, 176, 176, seed=2))]
+    report = evaluate_clips(tokenizer, clips, chunk=2, contact_sheet=tmp_path / "sheet.png")
+    assert (report["n"], report["frames"]) == (3, 40)
+    assert [entry["ms_ssim"] is None for entry in report["clips"]] == [True, True, False]
+    assert report["clips"][1]["flicker"] is None
+    assert report["streaming_error"] < 1e-5 and report["streaming_tokens"] == 0
+    # 7 latent frames of 4 x 5 tokens, 1 of 4 x 21, 5 of 22 x 22, of 25 codes.
+    tokens, pixels = 7 * 20 + 84 + 5 * 484, 22 * 32 * 40 + 30 * 161 + 17 * 176 * 176
+    assert report["bits_per_pixel"] == pytest.approx(np.log2(25) * tokens / pixels)
+    assert 1 <= report["perplexity"] <= 25 and report["codebook_use"] <= 1
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_a_perfect_tokenizer_and_one_with_a_seam(tokenizer, monkeypatch):
+    given = clip(33)
+
+    def decoded(*_, **__):
+        yield shown
+
+    monkeypatch.setattr(evaluate, "decode_long", decoded)
+    shown = given
+    report = evaluate_clips(tokenizer, [("a", given)])
+    assert (report["psnr"], report["flicker"], report["border_gap"]) == (100, 0, 0)
+    assert report["ssim"] == pytest.approx(1)
+    # Every 4th latent frame begins with an error of 16 in all pixels, the others with one of 1.
+    shown = (given // 2).clone()
+    given = given // 2
+    for frame in range(1, 33, 4):
+        shown[frame] += 16 if (frame + 3) // 4 % 4 == 0 else 1
+    report = evaluate_clips(tokenizer, [("a", given)], chunk=4)
+    assert report["border_gap"] == pytest.approx(20 * np.log10(16), abs=1e-3)
+    assert evaluate_clips(tokenizer, [("a", given)], chunk=1)["border_gap"] is None
+
+
+def test_gflops_are_those_of_the_products(tokenizer):
+    counted = count_gflops(tokenizer)
+    twice = sum(p.numel() for p in tokenizer.decoder.parameters() if p.ndim > 1) * 2 * 5 * 16 * 16 / 1e9
+    assert counted["decode_gflops"] > twice  # at least once for every token; stages of more pixels cost more
+    assert counted["encode_gflops"] > 0
+
+
+def test_what_cannot_be_measured_is_refused(tokenizer, monkeypatch):
+    with pytest.raises(ReelmError, match="^clips: must be at least one, got 0"):
+        evaluate_clips(tokenizer, [])
+    with pytest.raises(ReelmError, match="^chunk: must be at least 1, got 0"):
+        evaluate_clips(tokenizer, [], chunk=0)
+    monkeypatch.setitem(__import__("sys").modules, "torchmetrics.functional.image", None)
+    with pytest.raises(ReelmError, match="^evaluate: needs torchmetrics"):
+        evaluate_clips(tokenizer, [("a", clip(1))])

@@ -1,0 +1,129 @@
+"""Sizes of a tokenizer, and presets of them.
+
+    TokenizerConfig(temporal=4, spatial=8)                  # the bundled world's
+    tokenizer_preset("small", "4x8x8")                      # for natural video
+
+What each preset has, costs and reaches stands in docs/tokenizer.md; a test holds the figures.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..core.errors import require
+from ..core.shapes import Compression
+from .quantizer import QuantizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Sizes of a tokenizer.
+
+    Attributes:
+        temporal: frames in a latent frame (after frame 0).
+        spatial: rows and columns of pixels in a token; a power of two, at least 4.
+        front: how pixels become channels and come back: "patch" (as they are) or "haar" (as a wavelet transform of each
+            patch in time, rows and columns; `temporal` must then be a power of two).
+        encoder_width: channels of the encoder at half a token; it has twice as many at token resolution.
+        encoder_depth: residual blocks of the encoder at token resolution.
+        encoder_spread: how many of them look at the 8 neighbouring tokens; the others see their own alone.
+        encoder_memory: temporal layers of the encoder; each looks two latent frames further back. With 0, a token
+            depends on its own latent frame alone.
+        decoder_widths: channels of the decoder at token resolution, then after each doubling of it; the last stage
+            writes what is left of `spatial` as one patch.
+        decoder_depth: residual blocks of each decoder stage.
+        decoder_memory: temporal layers of the decoder, before as many of its first blocks; each looks two latent frames
+            further back.
+        quantizer: see `QuantizerConfig`.
+    """
+
+    temporal: int = 4
+    spatial: int = 8
+    front: Literal["patch", "haar"] = "patch"
+    encoder_width: int = 128
+    encoder_depth: int = 2
+    encoder_spread: int = 0
+    encoder_memory: int = 0
+    decoder_widths: tuple[int, ...] = (192, 96, 48)
+    decoder_depth: tuple[int, ...] = (4, 2, 2)
+    decoder_memory: int = 1
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+
+    def __post_init__(self) -> None:
+        require(self.temporal >= 1, "temporal", "must be at least 1", self.temporal)
+        require(_is_power(self.spatial) and self.spatial >= 4, "spatial", "must be a power of two, at least 4",
+                self.spatial)  # fmt: skip
+        require(self.front in ("patch", "haar"), "front", "must be 'patch' or 'haar'", self.front)
+        halves = self.front == "patch" or _is_power(self.temporal)
+        require(halves, "temporal", "must be a power of two where front is 'haar'", self.temporal)
+        fits = 1 <= len(self.decoder_widths) <= self.spatial.bit_length()
+        require(fits, "decoder_widths", f"must name 1 to {self.spatial.bit_length()} stages", self.decoder_widths)
+        same = len(self.decoder_depth) == len(self.decoder_widths)
+        require(same, "decoder_depth", "must have one entry for each of decoder_widths", self.decoder_depth)
+        positive = min(self.encoder_width, *self.decoder_widths, *self.decoder_depth) >= 1
+        require(positive, "encoder_width, decoder_widths, decoder_depth", "must be at least 1", self.decoder_widths)
+        for name, value, most in (
+            ("encoder_depth", self.encoder_depth, None),
+            ("encoder_spread", self.encoder_spread, self.encoder_depth),
+            ("encoder_memory", self.encoder_memory, self.encoder_depth),
+            ("decoder_memory", self.decoder_memory, self.decoder_depth[0]),
+        ):
+            rule = "must be at least 0" if most is None else f"must be between 0 and {most}"
+            require(value >= 0 and (most is None or value <= most), name, rule, value)
+
+    @property
+    def compression(self) -> Compression:
+        """Pixels of one token along time, rows and columns."""
+        return Compression(self.temporal, self.spatial, self.spatial)
+
+    @property
+    def encoder_halo(self) -> int:
+        """How many tokens away the pixels may lie that a token depends on."""
+        return 1 + self.encoder_spread
+
+    @property
+    def decoder_halo(self) -> int:
+        """How many tokens away a token may lie that a pixel depends on."""
+        reach = 1  # the head
+        for stage, depth in enumerate(reversed(self.decoder_depth)):
+            # Positions of a stage lie twice as far apart as those of the one after it.
+            reach = depth + (-(-reach // 2) if stage else reach)
+        return reach + 1  # the first convolution
+
+
+def _is_power(value: int) -> bool:
+    return value >= 1 and value & (value - 1) == 0
+
+
+PRESETS = ("tiny", "small", "base")
+COMPRESSIONS = ("4x8x8", "8x8x8", "4x16x16", "8x16x16")
+# Most of the work is at token resolution, where a parameter costs least. The encoders see their own token and those
+# around it; the decoders, which no language model has to predict, see further.
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "encoder_width": 48, "encoder_depth": 2, "encoder_spread": 1, "decoder_widths": (112, 64, 32),
+        "decoder_depth": (4, 2, 1), "decoder_memory": 2, "quantizer": QuantizerConfig(levels=(8, 8, 8), spread=0.01),
+    },
+    "small": {
+        "encoder_width": 128, "encoder_depth": 4, "encoder_spread": 1, "encoder_memory": 1,
+        "decoder_widths": (288, 128, 64), "decoder_depth": (6, 2, 1), "decoder_memory": 3,
+        "quantizer": QuantizerConfig(levels=(8, 8, 8, 5), spread=0.01),
+    },
+    "base": {
+        "encoder_width": 384, "encoder_depth": 6, "encoder_spread": 1, "encoder_memory": 1,
+        "decoder_widths": (832, 320, 160), "decoder_depth": (10, 4, 2), "decoder_memory": 4,
+        "quantizer": QuantizerConfig(levels=(8, 8, 8, 5, 5, 5), spread=0.01),
+    },
+}  # fmt: skip
+
+
+def tokenizer_preset(name: str, compression: str) -> TokenizerConfig:
+    """The config of a preset for natural video.
+
+    Args:
+        name: one of PRESETS: about 1, 8 and 100 million parameters.
+        compression: frames x rows x columns of a token, one of COMPRESSIONS.
+    """
+    require(name in PRESETS, "preset", f"must be one of {', '.join(PRESETS)}", name)
+    require(compression in COMPRESSIONS, "compression", f"must be one of {', '.join(COMPRESSIONS)}", compression)
+    temporal, spatial, _ = map(int, compression.split("x"))
+    return TokenizerConfig(temporal=temporal, spatial=spatial, front="haar", **_SIZES[name])
