@@ -67,10 +67,10 @@ def test_gflops_are_those_of_the_products(tokenizer):
 
 
 def test_what_cannot_be_measured_is_refused(tokenizer, monkeypatch):
-    with pytest.raises(ReelmError, match="^clips: must be at least one, got 0"):
+    with pytest.raises(ReelmError, match=r"^clips: must be at least one, got 0"):
         evaluate_clips(tokenizer, [])
-    with pytest.raises(ReelmError, match="^chunk: must be at least 1, got 0"):
+    with pytest.raises(ReelmError, match=r"^chunk: must be at least 1, got 0"):
         evaluate_clips(tokenizer, [], chunk=0)
     monkeypatch.setitem(__import__("sys").modules, "torchmetrics.functional.image", None)
-    with pytest.raises(ReelmError, match="^evaluate: needs torchmetrics"):
+    with pytest.raises(ReelmError, match=r"^evaluate: needs torchmetrics"):
         evaluate_clips(tokenizer, [("a", clip(1))])
