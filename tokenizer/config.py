@@ -97,19 +97,19 @@ def _is_power(value: int) -> bool:
 PRESETS = ("tiny", "small", "base")
 COMPRESSIONS = ("4x8x8", "8x8x8", "4x16x16", "8x16x16")
 # Most of the work is at token resolution, where a parameter costs least. The encoders see their own token and those
-# around it; the decoders, which no language model has to predict, see further.
+# around it, and no past, which measured gave 0.1 dB; the decoders, which no language model has to predict, see further.
 _SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "encoder_width": 48, "encoder_depth": 2, "encoder_spread": 1, "decoder_widths": (112, 64, 32),
         "decoder_depth": (4, 2, 1), "decoder_memory": 2, "quantizer": QuantizerConfig(levels=(8, 8, 8), spread=0.01),
     },
     "small": {
-        "encoder_width": 128, "encoder_depth": 4, "encoder_spread": 1, "encoder_memory": 1,
+        "encoder_width": 128, "encoder_depth": 4, "encoder_spread": 1,
         "decoder_widths": (288, 128, 64), "decoder_depth": (6, 2, 1), "decoder_memory": 3,
         "quantizer": QuantizerConfig(levels=(8, 8, 8, 5), spread=0.01),
     },
     "base": {
-        "encoder_width": 384, "encoder_depth": 6, "encoder_spread": 1, "encoder_memory": 1,
+        "encoder_width": 384, "encoder_depth": 6, "encoder_spread": 1,
         "decoder_widths": (832, 320, 160), "decoder_depth": (10, 4, 2), "decoder_memory": 4,
         "quantizer": QuantizerConfig(levels=(8, 8, 8, 5, 5, 5), spread=0.01),
     },

@@ -178,7 +178,7 @@ print(json.dumps([shown, peak, time.monotonic() - start]))
 @pytest.mark.parametrize("compression", ["4x8x8", "8x16x16"])
 def test_720p_takes_less_than_2_gb_whatever_the_length(compression):
     peaks = []
-    for latent_frames in (4, 8):  # from the third on, a cache that is used and one that is made lie side by side
+    for latent_frames in (4, 16):  # from the third on, a cache that is used and one that is made lie side by side
         count = 1 + int(compression[0]) * (latent_frames - 1)
         words = [sys.executable, "-c", MEASURE, compression, str(count)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -187,4 +187,6 @@ def test_720p_takes_less_than_2_gb_whatever_the_length(compression):
         peaks.append(peak)
         print(f"small {compression}, {count} frames of 1280x720: {peak:.0f} MB, {seconds:.0f} s")
     assert max(peaks) < 2000
-    assert peaks[1] < peaks[0] + 60  # the frames that it has more are 44 or 88 MB as bytes, four times that as floats
+    assert (
+        peaks[1] < peaks[0] + 120
+    )  # the frames that it has more are 133 or 265 MB as bytes, four times that as floats
