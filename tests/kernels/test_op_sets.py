@@ -9,7 +9,7 @@ from reelm.kernels.benchmark_cases import ENTRIES
 
 ROOT = Path(__file__).parent.parent.parent
 MODULES = {path.stem: path for path in (ROOT / "kernels").glob("*.py")}
-SHARED = {"backend", "benchmark", "benchmark_cases", "check", "noise", "norm", "rotary"}
+SHARED = {"backend", "benchmark", "benchmark_cases", "check", "int8", "noise", "norm", "rotary"}
 OPS = sorted({name.removesuffix("_reference").removesuffix("_triton") for name in MODULES} - SHARED)
 
 
