@@ -25,6 +25,7 @@ from reelm.core.config import from_dict
 from reelm.data.crops import CropLoader
 from reelm.lm.training import LMTraining
 from reelm.sampling.benchmark import run_benchmark
+from reelm.sampling.benchmark_report import BenchmarkReport
 from reelm.sampling.evaluate import evaluate_model
 from reelm.sampling.generator import VideoGenerator
 from reelm.sampling.request import make_request
@@ -618,6 +619,13 @@ def test_which_model_a_tokenizer_s_training_takes():
     assert model("--data", "x", "--model.spatial", "16") == TokenizerConfig(spatial=16)
     assert model("--preset", "base", "--compression", "8x8x8") == tokenizer_preset("base", "8x8x8")
     assert model("--preset", "tiny") == tokenizer_preset("tiny", "4x8x8")
+
+
+def test_a_wrong_row_fails_the_command(run, monkeypatch):
+    for ok in (True, False):
+        report = BenchmarkReport(rows=[{"row": "reelm", "ok": ok, "tokens_per_second": 1.0}])
+        monkeypatch.setattr("reelm.sampling.benchmark.run_benchmark", lambda *_, report=report, **__: report)
+        assert run("bench", "--json")[0] == (0 if ok else 1)
 
 
 def test_train_text_from_a_file(run):

@@ -96,6 +96,20 @@ def test_a_decoder_of_ones_own(generator):
     assert found[0].stats["decoder"] == "timid"
 
 
+class Greedy:
+    """Keeps what was never drawn."""
+
+    name, exactness = "greedy", "approximate"
+
+    def step(self, rollout):
+        rollout.accept(rollout.draw(rollout.logits(1)), [2])
+
+
+def test_a_decoder_that_keeps_too_much_is_refused(generator):
+    with pytest.raises(ReelmError, match=r"^decoder: must accept at most 1 tokens"):
+        generator.generate(TEXTS[0], num_frames=1, decoder=Greedy())
+
+
 def test_names_and_blocks():
     assert isinstance(make_decoder("sequential", frame_size=64), Sequential)
     assert isinstance(make_decoder("auto", frame_size=64), Jacobi)
