@@ -124,13 +124,9 @@ class Encode(Command):
         return 0
 
 
-def is_prepared(folder: Path) -> bool:
-    """Whether this is a folder that `reelm prepare` made."""
-    return (folder / "shards.json").is_file()
-
-
 def prepared(folder: Path, out: Path) -> Path:
     """The prepared clips of a folder: itself if it has them, else what `prepare` makes of it in `out`/shards."""
+    from ..data.clip_shards import is_prepared
     from ..data.prepare import prepare
     from ..data.recode import PrepareConfig
 

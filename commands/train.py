@@ -10,7 +10,7 @@ import tyro
 
 from ..core.errors import require
 from .base import Command, config_options
-from .data import is_prepared, prepared
+from .data import prepared
 
 # What the data and the tokenizer say about a language model, so that nobody has to.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
@@ -263,7 +263,7 @@ class TrainLM(_Run):
 
     def _tokens(self, tokenizer: Any) -> tuple[Path, Path | None]:
         """The folder of token shards, and that of the clips that they were made from now."""
-        from ..data.clip_shards import ClipShards
+        from ..data.clip_shards import ClipShards, is_prepared
         from ..data.encode import encode_shards
 
         if any(self.data.glob("*.safetensors")):

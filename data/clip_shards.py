@@ -17,6 +17,11 @@ from ..tokenizer.clip_decode import read_window
 from .shard_files import SPLITS, Sample, read_index, read_json, read_sample
 
 
+def is_prepared(folder: Path) -> bool:
+    """Whether this is a folder that `reelm prepare` made."""
+    return (folder / "shards.json").is_file()
+
+
 def read_frames(folder: Path, number: int, sample: Sample, start: int, count: int) -> np.ndarray:
     """Frames [start, start + count) of a sample of shard `number`: (count, H, W, 3) uint8.
 

@@ -12,7 +12,7 @@ import torch
 
 from ..core.errors import ReelmError, require
 from ..tokenizer.clip_stream import stream_clip
-from .clip_shards import ClipShards
+from .clip_shards import ClipShards, is_prepared
 from .sources import find_sources
 
 
@@ -60,5 +60,4 @@ def sample_clips(folder: Path, *, split: str = "held-out", max_frames: int = 65)
         ReelmError: there is no such folder.
     """
     require(folder.is_dir(), "folder", "must be an existing folder", str(folder))
-    prepared = (folder / "shards.json").is_file()
-    return SampleClips(folder, split if prepared else "all", max_frames)
+    return SampleClips(folder, split if is_prepared(folder) else "all", max_frames)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reelm import cli
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import LMConfig, VideoTransformer
 from reelm.sampling.generator import VideoGenerator
@@ -44,6 +45,24 @@ def debug_checkpoint(tmp_path_factory) -> Path:
 def debug_generator(debug_checkpoint) -> VideoGenerator:
     """A generator over the tiny model."""
     return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """The test runs in a folder of its own, in which a refused command must leave nothing."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command: (exit code, stdout, stderr)."""
+
+    def call(*words):
+        capsys.readouterr()
+        code = cli.main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

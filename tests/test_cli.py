@@ -21,8 +21,6 @@ from reelm import cli
 from reelm.commands import clips, measure
 from reelm.commands.train import DERIVED
 from reelm.core.checkpoint import load_tensors, save_tensors
-from reelm.core.config import from_dict
-from reelm.data.crops import CropLoader
 from reelm.lm.training import LMTraining
 from reelm.sampling.benchmark import run_benchmark
 from reelm.sampling.benchmark_report import BenchmarkReport
@@ -33,11 +31,8 @@ from reelm.sampling.rollout import Rollout
 from reelm.sampling.rules import SamplingConfig
 from reelm.sampling.state import SessionState
 from reelm.sampling.video import Video
-from reelm.tokenizer import training as tokenizer_training
 from reelm.tokenizer.clip_fit import Fit
 from reelm.tokenizer.clip_write import write_clip
-from reelm.tokenizer.config import TokenizerConfig, tokenizer_preset
-from reelm.tokenizer.model import load_tokenizer
 from reelm.tokenizer.training import TokenizerTraining
 
 MODEL = ["--model", "--device", "--dtype", "--weights", "--cache", "--json"]
@@ -114,22 +109,7 @@ FROZEN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    """Every test runs in a folder of its own, in which a refused command must leave nothing."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        capsys.readouterr()
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return call
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.fixture
@@ -460,185 +440,11 @@ def test_a_plan_tells_what_clips_take_before_any_weight_is_read(run, debug_check
     assert "model: config.json must exist" in run("info", "--plan", "--model", ".")[2]
 
 
-# ---- from nothing to a model
-
-TINY_TOKENIZER = [
-    *(
-        "--model.encoder-width",
-        8,
-        "--model.decoder-widths",
-        8,
-        "--model.decoder-depth",
-        1,
-        "--height",
-        32,
-        "--width",
-        32,
-    ),
-    *("--model.decoder-memory", 1, "--model.quantizer.levels", 4, 4, "--batch-size", 1, "--num-frames", 5),
-    *("--train.steps", 4, "--train.report-steps", 1, "--device", "cpu"),
-]
-TINY_LM = [
-    *("--model.width", 16, "--model.depth", 1, "--model.heads", 2, "--model.kv-heads", 1, "--model.head-dim", 16),
-    *("--model.hidden", 16, "--model.neighbour-dim", 4, "--batch-tokens", 64, "--train.steps", 3, "--device", "cpu"),
-]
-
-
-def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
-    # A run that is stopped leaves a checkpoint, and --resume goes on from it.
-    clips, seen = tokenizer_training.training_clips, []
-
-    def interrupted(recipe, step, device):
-        seen.append(step)
-        if seen == [0, 1]:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return clips(recipe, step, device)
-
-    monkeypatch.setattr(tokenizer_training, "training_clips", interrupted)
-    train = ["train", "tokenizer", "--out", "runs/tokenizer", *TINY_TOKENIZER]
-    code, out, err = run(*train)
-    assert (code, err) == (130, "stopped at step 2 of 4; go on with --resume\n")
-    assert out.startswith("wrote runs/tokenizer: ")
-    assert "of step 2 of 4" in out
-    refused = run(*train)
-    assert refused[0] == 2
-    assert refused[2].startswith("reelm: error: resume: ")
-    code, out, _ = run(*train, "--resume")
-    assert code == 0
-    assert "of step 4 of 4" in out
-    assert seen == [0, 1, 2, 3]
-
-    size = ["--height", 32, "--width", 32]
-    render = ["render", "--tokenizer", "runs/tokenizer", "--out", "runs/tokens", "--clips", 6, "--num-frames", 5, *size]
-    assert run(*render) == (0, "wrote runs/tokens: 6 clips of 5 frames\n", "")
-    code, out, _ = run("train", "text", "--data", "runs/tokens", "--out", "runs/text.model")
-    assert code == 0
-    assert re.fullmatch(r"wrote runs/text.model: \d+ text ids from 24 captions\n", out)
-
-    words = ["--data", "runs/tokens", "--text", "runs/text.model", "--tokenizer", "runs/tokenizer"]
-    code, out, err = run("train", "lm", "--out", "runs/lm", *words, *TINY_LM)
-    assert code == 0
-    assert err == ""  # samples are drawn of captions that it knows
-    assert "--model runs/lm/model" in out
-    assert "of step 3 of 3" in out
-    names = {path.name for path in Path("runs/lm/model").iterdir()}
-    assert names == {"config.json", "lm.safetensors", "tokenizer.safetensors", "text.model"}
-    values = json.loads(run("info", "--json", "--model", "runs/lm/model")[1])
-    assert (values["vocab_size"], values["height"], values["fps"]) == (16, 32, 8)
-    assert run("generate", "a red", "--num-frames", 5, "--model", "runs/lm/model", "-o", "out.mp4")[0] == 0
-    assert Video.load("out.mp4").frames.shape == (5, 32, 32, 3)
-
-
-def test_a_model_of_ones_own_clips(run):
-    """From a folder of clips to a model that loads, with the held-out ends continued."""
-    Path("clips").mkdir()
-    for number in range(3):
-        steps = np.arange(40, dtype=np.float64)[:, None, None, None] + np.arange(32)[:, None, None] * (number + 1)
-        frames = np.broadcast_to((steps * 9 % 255).astype(np.uint8), (40, 32, 32, 3))
-        write_clip(Path(f"clips/{number}.mkv"), np.ascontiguousarray(frames), 10)
-    code, out, _ = run("prepare", "clips", "--out", "shards", "--height", 32, "--width", 32, "--held-out-seconds", 2)
-    assert code == 0
-    assert run("train", "tokenizer", "--out", "tok", *TINY_TOKENIZER)[0] == 0
-    code, out, err = run("train", "lm", "--out", "lm", "--data", "shards", "--tokenizer", "tok", *TINY_LM)
-    assert (code, err) == (0, "")
-    assert "continued 3 held-out clips by 8 frames: " in out
-    assert {path.name for path in Path("lm").iterdir()} >= {"continuations.png", "continuations.mp4", "tokens"}
-    values = json.loads(run("info", "--json", "--model", "lm/model")[1])
-    assert (values["height"], values["fps"]) == (32, 10)
-    report = json.loads(Path("lm/continuations.json").read_text())
-    assert report["n"] == 3 == len(report["samples"])
-    # The same tokens by hand; windows of their own are then refused.
-    code, out, _ = run("encode", "shards", "--tokenizer", "tok", "--out", "tokens", "--stride", 4)
-    assert (code, out) == (0, "wrote tokens: 3 windows of 17 frames\n")
-    words = ["--data", "tokens", "--tokenizer", "tok", *TINY_LM]
-    code, _, err = run("train", "lm", "--out", "other", *words, "--stride", 2)
-    assert code == 2
-    assert err.startswith("reelm: error: num_frames, stride: must not be given where the data are tokens")
-
-
-TINY_CROPS = [
-    *("--height", 16, "--width", 32, "--batch-size", 2, "--num-frames", 5, "--train.steps", 3, "--device", "cpu"),
-    *("--train.report-steps", 1, "--train.warmup", 1),
-]
-
-
-@pytest.fixture
-def shards(run):
-    """The folder of shards of two clips of 32x48."""
-    Path("clips").mkdir()
-    for number in range(2):
-        frames = np.random.default_rng(number).integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-        write_clip(Path(f"clips/{number}.mp4"), frames, 8)
-    assert run("prepare", "clips", "--out", "shards", "--height", 32, "--width", 48, "--workers", 0)[0] == 0
-    return "shards"
-
-
-@pytest.mark.parametrize("compression", ["4x8x8", "4x16x16"])
-def test_a_tokenizer_of_own_clips(run, shards, compression):
-    words = ["train", "tokenizer", "--data", shards, "--out", "runs/own", "--preset", "tiny", *TINY_CROPS]
-    code, out, err = run(*words, "--compression", compression)
-    assert (code, err) == (0, "")
-    first, told, *clips = out.splitlines()
-    assert first == "wrote runs/own: tokenizer.json and tokenizer.safetensors of step 3 of 3"
-    assert re.fullmatch(
-        r"held out, step 3: \d+\.\d\d dB mean PSNR of 2 clips of 48x32, .*% of the codes in \d+ tokens .*", told
-    )
-    assert [line.split(":")[0] for line in clips] == ["  0.mp4", "  1.mp4"]
-    assert load_tokenizer(Path("runs/own"), device="cpu").config == tokenizer_preset("tiny", compression)
-    assert Path("runs/own/reconstructions.png").exists()
-
-
-def test_a_stopped_run_on_own_clips_goes_on_to_the_bit(run, shards, monkeypatch):
-    model = ["--model.encoder-width", 8, "--model.decoder-widths", 8, "--model.decoder-depth", 1]
-    train = ["train", "tokenizer", "--data", shards, *TINY_CROPS, *model]
-    assert run(*train, "--out", "whole")[0] == 0
-    batch, seen = CropLoader.batch, []
-
-    def interrupted(crops, step):
-        seen.append(step)
-        if seen == [0, 1]:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return batch(crops, step)
-
-    monkeypatch.setattr(CropLoader, "batch", interrupted)
-    assert run(*train, "--out", "parts")[0] == 130
-    assert run(*train, "--out", "parts", "--resume")[0] == 0
-    assert seen == [0, 1, 2]
-    for name in ("metrics.jsonl", "tokenizer.safetensors", "held-out.json"):
-        assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
-
-
-def test_which_model_a_tokenizer_s_training_takes():
-    def model(*words):
-        command = cli._parse("train tokenizer", ["--out", "x", *words])
-        return from_dict(TokenizerConfig, command._options()["model"])
-
-    assert model() == TokenizerConfig()
-    assert model("--data", "x") == tokenizer_preset("small", "4x8x8")
-    assert model("--data", "x", "--compression", "8x16x16") == tokenizer_preset("small", "8x16x16")
-    assert model("--data", "x", "--model.spatial", "16") == TokenizerConfig(spatial=16)
-    assert model("--preset", "base", "--compression", "8x8x8") == tokenizer_preset("base", "8x8x8")
-    assert model("--preset", "tiny") == tokenizer_preset("tiny", "4x8x8")
-
-
 def test_a_wrong_row_fails_the_command(run, monkeypatch):
     for ok in (True, False):
         report = BenchmarkReport(rows=[{"row": "reelm", "ok": ok, "tokens_per_second": 1.0}])
         monkeypatch.setattr("reelm.sampling.benchmark.run_benchmark", lambda *_, report=report, **__: report)
         assert run("bench", "--json")[0] == (0 if ok else 1)
-
-
-def test_train_text_from_a_file(run):
-    Path("captions.txt").write_text("a red ball\na blue ring\n")
-    words = ["train", "text", "--captions", "captions.txt", "--out", "text.model", "--model-type", "bpe"]
-    assert run(*words, "--vocab-size", 20)[0] == 0
-    assert Path("text.model").is_file()
-    for both in ([], ["--data", "d", "--captions", "c"]):
-        code, _, err = run("train", "text", "--out", "other.model", *both)
-        assert code == 2
-        assert err.startswith("reelm: error: data, captions: must be exactly one of the two")
-    assert run("train", "text", "--captions", "none.txt", "--out", "other.model")[0] == 2
-    assert not Path("other.model").exists()
 
 
 # ---- refusals

@@ -4,7 +4,6 @@ import types
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,35 +146,3 @@ def test_bad_decoders_are_refused(arguments, message):
 def test_processors_need_sequential(generator, decoder):
     with pytest.raises(ReelmError, match=r"^decoder: must be 'sequential' with logits_processor"):
         generator.generate(TEXTS[0], decoder=decoder, logits_processor=lambda ids, scores: scores)
-
-
-@torch.no_grad()
-def test_a_step_of_many_tokens_has_the_bits_of_many_steps(generator):
-    """What makes `jacobi` lossless to the last bit on a CPU, where a key/value head has four query rows or more."""
-    from reelm.lm.cache import RingCache
-    from reelm.lm.packed import can_pack, pack_linears
-    from reelm.lm.transformer import LMConfig, VideoTransformer
-
-    if not can_pack(torch.nn.Linear(2, 2, bias=False)):
-        pytest.skip("this torch has no oneDNN")
-    torch.manual_seed(0)
-    model = VideoTransformer(LMConfig(vocab_size=64, rows=4, columns=4, width=64, depth=2, head_dim=16, hidden=96))
-    pack_linears(model.eval())
-    tokens, text, lengths = torch.randint(0, 64, (3, 160)), torch.randint(0, 256, (3, 32)), torch.tensor([4, 9, 32])
-
-    def roll(rows, sizes):
-        cache = RingCache(model.config, len(rows), torch.device("cpu"), torch.float32)
-        model.prefill(cache, text[rows], lengths[rows])
-        logits, start = [], 0
-        while start < 160:
-            size = min(sizes[len(logits) % len(sizes)], 160 - start)
-            cache.put_tokens(tokens[rows, start : start + size])
-            logits.append(model.step(cache, size))
-            cache.advance(size)
-            start += size
-        return torch.cat(logits, 1)
-
-    one_by_one = roll([0, 1, 2], [1])
-    for sizes in ([16], [3, 1, 7], [2]):
-        assert torch.equal(roll([0, 1, 2], sizes), one_by_one)
-    assert torch.equal(roll([1], [5]), one_by_one[1:2])

@@ -382,7 +382,8 @@ def test_mutated_files(tmp_path, suffix, count):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif", ".webp"])
 def test_many_mutated_files(tmp_path, suffix):
     for seed in range(2, 12):
-        sweep(tmp_path, suffix, 300, seed)
+        outcomes = sweep(tmp_path, suffix, 300, seed)
+        assert sum(outcomes.values()) == 300
 
 
 # ---- footage that nobody here made
