@@ -23,6 +23,12 @@ def _prepare_options() -> type:
     return config_options(PrepareConfig)
 
 
+def _windows_options() -> type:
+    from ..data.encode import Windows
+
+    return config_options(Windows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Command):
     """Make training shards of a folder of videos, gifs and images, with captions beside them.
@@ -92,8 +98,6 @@ class Encode(Command):
         shards: the folder that reelm prepare made.
         tokenizer: the folder of a tokenizer's training.
         out: the folder of token shards; those that are there already are kept.
-        num_frames: frames of a window, 1 + a multiple of the tokenizer's temporal compression.
-        stride: frames from the start of a window to that of the next; num_frames unless given.
         split: train, or held-out.
         rank: of this machine, from 0.
         world_size: machines that share the work, each with the same folders.
@@ -104,23 +108,24 @@ class Encode(Command):
     shards: Annotated[Path, tyro.conf.Positional]
     tokenizer: Path
     out: Path
-    num_frames: int = 17
-    stride: int | None = None
     split: str = "train"
     rank: int = 0
     world_size: int = 1
     device: str = "auto"
+    windows: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_windows_options)]
 
     def run(self) -> int:
+        from ..core.config import from_dict
         from ..data.clip_shards import ClipShards
-        from ..data.encode import encode_shards
+        from ..data.encode import Windows, encode_shards
         from ..tokenizer.model import load_tokenizer
 
+        windows = from_dict(Windows, dataclasses.asdict(self.windows), "options")
         count = encode_shards(
-            load_tokenizer(self.tokenizer, device=self.device), ClipShards(self.shards, self.split), self.out,
-            num_frames=self.num_frames, stride=self.stride, rank=self.rank, world_size=self.world_size,
+            load_tokenizer(self.tokenizer, device=self.device), ClipShards(self.shards, self.split), self.out, windows,
+            rank=self.rank, world_size=self.world_size,
         )  # fmt: skip
-        print(f"wrote {self.out}: {_counted(count, 'window')} of {self.num_frames} frames")
+        print(f"wrote {self.out}: {_counted(count, 'crop')} of {windows.num_frames} frames")
         return 0
 
 

@@ -15,11 +15,19 @@ from .data import prepared
 # What the data and the tokenizer say about a language model, so that nobody has to.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
 
+STRIDE = 4  # frames between windows of clips, which are few where they are one's own
+
 
 def _tokenizer_options() -> type:
     from ..tokenizer.training import TokenizerTraining
 
     return config_options(TokenizerTraining)
+
+
+def _windows_options() -> type:
+    from ..data.encode import Windows
+
+    return config_options(Windows, default=Windows(stride=STRIDE), leave_out=("seed",))
 
 
 def _lm_options() -> type:
@@ -208,8 +216,6 @@ class TrainLM(_Run):
         data: a folder of token shards, of clips that reelm prepare made, or of any clips.
         tokenizer: the folder of the training of the tokenizer that makes, or made, the tokens.
         text: the text model; without one it is trained on the captions.
-        num_frames: frames of a window, where the data are clips; 17 unless given.
-        stride: frames from a window to the next, where the data are clips; 4 unless given.
         init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
     """
 
@@ -217,9 +223,8 @@ class TrainLM(_Run):
     data: Path
     tokenizer: Path
     text: Path | None = None
-    num_frames: int | None = None
-    stride: int | None = None
     init: str | None = None
+    windows: Annotated[Any, tyro.conf.arg(constructor_factory=_windows_options)]
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_lm_options)]
 
     def run(self) -> int:
@@ -263,17 +268,22 @@ class TrainLM(_Run):
 
     def _tokens(self, tokenizer: Any) -> tuple[Path, Path | None]:
         """The folder of token shards, and that of the clips that they were made from now."""
+        from ..core.config import from_dict
         from ..data.clip_shards import ClipShards, is_prepared
-        from ..data.encode import encode_shards
+        from ..data.encode import Windows, encode_shards
 
+        options = dataclasses.asdict(self.windows)
+        windows = from_dict(Windows, {**options, "seed": self.recipe.seed}, "options")
         if any(self.data.glob("*.safetensors")):
+            usual = dataclasses.asdict(_windows_options()())
+            given = {f"windows.{name}": value for name, value in options.items() if value != usual[name]}
             rule = "must not be given where the data are tokens, which are windows already"
-            require(self.num_frames is self.stride is None, "num_frames, stride", rule, (self.num_frames, self.stride))
+            require(not given, ", ".join(given), rule, given)
             return self.data, None
         known = self.tokenizer / "shards"  # where the tokenizer's training has put the same clips
         clips = known if not is_prepared(self.data) and is_prepared(known) else prepared(self.data, self.out)
         tokens = self.out / "tokens"
-        encode_shards(tokenizer, ClipShards(clips), tokens, num_frames=self.num_frames or 17, stride=self.stride or 4)
+        encode_shards(tokenizer, ClipShards(clips), tokens, windows)
         return tokens, clips
 
     def _text_encoder(self, captions: list[str]) -> Any:

@@ -37,22 +37,31 @@ class CropLoader:
             require(1 <= size <= most, name, f"must be from 1 to {most}, which the clips have", size)
         self._loader = ClipLoader(shards, batch_size, num_frames, seed, workers=WORKERS, flip=True)
         self._size, self._seed = (height, width), seed
-        self._room = (shards.height - height + 1, shards.width - width + 1)
 
     def batch(self, step: int) -> torch.Tensor:
         """Crops (B, T, H, W, 3) uint8, whatever was read before."""
         frames_BTHWC = self._loader.batch(step).frames_BTHWC
-        crops = []
-        for place, clip_THWC in enumerate(frames_BTHWC):
-            top, left = (
-                int(mixed_bits(self._seed, 3 + axis, step, place)[0]) % room for axis, room in enumerate(self._room)
-            )
-            crops.append(clip_THWC[:, top : top + self._size[0], left : left + self._size[1]])
-        return torch.stack(crops)
+        return torch.stack([
+            random_crop(clip_THWC, *self._size, self._seed, 3, step, place)
+            for place, clip_THWC in enumerate(frames_BTHWC)
+        ])  # fmt: skip
 
     def close(self) -> None:
         """End the thread that reads ahead; `batch` may not be called again."""
         self._loader.close()
+
+
+def central_crop(frames_THWC: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(T, height, width, 3) from the middle of frames that are at least as large."""
+    top, left = ((have - wanted) // 2 for have, wanted in zip(frames_THWC.shape[1:3], (height, width), strict=True))
+    return frames_THWC[:, top : top + height, left : left + width]
+
+
+def random_crop(frames_THWC: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
+    """(T, height, width, 3) from a place that follows from the seeds, of frames that are at least as large."""
+    rooms = (frames_THWC.shape[1] - height + 1, frames_THWC.shape[2] - width + 1)
+    top, left = (int(mixed_bits(*seed, axis)[0]) % room for axis, room in enumerate(rooms))
+    return frames_THWC[:, top : top + height, left : left + width]
 
 
 def held_out_clips(shards: ClipShards, temporal: int) -> list[tuple[str, torch.Tensor]]:

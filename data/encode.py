@@ -1,11 +1,14 @@
 """Prepared clips to token shards: what a language model of one's own clips learns from.
 
-encode_shards(tokenizer, ClipShards("shards"), Path("tokens"), num_frames=17)
+encode_shards(tokenizer, ClipShards("shards"), Path("tokens"), Windows(num_frames=17, stride=4))
 
 Every tar of clips becomes one file of tokens, so that many machines can share the work, and a run that was stopped goes
 on. A window is encoded from its first frame on, as a clip that begins there.
 """
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,8 +19,44 @@ from ..core.shards import shard_origin, write_shard
 from ..tokenizer.encode import weights_id
 from ..tokenizer.model import VideoTokenizer
 from .clip_shards import ClipShards
+from .crops import central_crop, random_crop
+from .loader import mixed_bits
 
-BATCH = 16  # windows
+BATCH = 16  # crops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """What is cut out of prepared clips. Few clips become more by windows that overlap, and by several crops of each.
+
+    Attributes:
+        num_frames: frames of a window, 1 + a multiple of the tokenizer's temporal compression.
+        stride: frames from the start of a window to that of the next one in its clip; num_frames unless given.
+        height: of a window in pixels; the clips' own unless given.
+        width: of a window in pixels; the clips' own unless given.
+        crops: of each window: one from the middle, and the others from anywhere.
+        mirror: mirror half of those others; leave it off where captions tell left from right.
+        seed: of the places and the mirroring.
+    """
+
+    num_frames: int = 17
+    stride: int | None = None
+    height: int | None = None
+    width: int | None = None
+    crops: int = 1
+    mirror: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"num_frames": self.num_frames, "stride": self.stride, "crops": self.crops}
+        for name, value in least.items():
+            require(value is None or value >= 1, name, "must be at least 1", value)
+        require(self.crops > 1 or not self.mirror, "mirror", "must be given with more than one crop", self.crops)
+        require(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1", self.seed)
+
+    def starts(self, frames: int) -> range:
+        """First frames of the windows of a clip."""
+        return range(0, frames - self.num_frames + 1, self.stride or self.num_frames)
 
 
 @torch.no_grad()
@@ -25,13 +64,12 @@ def encode_shards(
     tokenizer: VideoTokenizer,
     shards: ClipShards,
     folder: Path,
+    windows: Windows | None = None,
     *,
-    num_frames: int = 17,
-    stride: int | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> int:
-    """Encode the windows of all samples, and return how many there are in the shards of this rank.
+    """Encode the windows of all samples, and return how many crops are in the shards of this rank.
 
     Token shards of the same tokenizer, clips and windows that are already there are kept.
 
@@ -39,9 +77,7 @@ def encode_shards(
         tokenizer: whose tokens they become.
         shards: the clips, of one frame rate.
         folder: of the token shards.
-        num_frames: frames of a window, 1 + a multiple of the tokenizer's `temporal`.
-        stride: frames from the start of a window to that of the next one in its sample; `num_frames` unless given.
-            Fewer give a small set of clips more to learn from.
+        windows: of each clip.
         rank: of this process, from 0.
         world_size: processes that share the work.
 
@@ -49,11 +85,14 @@ def encode_shards(
         ReelmError: an argument is out of its range, no sample is as long as a window, or frame rates differ.
         ClipError: a shard is damaged.
     """
-    stride = num_frames if stride is None else stride
-    require(stride >= 1, "stride", "must be at least 1", stride)
+    windows = windows or Windows()
+    height = shards.height if windows.height is None else windows.height
+    size, num_frames = (height, shards.width if windows.width is None else windows.width), windows.num_frames
     require(world_size >= 1, "world_size", "must be at least 1", world_size)
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
-    tokenizer.grid(num_frames, shards.height, shards.width)
+    for name, got, most in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
+        require(1 <= got <= most, name, f"must be from 1 to {most}, which the clips have", got)
+    tokenizer.grid(num_frames, *size)
     longest = max((sample.frames for sample in shards.samples), default=0)
     require(longest >= num_frames, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)
     rates = sorted({sample.fps for sample in shards.samples})
@@ -63,32 +102,40 @@ def encode_shards(
     numbers = sorted(set(shards.numbers))[rank::world_size]
     for number in progress(numbers, f"encoding windows of {num_frames} frames", unit="shard"):
         mine = [sample for sample, place in enumerate(shards.numbers) if place == number]
-        windows = [
-            (sample, start)
-            for sample in mine
-            for start in range(0, shards.samples[sample].frames - num_frames + 1, stride)
-        ]
-        total += len(windows)
-        if not windows:
+        cut = [(sample, start) for sample in mine for start in windows.starts(shards.samples[sample].frames)]
+        total += len(cut) * windows.crops
+        if not cut:
             continue
         path = folder / f"clips-{shards.split}-{number:05d}-{num_frames}.safetensors"
         # The CRCs stand for the clips' bytes, which their captions are no part of.
         clips = [(shards.samples[sample].crc32, shards.samples[sample].captions) for sample in mine]
-        origin = f"tokenizer {made_by}, windows of {num_frames} every {stride}, clips {clips}"
+        origin = f"tokenizer {made_by}, {asdict(windows)}, clips {clips}"
         if shard_origin(path) != origin:
-            tokens = _encode(tokenizer, shards, windows, num_frames)
-            captions = [list(shards.samples[sample].captions) or [""] for sample, _ in windows]
+            tokens = _encode(tokenizer, _crops(shards, windows, cut, size))
+            captions = [list(shards.samples[sample].captions) or [""] for sample, _ in cut]
+            captions = [texts for texts in captions for _ in range(windows.crops)]
             write_shard(path, tokens, captions, fps=rates[0], origin=origin)
     return total
 
 
-def _encode(
-    tokenizer: VideoTokenizer, shards: ClipShards, windows: list[tuple[int, int]], num_frames: int
-) -> torch.Tensor:
-    """Tokens (N, t, h, w) of windows (sample, first frame)."""
+def _crops(
+    shards: ClipShards, windows: Windows, cut: list[tuple[int, int]], size: tuple[int, int]
+) -> Iterator[torch.Tensor]:
+    """Crops (T, H, W, 3) uint8 of the windows (sample, first frame)."""
+    for sample, start in cut:
+        frames_THWC = torch.from_numpy(shards.read(sample, start, windows.num_frames))
+        yield central_crop(frames_THWC, *size)
+        for crop in range(1, windows.crops):
+            # By name and place, so that other clips in the folder change nothing.
+            seed = (windows.seed, shards.samples[sample].crc32, start, crop)
+            crop_THWC = random_crop(frames_THWC, *size, *seed)
+            mirrored = windows.mirror and bool(mixed_bits(*seed, 2)[0] >> 63)
+            yield crop_THWC.flip(2) if mirrored else crop_THWC
+
+
+def _encode(tokenizer: VideoTokenizer, crops: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Tokens (N, t, h, w) of all crops."""
     device, tokens = next(tokenizer.parameters()).device, []
-    for first in range(0, len(windows), BATCH):
-        frames = [shards.read(sample, start, num_frames) for sample, start in windows[first : first + BATCH]]
-        frames_BTHWC = torch.stack([torch.from_numpy(clip) for clip in frames])
-        tokens.append(tokenizer.encode(frames_BTHWC.to(device)).cpu())
+    while batch := list(itertools.islice(crops, BATCH)):
+        tokens.append(tokenizer.encode(torch.stack(batch).to(device)).cpu())
     return torch.cat(tokens)

@@ -16,6 +16,7 @@ from ..core.contact_sheet import write_contact_sheet
 from ..core.errors import require
 from ..core.progress import progress
 from ..data.clip_shards import ClipShards
+from ..data.crops import central_crop
 from ..tokenizer.clip_write import write_clip
 from .generator import VideoGenerator
 
@@ -31,8 +32,8 @@ def continue_held_out(
     continuations.mp4, in which they play beside each other, the truth on the left.
 
     Args:
-        generator: the model, of the shards' size and frame rate.
-        shards: the held-out samples; those that are too short are left out.
+        generator: the model, of the shards' frame rate.
+        shards: the held-out samples, of whose middle the model's size is cut; those that are too short are left out.
         folder: for the picture and the video.
         predicted: frames to continue by, which are compared.
         most: samples.
@@ -43,11 +44,12 @@ def continue_held_out(
         repeated; what each sample has of both; how many were given, predicted and left out.
 
     Raises:
-        ReelmError: the model is of another size, or no sample is long enough.
+        ReelmError: the model is larger than the samples, or no sample is long enough.
     """
     config = generator.parts.config
     size = (config.height, config.width)
-    require((shards.height, shards.width) == size, "data", f"must be {size} as the model is", shards.folder)
+    for name, least, got in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
+        require(got >= least, "data", f"must have a {name} of at least {least}, which the model has", got)
     require(predicted >= 1, "predicted", "must be at least 1", predicted)
     given = 1 + 2 * generator.parts.tokenizer.compression.t  # three latent frames: one alone says nothing of motion
     longest = max((sample.frames for sample in shards.samples), default=0)
@@ -57,7 +59,7 @@ def continue_held_out(
     rows, beside, samples = [], [], []
     for number in progress(chosen, "continuing", unit="clip"):
         told = shards.samples[number]
-        truth = shards.read(number, 0, given + predicted)
+        truth = central_crop(torch.from_numpy(shards.read(number, 0, given + predicted)), *size).numpy()
         prompt = told.captions[0] if told.captions else None
         video = generator.continue_clip(truth[:given], num_frames=predicted, prompt=prompt, seed=seed)
         shown = video.frames[: given + predicted]

@@ -83,7 +83,8 @@ FROZEN = {
         *("--model.quantizer.codebook-size", "--model.quantizer.codebook-dim", "--model.quantizer.spread", *TRAIN),
     ],
     "encode": [
-        *("--tokenizer", "--out", "--num-frames", "--stride", "--split", "--rank", "--world-size", "--device"),
+        *("--tokenizer", "--out", "--split", "--rank", "--world-size", "--device", "--num-frames", "--stride"),
+        *("--height", "--width", "--crops", "--mirror", "--seed"),
     ],
     "render": [
         *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),
@@ -97,11 +98,9 @@ FROZEN = {
             "--data",
             "--tokenizer",
             "--text",
-            "--num-frames",
-            "--stride",
             "--init",
-            "--batch-tokens",
-            "--drop-caption",
+            *("--windows.num-frames", "--windows.stride", "--windows.height", "--windows.width", "--windows.crops"),
+            *("--windows.mirror", "--batch-tokens", "--drop-caption"),
         ),
         *("--seed", "--model.window", "--model.prefix", "--model.width", "--model.depth", "--model.heads"),
         *("--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),

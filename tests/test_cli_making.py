@@ -107,11 +107,18 @@ def test_a_model_of_ones_own_clips(run):
     assert report["n"] == 3 == len(report["samples"])
     # The same tokens by hand; windows of their own are then refused.
     code, out, _ = run("encode", "shards", "--tokenizer", "tok", "--out", "tokens", "--stride", 4)
-    assert (code, out) == (0, "wrote tokens: 3 windows of 17 frames\n")
+    assert (code, out) == (0, "wrote tokens: 3 crops of 17 frames\n")
     words = ["--data", "tokens", "--tokenizer", "tok", *TINY_LM]
-    code, _, err = run("train", "lm", "--out", "other", *words, "--stride", 2)
+    code, _, err = run("train", "lm", "--out", "other", *words, "--windows.stride", 2, "--windows.crops", 3)
     assert code == 2
-    assert err.startswith("reelm: error: num_frames, stride: must not be given where the data are tokens")
+    assert err.startswith("reelm: error: windows.stride, windows.crops: must not be given where the data are tokens")
+    # A smaller model, of several crops of each window; what is held out is cut in the middle.
+    small = ["--windows.height", 16, "--windows.width", 24, "--windows.crops", 3, "--windows.mirror"]
+    code, out, err = run("train", "lm", "--out", "crops", "--data", "shards", "--tokenizer", "tok", *TINY_LM, *small)
+    assert (code, err) == (0, "")
+    values = json.loads(run("info", "--json", "--model", "crops/model")[1])
+    assert (values["height"], values["width"]) == (16, 24)
+    assert "continued 3 held-out clips" in out
 
 
 TINY_CROPS = [

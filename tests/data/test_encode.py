@@ -1,5 +1,7 @@
 """Prepared clips to token shards: every window once, whoever does it, and no window that is not asked for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,8 @@ from reelm.core.errors import ReelmError
 from reelm.core.shards import read_shards, shard_origin
 from reelm.data import encode
 from reelm.data.clip_shards import ClipShards
-from reelm.data.encode import encode_shards
+from reelm.data.crops import central_crop
+from reelm.data.encode import Windows, encode_shards
 from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 
@@ -24,7 +27,7 @@ def tokenizer():
 def test_every_window_is_there_as_it_is_encoded_alone(long_shards, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "BATCH", 3)
     shards = ClipShards(long_shards)  # of 60, 45 and 10 frames
-    assert encode_shards(tokenizer, shards, tmp_path, num_frames=9, stride=5) == 11 + 8 + 1
+    assert encode_shards(tokenizer, shards, tmp_path, Windows(num_frames=9, stride=5)) == 11 + 8 + 1
     (sets,) = read_shards(tmp_path)
     assert sets.fps == 10
     assert sets.captions == [["clip 0"]] * 11 + [["clip 1"]] * 8 + [["clip 2"]]
@@ -36,9 +39,9 @@ def test_every_window_is_there_as_it_is_encoded_alone(long_shards, tokenizer, tm
 
 def test_ranks_share_the_work_and_what_is_there_is_kept(long_shards, tokenizer, tmp_path, monkeypatch):
     shards = ClipShards(long_shards)
-    whole, shared = tmp_path / "whole", tmp_path / "shared"
-    total = encode_shards(tokenizer, shards, whole, num_frames=9)
-    assert total == sum(encode_shards(tokenizer, shards, shared, num_frames=9, rank=r, world_size=2) for r in (0, 1))
+    whole, shared, nines = tmp_path / "whole", tmp_path / "shared", Windows(num_frames=9)
+    total = encode_shards(tokenizer, shards, whole, nines)
+    assert total == sum(encode_shards(tokenizer, shards, shared, nines, rank=r, world_size=2) for r in (0, 1))
     names = sorted(path.name for path in whole.iterdir())
     assert len(names) == 2 and names == sorted(path.name for path in shared.iterdir())
     for name in names:
@@ -46,18 +49,64 @@ def test_ranks_share_the_work_and_what_is_there_is_kept(long_shards, tokenizer, 
         one, other = (load_tensors(folder / name) for folder in (whole, shared))
         assert all(torch.equal(one[key], other[key]) for key in ("tokens", "captions"))
     monkeypatch.setattr(encode, "_encode", lambda *arguments: pytest.fail("encoded again"))
-    assert encode_shards(tokenizer, shards, whole, num_frames=9) == total
+    assert encode_shards(tokenizer, shards, whole, nines) == total
     with pytest.raises(pytest.fail.Exception):
-        encode_shards(tokenizer, shards, whole, num_frames=9, stride=8)
+        encode_shards(tokenizer, shards, whole, Windows(num_frames=9, stride=8))
+
+
+def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, tmp_path):
+    shards, size = ClipShards(long_shards), {"height": 16, "width": 24}  # of 24 x 32
+    windows = Windows(num_frames=9, stride=30, **size, crops=5)
+    assert encode_shards(tokenizer, shards, tmp_path / "a", windows) == 5 * (2 + 2 + 1)
+    (sets,) = read_shards(tmp_path / "a")
+    assert sets.captions[:10] == [["clip 0"]] * 10
+    assert sets.captions[20:] == [["clip 2"]] * 5
+    whole_THWC = torch.from_numpy(shards.read(0, 30, 9))
+    middle, *others = sets.tokens_Nthw[5:10].long()
+    assert torch.equal(middle, tokenizer.encode(central_crop(whole_THWC, 16, 24)[None])[0])
+    assert len({tuple(tokens.flatten().tolist()) for tokens in others}) == 4
+
+    def places(tokens_thw, mirrored=False):
+        """Where in the frame a crop of these tokens lies."""
+        frames = whole_THWC.flip(2) if mirrored else whole_THWC
+        at = [(top, left) for top in range(9) for left in range(9)]
+        cut = torch.stack([frames[:, top : top + 16, left : left + 24] for top, left in at])
+        made = torch.cat([tokenizer.encode(part) for part in cut.split(64)])
+        return [at[n] for n in (made == tokens_thw).flatten(1).all(1).nonzero()[:, 0].tolist()]
+
+    assert all(places(tokens) for tokens in others)
+    # Half are mirrored, by the same seed in the same places; another seed takes others.
+    encode_shards(tokenizer, shards, tmp_path / "b", replace(windows, mirror=True))
+    encode_shards(tokenizer, shards, tmp_path / "c", replace(windows, seed=1))
+    mirrored, elsewhere = (read_shards(tmp_path / name)[0].tokens_Nthw for name in "bc")
+    differ = [bool((one != other).any()) for one, other in zip(sets.tokens_Nthw, mirrored, strict=True)]
+    assert not any(differ[::5])
+    assert 5 <= sum(differ) <= 15  # of 20
+    changed = next(n for n in range(6, 10) if differ[n])
+    assert places(mirrored[changed].long(), mirrored=True)
+    assert (elsewhere != sets.tokens_Nthw).any()
+    assert torch.equal(elsewhere[::5], sets.tokens_Nthw[::5])
 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"stride": 0}, "stride: must be at least 1, got 0"),
+    ({"crops": 0}, "crops: must be at least 1, got 0"),
+    ({"mirror": True}, "mirror: must be given with more than one crop, got 1"),
+    ({"seed": -1}, "seed: "),
+    ({"height": 40}, "height: must be from 1 to 24, which the clips have, got 40"),
+    ({"width": 0}, "width: must be from 1 to 32, which the clips have, got 0"),
     ({"num_frames": 61}, "num_frames: must be at most 60, the longest sample's frames, got 61"),
     ({"num_frames": 8}, "num_frames: "),
+])  # fmt: skip
+def test_wrong_windows_are_refused(long_shards, tokenizer, tmp_path, options, message):
+    with pytest.raises(ReelmError, match=f"^{message}"):
+        encode_shards(tokenizer, ClipShards(long_shards), tmp_path, Windows(**options))
+
+
+@pytest.mark.parametrize(("options", "message"), [
     ({"rank": 2, "world_size": 2}, "rank: must be from 0 to 1, got 2"),
     ({"world_size": 0}, "world_size: must be at least 1, got 0"),
 ])  # fmt: skip
-def test_wrong_options_are_refused(long_shards, tokenizer, tmp_path, options, message):
+def test_wrong_ranks_are_refused(long_shards, tokenizer, tmp_path, options, message):
     with pytest.raises(ReelmError, match=f"^{message}"):
         encode_shards(tokenizer, ClipShards(long_shards), tmp_path, **options)
