@@ -155,6 +155,7 @@ class Continue(_Clip):
         clip: the file to continue; the new file starts with it.
         prompt: what is to come; the clip's own prompt unless given.
         fit: how a picture of another shape is fitted.
+        detail: keep what the tokenizer loses of the clip where the picture stays as it was.
         save_state: keep the session beside the clip, with which `reelm continue` goes on at once.
     """
 
@@ -162,6 +163,7 @@ class Continue(_Clip):
     clip: Annotated[Positional[Path], tyro.conf.arg(metavar="CLIP")]
     prompt: str | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
+    detail: bool = True
     save_state: bool = False
 
     def run(self) -> int:
@@ -175,8 +177,8 @@ class Continue(_Clip):
         generator = self.load()
         with _Sessions([path], self.save_state) as sessions:
             video = generator.continue_clip(
-                clip, prompt=self.prompts(self.prompt), fit=self.fit, callback_on_tokens=sessions.save,
-                **self.arguments(),
+                clip, prompt=self.prompts(self.prompt), fit=self.fit, detail=self.detail,
+                callback_on_tokens=sessions.save, **self.arguments(),
             )  # fmt: skip
             files = [video.save(path)]
         config = generator.parts.config

@@ -27,6 +27,7 @@ from ..tokenizer.clip_fit import Fit
 from .admission import admit, admit_model
 from .batch import sample_clips
 from .benchmark import BenchmarkReport, run_benchmark
+from .detail import keep_detail
 from .drift import DriftReport, drift
 from .pixels import decode_clips, decode_next
 from .plan import ClipPlan
@@ -130,7 +131,7 @@ class VideoGenerator:
 
     def continue_clip(
         self, clip: Any, *, seconds: float | None = None, num_frames: int | None = None, prompt: Any = None,
-        fit: Fit = "crop", callback_on_tokens: TokensCallback | None = None, **options: Any,
+        fit: Fit = "crop", detail: bool = True, callback_on_tokens: TokensCallback | None = None, **options: Any,
     ) -> Video:  # fmt: skip
         """Go on from a clip: the result starts with it and is `seconds` (2 by default) longer.
 
@@ -142,6 +143,8 @@ class VideoGenerator:
             prompt: what is to come, may be a schedule whose second 0 is where the clip ends; by default the clip's own
                 prompt, if it has one.
             fit: how another shape of picture is fitted: "crop", "pad" or "stretch".
+            detail: keep what the tokenizer loses of the clip's end where the picture stays as it was, so that no seam
+                is seen; see `keep_detail`. Tokens are the same either way.
             callback_on_tokens: as for `generate`.
             options: as for `generate`; what is not given is as it was for a clip of this model (seed, negative prompt,
                 sampling settings), so that it goes on as if it had never stopped.
@@ -158,6 +161,7 @@ class VideoGenerator:
         request = inherit(request, source, prompt is not None, options)
         if not request.plans[0].shares_past(source.prompts, source.negative_prompt, len(source.tokens_thw)):
             source = dataclasses.replace(source, ring={})  # which was drawn under other ones
+        source = dataclasses.replace(source, detailed=source.detailed and detail)
         return self._run(request, source, True, callback_on_tokens)[0]
 
     def stream(
@@ -228,25 +232,35 @@ class VideoGenerator:
         new, rings, rollout = sample_clips(begin, request.plans, request.batch_size, keep_rings=kept)
         sampled = time.perf_counter()
         given = [source.tokens_thw] if source else []
+        detail = {"detail": True} if source is not None and source.detailed else {}
         states = [
             SessionState(
                 torch.cat([*given, tokens_thw.cpu()]), ring, latest(plan.prompts), plan.key.seed,
-                self.parts.settings(request.sampling, plan),
+                self.parts.settings(request.sampling, plan) | detail,
             )
             for plan, tokens_thw, ring in zip(request.plans, new, rings, strict=True)
         ]  # fmt: skip
         if on_tokens is not None:
             on_tokens(states)
-        shown = source.frames_THWC if source else None
-        known = len(given[0]) if shown is not None else 0
-        clips = decode_clips(self.parts.tokenizer, [state.tokens_thw for state in states], known)
-        if shown is not None:  # the given frames themselves, not their reconstruction
-            clips = [np.concatenate([shown.numpy(), frames]) for frames in clips]
+        if source is None or source.frames_THWC is None:
+            clips = decode_clips(self.parts.tokenizer, [state.tokens_thw for state in states])
+        else:
+            clips = [self._lengthen(source, source.frames_THWC.numpy(), states[0].tokens_thw)]
         seconds = {"read": read - began, "sample": sampled - read, "decode": time.perf_counter() - sampled}
         told = rollout.stats.told(request.decoder, seconds)
         if not keep_state:
             states = [dataclasses.replace(state, ring={}) for state in states]
         return [self._video(frames, state, told) for frames, state in zip(clips, states, strict=True)]
+
+    def _lengthen(self, source: Source, given_THWC: np.ndarray, tokens_thw: torch.Tensor) -> np.ndarray:
+        """The given frames themselves, not their reconstruction, and those of the tokens after the source's."""
+        known = len(source.tokens_thw)
+        (frames_THWC,) = decode_clips(self.parts.tokenizer, [tokens_thw], known - 1)
+        again = len(frames_THWC) - (len(tokens_thw) - known) * self.parts.tokenizer.compression.t
+        decoded_THWC, new_THWC = np.split(frames_THWC, [again])
+        if source.detailed:
+            new_THWC = keep_detail(given_THWC[-again:], decoded_THWC, new_THWC)
+        return np.concatenate([given_THWC, new_THWC])
 
     def _video(self, frames: np.ndarray, state: SessionState, stats: dict[str, Any]) -> Video:
         return Video(

@@ -36,6 +36,7 @@ class Source:
         prompts, negative_prompt, key, sampling, temperatures: its own, where it has any; a clip that goes on with all
             of them is the one that was longer at once.
         ring: of the cache, or empty: then the tokens are read again.
+        detailed: whether its frames show more than its tokens tell: a clip from elsewhere, or what continues one.
         said: one line on how it was made to fit, or None.
     """
 
@@ -47,6 +48,7 @@ class Source:
     sampling: SamplingConfig | None = None
     temperatures: TemperatureSchedule = ()
     ring: dict[str, torch.Tensor] = field(default_factory=dict)
+    detailed: bool = False
     said: str | None = None
 
 
@@ -78,7 +80,8 @@ def read_source(parts: Pretrained, clip: Any, fit: Fit = "crop") -> Source:
     frames, said = fit_clip(
         frames, rate, fps=parts.config.fps, height=parts.config.height, width=parts.config.width, fit=fit
     )
-    return Source(frames, encode_frames(parts, frames), ((0, _known(parts, prompt)),), said=said)
+    tokens_thw = encode_frames(parts, frames)
+    return Source(frames, tokens_thw, ((0, _known(parts, prompt)),), detailed=True, said=said)
 
 
 def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: SessionState) -> Source:
@@ -95,6 +98,7 @@ def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: Sess
         read_sampling(settings),
         read_latent_schedule(settings.get("temperatures"), int, float),
         state.ring if own else {},
+        settings.get("detail") is True,
     )
 
 

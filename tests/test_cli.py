@@ -54,7 +54,7 @@ TRAIN = [
 ]
 FROZEN = {
     "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt", "--batch-size", "--save-state"],
-    "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit", "--save-state"],
+    "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit", "--no-detail", "--save-state"],
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "decode": [*MODEL, "--output", "-o"],
     "bench": [
@@ -244,11 +244,14 @@ def test_samples_of_one_prompt_are_numbered_files(run, debug, debug_generator):
 
 def test_continue_takes_any_clip(run, debug):
     write_clip("grey.mkv", np.full((12, 40, 60, 3), 90, np.uint8), 16.0)
-    code, out, err = run("continue", "grey.mkv", "--num-frames", 4, "--fit", "pad", "--prompt", "a blue ring", *debug)
+    words = ["continue", "grey.mkv", "--num-frames", 4, "--fit", "pad", "--prompt", "a blue ring", *debug]
+    assert run(*words, "--no-detail", "-o", "soft.mkv")[0] == 0
+    code, out, err = run(*words)
     assert code == 0
     assert out.startswith("wrote grey-longer.mp4: ")
     assert len(err.splitlines()) == 1  # how it was made to fit
-    video = Video.load("grey-longer.mp4")
+    video, soft = Video.load("grey-longer.mp4"), Video.load("soft.mkv")
+    assert (video.settings.get("detail"), soft.settings.get("detail")) == (True, None)
     assert video.prompt == "a blue ring"
     assert len(video.frames) > 4
 
