@@ -36,6 +36,12 @@ def _lm_options() -> type:
     return config_options(LMTraining, leave_out=DERIVED)
 
 
+def _sampling_options() -> type:
+    from ..sampling.rules import SamplingConfig
+
+    return config_options(SamplingConfig)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Run(Command):
     """Options of all training runs.
@@ -217,6 +223,8 @@ class TrainLM(_Run):
         tokenizer: the folder of the training of the tokenizer that makes, or made, the tokens.
         text: the text model; without one it is trained on the captions.
         init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
+        windows: what is cut out of clips, where the data are clips.
+        sampling: what the model will sample by; without guidance where no clip has a caption.
     """
 
     example = "reelm train lm --data my_clips --tokenizer runs/tokenizer --out runs/lm"
@@ -225,6 +233,7 @@ class TrainLM(_Run):
     text: Path | None = None
     init: str | None = None
     windows: Annotated[Any, tyro.conf.arg(constructor_factory=_windows_options)]
+    sampling: Annotated[Any, tyro.conf.arg(constructor_factory=_sampling_options)]
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_lm_options)]
 
     def run(self) -> int:
@@ -234,6 +243,7 @@ class TrainLM(_Run):
         from ..lm.training import LMTraining, train_lm
         from ..lm.transformer import VideoTransformer
         from ..sampling.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
+        from ..sampling.rules import SamplingConfig
         from ..sampling.samples import write_samples
         from ..tokenizer.model import VideoTokenizer, load_tokenizer
 
@@ -246,10 +256,13 @@ class TrainLM(_Run):
         derived = (tokenizer.vocab_size, rows, columns, text.vocab_size)
         options["model"] |= dict(zip(DERIVED, derived, strict=True))
         recipe = from_dict(LMTraining, options, "options")
+        sampling = from_dict(SamplingConfig, dataclasses.asdict(self.sampling), "options")
+        if not any(captions):
+            sampling = dataclasses.replace(sampling, guidance_scale=1.0)
         side = tokenizer.config.spatial
         config = ModelConfig(
             format=FORMAT, fps=sets[0].fps, height=rows * side, width=columns * side,
-            tokenizer=tokenizer.config, lm=recipe.model,
+            tokenizer=tokenizer.config, lm=recipe.model, sampling=sampling,
         )  # fmt: skip
 
         def draw(lm: VideoTransformer) -> None:

@@ -74,7 +74,8 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     assert re.fullmatch(r"wrote runs/text.model: \d+ text ids from 24 captions\n", out)
 
     words = ["--data", "runs/tokens", "--text", "runs/text.model", "--tokenizer", "runs/tokenizer"]
-    code, out, err = run("train", "lm", "--out", "runs/lm", *words, *TINY_LM)
+    sampling = ["--sampling.guidance-scale", 2.5, "--sampling.temperature", 0.5, "--sampling.top-k", 7]
+    code, out, err = run("train", "lm", "--out", "runs/lm", *words, *TINY_LM, *sampling)
     assert code == 0
     assert err == ""  # samples are drawn of captions that it knows
     assert "--model runs/lm/model" in out
@@ -83,6 +84,7 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     assert names == {"config.json", "lm.safetensors", "tokenizer.safetensors", "text.model"}
     values = json.loads(run("info", "--json", "--model", "runs/lm/model")[1])
     assert (values["vocab_size"], values["height"], values["fps"]) == (16, 32, 8)
+    assert (values["guidance_scale"], values["temperature"], values["top_k"]) == (2.5, 0.5, 7)
     assert run("generate", "a red", "--num-frames", 5, "--model", "runs/lm/model", "-o", "out.mp4")[0] == 0
     assert Video.load("out.mp4").frames.shape == (5, 32, 32, 3)
 
@@ -102,7 +104,7 @@ def test_a_model_of_ones_own_clips(run):
     assert "continued 3 held-out clips by 8 frames: " in out
     assert {path.name for path in Path("lm").iterdir()} >= {"continuations.png", "continuations.mp4", "tokens"}
     values = json.loads(run("info", "--json", "--model", "lm/model")[1])
-    assert (values["height"], values["fps"]) == (32, 10)
+    assert (values["height"], values["fps"], values["guidance_scale"]) == (32, 10, 1.0)  # for there are no captions
     report = json.loads(Path("lm/continuations.json").read_text())
     assert report["n"] == 3 == len(report["samples"])
     # The same tokens by hand; windows of their own are then refused.
