@@ -2,7 +2,10 @@
 
 device = pick_device("auto")             # cuda if there is one, else cpu
 dtype = pick_dtype("auto", device)       # bfloat16 on cuda, float32 on cpu
+two_at_once(device)                      # is there room for a second stage of work beside the first?
 """
+
+import os
 
 import torch
 
@@ -39,3 +42,10 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     known = dtype in (*DTYPES, *DTYPES.values())
     require(known, "dtype", f"must be 'auto' or one of {sorted(DTYPES)}", dtype)
     return DTYPES[dtype] if isinstance(dtype, str) else dtype
+
+
+def two_at_once(device: torch.device) -> bool:
+    """Whether two threads can work without getting in each other's way: on a GPU, or where each has its own cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # With more threads than cores, those that wait for each other at the end of every product wait for long.
+    return device.type == "cuda" or 2 * torch.get_num_threads() <= cores

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.ahead import ahead
 from ..core.checkpoint import find_checkpoint
-from ..core.device import pick_device
+from ..core.device import pick_device, two_at_once
 from ..core.errors import require
 from ..core.progress import note
 from ..lm.int8 import Kind
@@ -170,7 +171,8 @@ class VideoGenerator:
         """Yield frames (n, H, W, 3) uint8 as their latent frames complete: one, then `temporal` at a time.
 
         Without `seconds` or `num_frames` it goes on for ever, at a flat cost; dropping the iterator stops the work.
-        The frames are those of `generate` with the same arguments. Options as for `generate`.
+        The frames are those of `generate` with the same arguments. Options as for `generate`. The next latent frame is
+        sampled while this one becomes pixels, by a thread, on a GPU and where there are cores to spare.
         """
         lengths = None if seconds is num_frames is None else check_lengths(self.parts, seconds, num_frames)
         request = make_request(self.parts, prompt, lengths=lengths, **options)
@@ -179,9 +181,19 @@ class VideoGenerator:
         return self._stream(request)
 
     def _stream(self, request: Request) -> Iterator[np.ndarray]:
-        rollout, cache, ends = self._rollout(request, request.plans), None, request.plans[0].latent_frames
-        while ends is None or rollout.taken[0] < ends:
-            frames, cache = decode_next(self.parts.tokenizer, rollout.next_frame()[:, None], cache)
+        rollout, ends, device = self._rollout(request, request.plans), request.plans[0].latent_frames, self._device
+
+        def sample() -> Iterator[torch.Tensor]:
+            while ends is None or rollout.taken[0] < ends:
+                yield rollout.next_frame()[:, None]
+
+        # On a GPU pixels are made on a stream of their own, so that neither stage waits for the other.
+        aside, cache = torch.cuda.Stream(device) if device.type == "cuda" else None, None
+        for tokens_Bthw in ahead(sample()) if two_at_once(device) else sample():
+            if aside is not None:
+                aside.wait_stream(torch.cuda.default_stream(device))
+            with torch.cuda.stream(aside):
+                frames, cache = decode_next(self.parts.tokenizer, tokens_Bthw, cache)
             yield frames[0]
 
     def decode(self, session: SessionState | str | Path) -> Video:
@@ -206,6 +218,10 @@ class VideoGenerator:
     def benchmark(self, **options: Any) -> BenchmarkReport:
         """Measure sampling speed here and now: a dict whose print is a table. Options: see `run_benchmark`."""
         return run_benchmark(self.parts, **options)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parts.lm.parameters()).device
 
     def _rollout(self, request: Request, plans: Sequence[ClipPlan]) -> Rollout:
         return Rollout(

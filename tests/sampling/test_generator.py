@@ -1,4 +1,6 @@
 import itertools
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -70,6 +72,23 @@ def test_fit_changes_how_a_wide_picture_is_shown(debug_generator):
     ]
     for first, second in itertools.combinations(shown, 2):
         assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_stream_samples_ahead_where_there_are_cores_for_it(debug_generator, monkeypatch, cores):
+    g, threads = debug_generator, set()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    seen = lambda *_: threads.add(threading.current_thread())  # noqa: E731
+    streamed = list(g.stream(PROMPT, seed=7, num_frames=25, callback_on_step_end=seen))
+    assert np.array_equal(np.concatenate(streamed), g.generate(PROMPT, seed=7, num_frames=25).frames)
+    assert (threads == {threading.main_thread()}) == (cores == 1)
+
+    def fails(*_):
+        raise KeyError("of the callback")
+
+    with pytest.raises(KeyError, match="of the callback"):
+        list(g.stream(PROMPT, num_frames=9, callback_on_step_end=fails))
 
 
 def test_a_stream_without_an_end_goes_on_and_stops_when_dropped(debug_generator):
