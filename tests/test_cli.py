@@ -281,10 +281,13 @@ def test_a_stream_that_is_interrupted_is_a_whole_clip(number, code, run, debug, 
     monkeypatch.setattr(Rollout, "next_frame", interrupted)
     found = run("stream", "a red ball", "--seed", 7, "-o", "out.mkv", *debug)
     assert found[0] == code
-    assert found[2].splitlines()[1] == "reelm: interrupted; out.mkv holds 9 frames = 1.125 s"
+    # The third latent frame may have been sampled ahead, when the first two were not yet written.
+    count = int(found[2].splitlines()[1].split(" holds ")[1].split()[0])
+    assert count in (5, 9)
+    assert found[2].splitlines()[1] == f"reelm: interrupted; out.mkv holds {count} frames = {count / 8:.4g} s"
     assert names() == ["out.mkv"]
     monkeypatch.setattr(Rollout, "next_frame", next_frame)
-    wanted = debug_generator.generate("a red ball", num_frames=9, seed=7)
+    wanted = debug_generator.generate("a red ball", num_frames=count, seed=7)
     video = Video.load("out.mkv")
     assert np.array_equal(video.frames, wanted.frames)
     assert np.array_equal(video.tokens, wanted.tokens)
