@@ -9,7 +9,7 @@ from .base import Command, strict_json
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTokenizer(Command):
-    """Measure encoding and decoding beside a network of the shape of NVIDIA's Cosmos; the last line is one JSON document.
+    """Measure a tokenizer's speed beside a network of the shape of NVIDIA's Cosmos; the last line is one JSON document.
 
     Attributes:
         preset: random weights of this size: tiny, small or base.

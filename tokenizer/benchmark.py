@@ -50,7 +50,8 @@ def random_tokenizer(
     """
     place = pick_device(device)
     tokenizer = VideoTokenizer(tokenizer_preset(preset, compression))
-    return _random(tokenizer).to(place, pick_dtype(dtype, place))
+    _randomise(tokenizer)
+    return tokenizer.to(place, pick_dtype(dtype, place))
 
 
 def benchmark_tokenizer(
@@ -88,8 +89,12 @@ def benchmark_tokenizer(
     networks: dict[str, tuple[nn.Module, str]] = {"reelm": (tokenizer, name)}
     left_out = {}
     if peers and has_peer(stride):
-        peer = _random(CosmosShape(stride, CHECK_CHANNELS if check else CHANNELS)).to(weight.device, weight.dtype)
-        networks["cosmos"] = peer, "a narrow network for --check" if check else "a network of equal shape"
+        peer = CosmosShape(stride, CHECK_CHANNELS if check else CHANNELS)
+        _randomise(peer)
+        networks["cosmos"] = (
+            peer.to(weight.device, weight.dtype),
+            "a narrow network for --check" if check else "a network of equal shape",
+        )
     elif peers:
         left_out["cosmos"] = "no such compression"
     generator = torch.Generator().manual_seed(0)
@@ -114,13 +119,13 @@ def benchmark_tokenizer(
     return report
 
 
-def _random(network: nn.Module) -> nn.Module:
-    """No weight matrix is left at zero, which some GPUs multiply faster."""
+def _randomise(network: nn.Module) -> None:
+    """Draw the weights: no matrix is left at zero, which some GPUs multiply faster."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5, generator=generator)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
 
 
 @torch.inference_mode()

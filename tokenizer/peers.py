@@ -212,9 +212,11 @@ class _Down(_Resample):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.in_picture:
-            x = self.picture(F.pad(x, (0, 1, 0, 1))) + F.avg_pool3d(x, (1, 2, 2))
+            halved = F.avg_pool2d(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3])
+            x = self.picture(F.pad(x, (0, 1, 0, 1))) + halved
         if self.in_time:
-            x = self.time(x) + F.avg_pool3d(_stand_still(x, 1), (2, 1, 1))
+            halved = F.avg_pool2d(_stand_still(x, 1).flatten(3), (2, 1)).unflatten(3, x.shape[3:])
+            x = self.time(x) + halved
         return self.mix(x) if self.in_time or self.in_picture else x
 
 
