@@ -11,6 +11,7 @@ import tyro
 
 from . import __version__
 from .commands.base import Command
+from .commands.bench_tokenizer import BenchTokenizer
 from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.data import Encode, Prepare
 from .commands.measure import Bench, BenchKernels, Evaluate, EvaluateTokenizer, Info
@@ -24,6 +25,7 @@ COMMANDS: dict[str, type[Command]] = {
     "stream": Stream,
     "decode": Decode,
     "bench kernels": BenchKernels,
+    "bench tokenizer": BenchTokenizer,
     "bench": Bench,
     "evaluate tokenizer": EvaluateTokenizer,
     "evaluate": Evaluate,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from ..core.files import atomic_path
-from .machine import machine_name, measure_ceilings
+from ..core.machine import machine_name, measure_ceilings
+from ..core.table import list_lines, table_lines
 from .passes import Decoder, frames_ahead
 from .pretrained import Pretrained
 from .rules import SamplingConfig
@@ -31,8 +32,7 @@ class BenchmarkReport(dict[str, Any]):
 
     def __str__(self) -> str:
         plain = {name: value for name, value in self.items() if name not in TABLES}
-        width = max(map(len, plain))
-        lines = [f"{name.replace('_', ' '):{width}}  {_shown(value)}" for name, value in plain.items()]
+        lines = list_lines(plain)
         for name in TABLES:
             if name in self:
                 lines += ["", *_table(TABLES[name], self[name])]
@@ -116,15 +116,5 @@ def _label(row: dict[str, Any]) -> str:
 
 
 def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
-    cells = [[name.replace("_", " ") for name in columns]]
-    for row in rows:
-        failed = {} if row.get("ok", True) else {"tokens_per_second": "FAIL", "ratio": None, "ms_per_token": None}
-        cells.append([_shown((row | failed).get(name)) for name in columns])
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{name}: {text}" for name, text in value.items()) or "nothing"
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    failed = {"tokens_per_second": "FAIL", "ratio": None, "ms_per_token": None}
+    return table_lines(columns, [row if row.get("ok", True) else row | failed for row in rows])

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from ..core.machine import mark, now, seconds_between
 from .benchmark_ways import Way
-from .machine import mark, memory_bytes, now, seconds_between
+from .machine import memory_bytes
 from .plan import ClipPlan
 from .pretrained import Pretrained
 from .rollout import Rollout

@@ -18,9 +18,9 @@ import torch
 
 import reelm
 from reelm import cli
-from reelm.commands import clips, measure
+from reelm.commands import bench_tokenizer, clips, measure
 from reelm.commands.train import DERIVED
-from reelm.core.checkpoint import load_tensors, save_tensors
+from reelm.core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from reelm.lm.training import LMTraining
 from reelm.sampling.benchmark import run_benchmark
 from reelm.sampling.benchmark_report import BenchmarkReport
@@ -31,6 +31,7 @@ from reelm.sampling.rollout import Rollout
 from reelm.sampling.rules import SamplingConfig
 from reelm.sampling.state import SessionState
 from reelm.sampling.video import Video
+from reelm.tokenizer.benchmark import benchmark_tokenizer, random_tokenizer
 from reelm.tokenizer.clip_fit import Fit
 from reelm.tokenizer.clip_write import write_clip
 from reelm.tokenizer.training import TokenizerTraining
@@ -60,6 +61,10 @@ FROZEN = {
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
         *("--block-size", "--prompt", "--no-peers", "--sweep", "--check", "--plot"),
+    ],
+    "bench tokenizer": [
+        *("--preset", "--compression", "--tokenizer", "--num-frames", "--height", "--width", "--batch", "--repeats"),
+        *("--device", "--dtype", "--no-peers", "--check", "--json"),
     ],
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [
@@ -173,10 +178,12 @@ def test_names_and_defaults_are_those_of_the_library():
     for command, function, unlike in (
         (measure.Bench, run_benchmark, "parts"),
         (measure.Evaluate, evaluate_model, "generator"),
+        (bench_tokenizer.BenchTokenizer, random_tokenizer, ""),
+        (bench_tokenizer.BenchTokenizer, benchmark_tokenizer, "tokenizer name"),
     ):
         given = {item.name: item.default for item in dataclasses.fields(command)}
         for name, parameter in inspect.signature(function).parameters.items():
-            assert name == unlike or given[name] == parameter.default
+            assert name in unlike.split() or given[name] == parameter.default
     assert get_args(get_type_hints(clips.Continue)["fit"]) == get_args(Fit)
 
 
@@ -394,6 +401,31 @@ def test_bench_of_a_preset_that_does_not_fit_makes_nothing(run, monkeypatch):
     code, out, err = run("bench", "--preset", "cosmos-4b", "--device", "cpu")
     assert (code, out) == (2, "")
     assert re.match(r"reelm: error: memory: must be at least 1\d\.\d\d GiB for 1 clips .*, got 4 GiB\n", err)
+
+
+def test_bench_tokenizer_prints_a_table_and_then_json(run, debug_checkpoint):
+    words = ["bench", "tokenizer", "--preset", "tiny", "--device", "cpu"]
+    small = ["--num-frames", 9, "--height", 16, "--width", 32, "--batch", 2, "--repeats", 2, "--no-peers"]
+    code, out, err = run(*words, "--compression", "8x16x16", "--dtype", "bfloat16", *small)
+    assert (code, err) == (0, "")
+    report = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == len(report) - 1 + 1 + 1 + 1 + 1
+    assert (report["tokenizer"], report["compression"], report["dtype"]) == ("tiny", "8x16x16", "bfloat16")
+    assert [report[name] for name in ("num_frames", "height", "width", "batch", "tokens")] == [9, 16, 32, 2, 8]
+    assert [len(row["rounds_ms"]) for row in report["rows"]] == [2]
+    code, out, _ = run(*words, "--check", "--json")
+    assert [row["row"] for row in json.loads(out)["rows"]] == ["reelm", "cosmos"]
+    assert list(json.loads(out)) == list(report)
+    Path("own").mkdir()
+    save_json(Path("own/tokenizer.json"), read_json(debug_checkpoint / "config.json")["tokenizer"])
+    shutil.copy(debug_checkpoint / "tokenizer.safetensors", "own")
+    code, out, _ = run(*words[:2], "--tokenizer", "own", "--check", "--json", "--dtype", "float16", "--device", "cpu")
+    found = json.loads(out)
+    assert (code, found["tokenizer"], found["dtype"], found["rows"][0]["says"]) == (0, "own", "float16", "own")
+    refused = run(*words, "--tokenizer", "own")
+    assert refused[:2] == (2, "") and "preset, compression: must not be given with a tokenizer" in refused[2]
+    assert "preset: must be one of tiny, small, base, got 'x'" in run(*words[:2], "--preset", "x")[2]
+    assert "num_frames: must be 1 + a multiple of 4, got 16" in run(*words, "--num-frames", 16)[2]
 
 
 def test_evaluate_prints_a_table_and_then_json(run, debug):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
+from reelm.core.machine import measure_ceilings
 from reelm.kernels.backend import VARIABLE
 from reelm.sampling import benchmark_ways
 from reelm.sampling.benchmark_report import BenchmarkReport
 from reelm.sampling.benchmark_runs import run_clips
 from reelm.sampling.benchmark_ways import COMPILED, REFERENCE, Way, compile_step, logits_difference, own_ways
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.machine import measure_ceilings
 from reelm.sampling.noise import NoiseKey
 from reelm.sampling.plan import ClipPlan
 from reelm.sampling.request import make_request

@@ -1,0 +1,65 @@
+"""The machine that is measured: its clock, its name, how fast it can copy and multiply.
+
+start = now(device); …; seconds = now(device) - start
+ceilings = measure_ceilings(device, torch.float32)      # {"copy_gb_s": …, "matmul_gflop_s": …}
+"""
+
+import platform
+import time
+from typing import Any
+
+import torch
+
+
+def now(device: torch.device) -> float:
+    """Seconds, after all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def mark(device: torch.device) -> "float | torch.cuda.Event":
+    """A moment in the work of the device, which does not wait for it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(first: Any, last: Any) -> float:
+    """From one mark to a later one, when the work is done."""
+    return float(last - first) if isinstance(first, float) else first.elapsed_time(last) / 1e3
+
+
+def machine_name(device: torch.device) -> str:
+    """The processor that does the work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def measure_ceilings(device: torch.device, dtype: torch.dtype, *, check: bool = False) -> dict[str, Any]:
+    """What this machine reaches in this process: bytes a second of a copy (read and written), products a second.
+
+    Args:
+        device, dtype: of the matrices.
+        check: tiny sizes, for a test of the command.
+    """
+    megabytes, side = (
+        (4, 64) if check else (1024 if device.type == "cuda" else 256, 4096 if device.type == "cuda" else 1024)
+    )
+    source = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device)
+    target, matrix = torch.empty_like(source), torch.randn(side, side, device=device, dtype=dtype)
+    best_copy = best_product = float("inf")
+    for _ in range(3 if check else 10):
+        start = now(device)
+        target.copy_(source)
+        best_copy = min(best_copy, now(device) - start)
+        start = now(device)
+        matrix @ matrix
+        best_product = min(best_product, now(device) - start)
+    return {
+        "copy_gb_s": 2 * source.numel() / best_copy / 1e9,
+        "matmul_gflop_s": 2 * side**3 / best_product / 1e9,
+    }
