@@ -13,7 +13,8 @@ from . import __version__
 from .commands.base import Command
 from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.data import Encode, Prepare
-from .commands.measure import Bench, BenchKernels, Evaluate, EvaluateTokenizer, Info
+from .commands.evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
+from .commands.measure import Bench, BenchKernels, Info
 from .commands.train import Render, TrainLM, TrainText, TrainTokenizer
 from .core.errors import ReelmError, require
 
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
     "bench kernels": BenchKernels,
     "bench": Bench,
     "evaluate tokenizer": EvaluateTokenizer,
+    "evaluate model": EvaluateModel,
     "evaluate": Evaluate,
     "info": Info,
     "prepare": Prepare,

@@ -18,7 +18,7 @@ import torch
 
 import reelm
 from reelm import cli
-from reelm.commands import clips, measure
+from reelm.commands import clips, evaluate, measure
 from reelm.commands.train import DERIVED
 from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.lm.training import LMTraining
@@ -67,7 +67,11 @@ FROZEN = {
         *("--block-size", "--contact-sheet"),
     ],
     "evaluate tokenizer": [
-        *("--tokenizer", "--split", "--max-frames", "--contact-sheet", "--device", "--json"),
+        *("--tokenizer", "--split", "--max-frames", "--contact-sheet", "--device", "--json", "--lpips-weights"),
+        "--fvd-weights",
+    ],
+    "evaluate model": [
+        *(*MODEL, "--split", "--clips", "--max-frames", "--num-frames", "--seed", "--fit", "--fvd-weights", "--out"),
     ],
     "info": [*MODEL, "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
@@ -172,7 +176,7 @@ def test_names_and_defaults_are_those_of_the_library():
     assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
     for command, function, unlike in (
         (measure.Bench, run_benchmark, "parts"),
-        (measure.Evaluate, evaluate_model, "generator"),
+        (evaluate.Evaluate, evaluate_model, "generator"),
     ):
         given = {item.name: item.default for item in dataclasses.fields(command)}
         for name, parameter in inspect.signature(function).parameters.items():

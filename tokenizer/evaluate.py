@@ -21,7 +21,7 @@ from ..core.contact_sheet import write_contact_sheet
 from ..core.errors import require
 from ..core.progress import progress
 from .fvd import USUAL_FRAMES, Fvd
-from .held_out import frame_psnr, reconstruction_rows
+from .held_out import flicker, frame_psnr, reconstruction_rows
 from .likeness import load_likeness
 from .long import decode_long, encode_long
 from .model import VideoTokenizer
@@ -113,12 +113,6 @@ def evaluate_clips(
         "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
         **count_gflops(tokenizer), "clips": table,
     }  # fmt: skip
-
-
-def flicker(frames_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> float | None:
-    """The mean error, of 255, of the change from a frame to the next; None of a single frame."""
-    change = (shown_THWC.float().diff(dim=0) - frames_THWC.float().diff(dim=0)).abs()
-    return float(change.mean()) if len(change) else None
 
 
 def _border_gaps(after: torch.Tensor, chunk: int) -> list[float]:
