@@ -55,10 +55,10 @@ def evaluate_own_clips(
         the tokenizer's distortion, and no likelihood of the pixels;
         continued, how many clips were long enough, and of these, means in dB over all predicted frames: psnr,
         psnr_of_the_last_frame_repeated, psnr_of_its_reconstruction_repeated, psnr_of_the_reconstructed_truth; flicker
-        and warping_error (see `evaluate_clips`; the flow is the truth's, so that other motion counts as error) beside
-        those of the reconstructed truth; sampling_frames_per_second, of drawing and decoding the new frames of one clip
-        at a time; None where nothing was continued; fvd if it has a network; parameters; and of each clip its own
-        figures.
+        beside that of the reconstructed truth, warping_error beside warping_error_of_the_truth (see `evaluate_clips`;
+        the flow is the truth's, so that other motion counts as error); sampling_frames_per_second, of drawing and
+        decoding the new frames of one clip at a time; None where nothing was continued; fvd if it has a network;
+        parameters; and of each clip its own figures.
 
     Raises:
         ReelmError: there is no clip, or fewer than two for FVD; an argument is refused; scikit-image is not installed.
@@ -100,7 +100,7 @@ def evaluate_own_clips(
 FIGURES = (
     *("psnr", "psnr_of_the_last_frame_repeated", "psnr_of_its_reconstruction_repeated"),
     *("psnr_of_the_reconstructed_truth", "flicker", "flicker_of_the_reconstructed_truth", "warping_error"),
-    *("warping_error_of_the_truth", "warping_error_of_the_reconstructed_truth", "warping_trusted"),
+    *("warping_error_of_the_truth", "warping_trusted"),
 )
 
 
@@ -118,7 +118,7 @@ def _figures(generator: VideoGenerator, continuation: Continuation, warping: War
         "psnr_of_its_reconstruction_repeated": continuation.psnr(rebuilt[last][None]),
         "psnr_of_the_reconstructed_truth": continuation.psnr(rebuilt),
         "flicker": flicker(true, shown), "flicker_of_the_reconstructed_truth": flicker(true, back),
-        **warping(true, shown), "warping_error_of_the_reconstructed_truth": warping(true, back)["warping_error"],
+        **warping(true, shown),
     }  # fmt: skip
 
 

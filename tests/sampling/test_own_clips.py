@@ -71,14 +71,13 @@ def test_a_continuation_stands_between_the_frame_repeated_and_the_truth(debug_ge
     assert report["flicker_of_the_reconstructed_truth"] == pytest.approx(
         flicker(torch.from_numpy(video.frames[8:]), torch.from_numpy(rebuilt[8:]))
     )
-    assert report["warping_error_of_the_reconstructed_truth"] > report["warping_error_of_the_truth"]
     assert report["sampling_frames_per_second"] > 0
     assert report["lm_parameters"] == sum(p.numel() for p in debug_generator.parts.lm.parameters())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["continuations.mp4", "continuations.png"]
-    again = evaluate_own_clips(debug_generator, [("a", video)], seed=1)
-    assert again["psnr"] != report["psnr"]
-    assert again["nats_per_token"] == report["nats_per_token"]
-    assert evaluate_own_clips(debug_generator, [("a", video)], predicted=4)["predicted_frames"] == 4
+    short, again = (evaluate_own_clips(debug_generator, [("a", video)], predicted=1, seed=seed) for seed in (0, 1))
+    assert short["predicted_frames"] == 1
+    assert again["psnr"] != short["psnr"]
+    assert again["nats_per_token"] == short["nats_per_token"] == report["nats_per_token"]
     with monkeypatch.context() as patch:
         continued_by(debug_generator, patch, still)
         frozen = evaluate_own_clips(debug_generator, [("a", video)])
