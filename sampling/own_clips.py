@@ -28,6 +28,12 @@ from .held_out import Continuation, continue_beginnings, given_frames, write_con
 from .score import Score
 from .video import Video
 
+FIGURES = (  # of a continuation
+    *("psnr", "psnr_of_the_last_frame_repeated", "psnr_of_its_reconstruction_repeated"),
+    *("psnr_of_the_reconstructed_truth", "flicker", "flicker_of_the_reconstructed_truth", "warping_error"),
+    *("warping_error_of_the_truth", "warping_trusted"),
+)
+
 
 def evaluate_own_clips(
     generator: VideoGenerator,
@@ -95,13 +101,6 @@ def evaluate_own_clips(
         **({} if fvd is None else fvd.figures()),
         **{key: sizes[key] for key in ("tokenizer_parameters", "lm_parameters")}, "clips": table,
     }  # fmt: skip
-
-
-FIGURES = (
-    *("psnr", "psnr_of_the_last_frame_repeated", "psnr_of_its_reconstruction_repeated"),
-    *("psnr_of_the_reconstructed_truth", "flicker", "flicker_of_the_reconstructed_truth", "warping_error"),
-    *("warping_error_of_the_truth", "warping_trusted"),
-)
 
 
 def _figures(generator: VideoGenerator, continuation: Continuation, warping: Warping) -> dict[str, float | None]:
