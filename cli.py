@@ -14,7 +14,8 @@ from .commands.base import Command
 from .commands.bench_tokenizer import BenchTokenizer
 from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.data import Encode, Prepare
-from .commands.measure import Bench, BenchKernels, Evaluate, EvaluateTokenizer, Info
+from .commands.evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
+from .commands.measure import Bench, BenchKernels, Info
 from .commands.train import Render, TrainLM, TrainText, TrainTokenizer
 from .core.errors import ReelmError, require
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "bench tokenizer": BenchTokenizer,
     "bench": Bench,
     "evaluate tokenizer": EvaluateTokenizer,
+    "evaluate model": EvaluateModel,
     "evaluate": Evaluate,
     "info": Info,
     "prepare": Prepare,

@@ -1,11 +1,9 @@
-"""The commands that measure: bench, bench kernels, evaluate, info."""
+"""The commands that measure a machine and a model's sizes: bench, bench kernels, info."""
 
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.errors import require
@@ -101,98 +99,6 @@ class BenchKernels(Command):
         print(table(document), strict_json(document), sep="\n")
         ours = [row for row in document["rows"] if row["row"] == "reelm"]
         return 0 if all(row["ok"] for row in ours) else 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate(ModelCommand):
-    """Judge a model's clips of held-out captions, and its tokenizer; the last line is one JSON document.
-
-    Attributes:
-        prompts: held-out captions of one object.
-        two_objects: held-out captions of two objects; 0 leaves them out.
-        clips: held-out rendered clips for the tokenizer.
-        seed: of the captions, the clips and the sampling.
-        batch: clips sampled at once.
-        guidance_scale: the model's own unless given; 1 is off.
-        decoder: auto, sequential, jacobi or diagonal.
-        block_size: tokens that jacobi looks at in a pass.
-        contact_sheet: a PNG to write, with the first generated clips.
-    """
-
-    one_thread = False  # batches are large
-    example = "reelm evaluate --prompts 256 --contact-sheet sheet.png"
-    prompts: int = 256
-    two_objects: int = 128
-    clips: int = 256
-    seed: int = 1234
-    batch: int = 16
-    guidance_scale: float | None = None
-    decoder: str = "auto"
-    block_size: int | None = None
-    contact_sheet: Path | None = None
-
-    def run(self) -> int:
-        from ..sampling.evaluate import evaluate_model
-
-        if self.contact_sheet is not None:
-            path = check_writable(self.contact_sheet, "contact_sheet")
-            require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
-        report = evaluate_model(
-            self.load(), prompts=self.prompts, two_objects=self.two_objects, clips=self.clips, seed=self.seed,
-            batch=self.batch, guidance_scale=self.guidance_scale, decoder=self.decoder, block_size=self.block_size,
-            contact_sheet=self.contact_sheet,
-        )  # fmt: skip
-        print(*([] if self.json else [report]), strict_json(report), sep="\n")
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateTokenizer(Command):
-    """Measure a tokenizer on clips: likeness, codes, seams, speed; the last line is one JSON document.
-
-    Attributes:
-        folder: clips that reelm prepare made, or any clips.
-        tokenizer: the folder of a tokenizer's training; the bundled model's tokenizer unless given.
-        split: of prepared clips, train or held-out.
-        max_frames: of each clip, from its beginning.
-        contact_sheet: a PNG to write: truth, reconstruction, difference.
-        device: auto, cpu or cuda[:n].
-        json: print one JSON document and nothing else.
-    """
-
-    example = "reelm evaluate tokenizer shards --tokenizer runs/tokenizer --contact-sheet sheet.png"
-    folder: Annotated[Path, tyro.conf.Positional]
-    tokenizer: Path | None = None
-    split: str = "held-out"
-    max_frames: int = 65
-    contact_sheet: Path | None = None
-    device: str = "auto"
-    json: bool = False
-
-    def run(self) -> int:
-        from ..core.checkpoint import find_checkpoint
-        from ..data.sample_clips import sample_clips
-        from ..sampling.pretrained import load_pretrained
-        from ..tokenizer.evaluate import evaluate_clips
-        from ..tokenizer.model import load_tokenizer
-
-        require(self.max_frames >= 1, "max_frames", "must be at least 1", self.max_frames)
-        if self.contact_sheet is not None:
-            path = check_writable(self.contact_sheet, "contact_sheet")
-            require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
-        if self.tokenizer is None:
-            tokenizer = load_pretrained(find_checkpoint("world"), device=self.device).tokenizer
-        else:
-            tokenizer = load_tokenizer(self.tokenizer, device=self.device)
-        clips = sample_clips(self.folder, split=self.split, max_frames=self.max_frames)
-        report = {"tokenizer": str(self.tokenizer or "world"), "source": self.folder.name, "split": clips.split}
-        report |= evaluate_clips(tokenizer, clips, contact_sheet=self.contact_sheet) | {"skipped": clips.skipped}
-        if not self.json:
-            for name, value in report.items():
-                if name != "clips":
-                    print(f"{name.replace('_', ' '):28} {f'{value:.4g}' if isinstance(value, float) else value}")
-        print(strict_json(report))
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,29 @@
 """Clips to look at or to measure with, from prepared shards or from a folder of any clips.
 
-for name, frames_THWC in sample_clips(Path("my_clips"), split="held-out", max_frames=65): ...
+clips = sample_clips(Path("my_clips"), split="held-out", max_frames=65)
+for name, frames_THWC in clips: ...
+for name, frames_THWC, caption in clips.fitted(fps=8, height=64, width=64): ...
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..core.errors import ReelmError, require
-from ..tokenizer.clip_stream import stream_clip
+from ..tokenizer.clip_fit import Fit
+from ..tokenizer.clip_stream import ClipStream, stream_clip, stream_fitted
 from .clip_shards import ClipShards, is_prepared
-from .sources import find_sources
+from .sources import find_sources, read_captions
 
 
 @dataclass
 class SampleClips:
-    """The clips one by one: (name, (T, H, W, 3) uint8).
+    """The clips one by one: (name, (T, H, W, 3) uint8), as they are.
 
     Attributes:
         folder: where they lie.
@@ -46,6 +51,44 @@ class SampleClips:
                 self.skipped.append((source.name, str(error)))
                 continue
             yield source.name, torch.stack([torch.from_numpy(frame) for frame in read])
+
+    def fitted(
+        self, *, fps: float, height: int, width: int, fit: Fit = "crop"
+    ) -> Iterator[tuple[str, np.ndarray, str]]:
+        """(name, (T, height, width, 3) uint8, caption or "") at this rate; `max_frames` are counted at it.
+
+        Args:
+            fps: frames per second to make.
+            height: rows to make.
+            width: columns to make.
+            fit: as for `fit_clip`.
+        """
+        for name, stream, caption in self._streams(self.max_frames / fps):
+            try:
+                frames = stream_fitted(stream, fps=fps, height=height, width=width, fit=fit)
+                made = np.stack(list(itertools.islice(frames, self.max_frames)))
+            except ReelmError as error:
+                self.skipped.append((name, str(error)))
+                continue
+            yield name, made, caption
+
+    def _streams(self, seconds: float) -> Iterator[tuple[str, ClipStream, str]]:
+        """The first `seconds` at least, of their own size and rate, with a caption."""
+        if self.split != "all":
+            shards = ClipShards(self.folder, self.split)
+            for number, sample in enumerate(shards.samples):
+                frames = shards.read(number, 0, min(sample.frames, math.ceil(seconds * sample.fps) + 1))
+                timed = ((at / sample.fps, frame) for at, frame in enumerate(frames))
+                caption = (*sample.captions, "")[0]
+                yield f"{sample.source} from {sample.first_frame}", ClipStream(sample.fps, timed), caption
+            return
+        for source in find_sources(self.folder)[0]:
+            try:
+                stream, captions = stream_clip(source.path), read_captions(source)
+            except ReelmError as error:
+                self.skipped.append((source.name, str(error)))
+                continue
+            yield source.name, stream, (*captions, "")[0]
 
 
 def sample_clips(folder: Path, *, split: str = "held-out", max_frames: int = 65) -> SampleClips:

@@ -4,8 +4,11 @@ report = continue_held_out(generator, ClipShards("shards", "held-out"), Path("ru
 report["psnr"], report["psnr_of_the_last_frame_repeated"]
 
 A clip that stands still is continued best by its last given frame: what is above that is what the model has learnt.
+`evaluate model` (own_clips.py) continues clips by the same functions.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,75 @@ from ..data.clip_shards import ClipShards
 from ..data.crops import central_crop
 from ..tokenizer.clip_write import write_clip
 from .generator import VideoGenerator
+from .video import Video
 
 COLUMNS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Continuation:
+    """The beginning of a clip and how the model goes on.
+
+    Attributes:
+        name: of the clip.
+        given: frames that the model was shown; they are the same in both.
+        truth_THWC: the clip, uint8.
+        shown_THWC: what was given and the model's continuation, as long as the truth.
+        made: the frames that it has made, which are whole latent frames.
+        stats: what it took; see `Video`.
+    """
+
+    name: str
+    given: int
+    truth_THWC: np.ndarray
+    shown_THWC: np.ndarray
+    made: int
+    stats: dict[str, Any]
+
+    def psnr(self, shown_THWC: np.ndarray) -> float:
+        """Decibels over all frames after the given ones; `shown_THWC` is as long as the truth, or one frame."""
+        truth = self.truth_THWC[self.given :]
+        shown = shown_THWC[self.given :] if len(shown_THWC) > 1 else np.broadcast_to(shown_THWC, truth.shape)
+        error = np.square(shown.astype(np.float64) - truth).mean()
+        return float(10 * np.log10(255**2 / max(error, 1e-6)))
+
+    def figures(self) -> dict[str, float]:
+        """PSNR of the continuation, and of the last given frame repeated ("still")."""
+        return {"psnr": self.psnr(self.shown_THWC), "still": self.psnr(self.truth_THWC[self.given - 1][None])}
+
+
+def given_frames(generator: VideoGenerator) -> int:
+    """Frames that a continuation begins with: three latent frames, as one alone says nothing of motion."""
+    return 1 + 2 * generator.parts.tokenizer.compression.t
+
+
+def continue_beginnings(
+    generator: VideoGenerator, clips: Iterable[tuple[str, Video]], *, predicted: int, seed: int = 0
+) -> Iterator[Continuation]:
+    """Continue each clip, which is of the model's size and rate, from its first `given_frames` on, under its prompt."""
+    given = given_frames(generator)
+    for name, clip in clips:
+        truth = clip.frames[: given + predicted]
+        beginning = Video(truth[:given], clip.fps, prompt=clip.prompt)
+        video = generator.continue_clip(beginning, num_frames=predicted, seed=seed)
+        yield Continuation(name, given, truth, video.frames[: len(truth)], len(video.frames) - given, video.stats)
+
+
+def write_continuations(folder: Path, continuations: list[Continuation], fps: float) -> None:
+    """Write continuations.png, of each clip two rows, the truth and what was given with its continuation; and
+    continuations.mp4, in which they play beside each other, the truth on the left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [(each.truth_THWC, each.shown_THWC) for each in continuations]
+    rows = torch.from_numpy(np.stack([clip for pair in pairs for clip in pair]))
+    write_contact_sheet(folder / "continuations.png", rows, columns=COLUMNS, scale=1)
+    write_clip(folder / "continuations.mp4", np.concatenate([np.concatenate(pair, 2) for pair in pairs]), fps)
 
 
 def continue_held_out(
     generator: VideoGenerator, shards: ClipShards, folder: Path, *, predicted: int = 8, most: int = 16, seed: int = 0
 ) -> dict[str, Any]:
-    """Continue the beginnings of held-out samples, and write them beside the truth.
-
-    The folder gets continuations.png, of each clip two rows: the truth, and what was given with its continuation; and
-    continuations.mp4, in which they play beside each other, the truth on the left.
+    """Continue the beginnings of held-out samples, and write them beside the truth (see `write_continuations`).
 
     Args:
         generator: the model, of the shards' frame rate.
@@ -51,36 +112,24 @@ def continue_held_out(
     for name, least, got in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
         require(got >= least, "data", f"must have a {name} of at least {least}, which the model has", got)
     require(predicted >= 1, "predicted", "must be at least 1", predicted)
-    given = 1 + 2 * generator.parts.tokenizer.compression.t  # three latent frames: one alone says nothing of motion
+    least = given_frames(generator) + predicted
     longest = max((sample.frames for sample in shards.samples), default=0)
-    rule = f"must have a sample of at least {given + predicted} frames"
-    require(longest >= given + predicted, "data", rule, longest)
-    chosen = [n for n, sample in enumerate(shards.samples) if sample.frames >= given + predicted][:most]
-    rows, beside, samples = [], [], []
-    for number in progress(chosen, "continuing", unit="clip"):
-        told = shards.samples[number]
-        truth = central_crop(torch.from_numpy(shards.read(number, 0, given + predicted)), *size).numpy()
-        prompt = told.captions[0] if told.captions else None
-        video = generator.continue_clip(truth[:given], num_frames=predicted, prompt=prompt, seed=seed)
-        shown = video.frames[: given + predicted]
-        still = np.broadcast_to(truth[given - 1], truth[given:].shape)
-        samples.append({
-            "source": told.source, "psnr": _psnr(shown[given:], truth[given:]), "still": _psnr(still, truth[given:]),
-        })  # fmt: skip
-        rows += [truth, shown]
-        beside.append(np.concatenate([truth, shown], 2))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_contact_sheet(folder / "continuations.png", torch.from_numpy(np.stack(rows)), columns=COLUMNS, scale=1)
-    write_clip(folder / "continuations.mp4", np.concatenate(beside), config.fps)
+    require(longest >= least, "data", f"must have a sample of at least {least} frames", longest)
+    chosen = [n for n, sample in enumerate(shards.samples) if sample.frames >= least][:most]
+
+    def clips() -> Iterator[tuple[str, Video]]:
+        for number in progress(chosen, "continuing", unit="clip"):
+            told = shards.samples[number]
+            frames_THWC = central_crop(torch.from_numpy(shards.read(number, 0, least)), *size).numpy()
+            yield told.source, Video(frames_THWC, config.fps, prompt=(*told.captions, "")[0])
+
+    continuations = list(continue_beginnings(generator, clips(), predicted=predicted, seed=seed))
+    write_continuations(folder, continuations, config.fps)
+    samples = [{"source": each.name, **each.figures()} for each in continuations]
     return {
-        "n": len(samples), "left_out": len(shards.samples) - len(chosen), "given_frames": given,
+        "n": len(samples), "left_out": len(shards.samples) - len(chosen), "given_frames": least - predicted,
         "predicted_frames": predicted, "height": size[0], "width": size[1], "split": shards.split,
         "psnr": float(np.mean([sample["psnr"] for sample in samples])),
         "psnr_of_the_last_frame_repeated": float(np.mean([sample["still"] for sample in samples])),
         "samples": samples,
     }  # fmt: skip
-
-
-def _psnr(shown: np.ndarray, truth: np.ndarray) -> float:
-    error = np.square(shown.astype(np.float64) - truth).mean()
-    return float(10 * np.log10(255**2 / max(error, 1e-6)))

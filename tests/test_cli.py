@@ -18,7 +18,7 @@ import torch
 
 import reelm
 from reelm import cli
-from reelm.commands import bench_tokenizer, clips, measure
+from reelm.commands import bench_tokenizer, clips, evaluate, measure
 from reelm.commands.train import DERIVED
 from reelm.core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from reelm.lm.training import LMTraining
@@ -72,7 +72,11 @@ FROZEN = {
         *("--block-size", "--contact-sheet"),
     ],
     "evaluate tokenizer": [
-        *("--tokenizer", "--split", "--max-frames", "--contact-sheet", "--device", "--json"),
+        *("--tokenizer", "--split", "--max-frames", "--contact-sheet", "--device", "--json", "--lpips-weights"),
+        "--fvd-weights",
+    ],
+    "evaluate model": [
+        *(*MODEL, "--split", "--clips", "--max-frames", "--num-frames", "--seed", "--fit", "--fvd-weights", "--out"),
     ],
     "info": [*MODEL, "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
@@ -177,7 +181,7 @@ def test_names_and_defaults_are_those_of_the_library():
     assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
     for command, function, unlike in (
         (measure.Bench, run_benchmark, "parts"),
-        (measure.Evaluate, evaluate_model, "generator"),
+        (evaluate.Evaluate, evaluate_model, "generator"),
         (bench_tokenizer.BenchTokenizer, random_tokenizer, ""),
         (bench_tokenizer.BenchTokenizer, benchmark_tokenizer, "tokenizer name"),
     ):

@@ -24,6 +24,12 @@ def frame_psnr(frames_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> torch.Ten
     return -10 * torch.log10(error.clamp(min=1e-10))
 
 
+def flicker(frames_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> float | None:
+    """The mean error, of 255, of the change from a frame to the next; None of a single frame."""
+    change = (shown_THWC.float().diff(dim=0) - frames_THWC.float().diff(dim=0)).abs()
+    return float(change.mean()) if len(change) else None
+
+
 def reconstruction_rows(frames_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> torch.Tensor:
     """(3, COLUMNS, H, W, 3) uint8: truth, reconstruction, and `GAIN` times their difference about grey."""
     last = len(frames_THWC) - 1

@@ -40,10 +40,10 @@ def test_what_moves_and_what_does_not_are_told_apart(debug_generator, shards, tm
 
 def test_a_continuation_that_is_the_truth_has_no_error(debug_generator, shards, tmp_path, monkeypatch):
     class Known:
-        frames = None
+        frames, stats = None, {}
 
     def truth(clip, **options):
-        number = next(n for n in (0, 1) if np.array_equal(shards.read(n, 0, 9), clip))
+        number = next(n for n in (0, 1) if np.array_equal(shards.read(n, 0, 9), clip.frames))
         Known.frames = shards.read(number, 0, 13)
         return Known
 

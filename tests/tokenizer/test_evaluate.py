@@ -10,6 +10,9 @@ from reelm.tokenizer.evaluate import count_gflops, evaluate_clips
 from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 
+pytest.importorskip("torchmetrics")
+pytest.importorskip("skimage")
+
 
 @pytest.fixture
 def tokenizer():
@@ -57,6 +60,38 @@ def test_a_perfect_tokenizer_and_one_with_a_seam(tokenizer, monkeypatch):
     report = evaluate_clips(tokenizer, [("a", given)], chunk=4)
     assert report["border_gap"] == pytest.approx(20 * np.log10(16), abs=1e-3)
     assert evaluate_clips(tokenizer, [("a", given)], chunk=1)["border_gap"] is None
+
+
+class Network(torch.nn.Module):
+    """Both signatures at once; features are the mean of each channel."""
+
+    def forward(
+        self, inputs: torch.Tensor, resize_images: bool = True, return_lpips: bool = False, rescale: bool = False,
+        resize: bool = False, return_features: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
+        assert (return_lpips and not resize_images) != (rescale and resize and return_features)
+        return inputs.flatten(2).mean(2) / 255
+
+
+def test_motion_and_the_metrics_of_the_user_s_networks(tokenizer, tmp_path, monkeypatch):
+    torch.jit.script(Network()).save(tmp_path / "network.pt")
+    grey = torch.full((10, 16, 16, 3), 100, dtype=torch.uint8)
+    monkeypatch.setattr(evaluate, "decode_long", lambda *_, **__: iter([grey + 51]))
+    clips = [("a", grey), ("b", grey)]
+    plain = evaluate_clips(tokenizer, clips)
+    assert (plain["warping_error"], plain["warping_error_of_the_truth"], plain["warping_trusted"]) == (0, 0, 1)
+    assert not {"lpips", "fvd"} & set(plain)
+    report = evaluate_clips(tokenizer, clips, lpips_weights=tmp_path / "network.pt")
+    assert report["lpips"] == report["clips"][1]["lpips"] == pytest.approx(3 * 0.2**2)
+    assert "fvd" not in report
+    report = evaluate_clips(tokenizer, clips, fvd_weights=tmp_path / "network.pt", fvd_frames=10)
+    assert report["fvd"] == pytest.approx(3 * 0.2**2)
+    assert (report["fvd_n"], report["fvd_frames"], report["fvd_left_out"]) == (2, 10, 0)
+    with pytest.raises(ReelmError, match=r"^fvd_weights: must have at least 2 clips of 16 frames, got 0"):
+        evaluate_clips(tokenizer, clips, fvd_weights=tmp_path / "network.pt")
+    narrow = [("a", grey[:, :15])]
+    monkeypatch.setattr(evaluate, "decode_long", lambda *_, **__: iter([grey[:, :15]]))
+    assert evaluate_clips(tokenizer, narrow, lpips_weights=tmp_path / "network.pt")["lpips"] is None
 
 
 def test_gflops_are_those_of_the_products(tokenizer):

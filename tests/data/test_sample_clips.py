@@ -1,0 +1,51 @@
+"""Clips to measure with, brought to a model's rate and size."""
+
+import numpy as np
+import pytest
+
+from reelm.data.prepare import prepare
+from reelm.data.recode import PrepareConfig
+from reelm.data.sample_clips import sample_clips
+from reelm.tokenizer.clip_fit import fit_clip
+from reelm.tokenizer.clip_read import read_clip
+from reelm.tokenizer.clip_write import write_clip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two clips at 16 frames a second, the first with a caption, and a file that is none."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write_clip(clips / f"{name}.mkv", random.integers(0, 256, (20, 32, 48, 3), np.uint8), 16)
+    (clips / "a.txt").write_text("a red ball")
+    (clips / "c.mp4").write_text("no clip")
+    return clips
+
+
+def test_fitted_clips_are_the_first_frames_of_the_fitted_clip(folder):
+    clips = sample_clips(folder, max_frames=6)
+    made = list(clips.fitted(fps=8, height=16, width=16))
+    assert [(name, frames.shape, caption) for name, frames, caption in made] == [
+        ("a.mkv", (6, 16, 16, 3), "a red ball"), ("b.mkv", (6, 16, 16, 3), ""),
+    ]  # fmt: skip
+    assert [name for name, _ in clips.skipped] == ["c.mp4"]
+    whole = read_clip(folder / "a.mkv")
+    wanted, _ = fit_clip(whole.frames_THWC, whole.fps, fps=8, height=16, width=16)
+    assert len(wanted) == 10
+    assert np.array_equal(made[0][1], wanted[:6].numpy())
+    stretched = next(clips.fitted(fps=8, height=16, width=16, fit="stretch"))[1]
+    assert not np.array_equal(made[0][1], stretched)
+
+
+def test_prepared_samples_are_fitted_too(folder, tmp_path):
+    (folder / "c.mp4").unlink()
+    prepare(folder, tmp_path / "shards", PrepareConfig(height=32, width=48, held_out_seconds=0.5), workers=0)
+    clips = sample_clips(tmp_path / "shards", max_frames=3)
+    made = list(clips.fitted(fps=8, height=16, width=24))
+    assert [(name, frames.shape, caption) for name, frames, caption in made] == [
+        ("a.mkv from 12", (3, 16, 24, 3), "a red ball"), ("b.mkv from 12", (3, 16, 24, 3), ""),
+    ]  # fmt: skip
+    train = sample_clips(tmp_path / "shards", split="train", max_frames=30)
+    assert [frames.shape[0] for _, frames, _ in train.fitted(fps=8, height=16, width=24)] == [6, 6]
