@@ -80,9 +80,8 @@ class TrainTokenizer(_Run):
         from ..tokenizer.training import TokenizerTraining, TrainingClips, train_tokenizer
 
         recipe = from_dict(TokenizerTraining, self._options(), "options")
-        if self.data is None:
-            train_tokenizer(recipe, self.out, decoder_of=self.decoder_of, device=self.device, resume=self.resume)
-        else:
+        clips, crops = None, None
+        if self.data is not None:
             shards = prepared(self.data, self.out)
             crops = CropLoader(
                 ClipShards(shards), recipe.batch_size, recipe.num_frames,
@@ -90,9 +89,10 @@ class TrainTokenizer(_Run):
             )  # fmt: skip
             ends = held_out_clips(ClipShards(shards, "held-out"), recipe.model.temporal)
             clips = TrainingClips(batch=crops.batch, held_out=ends)
-            train_tokenizer(
-                recipe, self.out, clips=clips, decoder_of=self.decoder_of, device=self.device, resume=self.resume
-            )
+        train_tokenizer(
+            recipe, self.out, clips=clips, decoder_of=self.decoder_of, device=self.device, resume=self.resume
+        )
+        if crops is not None:
             crops.close()
         code = self.report("tokenizer.json and tokenizer.safetensors")
         if (self.out / "held-out.json").exists():

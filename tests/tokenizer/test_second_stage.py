@@ -232,7 +232,6 @@ def test_the_discriminator_learns_from_its_own_loss_alone(first):
     parameters = list(stage.discriminator.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(its, parameters), strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
-    assert all(p.grad is None for p in stage.tokenizer.encoder.parameters())
 
 
 def test_a_discriminator_sees_space_and_time_and_learns_to_tell():
