@@ -1,16 +1,17 @@
 """The second stage of a tokenizer's training: its decoder alone, so that every token stays what it was.
 
-    stage = SecondStage(load_tokenizer(folder), adversarial_weight=0.5)
-    made_BTHWC, tokens_Bthw = stage.reconstruct(frames_BTHWC)
-    loss, figures = stage.add_losses(frames_BTHWC, made_BTHWC, distance)
+    stage = SecondStage(load_tokenizer(folder), adversarial_weight=0.25)
+    made_BTHWC, tokens_Bthw = stage.reconstruct(frames_BTHWC)                 # uint8, or float in [0, 1]
+    loss, figures = stage.add_losses(frames_BTHWC, made_BTHWC, distance)      # float in [0, 1]
     train(tokenizer.decoder, ..., beside=stage.discriminator)
 
 Encoder and quantizer stand outside of what is trained: no optimizer and no moving average knows them. Losses that pay
 for sharper pictures with PSNR have their place here, where no language model has to follow; each is off at weight 0.
 
-The adversary is kept from taking over: where its gradient at the pixels is longer than that of all other losses, which
-it is by two orders of magnitude soon, it is cut to their length (VQGAN, Esser et al. 2021, arXiv 2012.09841, has the
-ratio at the last layer's weights). So `adversarial_weight` is the most that it can have of the others' say.
+The adversary is kept from taking over: where its gradient at the pixels is longer than that of all other losses (on the
+rendered world it was mostly 20 to 100 times as long), it is cut to their length. VQGAN (Esser et al. 2021, arXiv
+2012.09841) weighs it by such a ratio at the last layer's weights. So `adversarial_weight` is the most that it has of
+their say.
 """
 
 import torch

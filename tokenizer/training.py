@@ -125,7 +125,7 @@ def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: 
     require(source.resolve() != folder.resolve(), "decoder_of", "must not be the folder that is written", str(source))
     model = load_tokenizer(source, device=str(device))
     require(recipe.model == model.config, "model", "must be the sizes of the tokenizer in decoder_of", recipe.model)
-    if (folder / "state.safetensors").exists():
+    if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
         same = load_tokenizer(folder, device="cpu").tokens_id == model.tokens_id
         require(same, "decoder_of", "must be the tokenizer that the run began with", str(source))
     return model
@@ -174,12 +174,12 @@ def train_tokenizer(
     if decoder_of is None:
         for name in ("adversarial_weight", "perceptual_weight"):
             weight = getattr(recipe, name)
-            require(not weight, name, "must be 0 without decoder_of: it could move what tokens mean", weight)
-        model, second = VideoTokenizer(recipe.model).to(place), None
+            require(not weight, name, "must be 0 without decoder_of, which is the second stage", weight)
+        model = VideoTokenizer(recipe.model).to(place)
     else:
         model = _first_stage(decoder_of, recipe, folder, place)
-        second = _second_stage(model, recipe)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
+    second = None if decoder_of is None else _second_stage(model, recipe)
     moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)
 
     def loss(_: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -188,7 +188,7 @@ def train_tokenizer(
         if second is None:
             reconstruction, tokens, auxiliary = model(frames)
         else:
-            reconstruction, tokens = second.reconstruct(frames)
+            reconstruction, tokens = second.reconstruct(batch)
         value = reconstruction_loss(frames, reconstruction, moving_weight)
         if structure_weight:
             value = value + structure_weight * structure_loss(frames, reconstruction)
