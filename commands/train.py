@@ -75,12 +75,15 @@ class TrainTokenizer(_Run):
         preset: take the sizes of the model from here, not from --model: tiny, small or base (1, 8, 100 million
             parameters). With --data and no --model option it is small.
         compression: of the preset: frames x rows x columns of a token, 4x8x8 if nothing is said.
+        decoder_of: train only the decoder of the tokenizer in this folder, which has its sizes: all its tokens stay
+            what they are.
     """
 
     example = "reelm train tokenizer --data my_clips --preset small --compression 4x8x8 --out runs/tokenizer"
     data: Path | None = None
     preset: Literal["tiny", "small", "base"] | None = None
     compression: Literal["4x8x8", "8x8x8", "4x16x16", "8x16x16"] | None = None
+    decoder_of: Path | None = None
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_tokenizer_options)]
 
     def run(self) -> int:
@@ -91,9 +94,8 @@ class TrainTokenizer(_Run):
         from ..tokenizer.training import TokenizerTraining, TrainingClips, train_tokenizer
 
         recipe = from_dict(TokenizerTraining, self._options(), "options")
-        if self.data is None:
-            train_tokenizer(recipe, self.out, device=self.device, resume=self.resume)
-        else:
+        clips, crops = None, None
+        if self.data is not None:
             shards = prepared(self.data, self.out)
             crops = CropLoader(
                 ClipShards(shards), recipe.batch_size, recipe.num_frames,
@@ -101,7 +103,10 @@ class TrainTokenizer(_Run):
             )  # fmt: skip
             ends = held_out_clips(ClipShards(shards, "held-out"), recipe.model.temporal)
             clips = TrainingClips(batch=crops.batch, held_out=ends)
-            train_tokenizer(recipe, self.out, clips=clips, device=self.device, resume=self.resume)
+        train_tokenizer(
+            recipe, self.out, clips=clips, decoder_of=self.decoder_of, device=self.device, resume=self.resume
+        )
+        if crops is not None:
             crops.close()
         code = self.report("tokenizer.json and tokenizer.safetensors")
         if (self.out / "held-out.json").exists():
@@ -109,11 +114,18 @@ class TrainTokenizer(_Run):
         return code
 
     def _options(self) -> dict[str, Any]:
-        """The recipe's options, with the model that the preset stands for."""
+        """The recipe's options, with the model that the preset stands for, or that `decoder_of` has."""
+        from ..core.checkpoint import read_json
         from ..core.config import to_dict
         from ..tokenizer.config import TokenizerConfig, tokenizer_preset
 
         options = dataclasses.asdict(self.recipe)
+        if self.decoder_of is not None:
+            sizes = {"preset": self.preset, "compression": self.compression}
+            sizes |= _changed(options["model"], to_dict(TokenizerConfig()), "model.")
+            for name, value in sizes.items():
+                require(value is None, name, "must not be given together with decoder_of, which has its sizes", value)
+            return options | {"model": read_json(self.decoder_of / "tokenizer.json")}
         changed = options["model"] != to_dict(TokenizerConfig())
         preset = self.preset or ("small" if self.data is not None and not changed else None)
         given = [name for name, value in (("preset", self.preset), ("compression", self.compression)) if value]
@@ -123,6 +135,17 @@ class TrainTokenizer(_Run):
         if preset:
             options["model"] = to_dict(tokenizer_preset(preset, self.compression or "4x8x8"))
         return options
+
+
+def _changed(options: dict[str, Any], default: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Name and value of the options that are not the default's, of tables in tables too."""
+    changed: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            changed |= _changed(value, default[name], f"{prefix}{name}.")
+        elif value != default[name]:
+            changed[prefix + name] = value
+    return changed
 
 
 def _held_out(figures: dict[str, Any]) -> str:

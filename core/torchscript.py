@@ -37,13 +37,16 @@ def load_script(path: str | Path, argument: str, *, device: str | torch.device =
 
 
 def call_script(net: torch.jit.ScriptModule, argument: str, inputs: torch.Tensor, **flags: bool) -> torch.Tensor:
-    """What the network makes of `inputs`, one row of features for each.
+    """What the network makes of `inputs`, one row of features for each, in their own precision.
 
     Raises:
         ReelmError: it takes no such arguments, or gives something else.
     """
     try:
-        features: Any = net(inputs, **flags)
+        # As it is written: TorchScript's optimiser changes how it computes after some calls, so that a training that
+        # was resumed would not have the bits of a whole one.
+        with torch.autocast(inputs.device.type, enabled=False), torch.jit.optimized_execution(False):
+            features: Any = net(inputs, **flags)
     except RuntimeError as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "an error")
         took = f"{', '.join(flags)} and {tuple(inputs.shape)}"

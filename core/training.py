@@ -4,7 +4,7 @@
 
 `loss(model, step)` makes its batch from (seed, step) alone, so a resumed run sees what an uninterrupted one would have
 seen: no loader state exists. A run folder holds state.safetensors (weights, their moving average, optimizer, step),
-metrics.jsonl (a line a report) and loss.png.
+metrics.jsonl (a line a report) and loss.png. A second module can be trained `beside` the model, as a discriminator is.
 """
 
 import json
@@ -104,22 +104,27 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 
 class TrainState:
-    """Weights, moving average, optimizers and step of a run, to and from one safetensors file."""
+    """Weights, moving average, optimizers and step of a run, to and from one safetensors file.
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+    What is trained `beside` the model has optimizers and a clipped gradient of its own, and no moving average.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, beside: nn.Module | None = None) -> None:
         self.model, self.config, self.step = model, config, 0
-        self.optimizers = make_optimizers(model, config)
+        self.modules = {"model": model} if beside is None else {"model": model, "beside": beside}
+        self.optimizers = [made for module in self.modules.values() for made in make_optimizers(module, config)]
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def advance(self, loss: torch.Tensor) -> torch.Tensor:
-        """One optimizer step on `loss`; returns the norm of the gradient before clipping."""
+        """One optimizer step on `loss`; returns the norm of the model's gradient before clipping."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        require(bool(norm.isfinite()), "loss", f"must have a finite gradient at step {self.step}", float(loss.detach()))
+        norms = [nn.utils.clip_grad_norm_(module.parameters(), self.config.clip) for module in self.modules.values()]
+        finite = all(bool(norm.isfinite()) for norm in norms)
+        require(finite, "loss", f"must have a finite gradient at step {self.step}", float(loss.detach()))
         for optimizer in self.optimizers:
             optimizer.step()
         # The average forgets its start: early on it follows closely.
@@ -128,7 +133,7 @@ class TrainState:
         names = list(self.average)
         torch._foreach_lerp_([self.average[n] for n in names], [now[n] for n in names], 1 - decay)
         self.step += 1
-        return norm
+        return norms[0]
 
     def average_model(self) -> dict[str, torch.Tensor]:
         """The averaged weights under the model's names: what is kept for use."""
@@ -136,7 +141,7 @@ class TrainState:
 
     def save(self, path: Path) -> None:
         """Write everything atomically."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors = {f"{kind}.{k}": v for kind, module in self.modules.items() for k, v in module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for index, optimizer in enumerate(self.optimizers):
             for number, values in optimizer.state_dict()["state"].items():
@@ -154,12 +159,15 @@ class TrainState:
             self.step = int((file.metadata() or {}).get("step", "-1"))
         if self.step < 0:
             raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
-        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "beside": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
             groups.setdefault(kind, {})[rest] = tensor
+        if groups["beside"] and "beside" not in self.modules:
+            raise CheckpointError(f"resume: {path.name} must belong to this model: more was trained beside it")
         try:
-            self.model.load_state_dict(groups["model"])
+            for kind, module in self.modules.items():
+                module.load_state_dict(groups[kind])
         except RuntimeError as error:
             raise CheckpointError(f"resume: {path.name} must belong to this model: {error}") from error
         owned = {
@@ -206,12 +214,15 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    beside: nn.Module | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
 ) -> TrainState:
     """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM, leaving a checkpoint either way.
 
     Args:
         folder: the run's folder; made if need be. A folder with a run in it is refused unless `resume`.
+        beside: trained in the same steps: what `loss` returns holds its loss too, and no gradient of the one's loss
+            reaches the other's weights.
         on_checkpoint: called after each checkpoint (samples, exports).
 
     Raises:
@@ -221,7 +232,7 @@ def train(
     require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(path, "out")
-    state = TrainState(model, config)
+    state = TrainState(model, config, beside)
     log: list[dict[str, Any]] = []
     if resume:
         state.load(path)
@@ -238,7 +249,8 @@ def train(
 
     device = next(model.parameters()).device
     half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-    model.train()
+    for module in state.modules.values():
+        module.train()
     last = time.monotonic()
     with stop_signals() as stopped:
         for step in progress(range(state.step, config.steps), "training", unit="step"):

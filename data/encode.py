@@ -16,7 +16,6 @@ import torch
 from ..core.errors import require
 from ..core.progress import progress
 from ..core.shards import shard_origin, write_shard
-from ..tokenizer.encode import weights_id
 from ..tokenizer.model import VideoTokenizer
 from .clip_shards import ClipShards
 from .crops import central_crop, random_crop
@@ -98,7 +97,7 @@ def encode_shards(
     rates = sorted({sample.fps for sample in shards.samples})
     require(len(rates) == 1, "data", "must have one frame rate (reelm prepare --fps)", rates)
     folder.mkdir(parents=True, exist_ok=True)
-    made_by, total = weights_id(tokenizer), 0
+    made_by, total = tokenizer.tokens_id, 0
     numbers = sorted(set(shards.numbers))[rank::world_size]
     for number in progress(numbers, f"encoding windows of {num_frames} frames", unit="shard"):
         mine = [sample for sample, place in enumerate(shards.numbers) if place == number]

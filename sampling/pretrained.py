@@ -66,7 +66,7 @@ class Pretrained:
 
     Attributes:
         name: of the bundled model, the hub id, or the last part of the folder's path.
-        tokenizer_id: names the tokenizer's weights: clips with the same one can exchange tokens.
+        tokenizer_id: the tokenizer's `tokens_id`: clips with the same one can exchange tokens.
         lm_id: names the language model's weights: clips with the same one can exchange keys and values.
         random: whether the weights are random ones, of a preset: what it makes means nothing.
     """
@@ -166,11 +166,9 @@ def load_pretrained(
     tokenizer.to(place).eval().requires_grad_(False)
     lm.to(place, kind).eval().requires_grad_(False)
     make_ready(lm, weights, cache)
-    tokenizer_id, lm_id = (
-        hashlib.sha256((folder / f"{file}.safetensors").read_bytes()).hexdigest()[:16] for file in ("tokenizer", "lm")
-    )
+    lm_id = hashlib.sha256((folder / "lm.safetensors").read_bytes()).hexdigest()[:16]
     shown = folder.resolve().name if folder == Path(name) else str(name)
-    return Pretrained(shown, tokenizer_id, lm_id, config, tokenizer, lm, text)
+    return Pretrained(shown, tokenizer.tokens_id, lm_id, config, tokenizer, lm, text)
 
 
 def make_ready(lm: VideoTransformer, weights: Kind, cache: Kind) -> None:

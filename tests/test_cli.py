@@ -84,8 +84,9 @@ FROZEN = {
         *("--held-out-seconds", "--clips-per-shard"),
     ],
     "train tokenizer": [
-        *("--out", "--resume", "--device", "--data", "--preset", "--compression", "--batch-size", "--num-frames"),
-        *("--height", "--width", "--moving-weight", "--structure-weight", "--seed", "--model.temporal"),
+        *("--out", "--resume", "--device", "--data", "--preset", "--compression", "--decoder-of"),
+        *("--batch-size", "--num-frames", "--height", "--width", "--moving-weight", "--structure-weight"),
+        *("--adversarial-weight", "--perceptual-weight", "--lpips-weights", "--seed", "--model.temporal"),
         *("--model.spatial", "--model.front", "--model.encoder-width", "--model.encoder-depth"),
         *("--model.encoder-spread", "--model.encoder-memory", "--model.decoder-widths"),
         *("--model.decoder-depth", "--model.decoder-memory", "--model.quantizer.kind", "--model.quantizer.levels"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from reelm import cli
 from reelm.core.config import from_dict
@@ -173,6 +174,40 @@ def test_a_stopped_run_on_own_clips_goes_on_to_the_bit(run, shards, monkeypatch)
     assert seen == [0, 1, 2]
     for name in ("metrics.jsonl", "tokenizer.safetensors", "held-out.json"):
         assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_the_decoder_of_a_tokenizer_alone(run, shards):
+    model = ["--model.encoder-width", 8, "--model.decoder-widths", 8, "--model.decoder-depth", 1]
+    words = ["train", "tokenizer", *TINY_CROPS]
+    assert run(*words, *model, "--out", "first")[0] == 0
+    second = ["--decoder-of", "first", "--adversarial-weight", 0.5]
+    code, out, err = run(*words, "--data", shards, *second, "--out", "second")
+    assert (code, err) == (0, "")
+    assert out.startswith("wrote second: tokenizer.json and tokenizer.safetensors of step 3 of 3")
+    old, new = (load_tokenizer(Path(name), device="cpu") for name in ("first", "second"))
+    assert (old.config, old.tokens_id) == (new.config, new.tokens_id)
+    assert not torch.equal(old.decoder.head.weight, new.decoder.head.weight)
+    assert "adversarial" in json.loads(Path("second/metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--decoder-of", "first", "--preset", "tiny"], "preset"),
+        (["--decoder-of", "first", "--compression", "4x8x8"], "compression"),
+        (["--decoder-of", "first", "--model.encoder-width", 8], "model.encoder_width"),
+        (["--decoder-of", "first", "--model.quantizer.levels", 4, 4], "model.quantizer.levels"),
+        (["--decoder-of", "first"], "model: tokenizer.json"),
+        (["--adversarial-weight", 1], "adversarial_weight"),
+        (["--perceptual-weight", 1, "--lpips-weights", "net.pt"], "perceptual_weight"),
+        (["--perceptual-weight", 1], "lpips_weights"),
+    ],
+)
+def test_what_does_not_go_with_a_stage_is_refused(run, words, name):
+    code, _, err = run("train", "tokenizer", "--out", "out", "--device", "cpu", *words)
+    assert code == 2
+    assert re.match(f"reelm: error: {name}:? must ", err)
+    assert not Path("out").exists()
 
 
 def test_which_model_a_tokenizer_s_training_takes():

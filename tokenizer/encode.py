@@ -3,7 +3,6 @@
 encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,6 @@ from .model import VideoTokenizer
 PHRASINGS = 4  # captions a clip
 SHARD = 4096  # clips a file
 BATCH = 64
-
-
-def weights_id(tokenizer: VideoTokenizer) -> str:
-    """Names the weights, so that tokens can tell which tokenizer made them."""
-    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in tokenizer.state_dict().values())
-    return hashlib.sha256(weights).hexdigest()[:16]
 
 
 @torch.no_grad()
@@ -51,7 +44,7 @@ def encode_world(
     require(seed >= 0, "seed", "must be at least 0", seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
-    device, made_by = next(tokenizer.parameters()).device, weights_id(tokenizer)
+    device, made_by = next(tokenizer.parameters()).device, tokenizer.tokens_id
     for start in progress(range(0, clips, SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"):
         stop = min(start + SHARD, clips)
         path = folder / f"world-{seed}-{num_frames}-{start:07d}.safetensors"

@@ -14,6 +14,7 @@ stands still keeps its tokens and a language model can predict them. The decoder
 and the past. Clips of any size and length, in bounded memory: `long.py`.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -49,6 +50,12 @@ class VideoTokenizer(nn.Module):
     def vocab_size(self) -> int:
         """The number of token ids."""
         return self.config.quantizer.vocab_size
+
+    @property
+    def tokens_id(self) -> str:
+        """Names the weights that decide which tokens a clip has; the decoder may change without it."""
+        tensors = [*self.encoder.state_dict().values(), *self.quantizer.state_dict().values()]
+        return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()[:16]
 
     @property
     def memory(self) -> int:

@@ -1,7 +1,10 @@
-"""Training a tokenizer, on the rendered world or on clips of one's own, without a discriminator.
+"""Training a tokenizer, on the rendered world or on clips of one's own, in one stage or two.
 
     train_tokenizer(TokenizerTraining(), Path("runs/tokenizer"))                        # on the world
     train_tokenizer(recipe, Path("runs/tokenizer"), clips=TrainingClips(batch=..., held_out=...))
+    train_tokenizer(recipe, Path("runs/sharper"), decoder_of=Path("runs/tokenizer"))    # its decoder alone
+
+The first stage has no discriminator. The second (`second_stage.py`) leaves every token as it is, and may have one.
 
 Loss: a Charbonnier distance (Charbonnier et al. 1994; for pictures, Lai et al. 2017, arXiv 1704.03915) and, for natural
 video, a multi-scale structure loss. In the world pixels that move weigh more, since objects cover little of a picture.
@@ -21,9 +24,13 @@ from ..core.training import TrainConfig, TrainState, train
 from ..world.render import render
 from ..world.scene import sample_scene
 from .config import TokenizerConfig
+from .discriminator import LEAST
 from .held_out import judge_held_out
 from .losses import reconstruction_loss, structure_loss
-from .model import VideoTokenizer
+from .lpips import LEAST as LPIPS_LEAST
+from .lpips import load_lpips
+from .model import VideoTokenizer, load_tokenizer
+from .second_stage import SecondStage
 
 # Of the moving pixels and of the structure loss, where the recipe says neither.
 WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
@@ -44,6 +51,9 @@ class TokenizerTraining:
             world and 1 for clips of one's own.
         structure_weight: of the multi-scale structure loss beside the Charbonnier distance; None is 0 for the world and
             0.1 for clips of one's own.
+        adversarial_weight: of the loss against a discriminator that learns beside; second stage only.
+        perceptual_weight: of LPIPS by the network in `lpips_weights`; second stage only.
+        lpips_weights: the TorchScript file of the network for LPIPS (docs/tokenizer.md).
         seed: of the weights and of the clips.
     """
 
@@ -55,6 +65,9 @@ class TokenizerTraining:
     width: int = 64
     moving_weight: float | None = None
     structure_weight: float | None = None
+    adversarial_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    lpips_weights: Path | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +76,16 @@ class TokenizerTraining:
         moving, structure = self.weights(WORLD_WEIGHTS)
         require(moving >= 1, "moving_weight", "must be at least 1", moving)
         require(structure >= 0, "structure_weight", "must be at least 0", structure)
+        adversarial, perceptual = self.adversarial_weight, self.perceptual_weight
+        require(adversarial >= 0, "adversarial_weight", "must be at least 0", adversarial)
+        size = (self.height, self.width)
+        for name, weight, least in (("adversarial", adversarial, LEAST), ("perceptual", perceptual, LPIPS_LEAST)):
+            large = not weight or min(size) >= least
+            require(large, "height, width", f"must be at least {least} with {name}_weight", size)
+        require(perceptual >= 0, "perceptual_weight", "must be at least 0", perceptual)
+        file = self.lpips_weights
+        require(file is not None or not perceptual, "lpips_weights", "must be given with perceptual_weight", file)
+        require(not file or perceptual > 0, "perceptual_weight", "must be above 0 with lpips_weights", perceptual)
 
     def weights(self, default: tuple[float, float]) -> tuple[float, float]:
         """Of the moving pixels and of the structure loss."""
@@ -98,11 +121,35 @@ def _world_held_out(recipe: TokenizerTraining) -> list[tuple[str, torch.Tensor]]
     return [(f"world {index}", clip_THWC) for index, clip_THWC in enumerate(clips)]
 
 
+def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: torch.device) -> VideoTokenizer:
+    """The tokenizer that a second stage begins with, and whose tokens it keeps."""
+    require(source.resolve() != folder.resolve(), "decoder_of", "must not be the folder that is written", str(source))
+    model = load_tokenizer(source, device=str(device))
+    require(recipe.model == model.config, "model", "must be the sizes of the tokenizer in decoder_of", recipe.model)
+    if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
+        same = load_tokenizer(folder, device="cpu").tokens_id == model.tokens_id
+        require(same, "decoder_of", "must be the tokenizer that the run began with", str(source))
+    return model
+
+
+def _second_stage(model: VideoTokenizer, recipe: TokenizerTraining) -> SecondStage:
+    perceptual, device = None, next(model.parameters()).device
+    if recipe.lpips_weights is not None:
+        perceptual = load_lpips(recipe.lpips_weights, device=device)
+        black = torch.zeros(1, 3, recipe.height, recipe.width, device=device)
+        perceptual(black, black)  # a file that cannot do it is refused at once
+    return SecondStage(
+        model, adversarial_weight=recipe.adversarial_weight, perceptual_weight=recipe.perceptual_weight,
+        perceptual=perceptual,
+    )  # fmt: skip
+
+
 def train_tokenizer(
     recipe: TokenizerTraining,
     folder: Path,
     *,
     clips: TrainingClips | None = None,
+    decoder_of: Path | None = None,
     device: str = "auto",
     resume: bool = False,
 ) -> VideoTokenizer:
@@ -115,28 +162,49 @@ def train_tokenizer(
         recipe: what to train, and how.
         folder: of the run.
         clips: to train on; None renders the world.
+        decoder_of: the folder of a tokenizer to start from, of which the decoder alone is trained: the second stage.
         device: auto, cpu or cuda[:n].
         resume: go on with the run in the folder.
+
+    Raises:
+        ReelmError: a size does not fit, the first stage is asked for a loss of the second, or the second for sizes or,
+            resumed, for tokens that are not those of `decoder_of`.
     """
     place = pick_device(device)
     torch.manual_seed(recipe.seed)
-    model = VideoTokenizer(recipe.model).to(place)
+    if decoder_of is None:
+        for name in ("adversarial_weight", "perceptual_weight"):
+            weight = getattr(recipe, name)
+            require(not weight, name, "must be 0 without decoder_of, which is the second stage", weight)
+        model = VideoTokenizer(recipe.model).to(place)
+    else:
+        model = _first_stage(decoder_of, recipe, folder, place)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
+    second = None if decoder_of is None else _second_stage(model, recipe)
     moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)
 
-    def loss(model: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(_: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         batch = training_clips(recipe, step, place) if clips is None else clips.batch(step).to(place)
         frames = batch.float() / 255
-        reconstruction, tokens, auxiliary = model(frames)
+        if second is None:
+            reconstruction, tokens, auxiliary = model(frames)
+        else:
+            reconstruction, tokens = second.reconstruct(batch)
         value = reconstruction_loss(frames, reconstruction, moving_weight)
         if structure_weight:
             value = value + structure_weight * structure_loss(frames, reconstruction)
+        value, figures = (value + auxiliary, {}) if second is None else second.add_losses(frames, reconstruction, value)
         error = (frames - reconstruction.detach()).square().mean()
-        return value + auxiliary, {"psnr": -10 * torch.log10(error), "codes": torch.tensor(tokens.unique().numel())}
+        codes = torch.tensor(tokens.unique().numel())
+        return value, {"psnr": -10 * torch.log10(error), "codes": codes, **figures}
+
+    def averaged(state: TrainState) -> dict[str, torch.Tensor]:
+        prefix = "" if second is None else "decoder."
+        return model.state_dict() | {prefix + name: tensor for name, tensor in state.average_model().items()}
 
     def export(state: TrainState) -> None:
         save_json(folder / "tokenizer.json", to_dict(recipe.model))
-        weights = state.average_model()
+        weights = averaged(state)
         save_tensors(folder / "tokenizer.safetensors", weights)
         judged = VideoTokenizer(recipe.model).to(place).eval()
         judged.load_state_dict(weights)
@@ -145,6 +213,7 @@ def train_tokenizer(
             figures = judge_held_out(judged, held_out, folder / "reconstructions.png")
             save_json(folder / "held-out.json", {"step": state.step, "split": "held-out", **figures})
 
-    state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
-    model.load_state_dict(state.average_model())
+    trained, beside = (model, None) if second is None else (model.decoder, second.discriminator)
+    state = train(trained, loss, recipe.train, folder, resume=resume, beside=beside, on_checkpoint=export)
+    model.load_state_dict(averaged(state))
     return model.eval()

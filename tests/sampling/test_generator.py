@@ -1,12 +1,15 @@
 import itertools
 import os
+import shutil
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.core.errors import ReelmError
+from reelm.sampling.pretrained import load_pretrained
 from reelm.sampling.video import Video
 
 PROMPT, OTHER = "a red ball moves left", "a blue ring spins over grass"
@@ -263,6 +266,17 @@ def test_tokens_of_another_tokenizer_are_not_taken_over(debug_generator):
     video.settings["tokenizer"] = "another"
     longer = debug_generator.continue_clip(video, num_frames=4, seed=2)
     assert not np.array_equal(longer.tokens[:2], video.tokens)
+
+
+def test_tokens_are_taken_over_by_a_model_with_another_decoder(debug_checkpoint, tmp_path):
+    shutil.copytree(debug_checkpoint, tmp_path / "other")
+    path, ids = tmp_path / "other" / "tokenizer.safetensors", []
+    for part in ("decoder.head.bias", "encoder.head.1.bias"):
+        tensors = load_tensors(path)
+        save_tensors(path, tensors | {part: tensors[part] + 1})
+        ids.append(load_pretrained(tmp_path / "other", device="cpu").tokenizer_id)
+    own = load_pretrained(debug_checkpoint, device="cpu").tokenizer_id
+    assert ids[0] == own != ids[1]
 
 
 def test_a_clip_goes_on_with_the_settings_that_it_was_made_with(debug_generator, tmp_path):
