@@ -9,7 +9,7 @@ install:
 	.venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 
 test:
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 slow:
 	$(PY) -m pytest -m slow

@@ -14,6 +14,11 @@ from reelm.sampling.pretrained import ModelConfig, save_pretrained
 from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 
+# Several processes at once: threads that wait for each other would take the cores from those that work.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
