@@ -5,7 +5,8 @@
 
 A continuation is drawn from a distribution, and the truth is one of many: PSNR says how far it stays with the truth,
 and rewards what is blurred. So it stands between two others: the last given frame repeated (what a model that knows no
-motion does), and the truth as the tokenizer gives it back, which is about as near as its tokens come.
+motion does), and the truth as the tokenizer gives it back, which is as near as tokens alone come. A continuation can
+pass it where the picture stands still, since it keeps the detail of what was given (detail.py).
 """
 
 import math

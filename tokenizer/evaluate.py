@@ -57,8 +57,8 @@ def evaluate_clips(
     Returns:
         n, and means over the clips: psnr in dB (mean over frames), ssim, ms_ssim (None below 176 pixels a side), lpips
         if it has a network, flicker (the mean error, of 255, of the change from a frame to the next), warping_error
-        beside warping_error_of_the_truth (see warping.py), border_gap (dB by which frames after a border are worse than
-        those at the same place in the latent frames around; None where clips are too short); streaming_error, the
+        beside warping_error_of_the_truth (see warping.py), border_gap (dB by which the latent frame after a border is
+        worse than the same one without a border before it; None where clips are too short); streaming_error, the
         largest difference of pixels in [0, 1] that are made chunk by chunk from those made at once, and
         streaming_tokens, how many tokens differ so; codebook_use, perplexity, bits_per_token (log2 of the codes),
         bits_per_pixel; frames a second of encoding and decoding; fvd with its n and frames, if it has a network;
@@ -84,7 +84,7 @@ def evaluate_clips(
         shown_THWC = torch.cat(list(parts)).cpu()
         seconds = [seconds[0] + encoded - began, seconds[1] + time.perf_counter() - encoded]
         psnr_T = frame_psnr(frames_THWC, shown_THWC)
-        gaps += _border_gaps(psnr_T[1 :: tokenizer.compression.t], chunk)
+        gaps += _border_gaps(tokenizer, frames_THWC, psnr_T, chunk)
         table.append({
             "name": name, "frames": count, "height": height, "width": width, "psnr": float(psnr_T.mean()),
             "flicker": flicker(frames_THWC, shown_THWC), **likeness(frames_THWC, shown_THWC),
@@ -115,13 +115,19 @@ def evaluate_clips(
     }  # fmt: skip
 
 
-def _border_gaps(after: torch.Tensor, chunk: int) -> list[float]:
-    """Of the PSNR of the first frame of every latent frame but frame 0: what each border costs.
+def _border_gaps(tokenizer: VideoTokenizer, frames_THWC: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
+    """What each border costs in dB: the latent frame after it, against itself where chunks are twice as long.
 
-    A frame after a border is held against the same frame of the latent frames before and after, where no border is.
+    There it has no border before it, and everything else is the same. The first four chunks of a clip are looked at.
     """
-    borders = range(chunk - 1, len(after) - 1, chunk) if chunk > 1 else ()
-    return [float(after[[at - 1, at + 1]].mean() - after[at]) for at in borders]
+    temporal, (_, height, width, _) = tokenizer.compression.t, frames_THWC.shape
+    frames_THWC = frames_THWC[: 1 + (4 * chunk - 1) * temporal]
+    tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=2 * chunk)))
+    parts = tokens_thw.split(2 * chunk)
+    shown = decode_long(tokenizer, parts, height=height, width=width, num_frames=len(frames_THWC))
+    without_T = frame_psnr(frames_THWC, torch.cat(list(shown)).cpu())
+    places = [slice(1 + (latent - 1) * temporal, 1 + latent * temporal) for latent in (chunk, 3 * chunk)]
+    return [float((without_T[at] - psnr_T[: len(without_T)][at]).mean()) for at in places if at.start < len(without_T)]
 
 
 def _codes(ids: torch.Tensor, vocab_size: int, table: list[dict[str, Any]]) -> dict[str, float]:

@@ -42,24 +42,26 @@ def test_figures_of_clips_of_several_sizes(tokenizer, tmp_path):
 
 
 def test_a_perfect_tokenizer_and_one_with_a_seam(tokenizer, monkeypatch):
-    given = clip(33)
+    given = clip(33) // 2
 
-    def decoded(*_, **__):
-        yield shown
+    def decoded(_, parts, **__):
+        """Off by one, but for the latent frame after a border, where the error is `seam`."""
+        shown, ends = given.clone(), np.cumsum([len(part) for part in parts])
+        shown[1:] += min(seam, 1)
+        for end in ends[:-1]:
+            shown[1 + 4 * (end - 1) : 1 + 4 * end] = given[1 + 4 * (end - 1) : 1 + 4 * end] + seam
+        yield shown[: 1 + 4 * (ends[-1] - 1)]
 
     monkeypatch.setattr(evaluate, "decode_long", decoded)
-    shown = given
+    seam = 0
     report = evaluate_clips(tokenizer, [("a", given)])
     assert (report["psnr"], report["flicker"], report["border_gap"]) == (100, 0, 0)
     assert report["ssim"] == pytest.approx(1)
-    # Every 4th latent frame begins with an error of 16 in all pixels, the others with one of 1.
-    shown = (given // 2).clone()
-    given = given // 2
-    for frame in range(1, 33, 4):
-        shown[frame] += 16 if (frame + 3) // 4 % 4 == 0 else 1
-    report = evaluate_clips(tokenizer, [("a", given)], chunk=4)
-    assert report["border_gap"] == pytest.approx(20 * np.log10(16), abs=1e-3)
-    assert evaluate_clips(tokenizer, [("a", given)], chunk=1)["border_gap"] is None
+    seam = 16
+    for chunk in (1, 2, 3, 4, 5):
+        report = evaluate_clips(tokenizer, [("a", given)], chunk=chunk)
+        assert report["border_gap"] == pytest.approx(20 * np.log10(16), abs=1e-3)
+    assert evaluate_clips(tokenizer, [("a", given[:17])], chunk=5)["border_gap"] is None
 
 
 class Network(torch.nn.Module):
