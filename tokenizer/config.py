@@ -110,7 +110,7 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
     "base": {
         "encoder_width": 384, "encoder_depth": 6, "encoder_spread": 1,
-        "decoder_widths": (832, 320, 160), "decoder_depth": (10, 4, 2), "decoder_memory": 4,
+        "decoder_widths": (800, 256, 128), "decoder_depth": (10, 3, 2), "decoder_memory": 4,
         "quantizer": QuantizerConfig(levels=(8, 8, 8, 5, 5, 5), spread=0.01),
     },
 }  # fmt: skip
