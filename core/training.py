@@ -4,7 +4,7 @@
 
 `loss(model, step)` makes its batch from (seed, step) alone, so a resumed run sees what an uninterrupted one would have
 seen: no loader state exists. A run folder holds state.safetensors (weights, their moving average, optimizer, step),
-metrics.jsonl (a line a report) and loss.png. A second module can be trained `beside` the model, as a discriminator is.
+metrics.jsonl (a line a report, at once) and loss.png. A second module can be trained `beside` the model, as a discriminator is.
 """
 
 import json
@@ -240,8 +240,6 @@ def train(
         log = [entry for entry in map(json.loads, lines) if entry["step"] <= state.step]
 
     def checkpoint() -> None:
-        # The log first: lines after the state's step are dropped by a resumed run, missing ones would stay missing.
-        atomic_write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
         state.save(path)
         draw_losses(log, folder / "loss.png")
         if on_checkpoint is not None:
@@ -262,6 +260,8 @@ def train(
             if state.step % config.report_steps == 0 or state.step == config.steps:
                 figures = {"loss": value.detach(), "norm": norm, **metrics}
                 log.append({"step": state.step, **{name: round(float(figure), 5) for name, figure in figures.items()}})
+                # At once, to be looked at. A resumed run drops the lines after its state's step.
+                atomic_write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
             if stopped or state.step == config.steps or time.monotonic() - last > 60 * config.checkpoint_minutes:
                 checkpoint()
                 last = time.monotonic()

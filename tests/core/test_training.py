@@ -56,6 +56,24 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, optimiz
     assert (tmp_path / "whole" / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def killed(model, step):
+        if step:
+            assert len(losses(tmp_path / "parts")) == step  # though no checkpoint has come
+        if step == 12:
+            raise Killed
+        return loss(model, step)
+
+    with pytest.raises(Killed):
+        train(make(), killed, config(), tmp_path / "parts")
+    train(make(), loss, config(), tmp_path / "whole")
+    train(make(), loss, config(), tmp_path / "parts")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
 def test_learning_rate_warms_up_and_falls():
     rates = [config(steps=100, warmup=10).rate(step) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])
