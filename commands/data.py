@@ -129,14 +129,17 @@ class Encode(Command):
         return 0
 
 
-def prepared(folder: Path, out: Path) -> Path:
-    """The prepared clips of a folder: itself if it has them, else what `prepare` makes of it in `out`/shards."""
+def prepared(folder: Path, out: Path, known: Path | None = None) -> Path:
+    """The prepared clips of a folder: itself if it has them, `known` if that was made of them, else `out`/shards, which
+    is made now."""
     from ..data.clip_shards import is_prepared
-    from ..data.prepare import prepare
+    from ..data.prepare import is_made_of, prepare
     from ..data.recode import PrepareConfig
 
     if is_prepared(folder):
         return folder
+    if known is not None and is_made_of(known, folder, PrepareConfig()):
+        return known
     report = prepare(folder, out / "shards", PrepareConfig(), workers=os.cpu_count() or 1, rank=0, world_size=1)
     print("\n".join(_summary(report, out / "shards")))
     return out / "shards"

@@ -91,9 +91,10 @@ class TrainTokenizer(_Run):
         from ..core.config import from_dict
         from ..data.clip_shards import ClipShards
         from ..data.crops import CropLoader, held_out_clips
-        from ..tokenizer.training import TokenizerTraining, TrainingClips, train_tokenizer
+        from ..tokenizer.training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
 
         recipe = from_dict(TokenizerTraining, self._options(), "options")
+        check_stage(recipe, self.out, self.decoder_of, self.resume)
         clips, crops = None, None
         if self.data is not None:
             shards = prepared(self.data, self.out)
@@ -263,6 +264,7 @@ class TrainLM(_Run):
         from ..core.checkpoint import find_checkpoint
         from ..core.config import from_dict
         from ..core.shards import read_shards
+        from ..core.training import check_run
         from ..lm.training import LMTraining, train_lm
         from ..lm.transformer import VideoTransformer
         from ..sampling.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
@@ -270,16 +272,19 @@ class TrainLM(_Run):
         from ..sampling.samples import write_samples
         from ..tokenizer.model import VideoTokenizer, load_tokenizer
 
+        # What is refused is refused before clips are encoded: the sizes that are not known yet are left at 1.
+        check_run(self.out, self.resume)
+        options = dataclasses.asdict(self.recipe)
+        from_dict(LMTraining, {**options, "model": options["model"] | dict.fromkeys(DERIVED, 1)}, "options")
+        sampling = from_dict(SamplingConfig, dataclasses.asdict(self.sampling), "options")
         tokenizer: VideoTokenizer = load_tokenizer(self.tokenizer, device=self.device)
         tokens, clips = self._tokens(tokenizer)
         sets = read_shards(tokens)
         captions = [text for shards in sets for texts in shards.captions for text in texts]
         text, (rows, columns) = self._text_encoder(captions), sets[0].tokens_Nthw.shape[2:]
-        options = dataclasses.asdict(self.recipe)
         derived = (tokenizer.vocab_size, rows, columns, text.vocab_size)
         options["model"] |= dict(zip(DERIVED, derived, strict=True))
         recipe = from_dict(LMTraining, options, "options")
-        sampling = from_dict(SamplingConfig, dataclasses.asdict(self.sampling), "options")
         if not any(captions):
             sampling = dataclasses.replace(sampling, guidance_scale=1.0)
         side = tokenizer.config.spatial
@@ -303,9 +308,13 @@ class TrainLM(_Run):
         return code
 
     def _tokens(self, tokenizer: Any) -> tuple[Path, Path | None]:
-        """The folder of token shards, and that of the clips that they were made from now."""
+        """The folder of token shards, and that of the clips that they were made of, if it is known.
+
+        A run that goes on has its tokens; which clips and windows they are of is kept in data.json.
+        """
+        from ..core.checkpoint import read_json, save_json
         from ..core.config import from_dict
-        from ..data.clip_shards import ClipShards, is_prepared
+        from ..data.clip_shards import ClipShards
         from ..data.encode import Windows, encode_shards
 
         options = dataclasses.asdict(self.windows)
@@ -316,10 +325,17 @@ class TrainLM(_Run):
             rule = "must not be given where the data are tokens, which are windows already"
             require(not given, ", ".join(given), rule, given)
             return self.data, None
-        known = self.tokenizer / "shards"  # where the tokenizer's training has put the same clips
-        clips = known if not is_prepared(self.data) and is_prepared(known) else prepared(self.data, self.out)
-        tokens = self.out / "tokens"
+        tokens, record = self.out / "tokens", self.out / "data.json"
+        if self.resume:
+            made = read_json(record)
+            require(made.get("windows") == windows.told(), "windows", "must be those of the run", made.get("windows"))
+            return tokens, Path(made["clips"])
+        clips = prepared(self.data, self.out, known=self.tokenizer / "shards")
+        for old in tokens.glob("*.safetensors"):
+            if not old.stem.endswith(f"-{windows.num_frames}"):  # of a run that never began
+                old.unlink()
         encode_shards(tokenizer, ClipShards(clips), tokens, windows)
+        save_json(record, {"clips": str(clips), "windows": windows.told()})
         return tokens, clips
 
     def _text_encoder(self, captions: list[str]) -> Any:
@@ -329,7 +345,7 @@ class TrainLM(_Run):
         if self.text is not None:
             return TextEncoder(self.text.read_bytes())
         path = self.out / "text.model"
-        if not path.exists():
+        if not (self.resume and path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             # A model of clips without captions knows one word, since none cannot be.
             atomic_write(path, train_text([text for text in captions if words_of(text)] or ["clip"]))

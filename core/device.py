@@ -6,6 +6,9 @@ two_at_once(device)                      # is there room for a second stage of w
 """
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import torch
 
@@ -42,6 +45,20 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     known = dtype in (*DTYPES, *DTYPES.values())
     require(known, "dtype", f"must be 'auto' or one of {sorted(DTYPES)}", dtype)
     return DTYPES[dtype] if isinstance(dtype, str) else dtype
+
+
+def modes_of(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """What this thread has set for itself, to be entered by another one: inference mode, the CUDA device and stream."""
+    inference = torch.is_inference_mode_enabled()
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+    def enter() -> AbstractContextManager[Any]:
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode(inference))
+        stack.enter_context(torch.cuda.stream(stream))  # and its device; None does nothing
+        return stack
+
+    return enter
 
 
 def two_at_once(device: torch.device) -> bool:

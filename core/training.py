@@ -4,7 +4,8 @@
 
 `loss(model, step)` makes its batch from (seed, step) alone, so a resumed run sees what an uninterrupted one would have
 seen: no loader state exists. A run folder holds state.safetensors (weights, their moving average, optimizer, step),
-metrics.jsonl (a line a report, at once) and loss.png. A second module can be trained `beside` the model, as a discriminator is.
+metrics.jsonl (a line a report, at once) and loss.png. A second module can be trained `beside` the model, as a
+discriminator is.
 """
 
 import json
@@ -207,6 +208,17 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def check_run(folder: Path, resume: bool) -> Path:
+    """The state file of the run in `folder`, before any work is done.
+
+    Raises:
+        ReelmError: the folder holds a run and `resume` is False, or none and it is True.
+    """
+    path = folder / "state.safetensors"
+    require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
+    return path
+
+
 def train(
     model: nn.Module,
     loss: Loss,
@@ -228,8 +240,7 @@ def train(
     Raises:
         ReelmError: the folder holds a run and `resume` is False, or none and it is True.
     """
-    path = folder / "state.safetensors"
-    require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
+    path = check_run(folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(path, "out")
     state = TrainState(model, config, beside)
@@ -245,6 +256,8 @@ def train(
         if on_checkpoint is not None:
             on_checkpoint(state)
 
+    if state.step >= config.steps and on_checkpoint is not None:
+        on_checkpoint(state)  # which a kill after the last state may have left out
     device = next(model.parameters()).device
     half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     for module in state.modules.values():

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,6 +54,12 @@ class Windows:
         require(self.crops > 1 or not self.mirror, "mirror", "must be given with more than one crop", self.crops)
         require(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1", self.seed)
 
+    def told(self) -> dict[str, Any]:
+        """What decides which crops there are."""
+        unused = {"seed"} if self.crops == 1 else set[str]()
+        values = asdict(self) | {"stride": self.stride or self.num_frames}
+        return {name: value for name, value in values.items() if name not in unused}
+
     def starts(self, frames: int) -> range:
         """First frames of the windows of a clip."""
         return range(0, frames - self.num_frames + 1, self.stride or self.num_frames)
@@ -91,6 +98,8 @@ def encode_shards(
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
     for name, got, most in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
         require(1 <= got <= most, name, f"must be from 1 to {most}, which the clips have", got)
+    several = windows.crops == 1 or windows.mirror or size != (shards.height, shards.width)
+    require(several, "crops", "must be 1 where windows are as large as the clips, and not mirrored", windows.crops)
     tokenizer.grid(num_frames, *size)
     longest = max((sample.frames for sample in shards.samples), default=0)
     require(longest >= num_frames, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)
@@ -108,7 +117,7 @@ def encode_shards(
         path = folder / f"clips-{shards.split}-{number:05d}-{num_frames}.safetensors"
         # The CRCs stand for the clips' bytes, which their captions are no part of.
         clips = [(shards.samples[sample].crc32, shards.samples[sample].captions) for sample in mine]
-        origin = f"tokenizer {made_by}, {asdict(windows)}, clips {clips}"
+        origin = f"tokenizer {made_by}, {windows.told()}, clips {clips}"
         if shard_origin(path) != origin:
             tokens = _encode(tokenizer, _crops(shards, windows, cut, size))
             captions = [list(shards.samples[sample].captions) or [""] for sample, _ in cut]
@@ -125,7 +134,7 @@ def _crops(
         frames_THWC = torch.from_numpy(shards.read(sample, start, windows.num_frames))
         yield central_crop(frames_THWC, *size)
         for crop in range(1, windows.crops):
-            # By name and place, so that other clips in the folder change nothing.
+            # By the clip's bytes and the place, so that other clips in the folder change nothing.
             seed = (windows.seed, shards.samples[sample].crc32, start, crop)
             crop_THWC = random_crop(frames_THWC, *size, *seed)
             mirrored = windows.mirror and bool(mixed_bits(*seed, 2)[0] >> 63)

@@ -102,6 +102,17 @@ def prepare(
     return report
 
 
+def is_made_of(out: Path, folder: Path, config: PrepareConfig) -> bool:
+    """Whether `out` holds just what `prepare` would make of these clips: then it need not be made again."""
+    path = out / "shards.json"
+    if not path.is_file() or read_json(path).get("config") != json.loads(json.dumps(to_dict(config))):
+        return False
+    sources, size = find_sources(folder, leave_out=out)[0], config.clips_per_shard
+    groups = [sources[start : start + size] for start in range(0, len(sources), size)]
+    kept = [_kept(out, number, _fingerprint(config, group)) is not None for number, group in enumerate(groups)]
+    return all(kept) and read_json(path).get("shards") == len(groups)
+
+
 def _claim(out: Path, config: PrepareConfig, shards: int) -> None:
     """Say in `shards.json` what the folder is to hold; refuse one that holds something else."""
     out.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,9 @@ import torch
 
 from ..core.ahead import ahead
 from ..core.checkpoint import find_checkpoint
-from ..core.device import pick_device, two_at_once
+from ..core.device import modes_of, pick_device, two_at_once
 from ..core.errors import require
+from ..core.machine import mark
 from ..core.progress import note
 from ..lm.int8 import Kind
 from ..tokenizer.clip_fit import Fit
@@ -172,7 +173,8 @@ class VideoGenerator:
 
         Without `seconds` or `num_frames` it goes on for ever, at a flat cost; dropping the iterator stops the work.
         The frames are those of `generate` with the same arguments. Options as for `generate`. The next latent frame is
-        sampled while this one becomes pixels, by a thread, on a GPU and where there are cores to spare.
+        sampled while this one becomes pixels, by a thread, on a GPU and where there are cores to spare; callbacks and
+        processors are then called by it, a latent frame ahead.
         """
         lengths = None if seconds is num_frames is None else check_lengths(self.parts, seconds, num_frames)
         request = make_request(self.parts, prompt, lengths=lengths, **options)
@@ -182,16 +184,20 @@ class VideoGenerator:
 
     def _stream(self, request: Request) -> Iterator[np.ndarray]:
         rollout, ends, device = self._rollout(request, request.plans), request.plans[0].latent_frames, self._device
+        modes = modes_of(device)
 
-        def sample() -> Iterator[torch.Tensor]:
+        def sample() -> Iterator[tuple[torch.Tensor, Any]]:
             while ends is None or rollout.taken[0] < ends:
-                yield rollout.next_frame()[:, None]
+                with modes():
+                    made = rollout.next_frame()[:, None], mark(device)
+                yield made
 
-        # On a GPU pixels are made on a stream of their own, so that neither stage waits for the other.
+        # On a GPU pixels are made on a stream of their own, which waits for the tokens and for nothing after them.
         aside, cache = torch.cuda.Stream(device) if device.type == "cuda" else None, None
-        for tokens_Bthw in ahead(sample()) if two_at_once(device) else sample():
+        for tokens_Bthw, made in ahead(sample()) if two_at_once(device) else sample():
             if aside is not None:
-                aside.wait_stream(torch.cuda.default_stream(device))
+                aside.wait_event(made)
+                tokens_Bthw.record_stream(aside)
             with torch.cuda.stream(aside):
                 frames, cache = decode_next(self.parts.tokenizer, tokens_Bthw, cache)
             yield frames[0]

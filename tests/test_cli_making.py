@@ -124,6 +124,42 @@ def test_a_model_of_ones_own_clips(run):
     assert "continued 3 held-out clips" in out
 
 
+def test_a_run_of_a_language_model_keeps_the_tokens_that_it_has(run, shards):
+    """Whatever is asked of a run that is there; and nothing of a run that never began is trained on."""
+    assert run("train", "tokenizer", "--out", "tok", *TINY_TOKENIZER)[0] == 0
+    words = ["train", "lm", "--out", "lm", "--data", shards, "--tokenizer", "tok", *TINY_LM]
+    windows = ["--windows.num-frames", 5, "--windows.width", 32, "--windows.height", 16]
+    for wrong in (["--sampling.top-k", -1], ["--train.steps", 0], ["--batch-tokens", 0]):
+        assert run(*words, *windows, *wrong)[0] == 2
+        assert not Path("lm").exists()
+    run(*words, "--windows.num-frames", 9, "--init", "nothing")  # refused when its tokens are there
+    assert [path.name for path in Path("lm/tokens").iterdir()] == ["clips-train-00000-9.safetensors"]
+    assert run(*words, *windows, "--windows.crops", 3)[0] == 0
+    assert [path.name for path in Path("lm/tokens").iterdir()] == ["clips-train-00000-5.safetensors"]
+    tokens = Path("lm/tokens/clips-train-00000-5.safetensors").read_bytes()
+    code, _, err = run(*words, *windows)
+    assert (code, err.startswith("reelm: error: resume: ")) == (2, True)
+    code, _, err = run(*words, *windows, "--resume")
+    assert (code, err.startswith("reelm: error: windows: must be those of the run, got ")) == (2, True)
+    assert Path("lm/tokens/clips-train-00000-5.safetensors").read_bytes() == tokens
+    assert run(*words, *windows, "--windows.crops", 3, "--resume")[0] == 0
+    assert Path("lm/tokens/clips-train-00000-5.safetensors").read_bytes() == tokens
+
+
+def test_the_tokenizer_s_clips_are_taken_where_they_are_the_same(run):
+    for folder, count in (("clips", 2), ("others", 1)):
+        Path(folder).mkdir()
+        for number in range(count):
+            frames = np.random.default_rng(number).integers(0, 256, (20, 4, 4, 3), np.uint8).repeat(32, 1).repeat(32, 2)
+            write_clip(Path(f"{folder}/{number}.mp4"), frames, 8)
+    assert run("train", "tokenizer", "--data", "clips", "--out", "tok", *TINY_TOKENIZER)[0] == 0
+    for folder, made in (("clips", "tok/shards"), ("others", "others-lm/shards")):
+        words = ["--data", folder, "--tokenizer", "tok", "--windows.num-frames", 5, *TINY_LM]
+        assert run("train", "lm", "--out", f"{folder}-lm", *words)[0] == 0
+        assert json.loads(Path(f"{folder}-lm/data.json").read_text())["clips"] == made
+        assert (Path(f"{folder}-lm") / "shards").exists() == (made != "tok/shards")
+
+
 TINY_CROPS = [
     *("--height", 16, "--width", 32, "--batch-size", 2, "--num-frames", 5, "--train.steps", 3, "--device", "cpu"),
     *("--train.report-steps", 1, "--train.warmup", 1),
@@ -203,11 +239,11 @@ def test_the_decoder_of_a_tokenizer_alone(run, shards):
         (["--perceptual-weight", 1], "lpips_weights"),
     ],
 )
-def test_what_does_not_go_with_a_stage_is_refused(run, words, name):
-    code, _, err = run("train", "tokenizer", "--out", "out", "--device", "cpu", *words)
+def test_what_does_not_go_with_a_stage_is_refused(run, shards, words, name):
+    code, _, err = run("train", "tokenizer", "--data", "clips", "--out", "out", "--device", "cpu", *words)
     assert code == 2
     assert re.match(f"reelm: error: {name}:? must ", err)
-    assert not Path("out").exists()
+    assert not Path("out").exists()  # before the clips are prepared
 
 
 def test_which_model_a_tokenizer_s_training_takes():

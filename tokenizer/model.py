@@ -15,13 +15,14 @@ and the past. Clips of any size and length, in bounded memory: `long.py`.
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..core.checkpoint import load_weights, read_json
-from ..core.config import from_dict
+from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.shapes import Compression, TokenGrid
@@ -53,9 +54,13 @@ class VideoTokenizer(nn.Module):
 
     @property
     def tokens_id(self) -> str:
-        """Names the weights that decide which tokens a clip has; the decoder may change without it."""
-        tensors = [*self.encoder.state_dict().values(), *self.quantizer.state_dict().values()]
-        return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()[:16]
+        """Names what decides which tokens a clip has: sizes and weights of encoder and quantizer."""
+        sizes = {name: value for name, value in to_dict(self.config).items() if not name.startswith("decoder")}
+        digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode())
+        for part in (self.encoder, self.quantizer):
+            for name, tensor in part.state_dict().items():
+                digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def memory(self) -> int:

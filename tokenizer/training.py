@@ -20,7 +20,7 @@ from ..core.checkpoint import save_json, save_tensors
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
-from ..core.training import TrainConfig, TrainState, train
+from ..core.training import TrainConfig, TrainState, check_run, train
 from ..world.render import render
 from ..world.scene import sample_scene
 from .config import TokenizerConfig
@@ -121,9 +121,23 @@ def _world_held_out(recipe: TokenizerTraining) -> list[tuple[str, torch.Tensor]]
     return [(f"world {index}", clip_THWC) for index, clip_THWC in enumerate(clips)]
 
 
+def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None, resume: bool) -> None:
+    """Refuse, before any work is done, what does not go with the stage that is asked for."""
+    if decoder_of is not None:
+        same = decoder_of.resolve() == folder.resolve()
+        require(not same, "decoder_of", "must not be the folder that is written", str(decoder_of))
+    check_run(folder, resume)
+    if decoder_of is None:
+        for name in ("adversarial_weight", "perceptual_weight"):
+            weight = getattr(recipe, name)
+            require(not weight, name, "must be 0 without decoder_of, which is the second stage", weight)
+        return
+    if recipe.lpips_weights is not None:
+        load_lpips(recipe.lpips_weights)
+
+
 def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: torch.device) -> VideoTokenizer:
     """The tokenizer that a second stage begins with, and whose tokens it keeps."""
-    require(source.resolve() != folder.resolve(), "decoder_of", "must not be the folder that is written", str(source))
     model = load_tokenizer(source, device=str(device))
     require(recipe.model == model.config, "model", "must be the sizes of the tokenizer in decoder_of", recipe.model)
     if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
@@ -171,11 +185,9 @@ def train_tokenizer(
             resumed, for tokens that are not those of `decoder_of`.
     """
     place = pick_device(device)
+    check_stage(recipe, folder, decoder_of, resume)
     torch.manual_seed(recipe.seed)
     if decoder_of is None:
-        for name in ("adversarial_weight", "perceptual_weight"):
-            weight = getattr(recipe, name)
-            require(not weight, name, "must be 0 without decoder_of, which is the second stage", weight)
         model = VideoTokenizer(recipe.model).to(place)
     else:
         model = _first_stage(decoder_of, recipe, folder, place)

@@ -74,6 +74,14 @@ def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
+def test_a_finished_run_that_goes_on_hands_out_what_a_kill_left_out(tmp_path):
+    train(make(), loss, config(), tmp_path)
+    handed_out = []
+    state = train(make(), loss, config(), tmp_path, resume=True, on_checkpoint=handed_out.append)
+    assert handed_out == [state]
+    assert state.step == 30
+
+
 def test_learning_rate_warms_up_and_falls():
     rates = [config(steps=100, warmup=10).rate(step) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])

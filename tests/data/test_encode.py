@@ -54,6 +54,18 @@ def test_ranks_share_the_work_and_what_is_there_is_kept(long_shards, tokenizer, 
         encode_shards(tokenizer, shards, whole, Windows(num_frames=9, stride=8))
 
 
+def test_what_changes_nothing_encodes_nothing_again(long_shards, tokenizer, tmp_path, monkeypatch):
+    shards = ClipShards(long_shards)
+    encode_shards(tokenizer, shards, tmp_path, Windows(num_frames=9))
+    encoded = []
+    monkeypatch.setattr(encode, "_encode", lambda *_: encoded.append(1) or torch.zeros(1, 3, 3, 4))
+    monkeypatch.setattr(encode, "write_shard", lambda *_, **__: None)
+    encode_shards(tokenizer, shards, tmp_path, Windows(num_frames=9, stride=9, seed=5))
+    assert not encoded
+    encode_shards(tokenizer, shards, tmp_path, Windows(num_frames=9, crops=2, mirror=True))
+    assert encoded
+
+
 def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, tmp_path):
     shards, size = ClipShards(long_shards), {"height": 16, "width": 24}  # of 24 x 32
     windows = Windows(num_frames=9, stride=30, **size, crops=5)
@@ -93,6 +105,7 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     ({"crops": 0}, "crops: must be at least 1, got 0"),
     ({"mirror": True}, "mirror: must be given with more than one crop, got 1"),
     ({"seed": -1}, "seed: "),
+    ({"num_frames": 9, "crops": 2}, "crops: must be 1 where windows are as large as the clips, and not mirrored"),
     ({"height": 40}, "height: must be from 1 to 24, which the clips have, got 40"),
     ({"width": 0}, "width: must be from 1 to 32, which the clips have, got 0"),
     ({"num_frames": 61}, "num_frames: must be at most 60, the longest sample's frames, got 61"),

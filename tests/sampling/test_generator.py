@@ -87,6 +87,9 @@ def test_a_stream_samples_ahead_where_there_are_cores_for_it(debug_generator, mo
     assert np.array_equal(np.concatenate(streamed), g.generate(PROMPT, seed=7, num_frames=25).frames)
     assert (threads == {threading.main_thread()}) == (cores == 1)
 
+    with torch.inference_mode():  # which a thread does not have by itself
+        assert np.array_equal(np.concatenate(list(g.stream(PROMPT, seed=7, num_frames=25))), np.concatenate(streamed))
+
     def fails(*_):
         raise KeyError("of the callback")
 

@@ -16,6 +16,22 @@ SMALL = {"encoder_width": 12, "decoder_widths": (16, 8), "decoder_depth": (2, 1)
 NATURAL = {**SMALL, "front": "haar", "encoder_depth": 3, "encoder_spread": 1, "encoder_memory": 2}
 
 
+def test_the_id_of_its_tokens_is_that_of_all_that_makes_them():
+    ids = set()
+    for levels, decoder in (((8, 5), (8,)), ((5, 8), (8,)), ((8, 5), (16,))):
+        torch.manual_seed(0)
+        config = TokenizerConfig(encoder_width=8, decoder_widths=decoder, decoder_depth=(1,),
+                                 quantizer=QuantizerConfig(levels=levels))  # fmt: skip
+        tokenizer = VideoTokenizer(config)
+        ids.add(tokenizer.tokens_id)
+        with torch.no_grad():
+            next(tokenizer.decoder.parameters()).add_(1)
+        assert tokenizer.tokens_id in ids
+        next(tokenizer.encoder.parameters()).data.add_(1)
+        assert tokenizer.tokens_id not in ids
+    assert len(ids) == 2  # the decoder is no part of it
+
+
 def make(**changes):
     torch.manual_seed(0)
     model = VideoTokenizer(TokenizerConfig(**(SMALL | changes))).eval().requires_grad_(False)
