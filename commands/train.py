@@ -1,6 +1,7 @@
 """The commands that make a model: train tokenizer, render, train text, train lm."""
 
 import dataclasses
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,7 +279,7 @@ class TrainLM(_Run):
         from_dict(LMTraining, {**options, "model": options["model"] | dict.fromkeys(DERIVED, 1)}, "options")
         sampling = from_dict(SamplingConfig, dataclasses.asdict(self.sampling), "options")
         tokenizer: VideoTokenizer = load_tokenizer(self.tokenizer, device=self.device)
-        tokens, clips = self._tokens(tokenizer)
+        tokens, held_out, clips = self._tokens(tokenizer)
         sets = read_shards(tokens)
         captions = [text for shards in sets for texts in shards.captions for text in texts]
         text, (rows, columns) = self._text_encoder(captions), sets[0].tokens_Nthw.shape[2:]
@@ -298,17 +299,28 @@ class TrainLM(_Run):
             write_samples(parts, captions, self.out / "samples.png")
 
         lm = train_lm(
-            recipe, tokens, text, self.out, device=self.device, resume=self.resume,
+            recipe, tokens, text, self.out, held_out=held_out, device=self.device, resume=self.resume,
             init=None if self.init is None else find_checkpoint(self.init), on_checkpoint=draw,
         )  # fmt: skip
         save_pretrained(self.out / "model", config, tokenizer, lm, text)
         code = self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
+        if held_out is not None:
+            self._tell_best()
         if clips is not None:
             self._continue(clips, Pretrained("training", "", "", config, tokenizer, lm, text))
         return code
 
-    def _tokens(self, tokenizer: Any) -> tuple[Path, Path | None]:
-        """The folder of token shards, and that of the clips that they were made of, if it is known.
+    def _tell_best(self) -> None:
+        lines = (self.out / "held-out.jsonl").read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        best, last = min(entries, key=lambda entry: entry["nats_per_token"]), entries[-1]
+        print(
+            f"the model is that of step {best['step']}: {best['nats_per_token']:.3f} nats a held-out token "
+            f"(step {last['step']}: {last['nats_per_token']:.3f})"
+        )
+
+    def _tokens(self, tokenizer: Any) -> tuple[Path, Path | None, Path | None]:
+        """The folders of token shards, of held-out ones and of the clips that they were made of, where there are any.
 
         A run that goes on has its tokens; which clips and windows they are of is kept in data.json.
         """
@@ -324,19 +336,23 @@ class TrainLM(_Run):
             given = {f"windows.{name}": value for name, value in options.items() if value != usual[name]}
             rule = "must not be given where the data are tokens, which are windows already"
             require(not given, ", ".join(given), rule, given)
-            return self.data, None
-        tokens, record = self.out / "tokens", self.out / "data.json"
+            return self.data, None, None
+        tokens, held_out, record = self.out / "tokens", self.out / "held-out-tokens", self.out / "data.json"
         if self.resume:
             made = read_json(record)
             require(made.get("windows") == windows.told(), "windows", "must be those of the run", made.get("windows"))
-            return tokens, Path(made["clips"])
+            return tokens, held_out if held_out.exists() else None, Path(made["clips"])
         clips = prepared(self.data, self.out, known=self.tokenizer / "shards")
-        for old in tokens.glob("*.safetensors"):
+        for old in [*tokens.glob("*.safetensors"), *held_out.glob("*.safetensors")]:
             if not old.stem.endswith(f"-{windows.num_frames}"):  # of a run that never began
                 old.unlink()
         encode_shards(tokenizer, ClipShards(clips), tokens, windows)
+        ends = ClipShards(clips, "held-out")
+        judges = any(sample.frames >= windows.num_frames for sample in ends.samples)
+        if judges:
+            encode_shards(tokenizer, ends, held_out, dataclasses.replace(windows, crops=1, mirror=False))
         save_json(record, {"clips": str(clips), "windows": windows.told()})
-        return tokens, clips
+        return tokens, held_out if judges else None, clips
 
     def _text_encoder(self, captions: list[str]) -> Any:
         from ..core.files import atomic_write

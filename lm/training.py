@@ -20,6 +20,7 @@ from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.shards import Shards, read_shards
 from ..core.training import TrainConfig, TrainState, train
+from .held_out import HeldOut
 from .text import TextEncoder
 from .transformer import LMConfig, VideoTransformer
 
@@ -91,6 +92,7 @@ def train_lm(
     text: TextEncoder,
     folder: Path,
     *,
+    held_out: Path | None = None,
     device: str = "auto",
     resume: bool = False,
     init: Path | None = None,
@@ -99,6 +101,8 @@ def train_lm(
     """Train from nothing, or go on with `resume`; the folder ends with lm.json, lm.safetensors and text.model.
 
     Args:
+        held_out: token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
+            best one is returned (best.safetensors), not the last.
         init: a folder with the lm.safetensors and text.model of a trained model, to start from its weights.
         on_checkpoint: called with the averaged model at every checkpoint, to draw samples with it.
 
@@ -133,10 +137,16 @@ def train_lm(
         logits = model(tokens, text_BP, lengths_B)
         return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()), {}
 
+    judged = None
+    if held_out is not None:
+        judged = HeldOut(read_shards(held_out), text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
+
     def export(state: TrainState) -> None:
         save_json(folder / "lm.json", to_dict(recipe.model))
         save_tensors(folder / "lm.safetensors", state.average_model())
         atomic_write(folder / "text.model", text.model)
+        if judged is not None:
+            judged.judge(averaged(state), state.step)
         if on_checkpoint is not None:
             on_checkpoint(averaged(state))
 
@@ -146,4 +156,7 @@ def train_lm(
         return result.eval().requires_grad_(False)
 
     state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
-    return averaged(state)
+    result = averaged(state)
+    if judged is not None:
+        load_weights(result, judged.best)
+    return result

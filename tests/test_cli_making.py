@@ -103,6 +103,7 @@ def test_a_model_of_ones_own_clips(run):
     code, out, err = run("train", "lm", "--out", "lm", "--data", "shards", "--tokenizer", "tok", *TINY_LM)
     assert (code, err) == (0, "")
     assert "continued 3 held-out clips by 8 frames: " in out
+    assert re.search(r"the model is that of step 3: \d+\.\d{3} nats a held-out token", out)
     assert {path.name for path in Path("lm").iterdir()} >= {"continuations.png", "continuations.mp4", "tokens"}
     values = json.loads(run("info", "--json", "--model", "lm/model")[1])
     assert (values["height"], values["fps"], values["guidance_scale"]) == (32, 10, 1.0)  # for there are no captions
