@@ -92,7 +92,7 @@ class EvaluateTokenizer(Command):
     Attributes:
         folder: clips that reelm prepare made, or any clips.
         tokenizer: the folder of a tokenizer's training; the bundled model's tokenizer unless given.
-        split: of prepared clips, train or held-out.
+        split: of prepared clips, train or held-out; of other folders whole clips are taken.
         max_frames: of each clip, from its beginning.
         lpips_weights: a TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
         fvd_weights: one with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first 16 frames.
@@ -146,7 +146,7 @@ class EvaluateModel(ModelCommand):
 
     Attributes:
         folder: clips that reelm prepare made, or any clips; they are made to fit the model's size and frame rate.
-        split: of prepared clips, train or held-out.
+        split: of prepared clips, train or held-out; of other folders whole clips are taken.
         clips: the most clips, in the order of their names.
         max_frames: of each clip, from its beginning, at the model's frame rate.
         num_frames: frames to continue each clip by, after its first three latent frames.

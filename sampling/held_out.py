@@ -1,10 +1,12 @@
 """Held-out ends of one's own clips, continued beside the truth: does the model know how its world goes on?
 
 report = continue_held_out(generator, ClipShards("shards", "held-out"), Path("runs/lm"))
-report["psnr"], report["psnr_of_the_last_frame_repeated"]
+report["psnr"], report["psnr_of_the_tokens_alone"], report["psnr_of_the_last_frame_repeated"]
 
 A clip that stands still is continued best by its last given frame: what is above that is what the model has learnt.
-`evaluate model` (own_clips.py) continues clips by the same functions.
+A continuation keeps the detail of what was given where the picture stands still (detail.py), and `psnr`, which is of
+what a user sees, has it in it: `psnr_of_the_tokens_alone` has not. `evaluate model` (own_clips.py) continues clips by
+the same functions.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,6 +27,8 @@ from .generator import VideoGenerator
 from .video import Video
 
 COLUMNS = 6
+PREDICTED = 8  # frames to continue by, unless told otherwise
+MOST_DRAWN = 16  # clips of a picture: more are not looked at, and all their frames are kept until it is drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,9 @@ class Continuation:
         name: of the clip.
         given: frames that the model was shown; they are the same in both.
         truth_THWC: the clip, uint8.
-        shown_THWC: what was given and the model's continuation, as long as the truth.
+        shown_THWC: what was given and the model's continuation, as long as the truth, as a user sees it: with the
+            detail that was kept.
+        plain_THWC: what the tokens alone show, of the given frames too; as long as the truth.
         made: the frames that it has made, which are whole latent frames.
         stats: what it took; see `Video`.
     """
@@ -44,6 +50,7 @@ class Continuation:
     given: int
     truth_THWC: np.ndarray
     shown_THWC: np.ndarray
+    plain_THWC: np.ndarray
     made: int
     stats: dict[str, Any]
 
@@ -55,13 +62,24 @@ class Continuation:
         return float(10 * np.log10(255**2 / max(error, 1e-6)))
 
     def figures(self) -> dict[str, float]:
-        """PSNR of the continuation, and of the last given frame repeated ("still")."""
-        return {"psnr": self.psnr(self.shown_THWC), "still": self.psnr(self.truth_THWC[self.given - 1][None])}
+        """PSNR of the continuation, of it without kept detail, and of the last given frame repeated ("still")."""
+        return {
+            "psnr": self.psnr(self.shown_THWC), "psnr_of_the_tokens_alone": self.psnr(self.plain_THWC),
+            "still": self.psnr(self.truth_THWC[self.given - 1][None]),
+        }  # fmt: skip
+
+
+def least_frames(temporal: int, predicted: int = PREDICTED) -> int:
+    """Frames of the shortest clip that can be continued by `predicted` frames and compared.
+
+    Three latent frames of `temporal` frames each, but for the first, are given: one alone says nothing of motion.
+    """
+    return 1 + 2 * temporal + predicted
 
 
 def given_frames(generator: VideoGenerator) -> int:
-    """Frames that a continuation begins with: three latent frames, as one alone says nothing of motion."""
-    return 1 + 2 * generator.parts.tokenizer.compression.t
+    """Frames that a continuation begins with."""
+    return least_frames(generator.parts.tokenizer.compression.t, 0)
 
 
 def continue_beginnings(
@@ -73,7 +91,10 @@ def continue_beginnings(
         truth = clip.frames[: given + predicted]
         beginning = Video(truth[:given], clip.fps, prompt=clip.prompt)
         video = generator.continue_clip(beginning, num_frames=predicted, seed=seed)
-        yield Continuation(name, given, truth, video.frames[: len(truth)], len(video.frames) - given, video.stats)
+        assert video.state is not None  # continue_clip keeps it
+        # What is given is whole latent frames: all that the tokens show lies beside the truth.
+        shown, plain = (made.frames[: len(truth)] for made in (video, generator.decode(video.state)))
+        yield Continuation(name, given, truth, shown, plain, len(video.frames) - given, video.stats)
 
 
 def write_continuations(folder: Path, continuations: list[Continuation], fps: float) -> None:
@@ -88,8 +109,9 @@ def write_continuations(folder: Path, continuations: list[Continuation], fps: fl
 
 
 def continue_held_out(
-    generator: VideoGenerator, shards: ClipShards, folder: Path, *, predicted: int = 8, most: int = 16, seed: int = 0
-) -> dict[str, Any]:
+    generator: VideoGenerator, shards: ClipShards, folder: Path, *,
+    predicted: int = PREDICTED, most: int = MOST_DRAWN, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """Continue the beginnings of held-out samples, and write them beside the truth (see `write_continuations`).
 
     Args:
@@ -101,8 +123,9 @@ def continue_held_out(
         seed: of the sampling.
 
     Returns:
-        `psnr`, mean over the samples of the PSNR in dB over all predicted frames; the same for the last given frame,
-        repeated; what each sample has of both; how many were given, predicted and left out.
+        `psnr`, mean over the samples of the PSNR in dB over all predicted frames, as they are shown, which is with the
+        detail that is kept of the given ones; `psnr_of_the_tokens_alone`, without it; the same for the last given
+        frame, repeated; what each sample has of the three; how many were given, predicted and left out.
 
     Raises:
         ReelmError: the model is larger than the samples, or no sample is long enough.
@@ -129,7 +152,9 @@ def continue_held_out(
     return {
         "n": len(samples), "left_out": len(shards.samples) - len(chosen), "given_frames": least - predicted,
         "predicted_frames": predicted, "height": size[0], "width": size[1], "split": shards.split,
-        "psnr": float(np.mean([sample["psnr"] for sample in samples])),
+        **{
+            key: float(np.mean([sample[key] for sample in samples])) for key in ("psnr", "psnr_of_the_tokens_alone")
+        },
         "psnr_of_the_last_frame_repeated": float(np.mean([sample["still"] for sample in samples])),
         "samples": samples,
     }  # fmt: skip

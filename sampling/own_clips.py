@@ -6,7 +6,8 @@
 A continuation is drawn from a distribution, and the truth is one of many: PSNR says how far it stays with the truth,
 and rewards what is blurred. So it stands between two others: the last given frame repeated (what a model that knows no
 motion does), and the truth as the tokenizer gives it back, which is as near as tokens alone come. A continuation can
-pass it where the picture stands still, since it keeps the detail of what was given (detail.py).
+pass it where the picture stands still, since it keeps the detail of what was given (detail.py): `psnr`, and all else
+that is of what a user sees, has that detail in it, and `psnr_of_the_tokens_alone` has not.
 """
 
 import math
@@ -25,12 +26,12 @@ from ..tokenizer.held_out import flicker
 from ..tokenizer.long import decode_long, encode_long
 from ..tokenizer.warping import Warping, load_warping
 from .generator import VideoGenerator
-from .held_out import Continuation, continue_beginnings, given_frames, write_continuations
+from .held_out import MOST_DRAWN, PREDICTED, Continuation, continue_beginnings, given_frames, write_continuations
 from .score import Score
 from .video import Video
 
 FIGURES = (  # of a continuation
-    *("psnr", "psnr_of_the_last_frame_repeated", "psnr_of_its_reconstruction_repeated"),
+    *("psnr", "psnr_of_the_tokens_alone", "psnr_of_the_last_frame_repeated", "psnr_of_its_reconstruction_repeated"),
     *("psnr_of_the_reconstructed_truth", "flicker", "flicker_of_the_reconstructed_truth", "warping_error"),
     *("warping_error_of_the_truth", "warping_trusted"),
 )
@@ -40,7 +41,7 @@ def evaluate_own_clips(
     generator: VideoGenerator,
     clips: Iterable[tuple[str, Video]],
     *,
-    predicted: int = 8,
+    predicted: int = PREDICTED,
     seed: int = 0,
     fvd_weights: Path | None = None,
     folder: Path | None = None,
@@ -53,7 +54,7 @@ def evaluate_own_clips(
         predicted: frames to continue by, which are compared.
         seed: of the sampling.
         fvd_weights: a TorchScript network (see fvd.py), for FVD of the given and predicted frames.
-        folder: for continuations.png and .mp4, if given.
+        folder: for continuations.png and .mp4 of the first `MOST_DRAWN` clips that were continued, if given.
 
     Returns:
         n clips, their scored frames (whole latent frames) and tokens; nats_per_token over all tokens, and over those
@@ -61,14 +62,15 @@ def evaluate_own_clips(
         stand for (see `Score.bits_per_dimension`), which is the rate at which this model would compress the clip, at
         the tokenizer's distortion, and no likelihood of the pixels;
         continued, how many clips were long enough, and of these, means in dB over all predicted frames: psnr,
+        as they are shown, with the detail that is kept of the given ones, and psnr_of_the_tokens_alone, without it;
         psnr_of_the_last_frame_repeated, psnr_of_its_reconstruction_repeated, psnr_of_the_reconstructed_truth; flicker
         beside that of the reconstructed truth, warping_error beside warping_error_of_the_truth (see `evaluate_clips`;
         the flow is the truth's, so that other motion counts as error); sampling_frames_per_second, of drawing and
-        decoding the new frames of one clip at a time; None where nothing was continued; fvd if it has a network;
-        parameters; and of each clip its own figures.
+        decoding the new frames of one clip at a time; None where nothing was continued; fvd if it has a network,
+        None of fewer than two that were continued; parameters; and of each clip its own figures.
 
     Raises:
-        ReelmError: there is no clip, or fewer than two for FVD; an argument is refused; scikit-image is not installed.
+        ReelmError: there is no clip; an argument is refused; scikit-image is not installed.
     """
     require(predicted >= 1, "predicted", "must be at least 1", predicted)
     require(0 <= seed < 2**63, "seed", "must be a whole number from 0 to 2**63 - 1", seed)
@@ -78,27 +80,32 @@ def evaluate_own_clips(
     fvd = None if fvd_weights is None else Fvd(fvd_weights, frames=least, device=device)
     table: list[dict[str, Any]] = []
     scores: list[Score] = []
-    continuations: list[Continuation] = []
+    drawn: list[Continuation] = []
+    continued, made, seconds = 0, 0, 0.0
     for name, clip in progress(clips, "evaluating", unit="clip"):
         whole = _whole(clip, parts.tokenizer.compression.t)
         scores.append(generator.score(whole))
         table.append({"name": name, "frames": len(whole.frames), "nats_per_token": scores[-1].nats_per_token})
         if len(clip.frames) >= least:
             (continuation,) = continue_beginnings(generator, [(name, clip)], predicted=predicted, seed=seed)
-            continuations.append(continuation)
+            continued, made = continued + 1, made + continuation.made
+            seconds += continuation.stats["sample_seconds"] + continuation.stats["decode_seconds"]
+            if folder is not None and len(drawn) < MOST_DRAWN:
+                drawn.append(continuation)
             table[-1] |= _figures(generator, continuation, warping)
             if fvd is not None:
                 fvd.add(torch.from_numpy(continuation.truth_THWC), torch.from_numpy(continuation.shown_THWC))
+        elif fvd is not None:
+            fvd.left_out += 1
     require(bool(table), "clips", "must be at least one", 0)
-    if folder is not None and continuations:
-        write_continuations(folder, continuations, parts.config.fps)
-    seconds = sum(each.stats["sample_seconds"] + each.stats["decode_seconds"] for each in continuations)
+    if folder is not None and drawn:
+        write_continuations(folder, drawn, parts.config.fps)
     sizes = parts.sizes()
     return {
         "n": len(table), "frames": sum(entry["frames"] for entry in table), **_costs(scores),
-        "continued": len(continuations), "given_frames": least - predicted, "predicted_frames": predicted,
+        "continued": continued, "given_frames": least - predicted, "predicted_frames": predicted,
         **{key: _mean(table, key) for key in FIGURES},
-        "sampling_frames_per_second": sum(each.made for each in continuations) / seconds if seconds else None,
+        "sampling_frames_per_second": made / seconds if seconds else None,
         **({} if fvd is None else fvd.figures()),
         **{key: sizes[key] for key in ("tokenizer_parameters", "lm_parameters")}, "clips": table,
     }  # fmt: skip
@@ -114,7 +121,8 @@ def _figures(generator: VideoGenerator, continuation: Continuation, warping: War
     true, shown, back = (torch.from_numpy(clip[last:]) for clip in (truth, continuation.shown_THWC, rebuilt))
     told = continuation.figures()
     return {
-        "psnr": told["psnr"], "psnr_of_the_last_frame_repeated": told["still"],
+        "psnr": told["psnr"], "psnr_of_the_tokens_alone": told["psnr_of_the_tokens_alone"],
+        "psnr_of_the_last_frame_repeated": told["still"],
         "psnr_of_its_reconstruction_repeated": continuation.psnr(rebuilt[last][None]),
         "psnr_of_the_reconstructed_truth": continuation.psnr(rebuilt),
         "flicker": flicker(true, shown), "flicker_of_the_reconstructed_truth": flicker(true, back),

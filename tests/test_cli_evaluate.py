@@ -24,6 +24,7 @@ STAMPS = {
     *("n", "frames", "size", "source", "split", "model", "peak_memory_bytes", "reelm", "torch", "device", "threads"),
     "skipped",
 }
+NO_SPLIT = "clips was not prepared and has no split: whole clips are measured\n"
 
 
 class Network(torch.nn.Module):
@@ -68,7 +69,7 @@ def test_evaluate_tokenizer_prints_a_stamped_table_and_then_json(run, folder, to
     words = ["evaluate", "tokenizer", folder, "--tokenizer", tokenizer, "--device", "cpu", "--max-frames", 10]
     code, out, err = run(*words, "--contact-sheet", "sheet.png")
     report = json.loads(out.splitlines()[-1])
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, NO_SPLIT)
     assert len(out.splitlines()) == len(report)  # a line for each but the clips, and the document
     assert set(report) >= STAMPS | {"psnr", "ssim", "warping_error", "border_gap", "streaming_error"}
     assert (report["n"], report["frames"], report["size"]) == (2, 20, "40x24")
@@ -92,10 +93,10 @@ def test_evaluate_model_fits_the_clips_to_the_model(run, folder, debug_checkpoin
     words = ["evaluate", "model", folder, "--model", debug_checkpoint, "--device", "cpu", "--max-frames", 17]
     code, out, err = run(*words, "--fvd-weights", network, "--out", "runs/evaluation")
     report = json.loads(out.splitlines()[-1])
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, NO_SPLIT)
     assert len(out.splitlines()) == len(report)
     assert report["fvd_frames"] == 17
-    assert set(report) >= STAMPS | {"nats_per_token", "bits_per_dimension", "psnr", "warping_error"}
+    assert set(report) >= STAMPS | {"nats_per_token", "bits_per_dimension", "psnr", "psnr_of_the_tokens_alone"}
     assert (report["n"], report["frames"], report["size"], report["fps"]) == (2, 34, "64x64", 8)
     assert (report["model"], report["source"], report["split"]) == (debug_checkpoint.name, "clips", "all")
     assert (report["continued"], report["given_frames"], report["predicted_frames"]) == (2, 9, 8)
@@ -124,6 +125,7 @@ def test_evaluate_model_of_prepared_clips_takes_the_split(run, folder, debug_che
     ("words", "message"),
     [
         (["none"], "folder: must be an existing folder, got 'none'"),
+        (["clips", "--split", "nonsense"], "split: must be one of ('train', 'held-out'), got 'nonsense'"),
         (["clips", "--clips", "0"], "clips: must be at least 1, got 0"),
         (["clips", "--num-frames", "0"], "num_frames: must be at least 1, got 0"),
         (["clips", "--max-frames", "16"], "max_frames: must be at least 17, got 16"),
@@ -135,3 +137,24 @@ def test_evaluate_model_of_prepared_clips_takes_the_split(run, folder, debug_che
 def test_what_evaluate_model_refuses_in_one_line(words, message, run, folder, debug_checkpoint):
     refused = run("evaluate", "model", *words, "--model", debug_checkpoint, "--device", "cpu")
     assert refused == (2, "", f"reelm: error: {message}\n")
+
+
+def test_where_no_clip_can_be_read_the_reasons_are_told(run, folder, tokenizer, debug_checkpoint):
+    for number in range(2):
+        Path(f"clips/{number}.mkv").write_text("no clip")
+    for kind, *words in (("model", "--model", debug_checkpoint), ("tokenizer", "--tokenizer", tokenizer)):
+        code, out, err = run("evaluate", kind, folder, *words, "--device", "cpu")
+        assert (code, out) == (2, "")
+        assert err.startswith(
+            f"{NO_SPLIT}reelm: error: clips: must be at least one that can be read, got none: 0.mkv ("
+        )
+        assert "1.mkv (" in err and "none.mp4 (" in err
+
+
+def test_fvd_of_one_clip_loses_no_other_figure(run, folder, tokenizer, debug_checkpoint, network):
+    for kind, *words in (("model", "--model", debug_checkpoint), ("tokenizer", "--tokenizer", tokenizer)):
+        words = [folder, *words, "--device", "cpu", "--max-frames", 17, "--fvd-weights", network]
+        Path("clips/1.mkv").unlink(missing_ok=True)
+        report = json.loads(run("evaluate", kind, *words, "--json")[1])
+        assert (report["fvd"], report["fvd_n"]) == (None, 1)
+        assert report["psnr"] > 0

@@ -61,12 +61,12 @@ def evaluate_clips(
         worse than the same one without a border before it; None where clips are too short); streaming_error, the
         largest difference of pixels in [0, 1] that are made chunk by chunk from those made at once, and
         streaming_tokens, how many tokens differ so; codebook_use, perplexity, bits_per_token (log2 of the codes),
-        bits_per_pixel; frames a second of encoding and decoding; fvd with its n and frames, if it has a network;
+        bits_per_pixel; frames a second of encoding and decoding; fvd with its n and frames, if it has a network
+        (None of fewer than two clips that are long enough);
         parameters; gflops for 17 frames of 128x128; and of each clip name, frames, height, width and its figures.
 
     Raises:
-        ReelmError: there is no clip, or fewer than two for FVD; an argument is refused; torchmetrics or scikit-image is
-            not installed.
+        ReelmError: there is no clip; an argument is refused; torchmetrics or scikit-image is not installed.
     """
     require(chunk >= 1, "chunk", "must be at least 1", chunk)
     device = next(tokenizer.parameters()).device

@@ -61,12 +61,11 @@ class Fvd:
     def figures(self) -> dict[str, Any]:
         """fvd, and the number of clips, their frames, and how many were too short for it.
 
-        Raises:
-            ReelmError: there are fewer than two clips.
+        Of fewer than two clips fvd is None: that is known only when all else is measured, which is not to be lost.
         """
-        count, rule = len(self._features[0]), f"must have at least {LEAST_CLIPS} clips of {self.frames} frames"
-        require(count >= LEAST_CLIPS, "fvd_weights", rule, count)
-        distance = frechet_distance(*(torch.cat(features) for features in self._features))
+        count = len(self._features[0])
+        enough = count >= LEAST_CLIPS
+        distance = frechet_distance(*(torch.cat(features) for features in self._features)) if enough else None
         return {"fvd": distance, "fvd_n": count, "fvd_frames": self.frames, "fvd_left_out": self.left_out}
 
 

@@ -7,7 +7,15 @@ from reelm.core.errors import ReelmError
 from reelm.data.clip_shards import ClipShards
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
-from reelm.sampling.held_out import continue_held_out
+from reelm.sampling.held_out import (
+    MOST_DRAWN,
+    PREDICTED,
+    continue_beginnings,
+    continue_held_out,
+    given_frames,
+    least_frames,
+)
+from reelm.sampling.video import Video
 from reelm.tokenizer.clip_read import read_clip
 from reelm.tokenizer.clip_write import write_clip
 
@@ -32,23 +40,44 @@ def test_what_moves_and_what_does_not_are_told_apart(debug_generator, shards, tm
     assert still["still"] > 45  # but for the loss of the encoding
     # Two of the four frames are 60 off, the other two as good as equal.
     assert flickering["still"] == pytest.approx(10 * np.log10(255**2 / (60**2 / 2)), abs=1)
-    assert report["psnr"] == pytest.approx((still["psnr"] + flickering["psnr"]) / 2)
+    for key in ("psnr", "psnr_of_the_tokens_alone"):
+        assert report[key] == pytest.approx((still[key] + flickering[key]) / 2)
+    assert still["psnr"] != still["psnr_of_the_tokens_alone"]  # which has no kept detail in it
     frames = read_clip(tmp_path / "out" / "continuations.mp4").frames_THWC
     assert frames.shape == (26, 64, 128, 3)
     assert (tmp_path / "out" / "continuations.png").is_file()
 
 
 def test_a_continuation_that_is_the_truth_has_no_error(debug_generator, shards, tmp_path, monkeypatch):
-    class Known:
-        frames, stats = None, {}
+    own = debug_generator.continue_clip
 
     def truth(clip, **options):
         number = next(n for n in (0, 1) if np.array_equal(shards.read(n, 0, 9), clip.frames))
-        Known.frames = shards.read(number, 0, 13)
-        return Known
+        return Video(shards.read(number, 0, 13), clip.fps, state=own(clip, **options).state)
 
     monkeypatch.setattr(debug_generator, "continue_clip", truth)
-    assert continue_held_out(debug_generator, shards, tmp_path, predicted=4)["psnr"] > 100
+    report = continue_held_out(debug_generator, shards, tmp_path, predicted=4)
+    assert report["psnr"] > 100 > report["psnr_of_the_tokens_alone"]
+
+
+def test_the_tokens_alone_lie_beside_the_truth(debug_generator):
+    """Of a session's own frames, so that its tokens are known: what was given is decoded as it was."""
+    made = debug_generator.generate(None, num_frames=13, seed=3)
+    (continuation,) = continue_beginnings(debug_generator, [("a", made)], predicted=4)
+    shown = debug_generator.continue_clip(Video(made.frames[:9], made.fps), num_frames=4, seed=0)
+    assert np.array_equal(continuation.shown_THWC, shown.frames)
+    assert np.array_equal(continuation.plain_THWC, debug_generator.decode(shown.state).frames)
+    assert continuation.plain_THWC.shape == continuation.truth_THWC.shape == (13, 64, 64, 3)
+    assert not np.array_equal(continuation.plain_THWC[9:], continuation.shown_THWC[9:])
+    (short,) = continue_beginnings(debug_generator, [("a", made)], predicted=1)
+    assert len(short.plain_THWC) == len(short.shown_THWC) == 10 and short.made == 4
+
+
+def test_the_least_frames_of_a_clip(debug_generator, shards, tmp_path):
+    assert (least_frames(4), least_frames(8), least_frames(4, 3)) == (17, 25, 12)
+    assert (given_frames(debug_generator), PREDICTED, MOST_DRAWN) == (9, 8, 16)
+    report = continue_held_out(debug_generator, shards, tmp_path, most=1)
+    assert (report["n"], report["predicted_frames"]) == (1, 8)
 
 
 def test_what_cannot_be_compared_is_refused(debug_generator, shards, tmp_path):

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
+from reelm.sampling import own_clips
 from reelm.sampling.own_clips import evaluate_own_clips
 from reelm.sampling.video import Video
+from reelm.tokenizer.clip_read import read_clip
 from reelm.tokenizer.held_out import flicker
 from reelm.tokenizer.long import decode_long, encode_long
 
@@ -54,7 +56,8 @@ def continued_by(generator, monkeypatch, frames):
 
     def continue_clip(given, **options):
         video = own(given, **options)
-        return Video(np.concatenate([given.frames, frames])[: len(video.frames)], 8.0, stats=video.stats)
+        shown = np.concatenate([given.frames, frames])[: len(video.frames)]
+        return Video(shown, 8.0, stats=video.stats, state=video.state)
 
     monkeypatch.setattr(generator, "continue_clip", continue_clip)
 
@@ -104,9 +107,35 @@ def test_fvd_is_of_the_given_and_predicted_frames(debug_generator, monkeypatch, 
     continued_by(debug_generator, monkeypatch, np.full((4, 64, 64, 3), 255, np.uint8))
     report = evaluate_own_clips(debug_generator, clips, **options)
     assert (report["n"], report["fvd_n"], report["fvd_frames"]) == (3, 2, 13)
-    assert report["fvd"] > 1e-3
-    with pytest.raises(ReelmError, match=r"^fvd_weights: must have at least 2 clips of 13 frames, got 1"):
-        evaluate_own_clips(debug_generator, clips[1:], **options)
+    assert (report["fvd_left_out"], report["fvd"] > 1e-3) == (1, True)
+    one = evaluate_own_clips(debug_generator, clips[1:], **options)
+    assert (one["fvd"], one["fvd_n"], one["fvd_frames"], one["fvd_left_out"]) == (None, 1, 13, 1)
+    assert one["psnr"] == report["clips"][1]["psnr"]  # is not lost
+
+
+def test_what_the_tokens_alone_show_is_told_apart_from_kept_detail(debug_generator):
+    video = clip(13)
+    report = evaluate_own_clips(debug_generator, [("a", video)], predicted=4)
+    given = Video(video.frames[:9], 8.0)
+    shown, plain = (
+        debug_generator.continue_clip(given, num_frames=4, seed=0, detail=detail).frames for detail in (True, False)
+    )
+    assert not np.array_equal(shown, plain)
+    assert report["psnr"] == pytest.approx(psnr(shown[9:], video.frames[9:]))
+    assert report["psnr_of_the_tokens_alone"] == pytest.approx(psnr(plain[9:], video.frames[9:]))
+    assert report["psnr_of_the_tokens_alone"] != report["psnr"]
+
+
+def test_only_so_many_continuations_are_kept_and_drawn(debug_generator, monkeypatch, tmp_path):
+    monkeypatch.setattr(own_clips, "MOST_DRAWN", 2)
+    clips = [(str(number), clip(10, number)) for number in range(3)]
+    report = evaluate_own_clips(debug_generator, clips, predicted=1, folder=tmp_path)
+    assert report["continued"] == 3
+    assert all(entry["psnr"] > 0 for entry in report["clips"])
+    drawn = read_clip(tmp_path / "continuations.mp4").frames_THWC[:, :, :64]
+    assert len(drawn) == 2 * 10
+    wanted = np.concatenate([video.frames for _, video in clips[:2]])
+    assert np.abs(drawn.numpy().astype(float) - wanted).mean() < 10  # but for the loss of the encoding
 
 
 def test_what_is_refused(debug_generator):
