@@ -371,11 +371,11 @@ class TrainLM(_Run):
         from ..core.checkpoint import save_json
         from ..data.clip_shards import ClipShards
         from ..sampling.generator import VideoGenerator
-        from ..sampling.held_out import continue_held_out
+        from ..sampling.held_out import continue_held_out, least_frames
 
         held_out = ClipShards(clips, "held-out")
         generator = VideoGenerator(parts)
-        least = 1 + 2 * parts.tokenizer.compression.t + 8
+        least = least_frames(parts.tokenizer.compression.t)
         if all(sample.frames < least for sample in held_out.samples):
             print(f"no held-out sample has {least} frames: nothing to continue (reelm prepare --held-out-seconds)")
             return

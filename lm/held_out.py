@@ -1,7 +1,7 @@
 """What held-out tokens cost a language model in training, and which of its checkpoints they cost least.
 
     held_out = HeldOut(read_shards(folder), text, run_folder, batch_tokens=5120, resume=False)
-    held_out.judge(model, step)             # at every checkpoint: a line in held-out.jsonl, maybe a new best.safetensors
+    held_out.judge(model, step)         # at every checkpoint: a line in held-out.jsonl, maybe a new best.safetensors
     load_weights(model, held_out.best)
 
 A small set of clips is soon known by heart: the loss still falls, and what the model makes of other clips gets worse.
