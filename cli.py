@@ -16,7 +16,8 @@ from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.data import Encode, Prepare
 from .commands.evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
 from .commands.measure import Bench, BenchKernels, Info
-from .commands.train import Render, TrainLM, TrainText, TrainTokenizer
+from .commands.train import Render, TrainText, TrainTokenizer
+from .commands.train_lm import TrainLM
 from .core.errors import ReelmError, require
 
 # Of two names the longer one comes first.

@@ -11,6 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 if TYPE_CHECKING:
@@ -68,6 +69,30 @@ class ModelCommand(Command):
 
         if self.one_thread and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCommand(Command):
+    """Options of all training runs.
+
+    Attributes:
+        out: the run's folder; Ctrl-C leaves a checkpoint in it.
+        resume: go on with the run in that folder.
+        device: auto, cpu or cuda[:n].
+    """
+
+    out: Path
+    resume: bool = False
+    device: str = "auto"
+
+    def report(self, files: str) -> int:
+        """Say how far the run in `out` has come; 130 if that is not its end."""
+        from safetensors import safe_open
+
+        with safe_open(self.out / "state.safetensors", framework="pt") as file:
+            step, steps = (int(file.metadata()[name]) for name in ("step", "steps"))
+        print(f"wrote {self.out}: {files} of step {step} of {steps}")
+        return 0 if step >= steps else 130
 
 
 def config_options(cls: type, default: Any = None, leave_out: Collection[str] = ()) -> type:

@@ -19,7 +19,7 @@ import torch
 import reelm
 from reelm import cli
 from reelm.commands import bench_tokenizer, clips, evaluate, measure
-from reelm.commands.train import DERIVED
+from reelm.commands.train_lm import DERIVED
 from reelm.core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from reelm.lm.training import LMTraining
 from reelm.sampling.benchmark import run_benchmark
