@@ -69,13 +69,16 @@ class TrainTokenizer(RunCommand):
     def _options(self) -> dict[str, Any]:
         """The recipe's options, with the model that the preset stands for, or that `decoder_of` has."""
         from ..core.checkpoint import read_json
-        from ..core.config import to_dict
+        from ..core.config import differences, to_dict
         from ..tokenizer.config import TokenizerConfig, tokenizer_preset
 
         options = dataclasses.asdict(self.recipe)
         if self.decoder_of is not None:
             sizes = {"preset": self.preset, "compression": self.compression}
-            sizes |= _changed(options["model"], to_dict(TokenizerConfig()), "model.")
+            sizes |= {
+                name: value
+                for name, (value, _) in differences(options["model"], to_dict(TokenizerConfig()), "model.").items()
+            }
             for name, value in sizes.items():
                 require(value is None, name, "must not be given together with decoder_of, which has its sizes", value)
             return options | {"model": read_json(self.decoder_of / "tokenizer.json")}
@@ -88,17 +91,6 @@ class TrainTokenizer(RunCommand):
         if preset:
             options["model"] = to_dict(tokenizer_preset(preset, self.compression or "4x8x8"))
         return options
-
-
-def _changed(options: dict[str, Any], default: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """Name and value of the options that are not the default's, of tables in tables too."""
-    changed: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, dict):
-            changed |= _changed(value, default[name], f"{prefix}{name}.")
-        elif value != default[name]:
-            changed[prefix + name] = value
-    return changed
 
 
 def _held_out(figures: dict[str, Any]) -> str:

@@ -19,6 +19,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def differences(values: dict[str, Any], others: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where two tables of plain values differ: by name ("train.steps"), the value of each; None where it has none."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*values, *others]):
+        value, other = values.get(name), others.get(name)
+        if isinstance(value, dict) and isinstance(other, dict):
+            found |= differences(value, other, f"{prefix}{name}.")
+        elif value != other:
+            found[prefix + name] = (value, other)
+    return found
+
+
 def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
     """Build the dataclass `cls` from JSON values; refuse unknown keys, missing keys and wrong types, by name."""
     if not isinstance(values, dict):

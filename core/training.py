@@ -3,8 +3,8 @@
     train(model, loss, TrainConfig(steps=1000), Path("runs/tokenizer"), resume=True)
 
 `loss(model, step)` makes its batch from (seed, step) alone, so a resumed run sees what an uninterrupted one would have
-seen: no loader state exists. A run folder holds state.safetensors (weights, their moving average, optimizer, step),
-metrics.jsonl (a line a report, at once) and loss.png. A second module can be trained `beside` the model, as a
+seen: no loader state exists. A run folder holds recipe.json, state.safetensors (weights, their average, optimizer,
+step), metrics.jsonl (a line a report, at once) and loss.png. A second module can be trained `beside` the model, as a
 discriminator is.
 """
 
@@ -23,11 +23,15 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from .checkpoint import load_tensors, save_tensors
+from .checkpoint import load_tensors, read_json, save_json, save_tensors
+from .config import differences, to_dict
 from .errors import CheckpointError, require
 from .files import atomic_path, atomic_write, check_writable
 from .progress import note, progress
 
+RECIPE = "recipe.json"
+# What a run may change when it goes on: how far, and what it writes when.
+MAY_CHANGE = ("train.steps", "train.checkpoint_minutes", "train.report_steps")
 Loss = Callable[[nn.Module, int], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
@@ -208,15 +212,30 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_run(folder: Path, resume: bool) -> Path:
+def check_run(folder: Path, resume: bool, recipe: Any = None) -> Path:
     """The state file of the run in `folder`, before any work is done.
 
+    Args:
+        recipe: the dataclass of all options of the run, whose TrainConfig is `train`.
+
     Raises:
-        ReelmError: the folder holds a run and `resume` is False, or none and it is True.
+        ReelmError: the folder holds a run and `resume` is False, or none and it is True; or the recipe is not that of
+            the run, in more than its length and how often it writes.
     """
-    path = folder / "state.safetensors"
+    path, told = folder / "state.safetensors", folder / RECIPE
     require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
+    if resume and recipe is not None and told.exists():
+        changed = differences(_plain(recipe), read_json(told))
+        changed = {name: values for name, values in changed.items() if name not in MAY_CHANGE}
+        given, were = ({name: values[index] for name, values in changed.items()} for index in (0, 1))
+        require(not changed, ", ".join(changed), f"must be as in the run that goes on, {were}", given)
     return path
+
+
+def _plain(recipe: Any) -> dict[str, Any]:
+    """A recipe as JSON keeps it."""
+    plain: dict[str, Any] = json.loads(json.dumps(to_dict(recipe), default=str))
+    return plain
 
 
 def train(
@@ -225,6 +244,7 @@ def train(
     config: TrainConfig,
     folder: Path,
     *,
+    recipe: Any = None,
     resume: bool = False,
     beside: nn.Module | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
@@ -233,6 +253,7 @@ def train(
 
     Args:
         folder: the run's folder; made if need be. A folder with a run in it is refused unless `resume`.
+        recipe: a dataclass of all that the run depends on, for recipe.json; see `check_run`.
         beside: trained in the same steps: what `loss` returns holds its loss too, and no gradient of the one's loss
             reaches the other's weights.
         on_checkpoint: called after each checkpoint (samples, exports).
@@ -240,9 +261,11 @@ def train(
     Raises:
         ReelmError: the folder holds a run and `resume` is False, or none and it is True.
     """
-    path = check_run(folder, resume)
+    path = check_run(folder, resume, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(path, "out")
+    if recipe is not None:
+        save_json(folder / RECIPE, _plain(recipe))
     state = TrainState(model, config, beside)
     log: list[dict[str, Any]] = []
     if resume:

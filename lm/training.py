@@ -155,7 +155,7 @@ def train_lm(
         result.load_state_dict(state.average_model())
         return result.eval().requires_grad_(False)
 
-    state = train(model, loss, recipe.train, folder, resume=resume, on_checkpoint=export)
+    state = train(model, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
     result = averaged(state)
     if judged is not None:
         load_weights(result, judged.best)

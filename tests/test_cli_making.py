@@ -62,7 +62,10 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     refused = run(*train)
     assert refused[0] == 2
     assert refused[2].startswith("reelm: error: resume: ")
-    code, out, _ = run(*train, "--resume")
+    code, _, err = run(*train, "--resume", "--batch-size", 2)
+    assert code == 2
+    assert err.startswith("reelm: error: batch_size: must be as in the run that goes on, {'batch_size': 1}, got ")
+    code, out, _ = run(*train, "--resume", "--train.checkpoint-minutes", 7)
     assert code == 0
     assert "of step 4 of 4" in out
     assert seen == [0, 1, 2, 3]

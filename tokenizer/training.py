@@ -126,7 +126,7 @@ def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None
     if decoder_of is not None:
         same = decoder_of.resolve() == folder.resolve()
         require(not same, "decoder_of", "must not be the folder that is written", str(decoder_of))
-    check_run(folder, resume)
+    check_run(folder, resume, recipe)
     if decoder_of is None:
         for name in ("adversarial_weight", "perceptual_weight"):
             weight = getattr(recipe, name)
@@ -226,6 +226,8 @@ def train_tokenizer(
             save_json(folder / "held-out.json", {"step": state.step, "split": "held-out", **figures})
 
     trained, beside = (model, None) if second is None else (model.decoder, second.discriminator)
-    state = train(trained, loss, recipe.train, folder, resume=resume, beside=beside, on_checkpoint=export)
+    state = train(
+        trained, loss, recipe.train, folder, recipe=recipe, resume=resume, beside=beside, on_checkpoint=export
+    )
     model.load_state_dict(averaged(state))
     return model.eval()

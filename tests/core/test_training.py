@@ -1,5 +1,9 @@
+import dataclasses
+import json
 import os
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +76,28 @@ def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path
     train(make(), loss, config(), tmp_path / "whole")
     train(make(), loss, config(), tmp_path / "parts")
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    train: TrainConfig
+    sizes: tuple[int, ...] = (1, 2)
+    file: Path | None = None
+
+
+def test_a_run_goes_on_by_its_own_recipe_alone(tmp_path):
+    recipe = Recipe(config(steps=3), file=Path("a"))
+    train(make(), loss, recipe.train, tmp_path, recipe=recipe)
+    for other, name in (
+        (replace(recipe, sizes=(1, 3)), "sizes"),
+        (replace(recipe, file=None), "file"),
+        (replace(recipe, train=config(steps=3, learning_rate=0.5)), "train.learning_rate"),
+    ):
+        with pytest.raises(ReelmError, match=f"^{name}: must be as in the run that goes on"):
+            train(make(), loss, other.train, tmp_path, recipe=other, resume=True)
+    longer = replace(recipe, train=config(steps=5, report_steps=2, checkpoint_minutes=1.0))
+    assert train(make(), loss, longer.train, tmp_path, recipe=longer, resume=True).step == 5
+    assert json.loads((tmp_path / "recipe.json").read_text())["train"]["steps"] == 5
 
 
 def test_a_finished_run_that_goes_on_hands_out_what_a_kill_left_out(tmp_path):
