@@ -264,14 +264,14 @@ def train(
     path = check_run(folder, resume, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(path, "out")
-    if recipe is not None:
-        save_json(folder / RECIPE, _plain(recipe))
     state = TrainState(model, config, beside)
     log: list[dict[str, Any]] = []
     if resume:
         state.load(path)
         lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
         log = [entry for entry in map(json.loads, lines) if entry["step"] <= state.step]
+    if recipe is not None:
+        save_json(folder / RECIPE, _plain(recipe))
 
     def checkpoint() -> None:
         state.save(path)

@@ -147,7 +147,7 @@ def test_a_stopped_and_resumed_second_stage_equals_an_uninterrupted_one(tmp_path
     assert any(name.startswith("beside.layers.") for name in state)
     assert not any(name.startswith(("average.layers.", "model.encoder.")) for name in state)
     with pytest.raises(
-        ReelmError, match="^adversarial_weight, perceptual_weight, lpips_weights: must be as in the run"
+        ReelmError, match=r"^adversarial_weight, perceptual_weight, lpips_weights: must be as in the run"
     ):
         second(first, parts, clips=noise_clips(), resume=True)
     (parts / "recipe.json").unlink()  # the state itself knows whose it is
