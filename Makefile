@@ -9,7 +9,7 @@ install:
 	.venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 
 test:
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist worksteal
 
 slow:
 	$(PY) -m pytest -m slow
