@@ -95,12 +95,15 @@ class TrainLM(RunCommand):
             tokenizer=tokenizer.config, lm=recipe.model, sampling=sampling,
         )  # fmt: skip
 
+        quantizer = tokenizer.config.quantizer
+        levels = quantizer.levels if quantizer.kind == "fsq" else ()
+
         def draw(lm: VideoTransformer) -> None:
             parts = Pretrained("training", "", "", config, tokenizer, lm, text)
             write_samples(parts, captions, self.out / "samples.png")
 
         lm = train_lm(
-            recipe, tokens, text, self.out, held_out=held_out, device=self.device, resume=self.resume,
+            recipe, tokens, text, self.out, held_out=held_out, levels=levels, device=self.device, resume=self.resume,
             init=None if self.init is None else find_checkpoint(self.init), on_checkpoint=draw,
         )  # fmt: skip
         save_pretrained(self.out / "model", config, tokenizer, lm, text)

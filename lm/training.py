@@ -20,6 +20,7 @@ from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.shards import Shards, read_shards
 from ..core.training import TrainConfig, TrainState, train
+from .digits import fold_digits, share_digits
 from .held_out import HeldOut
 from .text import TextEncoder
 from .transformer import LMConfig, VideoTransformer
@@ -93,6 +94,7 @@ def train_lm(
     folder: Path,
     *,
     held_out: Path | None = None,
+    levels: tuple[int, ...] = (),
     device: str = "auto",
     resume: bool = False,
     init: Path | None = None,
@@ -103,6 +105,8 @@ def train_lm(
     Args:
         held_out: token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
             best one is returned (best.safetensors), not the last.
+        levels: of the FSQ that made the tokens, if it did: ids whose digits are the same share what they learn
+            (digits.py). The weights that are written are those of a plain model.
         init: a folder with the lm.safetensors and text.model of a trained model, to start from its weights.
         on_checkpoint: called with the averaged model at every checkpoint, to draw samples with it.
 
@@ -130,6 +134,8 @@ def train_lm(
         own = init / "text.model"
         same = own.is_file() and own.read_bytes() == text.model
         require(same, "init", "must have the text model that is given: others number their words otherwise", str(init))
+    if levels:
+        share_digits(model, levels, fresh=init is None)
     batches = TokenBatches(sets, text, recipe)
 
     def loss(model: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -143,7 +149,7 @@ def train_lm(
 
     def export(state: TrainState) -> None:
         save_json(folder / "lm.json", to_dict(recipe.model))
-        save_tensors(folder / "lm.safetensors", state.average_model())
+        save_tensors(folder / "lm.safetensors", averaged(state).state_dict())
         atomic_write(folder / "text.model", text.model)
         if judged is not None:
             judged.judge(averaged(state), state.step)
@@ -152,7 +158,8 @@ def train_lm(
 
     def averaged(state: TrainState) -> VideoTransformer:
         result = VideoTransformer(recipe.model).to(place)
-        result.load_state_dict(state.average_model())
+        weights = state.average_model()
+        result.load_state_dict(fold_digits(weights, levels) if levels else weights)
         return result.eval().requires_grad_(False)
 
     state = train(model, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
