@@ -148,13 +148,14 @@ def train_lm(
         judged = HeldOut(read_shards(held_out), text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
 
     def export(state: TrainState) -> None:
+        lm = averaged(state)
         save_json(folder / "lm.json", to_dict(recipe.model))
-        save_tensors(folder / "lm.safetensors", averaged(state).state_dict())
+        save_tensors(folder / "lm.safetensors", lm.state_dict())
         atomic_write(folder / "text.model", text.model)
         if judged is not None:
-            judged.judge(averaged(state), state.step)
+            judged.judge(lm, state.step)
         if on_checkpoint is not None:
-            on_checkpoint(averaged(state))
+            on_checkpoint(lm)
 
     def averaged(state: TrainState) -> VideoTransformer:
         result = VideoTransformer(recipe.model).to(place)
