@@ -158,8 +158,7 @@ def train_lm(
             on_checkpoint(lm)
 
     def averaged(state: TrainState) -> VideoTransformer:
-        result = VideoTransformer(recipe.model).to(place)
-        weights = state.average_model()
+        result, weights = VideoTransformer(recipe.model).to(place), state.average_model()
         result.load_state_dict(fold_digits(weights, levels) if levels else weights)
         return result.eval().requires_grad_(False)
 
