@@ -5,6 +5,7 @@ frames_THWC, said = fit_clip(frames_THWC, times_or_fps or 8, fps=8, height=64, w
 # said == "1280x720 at 25 fps -> 64x64 at 8 fps, centre crop", or None if nothing had to change
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -103,12 +104,20 @@ def resample_frames(
     times = times - times[0]
     rate = float((count - 1) / times[-1])
     usual = float(np.median(gaps)) or 1 / rate
-    wanted = max(1, round(float(times[-1] + usual) * fps))
+    wanted = whole_frames(float(times[-1] + usual), fps)
     if wanted == count and np.abs(times - np.arange(count) / fps).max() < 0.25 / fps:
         return frames_THWC, rate
     slack = 0.5 * min(usual, 1 / fps) + 1e-9
     index = np.searchsorted(times, np.arange(wanted) / fps + slack, side="right") - 1
     return frames_THWC[torch.from_numpy(index)], rate
+
+
+def whole_frames(seconds: float, fps: float) -> int:
+    """How many frames at `fps` a clip that lasts `seconds` is made into: the nearest count, the greater half way.
+
+    The greater, with room for the last digit: 31 frames at 60 a second are 15.5 at 30, however they were added up.
+    """
+    return max(1, math.floor(seconds * fps + 0.5 + 1e-6))
 
 
 def _resize(frames_THWC: torch.Tensor, height: int, width: int, fit: Fit) -> tuple[torch.Tensor, str]:

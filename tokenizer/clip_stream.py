@@ -18,7 +18,7 @@ import torch
 
 from ..core.errors import ClipError, require
 from .clip_decode import open_video
-from .clip_fit import Fit, fit_clip
+from .clip_fit import Fit, fit_clip, whole_frames
 from .clip_io import DEFAULT_LIMITS, ClipLimits
 from .clip_read import is_video, read_clip, reading
 
@@ -109,11 +109,11 @@ def resampled(frames: Iterable[tuple[float, np.ndarray]], own_fps: float, fps: f
             chosen += 1
         latest = frame
         # The clip's length, rounded to whole frames, may leave out the last one chosen: it waits for one more.
-        while ready and made < round((now + 1 / own_fps) * fps):
+        while ready and made < whole_frames(now + 1 / own_fps, fps):
             yield ready.popleft()
             made += 1
     # A still picture has no duration: it stays a single frame.
-    count = max(1, round((now + 1 / own_fps) * fps)) if now else 1
+    count = whole_frames(now + 1 / own_fps, fps) if now else 1
     while latest is not None and made < count:
         yield ready.popleft() if ready else latest
         made += 1

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
@@ -29,6 +29,8 @@ def moving(count, height=20, width=30):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 90), RATES, RATES | st.floats(0.5, 70))
+@example(31, 60.0, 30.0)  # 15.5 frames, to the last digit
+@example(29, 60.0, 30.0)  # 14.5
 def test_frames_that_arrive_are_resampled_like_whole_clips(count, own, fps):
     frames = np.arange(count, dtype=np.int32)[:, None]
     wanted, _ = resample_frames(torch.from_numpy(frames), own, fps)
