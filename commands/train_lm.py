@@ -154,7 +154,7 @@ class TrainLM(RunCommand):
         ends = ClipShards(clips, "held-out")
         judges = any(sample.frames >= windows.num_frames for sample in ends.samples)
         if judges:
-            encode_shards(tokenizer, ends, held_out, dataclasses.replace(windows, crops=1, mirror=False))
+            encode_shards(tokenizer, ends, held_out, dataclasses.replace(windows, crops=1, mirror=False, motion=0.0))
         save_json(record, {"clips": str(clips), "windows": windows.told()})
         return tokens, held_out if judges else None, clips
 

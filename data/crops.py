@@ -8,6 +8,7 @@ ends = held_out_clips(ClipShards("shards", split="held-out"), temporal=4)
 import torch
 
 from ..core.errors import require
+from ..tokenizer.clip_fit import fit_clip
 from .clip_shards import ClipShards
 from .loader import ClipLoader, mixed_bits
 
@@ -51,10 +52,9 @@ class CropLoader:
         self._loader.close()
 
 
-def central_crop(frames_THWC: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(T, height, width, 3) from the middle of frames that are at least as large."""
-    top, left = ((have - wanted) // 2 for have, wanted in zip(frames_THWC.shape[1:3], (height, width), strict=True))
-    return frames_THWC[:, top : top + height, left : left + width]
+def fitted(frames_THWC: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(T, height, width, 3): the largest crop of this shape from the middle, made as large, as a clip is continued."""
+    return fit_clip(frames_THWC, 1.0, fps=1.0, height=height, width=width)[0]
 
 
 def random_crop(frames_THWC: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
@@ -62,6 +62,15 @@ def random_crop(frames_THWC: torch.Tensor, height: int, width: int, *seed: int) 
     rooms = (frames_THWC.shape[1] - height + 1, frames_THWC.shape[2] - width + 1)
     top, left = (int(mixed_bits(*seed, axis)[0]) % room for axis, room in enumerate(rooms))
     return frames_THWC[:, top : top + height, left : left + width]
+
+
+def random_scale_crop(frames_THWC: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
+    """As `random_crop`, of a crop that is larger by a factor from 1 to the largest that there is room for, and made
+    smaller."""
+    most = min(frames_THWC.shape[1] / height, frames_THWC.shape[2] / width)
+    scale = most ** (int(mixed_bits(*seed, 3)[0]) / 2**64)
+    larger = (min(round(scale * height), frames_THWC.shape[1]), min(round(scale * width), frames_THWC.shape[2]))
+    return fitted(random_crop(frames_THWC, *larger, *seed), height, width)
 
 
 def held_out_clips(shards: ClipShards, temporal: int) -> list[tuple[str, torch.Tensor]]:

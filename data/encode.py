@@ -18,8 +18,9 @@ from ..core.errors import require
 from ..core.progress import progress
 from ..core.shards import shard_origin, write_shard
 from ..tokenizer.model import VideoTokenizer
+from .camera import moving_crop
 from .clip_shards import ClipShards
-from .crops import central_crop, random_crop
+from .crops import fitted, random_scale_crop
 from .loader import mixed_bits
 
 BATCH = 16  # crops
@@ -34,9 +35,12 @@ class Windows:
         stride: frames from the start of a window to that of the next one in its clip; num_frames unless given.
         height: of a window in pixels; the clips' own unless given.
         width: of a window in pixels; the clips' own unless given.
-        crops: of each window: one from the middle, and the others from anywhere.
+        crops: of each window: the largest from the middle, and others from anywhere, of any size down to the window's
+            own pixels; all are made as large as the window.
         mirror: mirror half of those others; leave it off where captions tell left from right.
-        seed: of the places and the mirroring.
+        motion: how many pixels a frame those others move over the picture, as if the camera did; a quarter of them play
+            backwards, and a quarter over one frame. Leave it at 0 where captions tell of motion. See camera.py.
+        seed: of the places, the mirroring and the motion.
     """
 
     num_frames: int = 17
@@ -45,13 +49,17 @@ class Windows:
     width: int | None = None
     crops: int = 1
     mirror: bool = False
+    motion: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         least = {"num_frames": self.num_frames, "stride": self.stride, "crops": self.crops}
         for name, value in least.items():
             require(value is None or value >= 1, name, "must be at least 1", value)
-        require(self.crops > 1 or not self.mirror, "mirror", "must be given with more than one crop", self.crops)
+        for name in ("mirror", "motion"):
+            unused = self.crops > 1 or not getattr(self, name)
+            require(unused, name, "must be given with more than one crop", self.crops)
+        require(0 <= self.motion <= 64, "motion", "must be from 0 to 64", self.motion)
         require(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1", self.seed)
 
     def told(self) -> dict[str, Any]:
@@ -98,8 +106,9 @@ def encode_shards(
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
     for name, got, most in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
         require(1 <= got <= most, name, f"must be from 1 to {most}, which the clips have", got)
-    several = windows.crops == 1 or windows.mirror or size != (shards.height, shards.width)
-    require(several, "crops", "must be 1 where windows are as large as the clips, and not mirrored", windows.crops)
+    several = windows.crops == 1 or windows.mirror or windows.motion or size != (shards.height, shards.width)
+    rule = "must be 1 where windows are as large as the clips, not mirrored and without motion"
+    require(bool(several), "crops", rule, windows.crops)
     tokenizer.grid(num_frames, *size)
     longest = max((sample.frames for sample in shards.samples), default=0)
     require(longest >= num_frames, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)
@@ -132,11 +141,14 @@ def _crops(
     """Crops (T, H, W, 3) uint8 of the windows (sample, first frame)."""
     for sample, start in cut:
         frames_THWC = torch.from_numpy(shards.read(sample, start, windows.num_frames))
-        yield central_crop(frames_THWC, *size)
+        yield fitted(frames_THWC, *size)
         for crop in range(1, windows.crops):
             # By the clip's bytes and the place, so that other clips in the folder change nothing.
             seed = (windows.seed, shards.samples[sample].crc32, start, crop)
-            crop_THWC = random_crop(frames_THWC, *size, *seed)
+            if windows.motion:
+                crop_THWC = moving_crop(frames_THWC, *size, windows.motion, *seed)
+            else:
+                crop_THWC = random_scale_crop(frames_THWC, *size, *seed)
             mirrored = windows.mirror and bool(mixed_bits(*seed, 2)[0] >> 63)
             yield crop_THWC.flip(2) if mirrored else crop_THWC
 

@@ -21,7 +21,7 @@ from ..core.contact_sheet import write_contact_sheet
 from ..core.errors import require
 from ..core.progress import progress
 from ..data.clip_shards import ClipShards
-from ..data.crops import central_crop
+from ..data.crops import fitted
 from ..tokenizer.clip_write import write_clip
 from .generator import VideoGenerator
 from .video import Video
@@ -116,7 +116,7 @@ def continue_held_out(
 
     Args:
         generator: the model, of the shards' frame rate.
-        shards: the held-out samples, of whose middle the model's size is cut; those that are too short are left out.
+        shards: the held-out samples, made to fit the model's size; those that are too short are left out.
         folder: for the picture and the video.
         predicted: frames to continue by, which are compared.
         most: samples.
@@ -143,7 +143,7 @@ def continue_held_out(
     def clips() -> Iterator[tuple[str, Video]]:
         for number in progress(chosen, "continuing", unit="clip"):
             told = shards.samples[number]
-            frames_THWC = central_crop(torch.from_numpy(shards.read(number, 0, least)), *size).numpy()
+            frames_THWC = fitted(torch.from_numpy(shards.read(number, 0, least)), *size).numpy()
             yield told.source, Video(frames_THWC, config.fps, prompt=(*told.captions, "")[0])
 
     continuations = list(continue_beginnings(generator, clips(), predicted=predicted, seed=seed))

@@ -94,7 +94,7 @@ FROZEN = {
     ],
     "encode": [
         *("--tokenizer", "--out", "--split", "--rank", "--world-size", "--device", "--num-frames", "--stride"),
-        *("--height", "--width", "--crops", "--mirror", "--seed"),
+        *("--height", "--width", "--crops", "--mirror", "--motion", "--seed"),
     ],
     "render": [
         *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),
@@ -110,7 +110,13 @@ FROZEN = {
             "--text",
             "--init",
             *("--windows.num-frames", "--windows.stride", "--windows.height", "--windows.width", "--windows.crops"),
-            *("--windows.mirror", "--sampling.guidance-scale", "--sampling.temperature", "--sampling.top-k"),
+            *(
+                "--windows.mirror",
+                "--windows.motion",
+                "--sampling.guidance-scale",
+                "--sampling.temperature",
+                "--sampling.top-k",
+            ),
             *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption"),
         ),
         *("--seed", "--model.window", "--model.prefix", "--model.width", "--model.depth", "--model.heads"),

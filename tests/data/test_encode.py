@@ -9,8 +9,9 @@ from reelm.core.checkpoint import load_tensors
 from reelm.core.errors import ReelmError
 from reelm.core.shards import read_shards, shard_origin
 from reelm.data import encode
+from reelm.data.camera import moving_crop
 from reelm.data.clip_shards import ClipShards
-from reelm.data.crops import central_crop
+from reelm.data.crops import fitted
 from reelm.data.encode import Windows, encode_shards
 from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
@@ -67,7 +68,7 @@ def test_what_changes_nothing_encodes_nothing_again(long_shards, tokenizer, tmp_
 
 
 def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, tmp_path):
-    shards, size = ClipShards(long_shards), {"height": 16, "width": 24}  # of 24 x 32
+    shards, size = ClipShards(long_shards), {"height": 24, "width": 16}  # of 24 x 32, so that none is made smaller
     windows = Windows(num_frames=9, stride=30, **size, crops=5)
     assert encode_shards(tokenizer, shards, tmp_path / "a", windows) == 5 * (2 + 2 + 1)
     (sets,) = read_shards(tmp_path / "a")
@@ -75,16 +76,14 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     assert sets.captions[20:] == [["clip 2"]] * 5
     whole_THWC = torch.from_numpy(shards.read(0, 30, 9))
     middle, *others = sets.tokens_Nthw[5:10].long()
-    assert torch.equal(middle, tokenizer.encode(central_crop(whole_THWC, 16, 24)[None])[0])
-    assert len({tuple(tokens.flatten().tolist()) for tokens in others}) == 4
+    assert torch.equal(middle, tokenizer.encode(fitted(whole_THWC, 24, 16)[None])[0])
+    assert len({tuple(tokens.flatten().tolist()) for tokens in others}) >= 3
 
     def places(tokens_thw, mirrored=False):
         """Where in the frame a crop of these tokens lies."""
         frames = whole_THWC.flip(2) if mirrored else whole_THWC
-        at = [(top, left) for top in range(9) for left in range(9)]
-        cut = torch.stack([frames[:, top : top + 16, left : left + 24] for top, left in at])
-        made = torch.cat([tokenizer.encode(part) for part in cut.split(64)])
-        return [at[n] for n in (made == tokens_thw).flatten(1).all(1).nonzero()[:, 0].tolist()]
+        made = tokenizer.encode(torch.stack([frames[:, :, left : left + 16] for left in range(17)]))
+        return (made == tokens_thw).flatten(1).all(1).nonzero()[:, 0].tolist()
 
     assert all(places(tokens) for tokens in others)
     # Half are mirrored, by the same seed in the same places; another seed takes others.
@@ -100,12 +99,24 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     assert torch.equal(elsewhere[::5], sets.tokens_Nthw[::5])
 
 
+def test_with_motion_the_others_move(long_shards, tokenizer, tmp_path):
+    shards, windows = ClipShards(long_shards), Windows(num_frames=9, stride=30, crops=3, motion=1.0)
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    (sets,) = read_shards(tmp_path)
+    first = torch.from_numpy(shards.read(0, 0, 9))
+    seeds = [(0, shards.samples[0].crc32, 0, crop) for crop in (1, 2)]
+    crops = [first, *(moving_crop(first, 24, 32, 1.0, *seed) for seed in seeds)]
+    assert torch.equal(sets.tokens_Nthw[:3].long(), tokenizer.encode(torch.stack(crops)))
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"stride": 0}, "stride: must be at least 1, got 0"),
     ({"crops": 0}, "crops: must be at least 1, got 0"),
     ({"mirror": True}, "mirror: must be given with more than one crop, got 1"),
+    ({"motion": 1.0}, "motion: must be given with more than one crop, got 1"),
+    ({"motion": -1.0, "crops": 2}, "motion: must be from 0 to 64, got -1.0"),
     ({"seed": -1}, "seed: "),
-    ({"num_frames": 9, "crops": 2}, "crops: must be 1 where windows are as large as the clips, and not mirrored"),
+    ({"num_frames": 9, "crops": 2}, "crops: must be 1 where windows are as large as the clips, not mirrored and with"),
     ({"height": 40}, "height: must be from 1 to 24, which the clips have, got 40"),
     ({"width": 0}, "width: must be from 1 to 32, which the clips have, got 0"),
     ({"num_frames": 61}, "num_frames: must be at most 60, the longest sample's frames, got 61"),
