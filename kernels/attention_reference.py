@@ -2,16 +2,15 @@
 
     out_BSNE, lse_BNS = attention_reference(q_BSNE, k_BSKE, v_BSKE, frame_size=64, window=8, …)
 
-The two queries become one of twice the head_dim, against keys whose other half is zero; then torch's fused attention
-does the rest, without a matrix of scores in memory: twice as fast as matmul, softmax, matmul on a CPU. It keeps no
-log-sum-exp; where that is wanted, it comes from the scores themselves.
+Rows are taken some latent frames at a time, with the keys that these may see: no more than half of all scores where
+attention is causal, and of a long clip no more than its window.
 """
 
-import torch
-from torch.nn import functional as F
+from collections.abc import Iterator
 
-# Rows are taken in so many parts, and earlier parts skip the keys of later ones; more parts cost more overhead.
-PARTS = 3
+import torch
+
+ROWS = 256  # that are taken together, where a latent frame has fewer
 
 
 def attention_reference(
@@ -29,67 +28,83 @@ def attention_reference(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Arguments as `attention`; returns (out_BSNE, lse_BNS or None)."""
     B, S, N, E = q_BSNE.shape
+    K, wide = k_BSKE.shape[2], torch.promote_types(q_BSNE.dtype, torch.float32)  # what sums are taken in
     if q_BSNE.numel() == 0:
-        return q_BSNE.clone(), q_BSNE.to(_wide(q_BSNE)).sum(-1).transpose(1, 2) if return_lse else None
+        return q_BSNE.clone(), q_BSNE.to(wide).sum(-1).transpose(1, 2) if return_lse else None
     if prefix_lengths_B is None:
         prefix_lengths_B = torch.full((B,), prefix, device=q_BSNE.device)
-    visible_BSS = visible(S, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window, mask=mask)
-    # Rows that see nothing see everything instead, and are zeroed at the end: no backend of torch makes NaN of that.
-    blind_BS = ~visible_BSS.any(-1)
-    mask_B1SS = (visible_BSS | blind_BS[:, :, None])[:, None]
-
-    q_BNSF, k_BKSF, v_BKSF = (x.transpose(1, 2) for x in (q_BSNE, k_BSKE, v_BSKE))
-    if q_prefix_BSNE is not None and prefix > 0:  # F = 2 E
-        q_BNSF = torch.cat([q_prefix_BSNE, q_BSNE], dim=-1).transpose(1, 2)
-        k_BKSF = torch.cat([F.pad(k_BSKE[:, :prefix], (0, E)), F.pad(k_BSKE[:, prefix:], (E, 0))], dim=1).transpose(
-            1, 2
+    parts = list(_parts(S, prefix, frame_size, window, mask))
+    sizes = [len(rows) for rows, _ in parts]
+    # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
+    q_BKGSE, q_prefix_BKGSE = (
+        q.unflatten(2, (K, N // K)).permute(0, 2, 3, 1, 4)
+        for q in (q_BSNE, q_BSNE if q_prefix_BSNE is None else q_prefix_BSNE)
+    )
+    k_BKES, v_BKSE = k_BSKE.permute(0, 2, 3, 1), v_BSKE.transpose(1, 2)
+    slots_S = torch.arange(S, device=q_BSNE.device)
+    zero, outs, sums, blind = torch.zeros((), device=q_BSNE.device, dtype=wide), [], [], []
+    queries = zip(q_BKGSE.split(sizes, 3), q_prefix_BKGSE.split(sizes, 3), strict=True)
+    for (rows, keys), (q_BKGRE, q_prefix_BKGRE) in zip(parts, queries, strict=True):
+        products = (
+            q_prefix_BKGRE.reshape(B, K, -1, E) @ k_BKES[..., :prefix],
+            q_BKGRE.reshape(B, K, -1, E) @ k_BKES[..., keys.start : keys.stop],
         )
-        v_BKSF = F.pad(v_BSKE, (0, E)).transpose(1, 2)
-    reach = {"token": 0, "frame": frame_size, "full": S}[mask]  # how far beyond itself a row may see
-    parts, start = [], 0
-    for part_BNRF in q_BNSF.split(-(-S // PARTS), dim=2):
-        stop = start + part_BNRF.shape[2]
-        seen = min(S, stop + reach)
-        out_BNRF = F.scaled_dot_product_attention(
-            part_BNRF,
-            k_BKSF[:, :, :seen],
-            v_BKSF[:, :, :seen],
-            attn_mask=mask_B1SS[:, :, start:stop, :seen],
-            scale=E**-0.5,
-            enable_gqa=k_BSKE.shape[2] != N,
-        )
-        parts.append(out_BNRF[..., :E].transpose(1, 2))
-        start = stop
-    out_BSNE = torch.cat(parts, dim=1).masked_fill(blind_BS[:, :, None, None], 0.0)
+        scores_BKGRC = torch.cat(products, -1).unflatten(2, (N // K, len(rows)))
+        slots_C = torch.cat((slots_S[:prefix], slots_S[keys.start : keys.stop]))
+        visible_BRC = visible(
+            slots_S[rows.start : rows.stop], slots_C, prefix_lengths_B,
+            prefix=prefix, frame_size=frame_size, window=window, mask=mask,
+        )  # fmt: skip
+        # Rows that see nothing see everything instead, and are zeroed at the end: a softmax of nothing is NaN.
+        blind.append(~visible_BRC.any(-1))
+        hidden_BRC = torch.where(visible_BRC | blind[-1][:, :, None], zero, -torch.inf)
+        scores_BKGRC = torch.add(hidden_BRC[:, None, None], scores_BKGRC, alpha=E**-0.5)
+        weights_BKMC = scores_BKGRC.softmax(-1).to(v_BSKE.dtype).flatten(2, 3)
+        v_BKCE = torch.cat((v_BKSE[:, :, :prefix], v_BKSE[:, :, keys.start : keys.stop]), 2)
+        outs.append((weights_BKMC @ v_BKCE).unflatten(2, (N // K, len(rows))))
+        if return_lse:
+            sums.append(scores_BKGRC.logsumexp(-1))
+    blind_BS = torch.cat(blind, 1)
+    out_BSNE = torch.cat(outs, 3).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    out_BSNE = out_BSNE.masked_fill(blind_BS[:, :, None, None], 0.0)
     if not return_lse:
         return out_BSNE, None
-    k_BNSF = k_BKSF.repeat_interleave(N // k_BSKE.shape[2], 1)
-    scores_BNSS = (q_BNSF.to(_wide(q_BSNE)) * E**-0.5) @ k_BNSF.to(_wide(q_BSNE)).transpose(2, 3)
-    lse_BNS = scores_BNSS.masked_fill(~mask_B1SS, -torch.inf).logsumexp(-1)
-    return out_BSNE, lse_BNS.masked_fill(blind_BS[:, None], -torch.inf)
+    return out_BSNE, torch.cat(sums, 3).flatten(1, 2).masked_fill(blind_BS[:, None], -torch.inf)
 
 
-def _wide(x: torch.Tensor) -> torch.dtype:
-    """What sums are taken in: float32, or float64 for float64."""
-    return torch.promote_types(x.dtype, torch.float32)
+def _parts(S: int, prefix: int, frame_size: int, window: int | None, mask: str) -> Iterator[tuple[range, range]]:
+    """Rows that are taken together, and the video keys, from `prefix` on, that any of them may see."""
+    if prefix:
+        yield range(prefix), range(prefix, S if mask == "full" else prefix)
+    step = max(1, ROWS // frame_size) * frame_size
+    for start in range(prefix, S, step):
+        stop = min(S, start + step)
+        first = prefix if window is None else max(prefix, start - (window - 1) * frame_size)
+        yield range(start, stop), range(prefix, S) if mask == "full" else range(first, stop)
 
 
 def visible(
-    S: int, prefix_lengths_B: torch.Tensor, *, prefix: int, frame_size: int, window: int | None, mask: str
+    slots_R: torch.Tensor,
+    slots_C: torch.Tensor,
+    prefix_lengths_B: torch.Tensor,
+    *,
+    prefix: int,
+    frame_size: int,
+    window: int | None,
+    mask: str,
 ) -> torch.Tensor:
-    """The mask (B, S, S), True where the query of the second axis sees the key of the last one."""
-    slots_S = torch.arange(S, device=prefix_lengths_B.device)
-    query_S1, key_S = slots_S[:, None], slots_S
-    valid_BS = (key_S < prefix_lengths_B[:, None]) & (key_S < prefix)
+    """The mask (B, R, C), True where the query of a slot of the sequence sees the key of another."""
+    query_R1, key_C = slots_R[:, None], slots_C
+    valid_BC = (key_C < prefix_lengths_B[:, None]) & (key_C < prefix)
     if mask == "full":
-        return (valid_BS | (key_S >= prefix))[:, None].expand(-1, S, -1)
+        return (valid_BC | (key_C >= prefix))[:, None].expand(-1, len(slots_R), -1)
     # Latent frames of video tokens; those of prefix slots are negative.
-    query_frame_S1 = (query_S1 - prefix).div(frame_size, rounding_mode="floor")
-    key_frame_S = (key_S - prefix).div(frame_size, rounding_mode="floor")
-    before_SS = key_S <= query_S1
+    query_frame_R1 = (query_R1 - prefix).div(frame_size, rounding_mode="floor")
+    key_frame_C = (key_C - prefix).div(frame_size, rounding_mode="floor")
+    before_RC = key_C <= query_R1
     if mask == "frame":
-        before_SS = before_SS | ((key_frame_S == query_frame_S1) & (key_S >= prefix) & (query_S1 >= prefix))
-    in_window_SS = key_S >= prefix
+        before_RC = before_RC | ((key_frame_C == query_frame_R1) & (key_C >= prefix) & (query_R1 >= prefix))
+    in_window_RC = key_C >= prefix
     if window is not None:
-        in_window_SS = in_window_SS & (query_frame_S1 - key_frame_S < window)
-    return before_SS & (valid_BS[:, None] | in_window_SS)
+        in_window_RC = in_window_RC & (query_frame_R1 - key_frame_C < window)
+    return (before_RC & in_window_RC) | (before_RC & valid_BC[:, None])

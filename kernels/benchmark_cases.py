@@ -124,7 +124,8 @@ def _window_case(
     lengths = torch.full((1,), prefix, device=q.device)
 
     def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        mask_BSS = visible(S, lengths, mask="token", **layout)
+        slots_S = torch.arange(S, device=lengths.device)
+        mask_BSS = visible(slots_S, slots_S, lengths, mask="token", **layout)
         return _float32_sdpa(q, k, v, attn_mask=mask_BSS[:, None])
 
     rows: dict[str, Callable[..., torch.Tensor]] = {

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.kernels import attention_reference
 from reelm.kernels.attention import attention
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_rows_at_a_time():
+    """So that small cases are of several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_reference, "ROWS", 3)
+        yield
 
 
 def call(tensors, lengths, layout):
