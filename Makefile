@@ -71,4 +71,4 @@ world:
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm \
 		--init runs/lm-1/model --seed 1 --train.steps 5600 --train.learning-rate 2.5e-3 $(LM)
 	.venv/bin/reelm evaluate --model runs/lm/model
-	cp runs/lm/model/* checkpoints/world/
+	cp runs/lm/model/*.safetensors runs/lm/model/*.json runs/lm/model/text.model checkpoints/world/

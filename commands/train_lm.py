@@ -42,7 +42,8 @@ class TrainLM(RunCommand):
     """Train a language model, and put the checkpoint together that --model loads.
 
     Of prepared clips, or a folder of clips, it makes tokens first, keeps the checkpoint that the held-out ends of the
-    clips cost least, and continues these: continuations.png and .mp4 show them beside the truth.
+    clips cost least, and continues these: continuations.png and .mp4 show them beside the truth. The model has a card,
+    README.md, of how it was made and what was measured.
 
     Attributes:
         data: a folder of token shards, of clips that reelm prepare made, or of any clips.
@@ -65,6 +66,7 @@ class TrainLM(RunCommand):
     def run(self) -> int:
         from ..core.checkpoint import find_checkpoint
         from ..core.config import from_dict
+        from ..core.files import atomic_write
         from ..core.shards import read_shards
         from ..core.training import check_run
         from ..lm.training import LMTraining, train_lm
@@ -73,6 +75,7 @@ class TrainLM(RunCommand):
         from ..sampling.rules import SamplingConfig
         from ..sampling.samples import write_samples
         from ..tokenizer.model import VideoTokenizer, load_tokenizer
+        from .card import model_card
 
         # What is refused is refused before clips are encoded: the sizes that are not known yet are left at 1.
         check_run(self.out, self.resume)
@@ -98,20 +101,21 @@ class TrainLM(RunCommand):
         quantizer = tokenizer.config.quantizer
         levels = quantizer.levels if quantizer.kind == "fsq" else ()
 
-        def draw(lm: VideoTransformer) -> None:
-            parts = Pretrained("training", "", "", config, tokenizer, lm, text)
-            write_samples(parts, captions, self.out / "samples.png")
+        def parts(lm: VideoTransformer) -> Pretrained:
+            return Pretrained("training", "", "", config, tokenizer, lm, text)
 
         lm = train_lm(
             recipe, tokens, text, self.out, held_out=held_out, levels=levels, device=self.device, resume=self.resume,
-            init=None if self.init is None else find_checkpoint(self.init), on_checkpoint=draw,
+            init=None if self.init is None else find_checkpoint(self.init),
+            on_checkpoint=lambda lm: write_samples(parts(lm), captions, self.out / "samples.png"),
         )  # fmt: skip
         save_pretrained(self.out / "model", config, tokenizer, lm, text)
         code = self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
         if held_out is not None:
             self._tell_best()
         if clips is not None:
-            self._continue(clips, Pretrained("training", "", "", config, tokenizer, lm, text))
+            self._continue(clips, parts(lm))
+        atomic_write(self.out / "model" / "README.md", model_card(self.out, self.tokenizer, parts(lm)).encode())
         return code
 
     def _tell_best(self) -> None:

@@ -85,7 +85,7 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     assert "--model runs/lm/model" in out
     assert "of step 3 of 3" in out
     names = {path.name for path in Path("runs/lm/model").iterdir()}
-    assert names == {"config.json", "lm.safetensors", "tokenizer.safetensors", "text.model"}
+    assert names == {"README.md", "config.json", "lm.safetensors", "tokenizer.safetensors", "text.model"}
     values = json.loads(run("info", "--json", "--model", "runs/lm/model")[1])
     assert (values["vocab_size"], values["height"], values["fps"]) == (16, 32, 8)
     assert (values["guidance_scale"], values["temperature"], values["top_k"]) == (2.5, 0.5, 7)
@@ -112,6 +112,12 @@ def test_a_model_of_ones_own_clips(run):
     assert (values["height"], values["fps"], values["guidance_scale"]) == (32, 10, 1.0)  # for there are no captions
     report = json.loads(Path("lm/continuations.json").read_text())
     assert report["n"] == 3 == len(report["samples"])
+    card = Path("lm/model/README.md").read_text()
+    assert card.startswith("# lm\n") and "4x8x8 pixels a token, fsq, 16 codes" in card
+    judged = [json.loads(line) for line in Path("lm/held-out.jsonl").read_text().splitlines()]
+    assert f"- {judged[-1]['nats_per_token']:.3f} nats a token; the weights are those of step" in card
+    for clip in report["samples"]:
+        assert f"| {clip['source']} | {clip['psnr']:.2f} | " in card and f" | {clip['still']:.2f} |\n" in card
     # The same tokens by hand; windows of their own are then refused.
     code, out, _ = run("encode", "shards", "--tokenizer", "tok", "--out", "tokens", "--stride", 4)
     assert (code, out) == (0, "wrote tokens: 3 crops of 17 frames\n")
