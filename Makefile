@@ -57,7 +57,7 @@ types:
 	cd .typing && ../.venv/bin/mypy --config-file ../pyproject.toml -p reelm
 
 # The bundled model from nothing, as its card tells: some hours on two CPU cores, with glibc told to keep its memory. Where
-# the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16" saves a third of the language model's time.
+# the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16" saves half of the language model's time.
 LM ?=
 world: export MALLOC_MMAP_MAX_ = 0
 world: export MALLOC_TRIM_THRESHOLD_ = 100000000000
