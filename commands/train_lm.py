@@ -133,7 +133,7 @@ class TrainLM(RunCommand):
         A run that goes on has its tokens; which clips and windows they are of is kept in data.json.
         """
         from ..core.checkpoint import read_json, save_json
-        from ..core.config import from_dict
+        from ..core.config import check_same, from_dict
         from ..data.clip_shards import ClipShards
         from ..data.encode import Windows, encode_shards
 
@@ -148,7 +148,7 @@ class TrainLM(RunCommand):
         tokens, held_out, record = self.out / "tokens", self.out / "held-out-tokens", self.out / "data.json"
         if self.resume:
             made = read_json(record)
-            require(made.get("windows") == windows.told(), "windows", "must be those of the run", made.get("windows"))
+            check_same({"windows": windows.told()}, {"windows": made.get("windows")})
             return tokens, held_out if held_out.exists() else None, Path(made["clips"])
         clips = prepared(self.data, self.out, known=self.tokenizer / "shards")
         for old in [*tokens.glob("*.safetensors"), *held_out.glob("*.safetensors")]:

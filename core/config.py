@@ -7,9 +7,10 @@ text = json.dumps(to_dict(config))
 import dataclasses
 import types
 import typing
+from collections.abc import Collection
 from typing import Any, TypeVar
 
-from .errors import ReelmError
+from .errors import ReelmError, require
 
 T = TypeVar("T")
 
@@ -29,6 +30,17 @@ def differences(values: dict[str, Any], others: dict[str, Any], prefix: str = ""
         elif value != other:
             found[prefix + name] = (value, other)
     return found
+
+
+def check_same(values: dict[str, Any], begun: dict[str, Any], may_change: Collection[str] = ()) -> None:
+    """Refuse to go on with other options than those that a run was begun with.
+
+    Raises:
+        ReelmError: it names the options that differ, but for those that may.
+    """
+    changed = {name: pair for name, pair in differences(values, begun).items() if name not in may_change}
+    given, were = ({name: pair[index] for name, pair in changed.items()} for index in (0, 1))
+    require(not changed, ", ".join(changed), f"must be as in the run that goes on, {were}", given)
 
 
 def from_dict(cls: type[T], values: Any, where: str = "config") -> T:

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from torch import nn
 
 from .checkpoint import load_tensors, read_json, save_json, save_tensors
-from .config import differences, to_dict
+from .config import check_same, to_dict
 from .errors import CheckpointError, require
 from .files import atomic_path, atomic_write, check_writable
 from .progress import note, progress
@@ -225,10 +225,7 @@ def check_run(folder: Path, resume: bool, recipe: Any = None) -> Path:
     path, told = folder / "state.safetensors", folder / RECIPE
     require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
     if resume and recipe is not None and told.exists():
-        changed = differences(_plain(recipe), read_json(told))
-        changed = {name: values for name, values in changed.items() if name not in MAY_CHANGE}
-        given, were = ({name: values[index] for name, values in changed.items()} for index in (0, 1))
-        require(not changed, ", ".join(changed), f"must be as in the run that goes on, {were}", given)
+        check_same(_plain(recipe), read_json(told), MAY_CHANGE)
     return path
 
 

@@ -23,7 +23,8 @@ def moving_crop(frames_THWC: torch.Tensor, height: int, width: int, motion: floa
         frames_THWC: uint8, at least as large as the crop.
         height: of the crop in pixels.
         width: of the crop in pixels.
-        motion: how far it moves in pixels of its own a frame: the root mean square of each of two directions.
+        motion: how far it moves in pixels of its own a frame, the root mean square of each of two directions; less
+            where the picture leaves no room for that.
         seed: what place, path and time follow from.
 
     Returns:
@@ -34,17 +35,20 @@ def moving_crop(frames_THWC: torch.Tensor, height: int, width: int, motion: floa
     order = rng.choice(3, p=(FORWARDS, BACKWARDS, STILL))
     times = (np.arange(T), np.arange(T)[::-1], np.full(T, rng.integers(T)))[order]
     scales_T, centres_T2 = _path(rng, T, np.array(size), np.array((height, width)), motion)
-    # As many samples a pixel as the picture has pixels there, so that nothing flickers.
+    # As many samples a pixel as the picture has pixels there, or what is fine would flicker.
     finer = math.ceil(scales_T.max() - 1e-6)
     sides_T2 = scales_T[:, None] * (height, width) / size
     theta_T23 = torch.zeros(T, 2, 3)
     for row, axis in ((0, 1), (1, 0)):  # x, y
         theta_T23[:, row, row] = torch.from_numpy(sides_T2[:, axis])
         theta_T23[:, row, 2] = torch.from_numpy(2 * centres_T2[:, axis] / size[axis] - 1)
-    grid = F.affine_grid(theta_T23, [T, 3, finer * height, finer * width], align_corners=False)
-    picture_T3HW = frames_THWC[torch.from_numpy(times.copy())].movedim(-1, 1).float()
-    made_T3HW = F.grid_sample(picture_T3HW, grid, padding_mode="border", align_corners=False)
-    return F.avg_pool2d(made_T3HW, finer).round().byte().movedim(1, -1)
+    made = []
+    for time, theta_123 in zip(times.tolist(), theta_T23.split(1), strict=True):  # one by one: frames may be large
+        grid = F.affine_grid(theta_123, [1, 3, finer * height, finer * width], align_corners=False)
+        picture_13HW = frames_THWC[time : time + 1].movedim(-1, 1).float()
+        made_13HW = F.grid_sample(picture_13HW, grid, padding_mode="border", align_corners=False)
+        made.append(F.avg_pool2d(made_13HW, finer).round().byte().movedim(1, -1))
+    return torch.cat(made)
 
 
 def _path(

@@ -38,8 +38,9 @@ class Windows:
         crops: of each window: the largest from the middle, and others from anywhere, of any size down to the window's
             own pixels; all are made as large as the window.
         mirror: mirror half of those others; leave it off where captions tell left from right.
-        motion: how many pixels a frame those others move over the picture, as if the camera did; a quarter of them play
-            backwards, and a quarter over one frame. Leave it at 0 where captions tell of motion. See camera.py.
+        motion: how many pixels a frame those others move over the picture, as far as it has room, as if the camera did;
+            a quarter of them play backwards, and a quarter over one frame. Leave it at 0 where captions tell of motion.
+            See camera.py.
         seed: of the places, the mirroring and the motion.
     """
 
@@ -106,9 +107,8 @@ def encode_shards(
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
     for name, got, most in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
         require(1 <= got <= most, name, f"must be from 1 to {most}, which the clips have", got)
-    several = windows.crops == 1 or windows.mirror or windows.motion or size != (shards.height, shards.width)
-    rule = "must be 1 where windows are as large as the clips, not mirrored and without motion"
-    require(bool(several), "crops", rule, windows.crops)
+    several = windows.crops == 1 or windows.mirror or size != (shards.height, shards.width)
+    require(several, "crops", "must be 1 where windows are as large as the clips, and not mirrored", windows.crops)
     tokenizer.grid(num_frames, *size)
     longest = max((sample.frames for sample in shards.samples), default=0)
     require(longest >= num_frames, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)

@@ -2,15 +2,16 @@
 
     out_BSNE, lse_BNS = attention_reference(q_BSNE, k_BSKE, v_BSKE, frame_size=64, window=8, …)
 
-Rows are taken some latent frames at a time, with the keys that these may see: no more than half of all scores where
-attention is causal, and of a long clip no more than its window.
+Rows are taken some hundred at a time, with the keys that any of them may see: little more than half of all scores where
+attention is causal, and of a long clip little more than its window. Scores and their sums are in float32, or in float64
+for it; under autocast products are in its dtype.
 """
 
 from collections.abc import Iterator
 
 import torch
 
-ROWS = 256  # that are taken together, where a latent frame has fewer
+ROWS = 256  # that are taken together
 
 
 def attention_reference(
@@ -40,14 +41,14 @@ def attention_reference(
         q.unflatten(2, (K, N // K)).permute(0, 2, 3, 1, 4)
         for q in (q_BSNE, q_BSNE if q_prefix_BSNE is None else q_prefix_BSNE)
     )
-    k_BKES, v_BKSE = k_BSKE.permute(0, 2, 3, 1), v_BSKE.transpose(1, 2)
+    k_BKES, v_BKSE = k_BSKE.permute(0, 2, 3, 1).to(wide), v_BSKE.transpose(1, 2)
     slots_S = torch.arange(S, device=q_BSNE.device)
     zero, outs, sums, blind = torch.zeros((), device=q_BSNE.device, dtype=wide), [], [], []
     queries = zip(q_BKGSE.split(sizes, 3), q_prefix_BKGSE.split(sizes, 3), strict=True)
     for (rows, keys), (q_BKGRE, q_prefix_BKGRE) in zip(parts, queries, strict=True):
         products = (
-            q_prefix_BKGRE.reshape(B, K, -1, E) @ k_BKES[..., :prefix],
-            q_BKGRE.reshape(B, K, -1, E) @ k_BKES[..., keys.start : keys.stop],
+            q_prefix_BKGRE.reshape(B, K, -1, E).to(wide) @ k_BKES[..., :prefix],
+            q_BKGRE.reshape(B, K, -1, E).to(wide) @ k_BKES[..., keys.start : keys.stop],
         )
         scores_BKGRC = torch.cat(products, -1).unflatten(2, (N // K, len(rows)))
         slots_C = torch.cat((slots_S[:prefix], slots_S[keys.start : keys.stop]))
@@ -76,11 +77,14 @@ def _parts(S: int, prefix: int, frame_size: int, window: int | None, mask: str) 
     """Rows that are taken together, and the video keys, from `prefix` on, that any of them may see."""
     if prefix:
         yield range(prefix), range(prefix, S if mask == "full" else prefix)
-    step = max(1, ROWS // frame_size) * frame_size
+    # Whole latent frames, or parts of one.
+    step = ROWS // frame_size * frame_size or ROWS
     for start in range(prefix, S, step):
         stop = min(S, start + step)
-        first = prefix if window is None else max(prefix, start - (window - 1) * frame_size)
-        yield range(start, stop), range(prefix, S) if mask == "full" else range(first, stop)
+        frame, last_frame = (start - prefix) // frame_size, (stop - 1 - prefix) // frame_size
+        first = 0 if window is None else max(0, frame - window + 1) * frame_size
+        last = {"token": stop, "frame": prefix + (last_frame + 1) * frame_size, "full": S}[mask]
+        yield range(start, stop), range(prefix + first, min(S, last))
 
 
 def visible(

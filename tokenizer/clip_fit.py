@@ -24,6 +24,9 @@ CHUNK_ELEMENTS = 2**24
 TOLERANCE = 1e-3
 
 
+ROUNDED = 0.75e-3  # seconds by which a time in a file, and a clip's usual time between frames, may be too small
+
+
 def fit_clip(
     frames_THWC: torch.Tensor,
     times_or_fps: np.ndarray | Sequence[float] | float,
@@ -115,9 +118,10 @@ def resample_frames(
 def whole_frames(seconds: float, fps: float) -> int:
     """How many frames at `fps` a clip that lasts `seconds` is made into: the nearest count, the greater half way.
 
-    The greater, with room for the last digit: 31 frames at 60 a second are 15.5 at 30, however they were added up.
+    With room for the last digit and for the milliseconds to which Matroska rounds times, so that 31 frames at 60 a
+    second, which are 15.5 at 30, make 16 however they were added up.
     """
-    return max(1, math.floor(seconds * fps + 0.5 + 1e-6))
+    return max(1, math.floor((seconds + ROUNDED) * fps + 0.5 + 1e-6))
 
 
 def _resize(frames_THWC: torch.Tensor, height: int, width: int, fit: Fit) -> tuple[torch.Tensor, str]:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reelm.data import camera
 from reelm.data.camera import BACKWARDS, FORWARDS, STILL, moving_crop
 from reelm.data.crops import fitted, random_scale_crop
 
@@ -50,6 +51,32 @@ def test_it_moves_as_fast_as_it_is_told():
     slow, fast = (speeds(motion).square().mean().sqrt().item() for motion in (0.25, 1.0))
     assert slow == pytest.approx(0.25, rel=0.25)
     assert fast == pytest.approx(1.0, rel=0.25)
+
+
+def test_paths_are_of_all_kinds_that_there_is_room_for():
+    size, crop = np.array((200, 300)), np.array((20, 20))
+    made = [camera._path(np.random.default_rng(seed), 9, size, crop, 1.0) for seed in range(600)]
+    scales = np.array([scales_T for scales_T, _ in made])
+    middles = np.log(scales[:, 4])
+    assert 0 <= middles.min() < 0.1 and 2.2 < middles.max() <= np.log(10)
+    assert middles.mean() == pytest.approx(np.log(10) / 2, abs=0.1)
+    nearing = np.log(scales[:, -1] / scales[:, 0])
+    assert 0.4 < (nearing > 0).mean() < 0.6 and np.abs(nearing).max() > 0.15 and scales.min() > 1 - 1e-9
+    centres = np.array([centres_T2 for _, centres_T2 in made])
+    steps = (centres[:, 1] - centres[:, 0]) / scales[:, 4:5]
+    assert abs(np.corrcoef(np.abs(steps).T)[0, 1]) < 0.9 and abs(np.corrcoef(steps.T)[0, 1]) < 0.3
+    assert (np.abs(steps) < 0.1).mean() > 0.15  # slow mostly
+    near = centres[middles < 0.7, 4]  # crops that have all the room
+    assert near.min(0) == pytest.approx((20, 20), abs=12) and near.max(0) == pytest.approx((180, 280), abs=12)
+
+
+def test_a_crop_that_stands_is_the_mean_of_what_it_shows(monkeypatch):
+    monkeypatch.setattr(camera, "_path", lambda *_: (np.full(3, 3.0), np.full((3, 2), (17.0, 20.0))))
+    clip = torch.randint(0, 256, (3, 40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    crop = moving_crop(clip, 10, 12, 1.0, 2)  # which plays forwards
+    shown = clip[:, 2:32, 2:38].movedim(-1, 1).float()
+    wanted = torch.nn.functional.avg_pool2d(shown, 3).movedim(1, -1)
+    assert (crop - wanted).abs().max() <= 0.51
 
 
 def test_time_goes_on_goes_back_or_stands_still():

@@ -11,7 +11,7 @@ from reelm.core.shards import read_shards, shard_origin
 from reelm.data import encode
 from reelm.data.camera import moving_crop
 from reelm.data.clip_shards import ClipShards
-from reelm.data.crops import fitted
+from reelm.data.crops import fitted, random_scale_crop
 from reelm.data.encode import Windows, encode_shards
 from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
@@ -99,14 +99,19 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     assert torch.equal(elsewhere[::5], sets.tokens_Nthw[::5])
 
 
-def test_with_motion_the_others_move(long_shards, tokenizer, tmp_path):
-    shards, windows = ClipShards(long_shards), Windows(num_frames=9, stride=30, crops=3, motion=1.0)
+@pytest.mark.parametrize("motion", [0.0, 1.0])
+def test_where_there_is_room_the_others_are_of_any_size_or_move(long_shards, tokenizer, tmp_path, motion):
+    size = (16, 16)  # of 24 x 32
+    shards = ClipShards(long_shards)
+    windows = Windows(num_frames=9, stride=30, height=16, width=16, crops=4, motion=motion)
     encode_shards(tokenizer, shards, tmp_path, windows)
     (sets,) = read_shards(tmp_path)
-    first = torch.from_numpy(shards.read(0, 0, 9))
-    seeds = [(0, shards.samples[0].crc32, 0, crop) for crop in (1, 2)]
-    crops = [first, *(moving_crop(first, 24, 32, 1.0, *seed) for seed in seeds)]
-    assert torch.equal(sets.tokens_Nthw[:3].long(), tokenizer.encode(torch.stack(crops)))
+    whole = torch.from_numpy(shards.read(0, 0, 9))
+    crops = [fitted(whole, *size)]
+    for crop in (1, 2, 3):
+        seed = (0, shards.samples[0].crc32, 0, crop)
+        crops.append(moving_crop(whole, *size, motion, *seed) if motion else random_scale_crop(whole, *size, *seed))
+    assert torch.equal(sets.tokens_Nthw[:4].long(), tokenizer.encode(torch.stack(crops)))
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -116,7 +121,8 @@ def test_with_motion_the_others_move(long_shards, tokenizer, tmp_path):
     ({"motion": 1.0}, "motion: must be given with more than one crop, got 1"),
     ({"motion": -1.0, "crops": 2}, "motion: must be from 0 to 64, got -1.0"),
     ({"seed": -1}, "seed: "),
-    ({"num_frames": 9, "crops": 2}, "crops: must be 1 where windows are as large as the clips, not mirrored and with"),
+    ({"num_frames": 9, "crops": 2}, "crops: must be 1 where windows are as large as the clips, and not mirrored"),
+    ({"num_frames": 9, "crops": 2, "motion": 1.0}, "crops: must be 1 where windows are as large as"),
     ({"height": 40}, "height: must be from 1 to 24, which the clips have, got 40"),
     ({"width": 0}, "width: must be from 1 to 32, which the clips have, got 0"),
     ({"num_frames": 61}, "num_frames: must be at most 60, the longest sample's frames, got 61"),

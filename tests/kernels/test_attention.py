@@ -83,6 +83,41 @@ def test_float32_is_as_good_as_plain_torch(oracle):
     assert (out - exact).norm() <= 2 * (plain - exact).norm()
 
 
+@pytest.mark.parametrize("scale", [1.5, 30])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_half_precision_is_rounded_at_the_end_alone(dtype, error, scale):
+    torch.manual_seed(0)
+    tensors = [
+        torch.randn(2, 23, heads, 32).mul(scale).to(dtype) for heads, scale in ((4, 30), (4, 30), (2, 30), (2, 1))
+    ]
+    lengths, layout = torch.tensor([3, 7]), {"prefix": 7, "frame_size": 4, "window": 2}
+    q, q_prefix, k, v = tensors
+    options = {"q_prefix_BSNE": q_prefix, "prefix_lengths_B": lengths, **layout, "backend": "reference"}
+    out, lse = attention(q, k, v, **options, return_lse=True)
+    exact_out, exact = attention(q.double(), k.double(), v.double(), **options | {"q_prefix_BSNE": q_prefix.double()},
+                                 return_lse=True)  # fmt: skip
+    assert (out.dtype, lse.dtype) == (dtype, torch.float32)
+    torch.testing.assert_close(lse.double(), exact, rtol=1e-6, atol=1e-3)  # of scores of thousands
+    torch.testing.assert_close(out.double(), exact_out, rtol=error, atol=error)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 90), st.integers(0, 5), st.integers(1, 9), st.sampled_from([None, 1, 2, 3]),
+    st.sampled_from(["token", "frame", "full"]),
+)  # fmt: skip
+def test_rows_go_with_few_keys_more_than_they_see(oracle, video, prefix, frame_size, window, mask):
+    window = None if mask == "full" else window
+    layout = {"prefix": prefix, "frame_size": frame_size, "window": window, "mask": mask}
+    parts = list(attention_reference._parts(prefix + video, *layout.values()))
+    assert [row for rows, _ in parts for row in rows] == list(range(prefix + video))
+    for rows, keys in parts:
+        assert len(rows) <= max(attention_reference.ROWS, prefix)
+        seen = {key for row in rows for key in oracle.visible_keys(row, prefix, video=video, **layout) if key >= prefix}
+        assert set(keys) >= seen
+        assert len(keys) - len(seen) <= frame_size - 1 if mask == "frame" else set(keys) == seen
+
+
 def test_a_prefix_of_length_zero_gives_zeros_and_finite_gradients():
     tensors = [torch.randn(1, 6, heads, 16, requires_grad=True) for heads in (2, 2, 1, 1)]
     out = call(tensors, torch.tensor([0]), {"prefix": 4, "frame_size": 2, "window": 1})

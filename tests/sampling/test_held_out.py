@@ -48,6 +48,16 @@ def test_what_moves_and_what_does_not_are_told_apart(debug_generator, shards, tm
     assert (tmp_path / "out" / "continuations.png").is_file()
 
 
+def test_larger_clips_are_made_to_fit(debug_generator, tmp_path):
+    (tmp_path / "clips").mkdir()
+    ramp = np.broadcast_to(np.arange(160, dtype=np.uint8)[None, None, :, None], (40, 96, 160, 3))
+    write_clip(tmp_path / "clips/0.mkv", np.ascontiguousarray(ramp), 10)
+    prepare(tmp_path / "clips", tmp_path / "shards", PrepareConfig(height=96, width=160, held_out_seconds=2), workers=0)
+    continue_held_out(debug_generator, ClipShards(tmp_path / "shards", "held-out"), tmp_path, predicted=4)
+    truth = read_clip(tmp_path / "continuations.mp4").frames_THWC[0, 32, :64, 0].float()  # 96 of the columns, from 32
+    assert truth[0] == pytest.approx(32, abs=4) and truth[-1] == pytest.approx(127, abs=4)
+
+
 def test_a_continuation_that_is_the_truth_has_no_error(debug_generator, shards, tmp_path, monkeypatch):
     own = debug_generator.continue_clip
 

@@ -38,6 +38,16 @@ def test_frames_that_arrive_are_resampled_like_whole_clips(count, own, fps):
     assert [int(frame[0]) for frame in made] == wanted[:, 0].tolist()
 
 
+@pytest.mark.parametrize(("count", "own", "fps"), [(6, 60, 15), (6, 60, 25), (6, 24, 10), (31, 60, 30)])
+def test_times_in_milliseconds_make_no_frame_more_or_less(count, own, fps):
+    times = np.round(np.arange(count) / own, 3)
+    frames = np.arange(count, dtype=np.int32)[:, None]
+    wanted, _ = resample_frames(torch.from_numpy(frames), times, fps)
+    made = list(resampled(zip(times.tolist(), frames, strict=True), own, fps))
+    assert [int(frame[0]) for frame in made] == wanted[:, 0].tolist()
+    assert len(made) == int(count / own * fps + 0.5)
+
+
 def test_a_picture_that_is_held_stays_until_the_next_and_times_never_fall():
     times = [0.0, 0.1, 0.2, 1.0, 0.9, 1.1]
     made = [int(f[0]) for f in resampled(((t, np.array([n])) for n, t in enumerate(times)), 6 / 1.2, 10.0)]
