@@ -5,13 +5,13 @@ atomic_write(folder / "README.md", model_card(Path("runs/lm"), Path("runs/tokeni
 It tells what the files of the two runs tell, and leaves room for what only somebody who looks can say.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..core.checkpoint import read_json
+from ..lm.held_out import best_of, read_entries
 from ..sampling.pretrained import Pretrained
 
 LOOKED = """What one sees has not been written down yet. Look at continuations.png and continuations.mp4 of the run, and
@@ -69,13 +69,12 @@ def _making(run: Path) -> Iterator[str]:
 
 
 def _measured(run: Path, tokenizer: Path) -> Iterator[str]:
-    judged, continued = run / "held-out.jsonl", run / "continuations.json"
+    entries, continued = read_entries(run), run / "continuations.json"
     if (tokenizer / "held-out.json").is_file():
         rebuilt = read_json(tokenizer / "held-out.json")
         yield f"- The tokenizer: {rebuilt['psnr']:.2f} dB, {rebuilt['codebook_use']:.0%} of the codes used."
-    if judged.is_file():
-        entries = [json.loads(line) for line in judged.read_text().splitlines()]
-        best = min(entries, key=lambda entry: entry["nats_per_token"])
+    if entries:
+        best = best_of(entries)
         yield f"- {best['nats_per_token']:.3f} nats a token; the weights are those of step {best['step']:,}."
     if continued.is_file():
         yield from _continued(read_json(continued))

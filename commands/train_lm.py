@@ -1,7 +1,6 @@
 """The command that makes a model of clips: train lm."""
 
 import dataclasses
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +118,10 @@ class TrainLM(RunCommand):
         return code
 
     def _tell_best(self) -> None:
-        lines = (self.out / "held-out.jsonl").read_text().splitlines()
-        entries = [json.loads(line) for line in lines]
-        best, last = min(entries, key=lambda entry: entry["nats_per_token"]), entries[-1]
+        from ..lm.held_out import best_of, read_entries
+
+        entries = read_entries(self.out)
+        best, last = best_of(entries), entries[-1]
         print(
             f"the model is that of step {best['step']}: {best['nats_per_token']:.3f} nats a held-out token "
             f"(step {last['step']}: {last['nats_per_token']:.3f})"

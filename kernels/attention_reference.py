@@ -111,4 +111,4 @@ def visible(
     in_window_RC = key_C >= prefix
     if window is not None:
         in_window_RC = in_window_RC & (query_frame_R1 - key_frame_C < window)
-    return (before_RC & in_window_RC) | (before_RC & valid_BC[:, None])
+    return before_RC & (valid_BC[:, None] | in_window_RC)

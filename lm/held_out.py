@@ -9,6 +9,7 @@ A small set of clips is soon known by heart: the loss still falls, and what the 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,19 @@ from ..core.files import atomic_write
 from ..core.shards import Shards
 from .text import TextEncoder
 from .transformer import VideoTransformer
+
+TOLD = "held-out.jsonl"
+
+
+def read_entries(run: Path) -> list[dict[str, Any]]:
+    """Step and nats_per_token of each checkpoint of a run that was measured, in their order."""
+    told = run / TOLD
+    return [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+
+
+def best_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry of the checkpoint that the held-out tokens cost least, the first of equals."""
+    return min(entries, key=lambda entry: entry["nats_per_token"])
 
 
 class HeldOut:
@@ -30,9 +44,8 @@ class HeldOut:
 
     def __init__(self, sets: list[Shards], text: TextEncoder, folder: Path, *, batch_tokens: int, resume: bool) -> None:
         self._sets, self._text, self._batch_tokens = sets, text, batch_tokens
-        self.best, self._told = folder / "best.safetensors", folder / "held-out.jsonl"
-        lines = self._told.read_text().splitlines() if resume and self._told.exists() else []
-        self.entries = [json.loads(line) for line in lines]
+        self.best, self._told = folder / "best.safetensors", folder / TOLD
+        self.entries = read_entries(folder) if resume else []
 
     def judge(self, model: VideoTransformer, step: int) -> None:
         """Measure a checkpoint, and keep it if none before was as good."""
