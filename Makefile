@@ -44,6 +44,10 @@ gpu-decode:
 		--json > $(OUT)/cosmos-4b.json
 	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
 		--sweep batch --batch 8 --json > $(OUT)/cosmos-4b-batch.json
+	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
+		--no-peers --weights int8 --json > $(OUT)/cosmos-4b-int8.json
+	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
+		--no-peers --weights int8 --cache int8 --json > $(OUT)/cosmos-4b-int8-cache.json
 
 lint:
 	$(PY) -m ruff check .
@@ -67,8 +71,9 @@ world:
 	.venv/bin/reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 40960 --num-frames 17 --seed 1
 	.venv/bin/reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 4096 --num-frames 33 --seed 2
 	.venv/bin/reelm train text --data runs/tokens --out runs/text.model
-	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm-1 $(LM)
+	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm-1 \
+		--model.order coarse $(LM)
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm \
-		--init runs/lm-1/model --seed 1 --train.steps 5600 --train.learning-rate 2.5e-3 $(LM)
+		--init runs/lm-1/model --model.order coarse --seed 1 --train.steps 5600 --train.learning-rate 2.5e-3 $(LM)
 	.venv/bin/reelm evaluate --model runs/lm/model
 	cp runs/lm/model/*.safetensors runs/lm/model/*.json runs/lm/model/text.model checkpoints/world/

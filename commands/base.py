@@ -36,7 +36,7 @@ class ModelCommand(Command):
         model: a bundled model's name, a checkpoint folder, or a hub id.
         device: auto, cpu or cuda[:n].
         dtype: auto, float32, bfloat16 or float16.
-        weights: full, or int8: faster on a CPU with VNNI, most for large models, a little less exact.
+        weights: full, or int8: faster for large models, on a CPU only with VNNI, a little less exact.
         cache: full, or int8: keys and values in a fraction of the memory, slower on a CPU.
         json: print one JSON document and nothing else.
     """

@@ -49,8 +49,8 @@ def _parts(parts: Pretrained) -> Iterator[str]:
         f"| {sizes['tokenizer_parameters']:,} |"
     )
     yield (
-        f"| language model | {lm.depth} blocks of width {lm.width}, window of {lm.window} latent frames "
-        f"({sizes['window_seconds']:.3g} s) | {sizes['lm_parameters']:,} |"
+        f"| language model | {lm.depth} blocks of width {lm.width}, {lm.order} order, window of {lm.window} latent "
+        f"frames ({sizes['window_seconds']:.3g} s) | {sizes['lm_parameters']:,} |"
     )
     yield f"| clips | {config.width}x{config.height} at {config.fps:g} frames a second | |"
 

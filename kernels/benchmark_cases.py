@@ -16,6 +16,8 @@ from .attention import attention
 from .attention_reference import visible
 from .benchmark import Case, Run
 from .decode_attention import decode_attention
+from .int8 import quantise
+from .int8_linear import int8_linear
 from .nearest_code import nearest_code
 from .rope_norm_cache import rope_norm_cache
 from .sample import sample
@@ -228,6 +230,36 @@ def _decode_case(B: int, N: int, K: int, E: int, *, L: int, ring: int, frame_siz
     )  # fmt: skip
 
 
+# ---- int8_linear
+
+
+def int8_linear_cases(check: bool) -> Iterator[Callable[[], Case]]:
+    """A linear layer with int8 weights against torch's with weights of the inputs' dtype."""
+    if check:
+        yield partial(_linear_case, 2, 24, 40)
+        return
+    for M in (2, 32, 512):
+        yield partial(_linear_case, M, 14_336, 4096)
+        yield partial(_linear_case, M, 4096, 14_336)
+
+
+def _linear_case(M: int, outputs: int, channels: int) -> Case:
+    """Both with the rounded weights; the bytes are those of int8, so that torch's row shows what it reads beyond."""
+    x_MI, (whole_OI, scales_O) = _draw(M, channels), quantise(_draw(outputs, channels))
+    weight_OI = whole_OI.float() * scales_O[:, None]
+    return Case(
+        op="int8_linear", name=f"{M} rows, {channels} to {outputs}",
+        rows={
+            "reelm": partial(int8_linear, x_MI, whole_OI, scales_O),
+            "torch": partial(F.linear, x_MI, weight_OI.to(x_MI.dtype)),
+        },
+        expected=partial(F.linear, x_MI.float(), weight_OI),
+        tolerance=2e-2 if x_MI.dtype == torch.bfloat16 else 1e-4,
+        flops=2.0 * M * outputs * channels,
+        nbytes=float(outputs * channels + M * (channels + outputs) * x_MI.element_size()),
+    )  # fmt: skip
+
+
 # ---- nearest_code
 
 
@@ -323,6 +355,7 @@ def _sample_case(B: int, V: int, *, guidance_scale: float = 1.0, **options: Any)
 ENTRIES: dict[str, Callable[[bool], Iterator[Callable[[], Case]]]] = {
     "attention": attention_cases,
     "decode_attention": decode_attention_cases,
+    "int8_linear": int8_linear_cases,
     "nearest_code": nearest_code_cases,
     "rope_norm_cache": rope_norm_cache_cases,
     "sample": sample_cases,

@@ -68,6 +68,7 @@ def nats_per_token(model: VideoTransformer, sets: list[Shards], text: TextEncode
             prompts = [captions[0] for captions in shards.captions[first : first + size]]
             text_BP, lengths_B = (part.to(place) for part in text.prefix(prompts, model.config.prefix, "captions"))
             logits = model(tokens_Nthw, text_BP, lengths_B)
-            nats += float(F.cross_entropy(logits.flatten(0, 1).float(), tokens_Nthw.flatten(), reduction="sum"))
+            wanted_N = model.in_order(tokens_Nthw).flatten()
+            nats += float(F.cross_entropy(logits.flatten(0, 1).float(), wanted_N, reduction="sum"))
             tokens += tokens_Nthw.numel()
     return nats / tokens

@@ -1,14 +1,17 @@
-"""Linear layers whose weights are int8, multiplied as int8 on a CPU: for large models, whose time is reading weights.
+"""Linear layers whose weights are int8: for large models, whose time is reading weights.
 
     check_kinds("int8", "full", "cpu", torch.float32)     # refuses what there is no product for
     quantise_linears(model)                               # in place, for inference
 
-Weights have a scale for each output, inputs one for each row, found as they come: a row's result has the same bits
-beside any other rows, since sums of int8 products are exact in int32. A layer is off by about 1% of its result's
-length. Embeddings and norms stay as they are.
+Weights have a scale for each output. Embeddings and norms stay as they are.
 
-The inputs go as uint8 around 128, the form that oneDNN has a fast product for. It needs VNNI: without it a CPU adds
-pairs of such products in int16, which overflows.
+On a CPU inputs are int8 too, with a scale for each row, found as they come: a row's result has the same bits beside any
+other rows, since sums of int8 products are exact in int32. A layer is off by about 1% of its result's length. The
+inputs go as uint8 around 128, the form that oneDNN has a fast product for. It needs VNNI: without it a CPU adds pairs
+of such products in int16, which overflows.
+
+On a GPU inputs stay as they are, and the weights are made floating-point numbers where they are multiplied
+(kernels/int8_linear.py). A layer is off by about 0.7%.
 """
 
 from typing import Literal, get_args
@@ -17,6 +20,9 @@ import torch
 from torch import nn
 
 from ..core.errors import require
+from ..kernels.backend import HAS_TRITON
+from ..kernels.int8 import quantise
+from ..kernels.int8_linear import int8_linear
 
 Kind = Literal["full", "int8"]
 KINDS = get_args(Kind)
@@ -24,8 +30,25 @@ KINDS = get_args(Kind)
 LEAST = 1e-30
 
 
+class Int8Weights(nn.Module):
+    """About x @ weight.T for any floating-point inputs, without gradients."""
+
+    scales_O: torch.Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        whole_OI, scales_O = quantise(linear.weight.detach())
+        self.weight = nn.Parameter(whole_OI, requires_grad=False)
+        self.register_buffer("scales_O", scales_O, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(…, in) to (…, out)."""
+        return int8_linear(x.flatten(0, -2), self.weight, self.scales_O).unflatten(0, x.shape[:-1])
+
+
 class Int8Linear(nn.Module):
-    """About x @ weight.T for float32 on a CPU, without gradients; the weight is opaque."""
+    """About x @ weight.T for float32 on a CPU, both in int8, without gradients; the weight is opaque."""
 
     scales_O: torch.Tensor
     zeros_O: torch.Tensor
@@ -64,27 +87,37 @@ def check_kinds(weights: str, cache: str, device: str, dtype: torch.dtype) -> No
     """
     for name, kind in (("weights", weights), ("cache", cache)):
         require(kind in KINDS, name, f"must be one of {', '.join(KINDS)}", kind)
-    if weights == "int8":
-        require(
-            device == "cpu", "weights", "must be 'full' on a GPU, where no int8 product was measured to win", weights
-        )
-        require(dtype == torch.float32, "weights", "must be 'full' unless dtype is float32", (weights, str(dtype)))
+    fits = weights == "full" or device != "cpu" or dtype == torch.float32
+    require(fits, "weights", "must be 'full' on a CPU unless dtype is float32", (weights, str(dtype)))
 
 
-def check_machine(weights: str) -> None:
-    """Refuse int8 weights on a CPU that would be wrong or slow with them."""
-    if weights == "int8":
+def check_machine(weights: str, device: str) -> None:
+    """Refuse int8 weights where they would be wrong or slow: on a CPU without their products, on a GPU without Triton.
+
+    Args:
+        weights: "full" or "int8".
+        device: "cpu" or "cuda".
+    """
+    if weights == "int8" and device != "cpu":
+        require(HAS_TRITON, "weights", "must be 'full' on a GPU where triton is not installed", weights)
+    elif weights == "int8":
         here = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
         require(here, "weights", "must be 'full': this torch has no int8 products of oneDNN", weights)
         vnni = torch.cpu._is_vnni_supported()
         require(vnni, "weights", "must be 'full' on a CPU without VNNI, whose int8 products overflow", weights)
 
 
-def quantise_linears(module: nn.Module) -> None:
-    """Put an `Int8Linear` in the place of every linear layer inside `module`; all are without bias."""
+def quantise_linears(module: nn.Module, layer: type[nn.Module] | None = None) -> None:
+    """Put an int8 layer in the place of every linear layer inside `module`; all are without bias.
+
+    Args:
+        module: of a model.
+        layer: `Int8Linear` or `Int8Weights`; by default what the device of the weights is fast with.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             assert child.bias is None
-            setattr(module, name, Int8Linear(child))
+            on_cpu = child.weight.device.type == "cpu"
+            setattr(module, name, (layer or (Int8Linear if on_cpu else Int8Weights))(child))
         else:
-            quantise_linears(child)
+            quantise_linears(child, layer)

@@ -1,30 +1,58 @@
 """Which known tokens make a slot's input, and where they lie.
 
-offsets_O, inside_SO = neighbour_tables(rows=8, columns=8)      # tokens at position + offsets_O, where inside
+offsets_SO, inside_SO = neighbour_tables(8, 8, "raster")      # tokens at position + offsets_SO, where inside
 """
 
 import torch
 
-# (dt, dy, dx) of the known tokens that make a slot's input. The first is the one before in raster order, whatever its
-# row: no token may wait to be seen.
-NEIGHBOURS = (
-    (0, 0, -1),
-    (0, -1, 0),
-    (0, -1, 1),
-    (-1, 0, 0),
-    (-1, 0, -1),
-    (-1, 0, 1),
-    (-1, -1, 0),
-    (-1, 1, 0),
-    (-2, 0, 0),
-)
+from .order import Order, scan_order
+
+# (dt, dy, dx) of the tokens around a slot that make its input, as far as they are known when its own is written: of the
+# latent frame under way, then of the one before, and of the one before that.
+AROUND = ((0, 0, -1), (0, -1, 0), (0, -1, 1), (0, -1, -1), (0, 0, 1), (0, 1, -1), (0, 1, 0), (0, 1, 1))
+BEFORE = ((-1, 0, 0), (-1, 0, -1), (-1, 0, 1), (-1, -1, 0), (-1, 1, 0), (-2, 0, 0))
+CORNERS = ((-1, -1, -1), (-1, -1, 1), (-1, 1, -1), (-1, 1, 1))
 
 
-def neighbour_tables(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The neighbours' positions relative to a slot's (O,), and whether they are in the picture (rows * columns, O)."""
-    dt, dy, dx = torch.tensor(NEIGHBOURS).unbind(1)
-    place_S1 = torch.arange(rows * columns)[:, None]
-    y_SO, x_SO = place_S1 // columns + dy, place_S1 % columns + dx
-    inside_SO = (y_SO >= 0) & (y_SO < rows) & (x_SO >= 0) & (x_SO < columns)
-    inside_SO[:, 0] = True  # the token before, whatever its row
-    return (dt * rows + dy) * columns + dx, inside_SO
+def neighbours(order: Order) -> tuple[tuple[int, int, int] | None, ...]:
+    """(dt, dy, dx) of each neighbour; None is the token that was written before, wherever it lies: no token may wait to
+    be seen."""
+    if order == "raster":
+        return (None, *AROUND[1:3], *BEFORE)
+    return (None, *AROUND, *BEFORE, *CORNERS)
+
+
+def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tensor, torch.Tensor]:
+    """The neighbours' positions relative to a slot's, and whether they are known, each (rows * columns, O)."""
+    places_S = scan_order(rows, columns, order)
+    turn_S = places_S.argsort()  # of each place
+    y_S, x_S, now_S = places_S // columns, places_S % columns, torch.arange(len(places_S))
+    offsets, inside = [], []
+    for neighbour in neighbours(order):
+        if neighbour is None:
+            offsets.append(torch.full_like(now_S, -1))
+            inside.append(torch.ones_like(now_S, dtype=torch.bool))
+            continue
+        dt, dy, dx = neighbour
+        y, x = y_S + dy, x_S + dx
+        in_picture = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+        turn = turn_S[torch.where(in_picture, y * columns + x, 0)] + dt * len(places_S)
+        known = in_picture & (turn < now_S)
+        offsets.append(torch.where(known, turn - now_S, 0))
+        inside.append(known)
+    return torch.stack(offsets, 1), torch.stack(inside, 1)
+
+
+def carry_over(weight_DX: torch.Tensor, old: Order, new: Order) -> torch.Tensor:
+    """The `neighbour_mix` weight of another order: neighbours go on to mean what they meant, new ones mean nothing."""
+    if old == new:
+        return weight_DX.clone()
+    dim = weight_DX.shape[1] // len(neighbours(old))
+    parts = dict(zip(neighbours(old), weight_DX.split(dim, 1), strict=True))
+    # In raster order the token before is the one to the left, but at the border.
+    if old == "raster":
+        parts[AROUND[0]] = parts.pop(None)
+    else:
+        parts[None] = parts[None] + parts[AROUND[0]]
+    nothing = torch.zeros_like(weight_DX[:, :dim])
+    return torch.cat([parts.get(neighbour, nothing) for neighbour in neighbours(new)], 1)

@@ -5,15 +5,17 @@ what is trained is what runs. One caption in ten is left out, for classifier-fre
 arXiv 2207.12598).
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checkpoint import load_weights, save_json, save_tensors
+from ..core.checkpoint import load_weights, read_json, save_json, save_tensors
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
@@ -22,6 +24,7 @@ from ..core.shards import Shards, read_shards
 from ..core.training import TrainConfig, TrainState, train
 from .digits import fold_digits, share_digits
 from .held_out import HeldOut
+from .neighbours import carry_over
 from .text import TextEncoder
 from .transformer import LMConfig, VideoTransformer
 
@@ -107,7 +110,7 @@ def train_lm(
             best one is returned (best.safetensors), not the last.
         levels: of the FSQ that made the tokens, if it did: ids whose digits are the same share what they learn
             (digits.py). The weights that are written are those of a plain model.
-        init: a folder with the lm.safetensors and text.model of a trained model, to start from its weights.
+        init: the folder of a trained model, to start from its weights; see `start_from`.
         on_checkpoint: called with the averaged model at every checkpoint, to draw samples with it.
 
     Raises:
@@ -130,18 +133,15 @@ def train_lm(
     torch.manual_seed(recipe.seed)
     model = VideoTransformer(recipe.model).to(place)
     if init is not None:
-        load_weights(model, init / "lm.safetensors")
-        own = init / "text.model"
-        same = own.is_file() and own.read_bytes() == text.model
-        require(same, "init", "must have the text model that is given: others number their words otherwise", str(init))
+        start_from(model, init, text)
     if levels:
         share_digits(model, levels, fresh=init is None)
     batches = TokenBatches(sets, text, recipe)
 
-    def loss(model: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         tokens, text_BP, lengths_B = (part.to(place) for part in batches(step))
         logits = model(tokens, text_BP, lengths_B)
-        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()), {}
+        return F.cross_entropy(logits.flatten(0, 1).float(), model.in_order(tokens).flatten()), {}
 
     judged = None
     if held_out is not None:
@@ -167,3 +167,22 @@ def train_lm(
     if judged is not None:
         load_weights(result, judged.best)
     return result
+
+
+def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None:
+    """Give `model` the weights of the trained model in `folder`, which has its sizes, but may have another order.
+
+    Raises:
+        ReelmError: it is of other sizes, or knows other words.
+    """
+    own = folder / "text.model"
+    same = own.is_file() and own.read_bytes() == text.model
+    require(same, "init", "must have the text model that is given: others number their words otherwise", str(folder))
+    whole = folder / "config.json"  # of a checkpoint; the folder of a run has its language model's sizes alone
+    sizes = read_json(whole)["lm"] if whole.is_file() else read_json(folder / "lm.json")
+    order = sizes.get("order", "raster")
+    other = VideoTransformer(dataclasses.replace(model.config, order=order))
+    load_weights(other, folder / "lm.safetensors")
+    weights = other.state_dict()
+    weights["neighbour_mix.weight"] = carry_over(weights["neighbour_mix.weight"], order, model.config.order)
+    model.load_state_dict(weights)

@@ -32,7 +32,8 @@ from ..kernels.rotary import Rotation, rotate
 from .cache import HISTORY, RingCache
 from .int8 import Kind
 from .lean import can_be_lean, lean_attend
-from .neighbours import NEIGHBOURS, neighbour_tables
+from .neighbours import neighbour_tables, neighbours
+from .order import ORDERS, Order, scan_order
 from .rotary import prefix_rotation, video_rotation
 
 # (layer, its module, its heads of queries, keys and values) -> attention's output; both (B, S, heads, E).
@@ -46,6 +47,7 @@ class LMConfig:
     Attributes:
         vocab_size: video token ids.
         rows, columns: of a latent frame in tokens.
+        order: in which these are written, "raster" or "coarse" (order.py).
         window: latent frames that a token sees, its own included; at least 3, as its neighbours reach two back.
         text_vocab_size: text token ids.
         prefix: slots for text tokens.
@@ -61,6 +63,7 @@ class LMConfig:
     vocab_size: int
     rows: int = 8
     columns: int = 8
+    order: Order = "raster"
     window: int = 5
     text_vocab_size: int = 256
     prefix: int = 32
@@ -73,6 +76,7 @@ class LMConfig:
     neighbour_dim: int = 64
 
     def __post_init__(self) -> None:
+        require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}", self.order)
         require(self.window >= 3, "window", "must be at least 3", self.window)
         groups = self.kv_heads >= 1 and self.heads % self.kv_heads == 0
         require(groups, "kv_heads", f"must divide heads ({self.heads})", self.kv_heads)
@@ -142,7 +146,8 @@ class VideoTransformer(nn.Module):
     weights_kind: Kind = "full"
     cache_kind: Kind = "full"
 
-    neighbour_offsets_O: torch.Tensor
+    places_S: torch.Tensor
+    neighbour_offsets_SO: torch.Tensor
     neighbour_inside_SO: torch.Tensor
 
     def __init__(self, config: LMConfig) -> None:
@@ -151,14 +156,13 @@ class VideoTransformer(nn.Module):
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.width)
         # The last id stands for a neighbour outside the clip.
         self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
-        self.neighbour_mix = nn.Linear(len(NEIGHBOURS) * config.neighbour_dim, config.width, bias=False)
+        self.neighbour_mix = nn.Linear(len(neighbours(config.order)) * config.neighbour_dim, config.width, bias=False)
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
-        offsets_O, inside_SO = neighbour_tables(config.rows, config.columns)
-        self.register_buffer("neighbour_offsets_O", offsets_O, persistent=False)
-        self.register_buffer("neighbour_inside_SO", inside_SO, persistent=False)
+        for name, table in order_tables(config).items():
+            self.register_buffer(name, table, persistent=False)
         self.apply(self._init)
         for name, weight in self.named_parameters():
             if name.endswith(("out.weight", "down.weight")):  # branches start small, so that depth adds up gently
@@ -174,14 +178,31 @@ class VideoTransformer(nn.Module):
     def _video_input(self, history_BR: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """The inputs (B, L, D) of these slots; position p's token is history[p % R]."""
         size = self.config.frame_size
-        place_BL = positions_BL % size
-        index_BLO = positions_BL[..., None] + self.neighbour_offsets_O
+        turn_BL = positions_BL % size
+        index_BLO = positions_BL[..., None] + self.neighbour_offsets_SO[turn_BL]
         # Those before the clip have negative positions: latent frame -1 or -2.
-        inside_BLO = self.neighbour_inside_SO[place_BL] & (index_BLO >= 0)
+        inside_BLO = self.neighbour_inside_SO[turn_BL] & (index_BLO >= 0)
         index_BLO %= history_BR.shape[1]
         tokens_BLO = history_BR.gather(1, index_BLO.flatten(1)).view_as(index_BLO)
         tokens_BLO = torch.where(inside_BLO, tokens_BLO, self.config.vocab_size)
-        return self.neighbour_mix(self.token_embedding(tokens_BLO).flatten(2)) + self.place_embedding(place_BL)
+        return self.neighbour_mix(self.token_embedding(tokens_BLO).flatten(2)) + self.place_embedding(
+            self.places_S[turn_BL]
+        )
+
+    def _rotation(self, positions_BL: torch.Tensor) -> Rotation:
+        """The rotations of video positions, by where and when their tokens are seen."""
+        config, turn_BL = self.config, positions_BL % self.config.frame_size
+        seen_BL = positions_BL - turn_BL + self.places_S[turn_BL]
+        return video_rotation(seen_BL, config.rows, config.columns, config.head_dim)
+
+    def in_order(self, tokens_Bthw: torch.Tensor) -> torch.Tensor:
+        """The tokens (B, S) of grids in the order in which this model writes them."""
+        return tokens_Bthw.flatten(2)[..., self.places_S].flatten(1)
+
+    def as_grid(self, tokens_BS: torch.Tensor) -> torch.Tensor:
+        """What `in_order` was given (B, t, h, w): of whole latent frames, or of what belongs to their tokens."""
+        frames_BtS = tokens_BS.unflatten(1, (-1, self.config.frame_size))
+        return frames_BtS[..., self.places_S.argsort()].unflatten(2, (self.config.rows, self.config.columns))
 
     def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:
         for layer, block in enumerate(self.blocks):
@@ -191,7 +212,7 @@ class VideoTransformer(nn.Module):
     def forward(
         self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
     ) -> torch.Tensor:
-        """Logits (B, S, V) for every position of whole clips, in one masked pass.
+        """Logits (B, S, V) for every position of whole clips, in one masked pass; positions are `in_order`.
 
         Args:
             tokens_Bthw: token ids; position p's own token does not reach its logits.
@@ -200,7 +221,7 @@ class VideoTransformer(nn.Module):
             first_frame: where on the time axis the clip lies; by construction this changes nothing.
         """
         config = self.config
-        tokens_BS = tokens_Bthw.flatten(1)
+        tokens_BS = self.in_order(tokens_Bthw)
         batch, count = tokens_BS.shape
         require(text_BP.shape[1] == config.prefix, "text_BP", f"must have {config.prefix} slots", text_BP.shape[1])
         positions_1S = torch.arange(count, device=tokens_BS.device)[None]
@@ -209,7 +230,7 @@ class VideoTransformer(nn.Module):
         shifted_1S = positions_1S + first_frame * config.frame_size
         rotations = (
             prefix_rotation(config.prefix, config.head_dim, x.device),
-            video_rotation(shifted_1S, config.rows, config.columns, config.head_dim),
+            self._rotation(shifted_1S),
         )
         rotation = (torch.cat([r[0] for r in rotations], 1), torch.cat([r[1] for r in rotations], 1))
 
@@ -283,7 +304,7 @@ class VideoTransformer(nn.Module):
         positions_BL = cache.next_positions(count, offsets)
         # The same in every layer.
         slots_BL = cache.slots(positions_BL)
-        rotation = video_rotation(positions_BL, config.rows, config.columns, config.head_dim)
+        rotation = self._rotation(positions_BL)
         seen: dict[str, Any] = {
             "positions_B": cache.positions_B, "prefix_lengths_B": cache.prefix_lengths_B,
             "prefix": config.prefix, "frame_size": config.frame_size, "window": config.window,
@@ -303,3 +324,10 @@ class VideoTransformer(nn.Module):
         if mask_BLC is not None and can_be_lean(cache):
             attend = lean_attend(cache, slots_BL, rotation, mask_BLC)
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))
+
+
+def order_tables(config: LMConfig) -> dict[str, torch.Tensor]:
+    """The buffers of a model that follow from its order, by name."""
+    offsets_SO, inside_SO = neighbour_tables(config.rows, config.columns, config.order)
+    places_S = scan_order(config.rows, config.columns, config.order)
+    return {"places_S": places_S, "neighbour_offsets_SO": offsets_SO, "neighbour_inside_SO": inside_SO}

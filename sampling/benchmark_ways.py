@@ -114,7 +114,7 @@ def compile_step(parts: Pretrained, rows: int) -> VideoTransformer | str:
     """The model with a step that `torch.compile` has made for so many rows and one position, or why there is none."""
     weight, config = next(parts.lm.parameters()), parts.config.lm
     if parts.kinds["weights"] == "int8":
-        return "the products of its int8 weights are oneDNN's already"
+        return "its int8 weights have products of their own"
     packed = any(isinstance(module, PackedLinear) for module in parts.lm.modules())
     needed, free = lm_parameters(config) * weight.element_size() if packed else 0, available_memory(weight.device)
     if free is not None and needed > free:
@@ -160,17 +160,18 @@ def logits_difference(parts: Pretrained, way: Way, request: Request, tokens_thw:
         The largest difference, and the largest logit.
     """
     config, device, size = parts.config.lm, next(parts.lm.parameters()).device, parts.config.lm.frame_size
-    prompt, tokens_S = request.plans[0].prompt_at(0), tokens_thw.flatten().to(device)
+    prompt, tokens_1thw = request.plans[0].prompt_at(0), tokens_thw[None].to(device)
+    tokens_S = parts.lm.in_order(tokens_1thw)[0]
     first = size if len(tokens_S) > size else 0
     clips, count = len(request.plans), min(len(tokens_S), first + CHECKED_POSITIONS)
     text_1P, lengths_1 = (part.to(device) for part in parts.text.prefix([prompt], config.prefix))
     with Way("", way.decoder, parts.lm, reference=True).ops():
-        wanted_SV = parts.lm(tokens_S[None, None, :count], text_1P, lengths_1)[0].float()
+        wanted_SV = parts.lm(tokens_1thw[:, : -(-count // size)], text_1P, lengths_1)[0].float()
     plans = [ClipPlan(prompts=((0, prompt),), key=NoiseKey(0, row)) for row in range(clips)]
     with way.ops():
         rollout = Rollout(way.lm, parts.text, plans, request.sampling, decoder=way.decoder)
         if first:
-            rollout.feed(tokens_thw[None, :1].to(device).expand(clips, -1, -1, -1))
+            rollout.feed(tokens_1thw[:, :1].expand(clips, -1, -1, -1))
         at, difference = first, 0.0
         while at < count:
             tokens_BL = tokens_S[at : min(at + getattr(way.decoder, "block_size", 1), count)].expand(clips, -1)

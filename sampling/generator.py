@@ -71,8 +71,8 @@ class VideoGenerator:
             model: its name, folder or id.
             device: "auto", "cpu" or "cuda[:n]".
             dtype: "auto", "float32", "bfloat16" or "float16".
-            weights: "int8" keeps the matrices of the language model, and multiplies, in int8: faster on a CPU with
-                VNNI, most for large models, and a little less exact.
+            weights: "int8" keeps the matrices of the language model in int8, and on a CPU, which must have VNNI,
+                multiplies in it: faster for large models, and a little less exact.
             cache: "int8" keeps keys and values in int8: a fraction of the memory, slower on a CPU.
             revision, cache_dir, local_files_only: of a hub id.
 

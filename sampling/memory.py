@@ -29,6 +29,7 @@ from .memory_sizes import (
     lm_parameters,
     noise_bytes,
     pixel_bytes,
+    quantising_bytes,
     step_bytes,
     tokenizer_bytes,
 )
@@ -183,13 +184,16 @@ def plan_memory(
     joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0
     states = (kept + int(continuing)) * ring.nbytes // batch
+    # The files one after the other, beside both networks in float32; with a GPU all that is in the host's memory.
+    loading = 4 * lm_size - lm_weights + max(2 * lm_size, tokenizer_size // 2)
+    if on_gpu:
+        loading = quantising_bytes(config.lm, kind) if weights == "int8" else 0
     return MemoryPlan(
         device=device, dtype=str(kind).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
         block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
         weights=lm_weights + tokenizer_size,
-        # The files one after the other, beside both networks in float32; with a GPU all that is in the host's memory.
-        loading=0 if on_gpu else 4 * lm_size - lm_weights + max(2 * lm_size, tokenizer_size // 2),
+        loading=loading,
         cache=ring.nbytes + ring.tokens_BR.nbytes,
         noise=noise, noise_held=held,
         step=max(feed, *step),

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..lm.int8 import Kind
-from ..lm.transformer import NEIGHBOURS, LMConfig, VideoTransformer
+from ..lm.neighbours import neighbours
+from ..lm.transformer import LMConfig, VideoTransformer
 from ..tokenizer.config import TokenizerConfig
 from ..tokenizer.network import Decoder, Encoder
 from .noise import NoiseAhead
@@ -43,6 +44,13 @@ def lm_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
     # A scale and a zero point of each output.
     of_outputs = sum(12 * linear.out_features for linear in linears)
     return inside + of_outputs + (lm_parameters(config) - inside) * kind.itemsize
+
+
+def quantising_bytes(config: LMConfig, kind: torch.dtype) -> int:
+    """Of what lies beside int8 weights while a GPU makes them: the whole ones, and numbers of the largest matrix."""
+    largest = config.width * max(config.vocab_size, 2 * config.hidden)
+    # In float32: as they came, divided by their scales, rounded.
+    return lm_parameters(config) * kind.itemsize - lm_bytes(config, kind, "int8") + 3 * 4 * largest
 
 
 @functools.cache
@@ -81,7 +89,7 @@ def step_bytes(
     # Products in two parts, with the mask, and as weights; the Triton kernel keeps none of them.
     attention += 0 if on_gpu else 3 * max(4, kind.itemsize) * config.heads * slots
     mlp = kind.itemsize * (3 * width + 4 * config.hidden)
-    video_input = len(NEIGHBOURS) * (kind.itemsize * config.neighbour_dim + 10 * 8)
+    video_input = len(neighbours(config.order)) * (kind.itemsize * config.neighbour_dim + 10 * 8)
     mask = 3 * 4 * slots
     return as_floats + places * (mask + max(attention, mlp, video_input, kind.itemsize * (config.vocab_size + width)))
 

@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 
 import torch
 
+from ..lm.order import Order
+
 Exactness = Literal["exact", "lossless", "approximate"]
 
 
@@ -37,6 +39,10 @@ class Passes(Protocol):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of a latent frame in tokens."""
+
+    @property
+    def order(self) -> Order:
+        """In which positions of a latent frame follow each other."""
 
     @property
     def room(self) -> list[int]:

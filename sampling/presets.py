@@ -25,9 +25,8 @@ import torch
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import require
 from ..lm.int8 import Kind, check_kinds, check_machine
-from ..lm.neighbours import neighbour_tables
 from ..lm.text import TextEncoder, train_text
-from ..lm.transformer import LMConfig, VideoTransformer
+from ..lm.transformer import LMConfig, VideoTransformer, order_tables
 from ..tokenizer.config import TokenizerConfig
 from ..tokenizer.model import VideoTokenizer
 from ..tokenizer.quantizer import QuantizerConfig
@@ -37,7 +36,7 @@ from .memory_sizes import lm_bytes, lm_parameters
 from .pretrained import ModelConfig, Pretrained, make_ready
 from .rules import SamplingConfig
 
-_LAYER: dict[str, int] = {"width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
+_LAYER: dict[str, Any] = {"width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
 _TOKENIZER: dict[str, Any] = {"encoder_width": 32, "decoder_widths": (32, 16, 8), "decoder_depth": (1, 1, 1)}
 _PRESETS = {
     "cosmos-4b": ModelConfig(
@@ -92,7 +91,9 @@ def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **option
     plan = plan_memory(config, device=device, **options)
     # On a CPU one matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
     lm = config.lm
-    largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" and device == "cpu" else 0
+    if device != "cpu":
+        return plan
+    largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" else 0
     if options.get("weights") == "int8":  # which are made of those in float32
         largest += largest // 2 + 4 * lm_parameters(lm) - lm_bytes(lm, torch.float32, "int8")
     return dataclasses.replace(plan, loading=largest)
@@ -116,15 +117,14 @@ def preset_parts(
     config, place = preset_config(name, check=check), pick_device(device)
     kind = pick_dtype(dtype, place)
     check_kinds(weights, cache, place.type, kind)
-    check_machine(weights)
+    check_machine(weights, place.type)
     wanted: dict[str, Any] = {"device": place.type, "dtype": kind, "weights": weights, "cache": cache}
     require_memory(preset_plan(name, check=check, seconds=0.01, keep_state=False, **wanted), available_memory(place))
     with torch.device("meta"):
         lm = VideoTransformer(config.lm).to(kind)
     lm.to_empty(device=place)
-    lm.neighbour_offsets_O, lm.neighbour_inside_SO = (
-        table.to(place) for table in neighbour_tables(config.lm.rows, config.lm.columns)
-    )
+    for table_name, table in order_tables(config.lm).items():
+        setattr(lm, table_name, table.to(place))
     generator = torch.Generator(place).manual_seed(0)
     for weight in lm.parameters():  # norms stay at one
         weight.normal_(std=0.02, generator=generator) if weight.ndim > 1 else weight.fill_(1)

@@ -148,7 +148,7 @@ def load_pretrained(
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
     check_kinds(weights, cache, place.type, kind)
-    check_machine(weights)
+    check_machine(weights, place.type)
     folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     config = read_config(folder)
     try:

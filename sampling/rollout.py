@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..core.errors import require
+from ..lm.order import Order
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .decoders import Sequential
@@ -83,7 +84,7 @@ class Rollout:
         They are read under the prompt that holds at the place where they lie.
         """
         count = self.model.config.frame_size
-        for frame_BS in tokens_Bthw.flatten(2).unbind(1):
+        for frame_BS in self.model.in_order(tokens_Bthw).split(count, 1):
             self._turn_prompts()
             self.cache.put_tokens(self._rows(frame_BS))
             self.model.step(self.cache, count)
@@ -96,10 +97,11 @@ class Rollout:
         rows = range(len(self.cache.positions_B))
         if not ring_fits(self.cache, len(rows), ring):
             return self.feed(tokens_thw[None].to(self._drafted_B.device))
-        write_ring(self.cache, rows, ring, tokens_thw.flatten())
+        tokens_S = self.model.in_order(tokens_thw[None].to(self._drafted_B.device))[0]
+        write_ring(self.cache, rows, ring, tokens_S)
         self.positions, self.taken = [tokens_thw.numel()], [len(tokens_thw)]
         self._drafted_B.copy_(self.cache.positions_B[:1])
-        self._seen = [tokens_thw.flatten().to(self._drafted_B.device) for _ in self._seen]
+        self._seen = [tokens_S for _ in self._seen]
 
     def ring(self, clip: int) -> dict[str, torch.Tensor]:
         """What `resume` takes, of a clip that stands where its last latent frame ends."""
@@ -119,7 +121,7 @@ class Rollout:
         starts_B1 = torch.tensor([[taken * size] for taken in self.taken], device=self._drafted_B.device)
         frame_BS = self.cache.tokens(starts_B1 + torch.arange(size, device=starts_B1.device), len(self.plans))
         self.taken = [taken + 1 for taken in self.taken]
-        return frame_BS.unflatten(1, (config.rows, config.columns))
+        return self.model.as_grid(frame_BS)[:, 0]
 
     @torch.no_grad()
     def replace(self, clip: int, plan: ClipPlan) -> None:
@@ -161,6 +163,11 @@ class Rollout:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of a latent frame in tokens."""
         return self.model.config.rows, self.model.config.columns
+
+    @property
+    def order(self) -> Order:
+        """In which positions of a latent frame follow each other."""
+        return self.model.config.order
 
     def drafts(self, count: int) -> torch.Tensor:
         """The tokens (B, L) that the next L = `count` positions are guessed to have: what an earlier pass made of them,

@@ -99,14 +99,15 @@ def score_clip(parts: Pretrained, clip: Any, prompt: Any = None, *, fit: Fit = "
     source = read_source(parts, clip, fit)
     if source.said:
         note(source.said)
-    tokens_tS = source.tokens_thw.flatten(1).to(next(parts.lm.parameters()).device)
+    tokens_1thw = source.tokens_thw[None].to(next(parts.lm.parameters()).device)
+    tokens_tS = parts.lm.in_order(tokens_1thw).view(tokens_1thw.shape[1], -1)
     plan = ClipPlan(prompts=prompts or source.prompts, key=NoiseKey(0), latent_frames=len(tokens_tS))
     given = _Given(tokens_tS)
     rollout = Rollout(parts.lm, parts.text, [plan], SamplingConfig(guidance_scale=1.0), decoder=given)
     nats_thw = np.empty(source.tokens_thw.shape, np.float32)
     for index in progress(range(len(nats_thw)), "scoring", unit="latent frame"):
         rollout.next_frame()
-        nats_thw[index] = given.nats_S.view(nats_thw.shape[1:]).cpu().numpy()
+        nats_thw[index] = parts.lm.as_grid(given.nats_S[None])[0, 0].cpu().numpy()
     frames = parts.tokenizer.compression.frames(len(nats_thw))
     return Score(nats_thw, plan.prompts, frames * parts.config.height * parts.config.width * 3)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reelm import cli
+from reelm.lm.order import Order
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import LMConfig, VideoTransformer
 from reelm.sampling.generator import VideoGenerator
@@ -31,11 +32,21 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def debug_checkpoint(tmp_path_factory) -> Path:
     """The folder of a tiny model of 64x64 clips at 8 fps with random weights."""
-    folder = tmp_path_factory.mktemp("debug")
+    return _write_debug(tmp_path_factory.mktemp("debug"), "raster")
+
+
+@pytest.fixture(scope="session")
+def coarse_checkpoint(tmp_path_factory) -> Path:
+    """The same, of a model that writes latent frames from coarse to fine."""
+    return _write_debug(tmp_path_factory.mktemp("coarse"), "coarse")
+
+
+def _write_debug(folder: Path, order: Order) -> Path:
     torch.manual_seed(0)
     quantizer = QuantizerConfig(levels=(5, 5))
     tokenizer = TokenizerConfig(encoder_width=16, decoder_widths=(16, 8), decoder_depth=(2, 1), quantizer=quantizer)
-    lm = LMConfig(vocab_size=25, width=32, depth=2, heads=2, kv_heads=1, head_dim=16, hidden=32, neighbour_dim=8)
+    lm = LMConfig(vocab_size=25, order=order, width=32, depth=2, heads=2, kv_heads=1, head_dim=16, hidden=32,
+                  neighbour_dim=8)  # fmt: skip
     text = TextEncoder(train_text(["a red ball moves left", "a blue ring spins over grass"]))
     config = ModelConfig(format=1, fps=8.0, height=64, width=64, tokenizer=tokenizer, lm=lm)
     model = VideoTransformer(lm)

@@ -1,4 +1,4 @@
-"""Linear layers of int8: how far off, the same bits beside any rows, and where they are refused."""
+"""Linear layers of int8, those of a CPU and of a GPU: how far off, the same bits, and where they are refused."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from torch import nn
 
 from reelm.core.errors import ReelmError
 from reelm.lm import int8
-from reelm.lm.int8 import Int8Linear, check_kinds, check_machine, quantise_linears
+from reelm.lm.int8 import Int8Linear, Int8Weights, check_kinds, check_machine, quantise_linears
 from reelm.lm.packed import can_pack, pack_linears
 from reelm.lm.transformer import LMConfig, VideoTransformer
 
 try:
-    check_machine("int8")
+    check_machine("int8", "cpu")
     here = True
 except ReelmError:
     here = False
@@ -81,14 +81,36 @@ def test_rows_and_weights_of_zeros_give_zeros():
     assert (out[:, 5] == 0).all() and out.isfinite().all()
 
 
-@needs_vnni
 @torch.no_grad()
-def test_a_model_is_quantised_whole_and_says_nearly_the_same():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_that_of_a_gpu_rounds_the_weights_alone(dtype):
+    linear = make(200, 64, 0.3).to(dtype)
+    small = Int8Weights(linear)
+    assert small.weight.dtype == torch.int8 and small.weight.shape == linear.weight.shape
+    for shape in ((1,), (2, 3), (4, 1, 5)):
+        x = torch.randn(*shape, 200).to(dtype)
+        out, wanted = small(x), x.double() @ linear.weight.double().T
+        assert out.dtype == dtype and out.shape == wanted.shape
+        # Half a step of each weight times the inputs, and the rounding of the result.
+        bound = x.double().abs().sum(-1, keepdim=True) * linear.weight.double().abs().amax(1) / 254
+        bound = bound * 1.001 + torch.finfo(dtype).eps * wanted.abs().clamp_min(1e-2)
+        assert ((out.double() - wanted).abs() <= bound).all()
+    # Their inputs are not rounded: a row of small numbers beside a large one keeps them.
+    x = torch.full((1, 200), 1e-3, dtype=dtype)
+    x[0, 0] = 100
+    x[0, 1:] *= torch.arange(1, 200).to(dtype)
+    change = small(x) - small(x * (torch.arange(200) == 0).to(dtype))
+    assert change.float().norm() > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [pytest.param(Int8Linear, marks=needs_vnni), Int8Weights])
+def test_a_model_is_quantised_whole_and_says_nearly_the_same(layer):
     torch.manual_seed(0)
     model = VideoTransformer(CONFIG).eval()
     tokens, text, lengths = torch.randint(0, 64, (2, 3, 4, 4)), torch.randint(0, 256, (2, 32)), torch.tensor([3, 5])
     plain, count = model(tokens, text, lengths), sum(p.numel() for p in model.parameters())
-    quantise_linears(model)
+    quantise_linears(model, layer)
     assert not any(isinstance(module, nn.Linear) for module in model.modules())
     assert sum(p.numel() for p in model.parameters()) == count
     off = (model(tokens, text, lengths) - plain).norm() / plain.norm()
@@ -147,8 +169,7 @@ def test_a_step_of_many_tokens_has_the_bits_of_many_steps(weights, cache):
     [
         (("half", "full", "cpu", torch.float32), "weights: must be one of full, int8, got 'half'"),
         (("full", 8, "cpu", torch.float32), "cache: must be one of full, int8, got 8"),
-        (("int8", "full", "cuda", torch.float32), "weights: must be 'full' on a GPU"),
-        (("int8", "full", "cpu", torch.bfloat16), "weights: must be 'full' unless dtype is float32"),
+        (("int8", "full", "cpu", torch.bfloat16), "weights: must be 'full' on a CPU unless dtype is float32"),
     ],
 )
 def test_what_there_is_no_product_for_is_refused(arguments, message):
@@ -159,8 +180,19 @@ def test_what_there_is_no_product_for_is_refused(arguments, message):
 def test_a_cpu_whose_products_overflow_is_refused(monkeypatch):
     monkeypatch.setattr(int8.torch.cpu, "_is_vnni_supported", lambda: False)
     with pytest.raises(ReelmError, match=r"^weights: must be 'full' on a CPU without VNNI"):
-        check_machine("int8")
-    check_machine("full")
+        check_machine("int8", "cpu")
+    check_machine("full", "cpu")
     monkeypatch.setattr(int8.torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(ReelmError, match=r"^weights: must be 'full': this torch has no int8 products"):
-        check_machine("int8")
+        check_machine("int8", "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_multiplies_them_in_any_dtype_where_triton_is(monkeypatch, dtype):
+    monkeypatch.setattr(int8, "HAS_TRITON", True)
+    check_kinds("int8", "int8", "cuda", dtype)
+    check_machine("int8", "cuda")
+    monkeypatch.setattr(int8, "HAS_TRITON", False)
+    check_machine("full", "cuda")
+    with pytest.raises(ReelmError, match=r"^weights: must be 'full' on a GPU where triton is not installed"):
+        check_machine("int8", "cuda")

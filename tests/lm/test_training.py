@@ -7,6 +7,7 @@ import torch
 from reelm.core.errors import ReelmError
 from reelm.core.shards import read_shards, write_shard
 from reelm.core.training import TrainConfig
+from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.training import LMTraining, TokenBatches, train_lm
 from reelm.lm.transformer import LMConfig
@@ -99,6 +100,21 @@ def test_a_run_starts_from_the_weights_that_it_is_given(data, text, tmp_path):
     again = train_lm(gentle, data, text, tmp_path / "again", device="cpu", init=tmp_path / "first")
     for name, tensor in first.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_run_starts_from_the_weights_of_another_order(data, text, tmp_path):
+    first = train_lm(recipe(train={"steps": 2}), data, text, tmp_path / "first", device="cpu")
+    coarse = LMConfig(**{**vars(MODEL), "order": "coarse"})
+    gentle = recipe(model=coarse, train={"steps": 1, "learning_rate": 1e-9})
+    folder = tmp_path / "first"
+    for old, new in (("raster", coarse), ("coarse", MODEL)):
+        run = recipe(model=new, train=vars(gentle.train))
+        again = train_lm(run, data, text, tmp_path / f"from-{old}", device="cpu", init=folder)
+        for name, tensor in first.state_dict().items():
+            if name == "neighbour_mix.weight":
+                tensor = carry_over(tensor, old, new.order)
+            torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6)
+        first, folder = again, tmp_path / f"from-{old}"
 
 
 def test_weights_of_another_model_or_text_are_refused(data, text, tmp_path):

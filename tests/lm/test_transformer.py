@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reelm.core.errors import ReelmError
 from reelm.kernels.rope_norm_cache import rope_norm_cache
 from reelm.lm.cache import RingCache
-from reelm.lm.neighbours import NEIGHBOURS
+from reelm.lm.order import ORDERS
 from reelm.lm.rotary import video_rotation
 from reelm.lm.transformer import LMConfig, VideoTransformer
 
@@ -37,6 +37,11 @@ def make(**changes):
     return model
 
 
+@pytest.fixture(params=["raster", "coarse"])
+def order(request):
+    return request.param
+
+
 def inputs(frames, batch=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(SMALL["vocab_size"], (batch, frames, 3, 4), generator=generator)
@@ -48,7 +53,7 @@ def roll(model, tokens, text, lengths, sizes):
     """Logits of the whole clip through the ring cache, in steps of these sizes."""
     cache = RingCache(model.config, len(tokens), torch.device("cpu"), torch.float32)
     model.prefill(cache, text, lengths)
-    flat, outs, start = tokens.flatten(1), [], 0
+    flat, outs, start = model.in_order(tokens), [], 0
     while start < flat.shape[1]:
         count = min(sizes[len(outs) % len(sizes)], flat.shape[1] - start)
         cache.put_tokens(flat[:, start : start + count])
@@ -59,9 +64,9 @@ def roll(model, tokens, text, lengths, sizes):
 
 
 @pytest.mark.parametrize("sizes", [[1], [12], [5, 1, 3]])
-def test_rolling_far_past_the_window_equals_one_masked_pass(sizes):
+def test_rolling_far_past_the_window_equals_one_masked_pass(sizes, order):
     """30 latent frames with a window of 3 and a ring of 4: what `step` remembers is what training saw."""
-    model = make()
+    model = make(order=order)
     tokens, text, lengths = inputs(30)
     with torch.no_grad():
         whole = model(tokens, text, lengths)
@@ -96,8 +101,8 @@ def test_memory_does_not_grow_with_the_clip():
     assert short.tokens_BR.shape == long.tokens_BR.shape
 
 
-def test_the_logits_do_not_depend_on_how_far_the_clip_has_rolled():
-    model = make()
+def test_the_logits_do_not_depend_on_how_far_the_clip_has_rolled(order):
+    model = make(order=order)
     tokens, text, lengths = inputs(6)
     with torch.no_grad():
         here = model(tokens, text, lengths)
@@ -122,9 +127,9 @@ def test_a_cache_that_starts_at_frame_10000_equals_the_window_at_the_start():
     assert (outs[0] - outs[1]).abs().max() < 1e-4
 
 
-def test_no_gradient_from_a_token_to_earlier_logits_or_to_its_own():
+def test_no_gradient_from_a_token_to_earlier_logits_or_to_its_own(order):
     """Causality: token p's embedding reaches the logits of later positions alone, and within the window's reach."""
-    model = make(depth=1)
+    model = make(depth=1, order=order)
     tokens, text, lengths = inputs(6, batch=1)
     embedded = {}
 
@@ -144,15 +149,15 @@ def test_no_gradient_from_a_token_to_earlier_logits_or_to_its_own():
     assert not reach[:first].any()
 
 
-@given(st.integers(0, 71), st.integers(0, 10))
-@settings(max_examples=30, deadline=None)
-def test_changing_a_token_changes_no_logits_up_to_it(position, seed):
-    model = make()
+@given(st.integers(0, 71), st.integers(0, 10), st.sampled_from(ORDERS))
+@settings(max_examples=60, deadline=None)
+def test_changing_a_token_changes_no_logits_up_to_it(position, seed, order):
+    model = make(order=order)
     tokens, text, lengths = inputs(6, seed=seed)
-    other = tokens.clone().flatten(1)
+    other = model.in_order(tokens)
     other[:, position] = (other[:, position] + 1) % SMALL["vocab_size"]
     with torch.no_grad():
-        before, after = model(tokens, text, lengths), model(other.view_as(tokens), text, lengths)
+        before, after = model(tokens, text, lengths), model(model.as_grid(other), text, lengths)
     assert torch.equal(before[:, : position + 1], after[:, : position + 1])
     if position < 71:
         assert not torch.equal(before[:, position + 1], after[:, position + 1])
@@ -178,10 +183,11 @@ def test_padding_of_the_text_is_not_read():
         assert not torch.equal(model(tokens, text, lengths), model(tokens, other, lengths))
 
 
-def test_neighbours_are_known_tokens_within_the_window():
-    for dt, dy, dx in NEIGHBOURS:
-        assert (dt, dy, dx) < (0, 0, 0)
-        assert dt >= -2
+def test_tokens_of_a_grid_and_back(order):
+    model, tokens = make(order=order), inputs(5)[0]
+    assert torch.equal(model.as_grid(model.in_order(tokens)), tokens)
+    in_order = torch.equal(model.in_order(tokens), tokens.flatten(1))
+    assert in_order == (order == "raster")
 
 
 def test_training_under_autocast_survives_norms_in_float32(monkeypatch):
@@ -197,7 +203,8 @@ def test_training_under_autocast_survives_norms_in_float32(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"heads": 0}, {"depth": 0}, {"prefix": 0}]
+    "change",
+    [{"order": "spiral"}, {"window": 2}, {"kv_heads": 3}, {"head_dim": 7}, {"heads": 0}, {"depth": 0}, {"prefix": 0}],
 )
 def test_sizes_that_cannot_be_are_refused(change):
     with pytest.raises(ReelmError, match=next(iter(change))):
@@ -206,7 +213,7 @@ def test_sizes_that_cannot_be_are_refused(change):
 
 @pytest.mark.parametrize("change", [
     {"window": 4}, {"width": 16}, {"depth": 2}, {"heads": 2}, {"kv_heads": 4}, {"head_dim": 8}, {"hidden": 16},
-    {"neighbour_dim": 4},
+    {"neighbour_dim": 4}, {"order": "coarse"},
 ])  # fmt: skip
 def test_every_size_changes_the_logits(change):
     tokens, text, lengths = inputs(5)

@@ -32,11 +32,11 @@ def requests(draw):
     }
 
 
-@pytest.fixture(scope="module")
-def generator(debug_checkpoint):
+@pytest.fixture(scope="module", params=["debug_checkpoint", "coarse_checkpoint"], ids=["raster", "coarse"])
+def generator(request):
     from reelm import VideoGenerator
 
-    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
 @settings(max_examples=20, deadline=None)

@@ -8,17 +8,18 @@ from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.lm.cache import RingCache
+from reelm.lm.order import lattices
 from reelm.lm.transformer import LMConfig, VideoTransformer
 from reelm.sampling.diagonal import Diagonal, waves
 
 PROMPTS = ["a red ball moves left", [(0, "grass"), (0.7, "a blue ring")]]
 
 
-@pytest.fixture(scope="module")
-def generator(debug_checkpoint):
+@pytest.fixture(scope="module", params=["debug_checkpoint", "coarse_checkpoint"], ids=["raster", "coarse"])
+def generator(request):
     from reelm import VideoGenerator
 
-    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,14 +46,39 @@ def test_every_token_is_drawn_once_after_what_it_sees(rows, columns, frames, del
         assert len(found) <= passes + (frames - 1) * max(-(-passes // 2), min(delay, columns) + 1)
 
 
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), delay=st.integers(1, 12))
+def test_of_lattices_every_token_is_drawn_once_after_what_it_sees(rows, columns, delay):
+    drawn = set()
+    for wave in waves(rows, columns, 1, delay, "coarse"):
+        now = set(wave.offsets)
+        assert now and len(now) == len(wave.offsets) and not now & drawn
+        # Where two are drawn at once, they are of one lattice.
+        assert any(now <= set(range(first, first + size)) for first, size in lattice_ranges(rows, columns))
+        for offset, sees_A in zip(wave.offsets, wave.sees_LA, strict=True):
+            assert set(sees_A.nonzero()[:, 0].tolist()) == {a for a in drawn | now if a <= offset}
+        drawn |= now
+    assert drawn == set(range(rows * columns))
+    assert len(waves(rows, columns, 1, delay, "coarse")) == sum(
+        min(delay, size) for _, size in lattice_ranges(rows, columns)
+    )
+
+
+def lattice_ranges(rows, columns):
+    sizes = [len(lattice) for lattice in lattices(rows, columns)]
+    return [(sum(sizes[:number]), size) for number, size in enumerate(sizes)]
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"guidance_scale": 1.0, "top_p": 0.8}, {"temperature": [(0, 1.2), (0.6, 0.4)]}]
 )
 def test_waiting_for_the_whole_row_is_sequential(generator, options):
     options = {"prompt": PROMPTS, "seed": [1, 2], "num_frames": [13, 21], **options}
     oracle = generator.generate(**options, decoder="sequential")
-    columns = generator.parts.config.lm.columns
-    for delay in (columns, columns + 3):
+    lm = generator.parts.config.lm
+    # A row, or the largest lattice: a quarter of the picture.
+    enough = lm.columns if lm.order == "raster" else lm.frame_size // 4
+    for delay in (enough, enough + 3):
         found = generator.generate(**options, decoder=Diagonal(delay, frames=1))
         for video, wanted in zip(found, oracle, strict=True):
             assert np.array_equal(video.tokens, wanted.tokens)
@@ -64,11 +90,12 @@ def test_fewer_passes_and_the_same_alone_in_a_batch_streamed_or_continued(genera
     options = {"seed": [1, 2], "num_frames": [13, 21], "decoder": decoder}
     videos = generator.generate(PROMPTS, **options)
     assert videos[0].stats["exactness"] == "approximate"
-    rows, columns = generator.parts.config.lm.rows, generator.parts.config.lm.columns
-    assert videos[0].stats["tokens_per_pass"] >= rows * columns / (rows + columns - 1)
+    lm = generator.parts.config.lm
+    passes = lm.rows + lm.columns - 1 if lm.order == "raster" else len(lattices(lm.rows, lm.columns))
+    assert videos[0].stats["tokens_per_pass"] >= lm.frame_size / passes
     alone = generator.generate(PROMPTS[1], seed=2, num_frames=21, decoder=decoder)
-    # Two frames under way reach over a border that another clip of the batch may have.
-    if frames == 1:
+    # Two frames under way reach over a border that another clip of the batch may have; lattices never are.
+    if frames == 1 or lm.order == "coarse":
         assert np.array_equal(alone.tokens, videos[1].tokens)
     streamed = np.concatenate(list(generator.stream(PROMPTS[1], seed=2, num_frames=21, decoder=decoder)))
     assert np.array_equal(streamed, alone.frames)

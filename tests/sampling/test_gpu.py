@@ -60,3 +60,13 @@ def test_what_it_draws_is_what_a_cpu_draws(generator):
     there = VideoGenerator.from_pretrained("world", device="cpu").generate(prompt, num_frames=1, seed=1).tokens
     # Logits differ by roundings, and after the first other token all may be others.
     assert (here == there).mean() > (0.95 if generator.parts.lm.head.weight.dtype == torch.float32 else 0.1)
+
+
+def test_int8_weights_say_nearly_the_same(generator):
+    prompt, dtype = "a red ball rolls to the right over grass", str(generator.parts.lm.text_embedding.weight.dtype)
+    small = VideoGenerator.from_pretrained("world", device="cuda", dtype=dtype.removeprefix("torch."), weights="int8")
+    clip = generator.generate(prompt, seconds=1, seed=1)
+    full, rounded = (model.score(clip, prompt).nats_per_token for model in (generator, small))
+    assert abs(full - rounded) < 0.05 * full
+    found = [small.generate(prompt, seconds=1, seed=1, decoder=name).tokens for name in ("sequential", "jacobi")]
+    assert (found[0] == found[1]).mean() > (0.95 if dtype == "torch.float32" else 0.1)

@@ -19,7 +19,7 @@ KINDS = [("full", "full"), ("int8", "full"), ("full", "int8"), ("int8", "int8")]
 
 def need(weights):
     try:
-        check_machine(weights)
+        check_machine(weights, "cpu")
     except ReelmError as error:
         pytest.skip(str(error))
 
@@ -108,7 +108,7 @@ def test_a_model_tells_its_kinds_and_counts_all_its_parameters(load):
     [
         ({"weights": "int4"}, "weights: must be one of full, int8, got 'int4'"),
         ({"cache": "int4"}, "cache: must be one of full, int8, got 'int4'"),
-        ({"weights": "int8", "dtype": "bfloat16"}, "weights: must be 'full' unless dtype is float32"),
+        ({"weights": "int8", "dtype": "bfloat16"}, "weights: must be 'full' on a CPU unless dtype is float32"),
     ],
 )
 def test_what_is_not_there_is_refused_before_anything_is_read(options, message, debug_checkpoint, monkeypatch):

@@ -19,6 +19,7 @@ from reelm.sampling.memory import MIB, fit_memory, plan_memory, require_memory, 
 from reelm.sampling.memory_sizes import tokenizer_bytes
 from reelm.sampling.noise import NoiseAhead, NoiseKey
 from reelm.sampling.plan import ClipPlan
+from reelm.sampling.presets import PRESETS, preset_config, preset_plan
 from reelm.sampling.pretrained import ModelConfig, load_pretrained, read_config, save_pretrained
 from reelm.sampling.rollout import Rollout
 from reelm.sampling.rules import SamplingConfig
@@ -55,9 +56,20 @@ def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator):
     assert half.weights + half.loading == plan.weights + plan.loading
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_int8_weights_on_a_gpu_take_half_and_are_made_of_whole_ones(name):
+    config = preset_config(name)
+    full, small = (plan_memory(config, device="cuda", weights=weights) for weights in ("full", "int8"))
+    assert 0.5 < small.weights / full.weights < 0.55
+    assert full.loading == 0
+    assert small.weights + small.loading > full.weights
+    for weights, plan in (("full", full), ("int8", small)):
+        assert preset_plan(name, device="cuda", weights=weights).loading == plan.loading
+
+
 def test_int8_weights_and_cache_are_those_of_the_loaded_model(debug_checkpoint):
     try:
-        check_machine("int8")
+        check_machine("int8", "cpu")
     except ReelmError as error:
         pytest.skip(str(error))
     parts = load_pretrained(debug_checkpoint, device="cpu", weights="int8", cache="int8")
@@ -318,7 +330,7 @@ def test_a_large_model_takes_what_is_planned(batch, seconds, load, large_checkpo
 @pytest.mark.slow
 def test_a_large_model_of_int8_takes_what_is_planned(large_checkpoint):
     try:
-        check_machine("int8")
+        check_machine("int8", "cpu")
     except ReelmError as error:
         pytest.skip(str(error))
     loading, after, both = measure(large_checkpoint, 4, 2.0, weights="int8", cache="int8")
