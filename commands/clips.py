@@ -48,7 +48,7 @@ class _Clip(ModelCommand):
         negative_prompt: what guidance leads away from.
         then: how the prompt changes: "4: a blue ring spins" from second 4 on; may be given several times.
         decoder: sequential draws a token a pass, jacobi the same tokens in fewer passes; auto takes the faster.
-            diagonal draws other tokens, a diagonal of the picture at a time.
+            diagonal draws other tokens, a diagonal of the picture or a lattice at a time.
         block_size: tokens that jacobi looks at in a pass.
         output: the file to write; .mp4, .mkv, .gif, .webp, or no suffix for a folder of PNGs.
     """

@@ -1,8 +1,9 @@
-"""How keys and values become int8: a head of a slot at a time, with a scale of its own.
+"""How numbers become int8: keys and values a head of a slot at a time, weights an output at a time.
 
     whole_BKCE, scales_BKC = quantise(x_BKCE)          # x is about whole * scales[..., None]
 
-One rule for all that writes into an int8 cache: `rope_norm_cache_reference`, its Triton kernel, and the prefix.
+One rule for the weights of `int8_linear` and for all that writes into an int8 cache: `rope_norm_cache_reference`, its
+Triton kernel, and the prefix.
 """
 
 import torch

@@ -39,8 +39,8 @@ def int8_linear(
     outputs, channels, like = whole_OI.shape[0], x_MI.shape[1], ("x_MI", x_MI)
     check_tensor("whole_OI", whole_OI, (outputs, channels), (torch.int8,), like)
     check_tensor("scales_O", scales_O, (outputs,), (torch.float32,), like)
-    for name, tensor in (("x_MI", x_MI), ("whole_OI", whole_OI)):
-        if tensor.stride(1) != 1 and channels > 1:
+    for name, tensor in (("x_MI", x_MI), ("whole_OI", whole_OI), ("scales_O", scales_O)):
+        if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
             raise ReelmError(f"{name}: must be contiguous along its last axis, got strides {tensor.stride()}")
     run = int8_linear_reference
     unserved = None if x_MI.dtype in FLOATS else f"dtype {x_MI.dtype}"

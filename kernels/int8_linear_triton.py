@@ -19,8 +19,9 @@ def _int8_linear_kernel(  # type: ignore[no-untyped-def]
     BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     # Blocks of rows that share their weights run side by side, so that these are read from memory once.
-    row_M = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    output_O = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    row_blocks = tl.cdiv(M, BLOCK_M)
+    row_M = tl.program_id(0) % row_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
+    output_O = tl.program_id(0) // row_blocks * BLOCK_O + tl.arange(0, BLOCK_O)
     channel_I = tl.arange(0, BLOCK_I)
     x_place_MI = row_M.to(tl.int64)[:, None] * x_stride + channel_I[None, :]
     whole_place_IO = output_O.to(tl.int64)[None, :] * whole_stride + channel_I[:, None]
@@ -45,8 +46,8 @@ def int8_linear_triton(x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: tor
     y_MO = torch.empty(M, outputs, dtype=x_MI.dtype, device=x_MI.device)
     if M and outputs:
         blocks = block_sizes(M, x_MI.element_size())
-        grid = (triton.cdiv(M, blocks["BLOCK_M"]), triton.cdiv(outputs, blocks["BLOCK_O"]))
-        _int8_linear_kernel[grid](
+        programs = triton.cdiv(M, blocks["BLOCK_M"]) * triton.cdiv(outputs, blocks["BLOCK_O"])
+        _int8_linear_kernel[(programs,)](
             x_MI, whole_OI, scales_O, y_MO, x_MI.stride(0), whole_OI.stride(0), M, outputs, channels, **blocks
         )
     return y_MO
@@ -55,9 +56,11 @@ def int8_linear_triton(x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: tor
 def block_sizes(M: int, element_size: int) -> dict[str, int]:
     """Block sizes and launch options for M rows; a guess until a GPU measures them."""
     if M > 32:
-        # float32 has no tensor cores here, and its sums need the registers of more threads.
-        warps = 8 if element_size == 4 else 4
-        return {"BLOCK_M": 64, "BLOCK_O": 64, "BLOCK_I": 128 // element_size, "num_warps": warps, "num_stages": 3}
+        if element_size == 4:
+            # float32 needs the registers of many threads for its sums; and of blocks of 64 rows triton makes TF32 on
+            # sm_100, whatever input_precision says, as it does not see that weights of int8 have become float32.
+            return {"BLOCK_M": 32, "BLOCK_O": 64, "BLOCK_I": 32, "num_warps": 8, "num_stages": 3}
+        return {"BLOCK_M": 64, "BLOCK_O": 64, "BLOCK_I": 64, "num_warps": 4, "num_stages": 3}
     return {
         "BLOCK_M": 16 if M <= 16 else 32, "BLOCK_O": 16, "BLOCK_I": 512 // element_size, "num_warps": 4,
         "num_stages": 3,

@@ -49,10 +49,10 @@ def carry_over(weight_DX: torch.Tensor, old: Order, new: Order) -> torch.Tensor:
         return weight_DX.clone()
     dim = weight_DX.shape[1] // len(neighbours(old))
     parts = dict(zip(neighbours(old), weight_DX.split(dim, 1), strict=True))
-    # In raster order the token before is the one to the left, but at the border.
+    # In raster order the token before is the one to the left, but at the border; in the other it lies anywhere.
     if old == "raster":
         parts[AROUND[0]] = parts.pop(None)
     else:
-        parts[None] = parts[None] + parts[AROUND[0]]
+        parts[None] = parts[AROUND[0]]
     nothing = torch.zeros_like(weight_DX[:, :dim])
     return torch.cat([parts.get(neighbour, nothing) for neighbour in neighbours(new)], 1)

@@ -5,8 +5,9 @@
 "raster" goes row by row. "coarse" goes from coarse to fine: first every second token of every second row, these again
 from coarse to fine, then those between them diagonally, then those left in even rows, then the other ones. Tokens that
 follow each other then lie apart, and say little about each other that is not said by what lies around both, so that
-many of them can be drafted and kept at once (decoding.md); in raster order each hangs on the one before. Such orders
-are known from pixels (Reed et al. 2017, arXiv 1703.03664) and from image tokens (Zhang et al. 2025, arXiv 2507.01957).
+many of them can be drafted and kept at once (docs/decoding.md); in raster order each hangs on the one before. Such
+orders are known from pixels (Reed et al. 2017, arXiv 1703.03664) and from image tokens (Zhang et al. 2025, arXiv
+2507.01957).
 """
 
 from typing import Literal, get_args
@@ -19,11 +20,11 @@ ORDERS = get_args(Order)
 
 def lattices(rows: int, columns: int) -> list[torch.Tensor]:
     """The places of each lattice of a "coarse" order, in raster numbering, in the order in which they are written."""
-    places_YX, found = torch.arange(rows * columns).view(rows, columns), []
-    while places_YX.numel() > 1:
-        found += [places_YX[1::2, ::2], places_YX[::2, 1::2], places_YX[1::2, 1::2]]
-        places_YX = places_YX[::2, ::2]
-    return [part.flatten() for part in (places_YX, *reversed(found)) if part.numel()]
+    places_hw, found = torch.arange(rows * columns).view(rows, columns), []
+    while places_hw.numel() > 1:
+        found += [places_hw[1::2, ::2], places_hw[::2, 1::2], places_hw[1::2, 1::2]]
+        places_hw = places_hw[::2, ::2]
+    return [part.flatten() for part in (places_hw, *reversed(found)) if part.numel()]
 
 
 def scan_order(rows: int, columns: int, order: Order) -> torch.Tensor:

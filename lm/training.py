@@ -20,6 +20,7 @@ from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.files import atomic_write
+from ..core.progress import note
 from ..core.shards import Shards, read_shards
 from ..core.training import TrainConfig, TrainState, train
 from .digits import fold_digits, share_digits
@@ -179,8 +180,11 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     same = own.is_file() and own.read_bytes() == text.model
     require(same, "init", "must have the text model that is given: others number their words otherwise", str(folder))
     whole = folder / "config.json"  # of a checkpoint; the folder of a run has its language model's sizes alone
-    sizes = read_json(whole)["lm"] if whole.is_file() else read_json(folder / "lm.json")
+    sizes = read_json(whole).get("lm") if whole.is_file() else read_json(folder / "lm.json")
+    require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
     order = sizes.get("order", "raster")
+    if order != model.config.order:
+        note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
     other = VideoTransformer(dataclasses.replace(model.config, order=order))
     load_weights(other, folder / "lm.safetensors")
     weights = other.state_dict()

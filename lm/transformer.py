@@ -139,7 +139,7 @@ class VideoTransformer(nn.Module):
     """Logits of the next video token. It knows grids and vocabularies, not tokenizers.
 
     Attributes:
-        weights_kind: whether its linear layers compute in its own dtype ("full") or in int8.
+        weights_kind: whether the weights of its linear layers are in its own dtype ("full") or in int8.
         cache_kind: whether the caches that it makes hold keys and values in its own dtype ("full") or in int8.
     """
 
@@ -197,6 +197,8 @@ class VideoTransformer(nn.Module):
 
     def in_order(self, tokens_Bthw: torch.Tensor) -> torch.Tensor:
         """The tokens (B, S) of grids in the order in which this model writes them."""
+        grid = (self.config.rows, self.config.columns)
+        require(tokens_Bthw.shape[2:] == grid, "tokens_Bthw", f"must have latent frames of {grid}", tokens_Bthw.shape)
         return tokens_Bthw.flatten(2)[..., self.places_S].flatten(1)
 
     def as_grid(self, tokens_BS: torch.Tensor) -> torch.Tensor:
@@ -220,8 +222,13 @@ class VideoTransformer(nn.Module):
             text_lengths_B: how many of them are valid.
             first_frame: where on the time axis the clip lies; by construction this changes nothing.
         """
+        return self.logits(self.in_order(tokens_Bthw), text_BP, text_lengths_B, first_frame=first_frame)
+
+    def logits(
+        self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
+    ) -> torch.Tensor:
+        """As `forward`, of tokens that are in order already, with which a latent frame need not end."""
         config = self.config
-        tokens_BS = self.in_order(tokens_Bthw)
         batch, count = tokens_BS.shape
         require(text_BP.shape[1] == config.prefix, "text_BP", f"must have {config.prefix} slots", text_BP.shape[1])
         positions_1S = torch.arange(count, device=tokens_BS.device)[None]

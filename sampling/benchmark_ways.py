@@ -166,7 +166,7 @@ def logits_difference(parts: Pretrained, way: Way, request: Request, tokens_thw:
     clips, count = len(request.plans), min(len(tokens_S), first + CHECKED_POSITIONS)
     text_1P, lengths_1 = (part.to(device) for part in parts.text.prefix([prompt], config.prefix))
     with Way("", way.decoder, parts.lm, reference=True).ops():
-        wanted_SV = parts.lm(tokens_1thw[:, : -(-count // size)], text_1P, lengths_1)[0].float()
+        wanted_SV = parts.lm.logits(tokens_S[None, :count], text_1P, lengths_1)[0].float()
     plans = [ClipPlan(prompts=((0, prompt),), key=NoiseKey(0, row)) for row in range(clips)]
     with way.ops():
         rollout = Rollout(way.lm, parts.text, plans, request.sampling, decoder=way.decoder)

@@ -7,7 +7,7 @@ What lies right above a token says more about it than the far end of the row abo
 one above is done; and a latent frame, whose tokens look most at the same place one frame earlier, before that frame is
 done (Ye et al. 2025, arXiv 2503.14070). A pass draws a diagonal: h * w tokens take (h - 1) * delay + w passes. A token
 does not see what is not drawn yet, though in training it saw all that is before it: this is what the decoder costs in
-quality (benchmarks/ has it measured).
+quality (benchmarks/ has it measured). Where the token written before is among its inputs, a guess may stand for it.
 
 That is for raster order. A model whose order is "coarse" writes lattices whose tokens do not touch (lm/order.py): there
 a pass draws a lattice, or one of the `delay` parts that it is split into.
@@ -57,6 +57,7 @@ class Diagonal:
 @functools.lru_cache(maxsize=8)
 def waves(rows: int, columns: int, frames: int, delay: int, order: Order = "raster") -> tuple[Wave, ...]:
     """The passes over `frames` latent frames, each with what its tokens see: what is drawn and written before them."""
+    assert order == "raster" or frames == 1, "lattices of one latent frame after the other"
     turn_A = _diagonals(rows, columns, frames, delay) if order == "raster" else _by_lattice(rows, columns, delay)
     place_A, found = torch.arange(len(turn_A)), []
     for turn in turn_A.unique().tolist():  # of few tokens, one frame is done before the next one may begin

@@ -57,7 +57,8 @@ class MemoryPlan:
         block_size: positions that a pass looks at.
         runtime: of libraries that load with the first model; see CPU_RUNTIME. Not of the model.
         weights: of both networks.
-        loading: of the files and the float32 copy while weights are read, beyond `weights`.
+        loading: of the files and the float32 copy while weights are read, beyond `weights`; on a GPU of what weights of
+            int8 are made of.
         cache: keys, values and newest tokens. On Linux the part that a clip shorter than the window never writes to
             is not there, so that such a clip takes less.
         noise: drawn ahead, and what drawing it takes.

@@ -41,16 +41,19 @@ def lm_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
     with META:
         linears = [module for module in VideoTransformer(config).modules() if isinstance(module, nn.Linear)]
     inside = sum(linear.weight.numel() for linear in linears)
-    # A scale and a zero point of each output.
+    # A scale and a zero point of each output; a GPU has the scale alone.
     of_outputs = sum(12 * linear.out_features for linear in linears)
     return inside + of_outputs + (lm_parameters(config) - inside) * kind.itemsize
 
 
 def quantising_bytes(config: LMConfig, kind: torch.dtype) -> int:
-    """Of what lies beside int8 weights while a GPU makes them: the whole ones, and numbers of the largest matrix."""
-    largest = config.width * max(config.vocab_size, 2 * config.hidden)
-    # In float32: as they came, divided by their scales, rounded.
-    return lm_parameters(config) * kind.itemsize - lm_bytes(config, kind, "int8") + 3 * 4 * largest
+    """Of what lies beside int8 weights while a GPU makes them, one matrix after the other and the head last.
+
+    A matrix lies there three times in float32: as it came, divided by its scales, rounded.
+    """
+    small, whole = lm_bytes(config, kind, "int8"), lm_parameters(config) * kind.itemsize
+    head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
+    return max(whole - small + 3 * 4 * layer, head * (kind.itemsize - 1) + 3 * 4 * head)
 
 
 @functools.cache

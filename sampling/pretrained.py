@@ -107,6 +107,7 @@ class Pretrained:
             "height": config.height,
             "fps": config.fps,
             "pixels_per_token": f"{side.t}x{side.h}x{side.w}",
+            "order": config.lm.order,
             "vocab_size": config.lm.vocab_size,
             "text_vocab_size": self.text.vocab_size,
             "window_latent_frames": config.lm.window,

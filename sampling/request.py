@@ -77,11 +77,13 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
         generator: instead of `seed`: a torch.Generator (or one for each prompt) from which a seed is drawn.
         height, width: in pixels; a model has one size, so another one is refused.
         decoder: "sequential", a token a pass; "jacobi", the same tokens in fewer passes; "auto", the faster of them;
-            "diagonal", other tokens, by diagonals (diagonal.py); or a decoder of one's own (passes.py).
+            "diagonal", other tokens, by diagonals or lattices (diagonal.py); or a decoder of one's own (passes.py).
         block_size: positions that `jacobi` looks at in a pass, up to two latent frames.
         batch_size: clips that are drawn at a time; all by default. A clip that ends leaves its place to the next.
-        callback_on_step_end: called after each pass with (passes so far, the tokens (n,) that each clip got in it).
-        logits_processor: (input_ids (B, S), scores (B, V)) -> scores; one or several, before temperature.
+        callback_on_step_end: called after each pass with (passes so far, the tokens (n,) that each clip got in it), in
+            the model's order (lm/order.py).
+        logits_processor: (input_ids (B, S), scores (B, V)) -> scores; one or several, before temperature; the ids are
+            in the model's order.
         added: whether what is drawn is added to a clip; second 0 of a schedule is where that ends.
         sampling: fields of `SamplingConfig`; `temperature` may be a schedule [(0, 1.0), (4.0, 0.7)] too.
 

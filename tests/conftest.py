@@ -63,6 +63,13 @@ def debug_generator(debug_checkpoint) -> VideoGenerator:
     return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
 
 
+@pytest.fixture(params=["raster", "coarse"])
+def ordered_generator(request, debug_checkpoint, coarse_checkpoint) -> VideoGenerator:
+    """One over each of the tiny models, which write latent frames in different orders."""
+    folder = debug_checkpoint if request.param == "raster" else coarse_checkpoint
+    return VideoGenerator.from_pretrained(folder, device="cpu")
+
+
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
     """The test runs in a folder of its own, in which a refused command must leave nothing."""

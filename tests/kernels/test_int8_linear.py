@@ -50,6 +50,7 @@ X, WHOLE, SCALES = torch.zeros(3, 4), torch.zeros(5, 4, dtype=torch.int8), torch
         ({"whole_OI": torch.zeros(4, 5, dtype=torch.int8).T}, "whole_OI: must be contiguous along its last axis"),
         ({"scales_O": SCALES[:4]}, "scales_O: must have the shape"),
         ({"scales_O": SCALES.double()}, "scales_O: must be torch.float32"),
+        ({"scales_O": torch.zeros(10)[::2]}, "scales_O: must be contiguous along its last axis"),
         ({"scales_O": SCALES.to("meta")}, "scales_O: must be on cpu as x_MI is"),
     ],
 )

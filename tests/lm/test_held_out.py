@@ -1,5 +1,6 @@
 """The best checkpoint of a training, by what held-out tokens cost it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from reelm.core.shards import read_shards, write_shard
 from reelm.core.training import TrainConfig
 from reelm.lm import training
 from reelm.lm.held_out import HeldOut, nats_per_token
+from reelm.lm.order import ORDERS
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.training import LMTraining, train_lm
 from reelm.lm.transformer import LMConfig, VideoTransformer
@@ -26,9 +28,9 @@ def text():
     return TextEncoder(train_text(["a red ball", "a blue ring"]))
 
 
-def model(seed=0):
+def model(seed=0, order="raster"):
     torch.manual_seed(seed)
-    return VideoTransformer(SIZES).eval().requires_grad_(False)
+    return VideoTransformer(dataclasses.replace(SIZES, order=order)).eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -44,13 +46,16 @@ def tokens(tmp_path):
     return tmp_path
 
 
-def test_nats_are_the_mean_over_all_tokens_however_they_are_batched(tokens, text):
-    lm, sets, nats, count = model(), read_shards(tokens / "held-out"), 0.0, 0
+@pytest.mark.parametrize("order", ORDERS)
+def test_nats_are_the_mean_over_all_tokens_however_they_are_batched(tokens, text, order):
+    lm, sets, nats, count = model(order=order), read_shards(tokens / "held-out"), 0.0, 0
     text_BP, lengths_B = text.prefix(["a red ball"], 4, "captions")
     for shards in sets:
         for clip in shards.tokens_Nthw.long():
             logits = lm(clip[None], text_BP, lengths_B)[0]
-            nats -= float(F.log_softmax(logits, -1).gather(1, clip.flatten()[:, None]).sum())
+            # Of each place, in raster order.
+            logits_thwV = torch.stack([lm.as_grid(value_S[None])[0] for value_S in logits.unbind(-1)], -1)
+            nats -= float(F.log_softmax(logits_thwV, -1).gather(-1, clip[..., None]).sum())
             count += clip.numel()
     for batch_tokens in (1, 40, 1000):
         assert nats_per_token(lm, sets, text, batch_tokens) == pytest.approx(nats / count, rel=1e-5)

@@ -8,6 +8,7 @@ from reelm.core.errors import ReelmError
 from reelm.core.shards import read_shards, write_shard
 from reelm.core.training import TrainConfig
 from reelm.lm.neighbours import carry_over
+from reelm.lm.order import ORDERS
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.training import LMTraining, TokenBatches, train_lm
 from reelm.lm.transformer import LMConfig
@@ -91,6 +92,18 @@ def test_it_learns_what_the_caption_says(data, text, tmp_path):
         first = model(torch.zeros(2, 1, 2, 2, dtype=torch.int64), ids, lengths)[:, 0].softmax(-1)
     assert first[0, 0::2].sum() > 0.9
     assert first[1, 1::2].sum() > 0.9
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_it_learns_which_token_belongs_to_which_place(text, tmp_path, order):
+    tokens = torch.arange(4).view(2, 2).expand(20, 2, 2, 2)
+    write_shard(tmp_path / "places.safetensors", tokens, [[CAPTIONS[0]]] * 20, fps=8)
+    sizes = LMConfig(**{**vars(MODEL), "order": order})
+    model = train_lm(recipe(model=sizes, train={"steps": 60}), tmp_path, text, tmp_path / "run", device="cpu")
+    ids, lengths = text.prefix(CAPTIONS[:1], 5)
+    with torch.no_grad():
+        found = model.as_grid(model(tokens[:1], ids, lengths).argmax(-1))
+    assert torch.equal(found, tokens[:1])
 
 
 def test_a_run_starts_from_the_weights_that_it_is_given(data, text, tmp_path):

@@ -102,7 +102,7 @@ def test_fewer_passes_and_the_same_alone_in_a_batch_streamed_or_continued(genera
     if frames == 1:
         part = generator.generate(PROMPTS[1], seed=2, num_frames=9, decoder=decoder)
         rest = generator.continue_clip(part, num_frames=12, decoder=decoder)
-        assert np.array_equal(rest.tokens[:3], alone.tokens[:3])
+        assert np.array_equal(rest.tokens, alone.tokens[: len(rest.tokens)])
 
 
 @torch.no_grad()

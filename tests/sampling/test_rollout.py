@@ -17,20 +17,19 @@ def begin(parts, prompts, keys, settings, **options):
 
 def slow_twin(parts, prompt, key, settings, frames):
     """Sampling without a cache: every token from a masked pass over all that came before."""
-    model, (rows, columns) = parts.lm, (parts.config.lm.rows, parts.config.lm.columns)
+    model = parts.lm
     text, lengths = parts.text.prefix([prompt, ""], parts.config.lm.prefix)
-    tokens = torch.zeros(1, frames * rows * columns, dtype=torch.int64)
+    tokens = torch.zeros(1, frames * parts.config.lm.frame_size, dtype=torch.int64)
     for position in range(tokens.shape[1]):
-        grid = tokens.view(1, frames, rows, columns).expand(2, -1, -1, -1)
         with torch.no_grad():
-            logits = model(grid, text, lengths)[:, position]
+            logits = model.logits(tokens.expand(2, -1), text, lengths)[:, position]
         numbers = (torch.tensor([number]) for number in (key.seed, key.sample, position))
         tokens[:, position] = sample(logits, *numbers, **dataclasses.asdict(settings))
-    return tokens.view(frames, rows, columns)
+    return model.as_grid(tokens)[0]
 
 
-def test_a_rollout_past_its_window_equals_sampling_without_a_cache(debug_generator):
-    parts = debug_generator.parts
+def test_a_rollout_past_its_window_equals_sampling_without_a_cache(ordered_generator):
+    parts = ordered_generator.parts
     settings, key = SamplingConfig(guidance_scale=2.5, top_k=12, top_p=0.95, temperature=0.9), NoiseKey(11)
     rollout = begin(parts, ["a red ball"], [key], settings)
     frames = parts.config.lm.window + 2

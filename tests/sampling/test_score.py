@@ -16,11 +16,11 @@ from reelm.sampling.video import Video
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
 
 
-@pytest.fixture(scope="module")
-def generator(debug_checkpoint):
+@pytest.fixture(scope="module", params=["debug_checkpoint", "coarse_checkpoint"], ids=["raster", "coarse"])
+def generator(request):
     from reelm import VideoGenerator
 
-    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
 def session(parts, latent_frames, prompt=""):
@@ -35,7 +35,8 @@ def masked_pass(parts, tokens_thw, prompt):
     text, lengths = parts.text.prefix([prompt], parts.config.lm.prefix)
     with torch.no_grad():
         logits = parts.lm(tokens_thw[None], text, lengths)[0]
-    return -logits.log_softmax(-1).gather(1, tokens_thw.flatten()[:, None]).view(tokens_thw.shape).numpy()
+    wanted_S1 = parts.lm.in_order(tokens_thw[None])[0, :, None]
+    return -parts.lm.as_grid(logits.log_softmax(-1).gather(1, wanted_S1)[None, :, 0])[0].numpy()
 
 
 @pytest.mark.parametrize("prompt", ["", RED])

@@ -16,11 +16,11 @@ from reelm.sampling.state import SessionState
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
 
 
-@pytest.fixture(scope="module")
-def generator(debug_checkpoint):
+@pytest.fixture(scope="module", params=["debug_checkpoint", "coarse_checkpoint"], ids=["raster", "coarse"])
+def generator(request):
     from reelm import VideoGenerator
 
-    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
 @settings(max_examples=12, deadline=None)

@@ -11,7 +11,7 @@ SHAPES = [
     pytest.param(torch.bfloat16, 512, 4096, 4096, id="bf16-512"),
     pytest.param(torch.float32, 1, 1, 1, id="fp32-ones"),
     pytest.param(torch.float16, 32, 14336, 4096, id="fp16-32", marks=pytest.mark.slow),
-    pytest.param(torch.float32, 512, 1000, 333, id="fp32-512", marks=pytest.mark.slow),
+    pytest.param(torch.float32, 512, 1000, 333, id="fp32-512"),
 ]
 
 
@@ -21,6 +21,7 @@ def test_int8_linear_compiles(compiled, dtype, M, outputs, channels):
         torch.zeros(M, channels, dtype=dtype), torch.zeros(outputs, channels, dtype=torch.int8), torch.zeros(outputs)
     )
     assert [kernel.metadata.name for kernel in compiled] == ["_int8_linear_kernel"]
-    if dtype != torch.float32:
-        text = compiled[0].asm.get("ptx") or compiled[0].asm["amdgcn"]
-        assert any(name in text for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma"))
+    text, nvidia = compiled[0].asm.get("ptx") or compiled[0].asm["amdgcn"], "ptx" in compiled[0].asm
+    # NVIDIA's have no float32, only a part of its digits.
+    wanted = not nvidia or dtype != torch.float32
+    assert any(name in text for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")) == wanted

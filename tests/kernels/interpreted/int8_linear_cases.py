@@ -63,7 +63,7 @@ def test_whole_numbers_are_exact():
     x_MI, scales_O = torch.arange(36.0).view(3, 12) - 20, 2.0 ** (torch.arange(37) % 5 - 2)
     for dtype in (torch.float32, torch.bfloat16):
         y_MO = int8_linear(x_MI.to(dtype), whole_OI, scales_O, backend="triton")
-        exact_MO = (x_MI.long() @ whole_OI.long().T) * scales_O
+        exact_MO = (x_MI.double() @ whole_OI.double().T) * scales_O
         assert torch.equal(y_MO, exact_MO.to(dtype))
 
 
