@@ -180,7 +180,7 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     same = own.is_file() and own.read_bytes() == text.model
     require(same, "init", "must have the text model that is given: others number their words otherwise", str(folder))
     whole = folder / "config.json"  # of a checkpoint; the folder of a run has its language model's sizes alone
-    sizes = read_json(whole).get("lm") if whole.is_file() else read_json(folder / "lm.json")
+    sizes: Any = read_json(whole).get("lm") if whole.is_file() else read_json(folder / "lm.json")
     require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
     order = sizes.get("order", "raster")
     if order != model.config.order:

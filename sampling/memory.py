@@ -20,6 +20,7 @@ from ..core.device import pick_dtype
 from ..core.errors import ReelmError, require
 from ..lm.cache import RingCache
 from ..lm.int8 import Kind, check_kinds
+from ..lm.transformer import LMConfig
 from .decoders import make_decoder
 from .memory_sizes import (
     META,
@@ -29,7 +30,6 @@ from .memory_sizes import (
     lm_parameters,
     noise_bytes,
     pixel_bytes,
-    quantising_bytes,
     step_bytes,
     tokenizer_bytes,
 )
@@ -187,14 +187,12 @@ def plan_memory(
     states = (kept + int(continuing)) * ring.nbytes // batch
     # The files one after the other, beside both networks in float32; with a GPU all that is in the host's memory.
     loading = 4 * lm_size - lm_weights + max(2 * lm_size, tokenizer_size // 2)
-    if on_gpu:
-        loading = quantising_bytes(config.lm, kind) if weights == "int8" else 0
     return MemoryPlan(
         device=device, dtype=str(kind).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
         block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
         weights=lm_weights + tokenizer_size,
-        loading=loading,
+        loading=_quantising_bytes(config.lm, kind, weights) if on_gpu else loading,
         cache=ring.nbytes + ring.tokens_BR.nbytes,
         noise=noise, noise_held=held,
         step=max(feed, *step),
@@ -205,6 +203,17 @@ def plan_memory(
         state=min(kept, 1) * ring.nbytes // batch if on_gpu else states,
         host=frames + joining + states if on_gpu else 0,
     )  # fmt: skip
+
+
+def _quantising_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
+    """Of what lies beside int8 weights while a GPU makes them, one matrix after the other and the head last.
+
+    A matrix lies there three times in float32: as it came, divided by its scales, rounded.
+    """
+    small, whole = lm_bytes(config, kind, "int8"), lm_bytes(config, kind, "full")
+    head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
+    largest = max(whole - small + 3 * 4 * layer, head * (kind.itemsize - 1) + 3 * 4 * head)
+    return largest if weights == "int8" else 0
 
 
 def fit_memory(config: ModelConfig, available_bytes: int, **options: Any) -> MemoryPlan | None:

@@ -46,16 +46,6 @@ def lm_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
     return inside + of_outputs + (lm_parameters(config) - inside) * kind.itemsize
 
 
-def quantising_bytes(config: LMConfig, kind: torch.dtype) -> int:
-    """Of what lies beside int8 weights while a GPU makes them, one matrix after the other and the head last.
-
-    A matrix lies there three times in float32: as it came, divided by its scales, rounded.
-    """
-    small, whole = lm_bytes(config, kind, "int8"), lm_parameters(config) * kind.itemsize
-    head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
-    return max(whole - small + 3 * 4 * layer, head * (kind.itemsize - 1) + 3 * 4 * head)
-
-
 @functools.cache
 def tokenizer_bytes(config: TokenizerConfig) -> int:
     """Of its weights, in float32 everywhere; the quantizer's codes are few, a learned codebook has its averages too."""

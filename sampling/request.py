@@ -80,10 +80,8 @@ def make_request(  # noqa: PLR0913 (what three methods have in common)
             "diagonal", other tokens, by diagonals or lattices (diagonal.py); or a decoder of one's own (passes.py).
         block_size: positions that `jacobi` looks at in a pass, up to two latent frames.
         batch_size: clips that are drawn at a time; all by default. A clip that ends leaves its place to the next.
-        callback_on_step_end: called after each pass with (passes so far, the tokens (n,) that each clip got in it), in
-            the model's order (lm/order.py).
-        logits_processor: (input_ids (B, S), scores (B, V)) -> scores; one or several, before temperature; the ids are
-            in the model's order.
+        callback_on_step_end: called after a pass with (passes so far, tokens (n,) of each clip in the model's order).
+        logits_processor: (input_ids (B, S) in that order, scores (B, V)) -> scores; one or several, before temperature.
         added: whether what is drawn is added to a clip; second 0 of a schedule is where that ends.
         sampling: fields of `SamplingConfig`; `temperature` may be a schedule [(0, 1.0), (4.0, 0.7)] too.
 

@@ -119,8 +119,8 @@ FROZEN = {
             ),
             *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption"),
         ),
-        *("--seed", "--model.window", "--model.prefix", "--model.width", "--model.depth", "--model.heads"),
-        *("--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),
+        *("--seed", "--model.order", "--model.window", "--model.prefix", "--model.width", "--model.depth"),
+        *("--model.heads", "--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),
     ],
 }
 

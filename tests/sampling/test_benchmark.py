@@ -71,14 +71,14 @@ def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
             difference, largest = logits_difference(parts, way, request, shown)
             assert difference < 1e-4 < 1 < largest
     monkeypatch.setattr(parts.lm.norm, "eps", 1.0)  # for steps alone
-    masked = parts.lm.forward
+    masked = parts.lm.logits
 
     def well(*arguments):
         with monkeypatch.context() as inner:
             inner.setattr(parts.lm.norm, "eps", 1e-6)
             return masked(*arguments)
 
-    monkeypatch.setattr(parts.lm, "forward", well)
+    monkeypatch.setattr(parts.lm, "logits", well)
     assert logits_difference(parts, way, request, tokens_thw)[0] > 0.1
     rows = debug_generator.benchmark(check=True, peers=False)["rows"]
     assert [row["ok"] for row in rows] == [False] * 3
