@@ -57,8 +57,8 @@ def roll(parts, decoder, capture, settings):
     SamplingConfig(guidance_scale=2.0, top_p=0.9),
     SamplingConfig(guidance_scale=1.0, temperature=0.0),
 ])  # fmt: skip
-def test_captured_passes_draw_the_same_tokens(ordered_generator, as_on_a_gpu, decoder, settings):
-    parts = ordered_generator.parts
+def test_captured_passes_draw_the_same_tokens(debug_generator, as_on_a_gpu, decoder, settings):
+    parts = debug_generator.parts
     wanted, passes = roll(parts, decoder, None, settings)
     Traced.made = 0
     found, same_passes = roll(parts, decoder, Traced, settings)
