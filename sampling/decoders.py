@@ -97,7 +97,7 @@ def make_decoder(
         require(block_size is None, "block_size", "must not be given for decoder 'diagonal'", block_size)
         return Diagonal()
     # Where many rows fill a CPU, looking at drafts costs what it saves: of one guided clip `jacobi` made 2.9 times the
-    # tokens of `sequential`, of four 1.17 times, of eight 1.03 times (benchmarks/).
+    # tokens of `sequential`, of four 1.17 times, of eight 1.03 times (benchmarks/; in raster order).
     crowded = decoder == "auto" and block_size is None and not on_gpu and rows > 8
     if decoder == "sequential" or one_by_one or crowded:
         require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)

@@ -89,10 +89,10 @@ def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **option
     """
     config = preset_config(name, check=check)
     plan = plan_memory(config, device=device, **options)
-    # On a CPU one matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
-    lm = config.lm
     if device != "cpu":
         return plan
+    # One matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
+    lm = config.lm
     largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" else 0
     if options.get("weights") == "int8":  # which are made of those in float32
         largest += largest // 2 + 4 * lm_parameters(lm) - lm_bytes(lm, torch.float32, "int8")

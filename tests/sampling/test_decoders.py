@@ -39,7 +39,7 @@ def generator(request):
     return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(request=requests(), block_size=st.sampled_from([1, 2, 5, 16, 33, 64, 77, 128]))
 def test_jacobi_gives_the_tokens_of_sequential(generator, request, block_size):
     oracle = generator.generate(**request, decoder="sequential")

@@ -23,7 +23,7 @@ def generator(request):
     return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**63 - 1), before=st.integers(1, 33), after=st.integers(1, 24),
     scale=st.sampled_from([1.0, 2.5]), decoder=st.sampled_from(["sequential", "jacobi"]),
