@@ -10,9 +10,10 @@ longer = generator.continue_clip(video, seconds=10)
 
 __version__ = "0.1.0"
 
+from .bench.sampling import benchmark
 from .core.errors import CheckpointError, ClipError, ReelmError
 from .core.shapes import TokenGrid
-from .sampling.generator import VideoGenerator
-from .sampling.video import Video
+from .generation.generator import VideoGenerator
+from .generation.video import Video
 
-__all__ = ["CheckpointError", "ClipError", "ReelmError", "TokenGrid", "Video", "VideoGenerator"]
+__all__ = ["CheckpointError", "ClipError", "ReelmError", "TokenGrid", "Video", "VideoGenerator", "benchmark"]

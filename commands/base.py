@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 if TYPE_CHECKING:
-    from ..sampling.generator import VideoGenerator
+    from ..generation.generator import VideoGenerator
 
 
 class Command(ABC):
@@ -58,7 +58,7 @@ class ModelCommand(Command):
 
     def load(self) -> "VideoGenerator":
         """The model, on its device."""
-        from ..sampling.generator import VideoGenerator
+        from ..generation.generator import VideoGenerator
 
         self.set_threads()
         return VideoGenerator.from_pretrained(self.model, device=self.device, **self.kinds)

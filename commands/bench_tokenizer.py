@@ -43,9 +43,9 @@ class BenchTokenizer(Command):
     json: bool = False
 
     def run(self) -> int:
+        from ..bench.codec import benchmark_tokenizer, random_tokenizer
         from ..core.device import pick_dtype
-        from ..tokenizer.benchmark import benchmark_tokenizer, random_tokenizer
-        from ..tokenizer.model import load_tokenizer
+        from ..tokenizer.video_tokenizer import load_tokenizer
 
         if self.tokenizer is None:
             tokenizer = random_tokenizer(self.preset, self.compression, device=self.device, dtype=self.dtype)

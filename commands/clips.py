@@ -1,10 +1,8 @@
 """The commands that make clips: generate, continue, stream."""
 
 import dataclasses
-import math
 import secrets
 import shlex
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -18,8 +16,8 @@ from ..core.progress import note
 from .base import ModelCommand, strict_json
 
 if TYPE_CHECKING:
-    from ..sampling.state import SessionState
-    from ..sampling.video import Video
+    from ..generation.session import SessionState
+    from ..generation.video import Video
 
 Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
 Output = Annotated[str | None, tyro.conf.arg(aliases=["-o"])]
@@ -128,8 +126,8 @@ class Generate(_Clip):
     save_state: bool = False
 
     def run(self) -> int:
-        from ..sampling.request import MAX_CLIPS
-        from ..tokenizer.clip_write import check_output
+        from ..generation.request import MAX_CLIPS
+        from ..media.writer import check_output
 
         count = self.num_videos_per_prompt
         require(1 <= count <= MAX_CLIPS, "num_videos_per_prompt", f"must be from 1 to {MAX_CLIPS}", count)
@@ -167,9 +165,9 @@ class Continue(_Clip):
     save_state: bool = False
 
     def run(self) -> int:
-        from ..sampling.state import SessionState
-        from ..sampling.video import Video
-        from ..tokenizer.clip_write import check_output
+        from ..generation.session import SessionState
+        from ..generation.video import Video
+        from ..media.writer import check_output
 
         path = self.output or free_name(f"{self.clip.stem}-longer")
         check_output(path)
@@ -182,7 +180,7 @@ class Continue(_Clip):
             )  # fmt: skip
             files = [video.save(path)]
         config = generator.parts.config
-        added = video.stats["tokens"] // config.lm.frame_size * config.tokenizer.temporal
+        added = video.stats["tokens"] // config.lm.layout.frame_size * config.tokenizer.temporal
         self.report(files + sessions.kept, video, added)
         return 0
 
@@ -201,8 +199,8 @@ class Decode(ModelCommand):
     output: Output = None
 
     def run(self) -> int:
-        from ..sampling.state import SessionState
-        from ..tokenizer.clip_write import check_output
+        from ..generation.session import SessionState
+        from ..media.writer import check_output
 
         path = self.output or free_name(self.session.stem.removesuffix(".session"))
         check_output(path)
@@ -233,44 +231,34 @@ class Stream(_Clip):
         import numpy as np
 
         from ..core.progress import progress
-        from ..core.training import stop_signals
-        from ..sampling.request import make_request
-        from ..sampling.schedule import latest
-        from ..sampling.video import Video, video_metadata
-        from ..tokenizer.clip_write import ClipWriter
+        from ..generation.video import Video, video_metadata
+        from ..media.writer import ClipWriter
+        from ..training.loop import stop_signals
 
         path = self.output or free_name(_slug(self.prompt))
         ClipWriter(path, fps=1)  # refuses the path before the model is loaded; no file is opened
         generator = self.load()
         config = generator.parts.config
-        prompt = self.prompts(self.prompt)
         options = self.arguments() | {"seed": secrets.randbits(32) if self.seed is None else self.seed}
-        without_length = {name: value for name, value in options.items() if name not in ("seconds", "num_frames")}
-        request = make_request(generator.parts, prompt, **without_length)
-        plan = request.plans[0]
-        settings = generator.parts.settings(request.sampling, plan)
-        tokens, compression = array("I"), generator.parts.tokenizer.compression
 
         def clip(frames: int) -> Video:
             # Of the frames only their shape is told: they are in the file, and an endless stream fits no memory.
             none = np.broadcast_to(np.uint8(0), (frames, config.height, config.width, 3))
-            # A decoder may be ahead of the frames.
-            shape = (compression.latent_frames(frames), config.lm.rows, config.lm.columns)
-            grid = np.array(tokens[: math.prod(shape)], np.int64).reshape(shape) if tokens else None
-            text = latest(plan.prompts)
-            return Video(none, generator.fps, tokens=grid, prompt=text, seed=plan.key.seed, settings=settings)
+            tokens = stream.tokens if frames > 1 or len(stream.tokens) else None
+            return Video(none, stream.fps, tokens=tokens, prompt=stream.prompt, seed=stream.seed,
+                         settings=stream.settings)  # fmt: skip
 
-        chunks = generator.stream(prompt, callback_on_step_end=lambda _, new: tokens.extend(new[0].tolist()), **options)
+        stream = generator.stream(self.prompts(self.prompt), **options)
         began = time.perf_counter()
         with stop_signals() as stopped, ClipWriter(path, generator.fps, video_metadata(clip(1))) as writer:
             note(f"writing {writer.growing}; Ctrl-C ends it")
-            for frames in progress(chunks, "streaming", unit="latent frame"):
+            for frames in progress(stream, "streaming", unit="latent frame"):
                 writer.write(frames)
                 if stopped:
                     break
             writer.metadata = video_metadata(clip(writer.frames))
         video = clip(writer.frames)
-        video.stats |= {"tokens": len(tokens), "read_seconds": 0.0, "decode_seconds": 0.0}
+        video.stats |= {"tokens": stream.tokens.size, "read_seconds": 0.0, "decode_seconds": 0.0}
         video.stats["sample_seconds"] = time.perf_counter() - began
         if stopped:
             note(f"reelm: interrupted; {path} holds {writer.frames} frames = {video.seconds:.4g} s")

@@ -118,7 +118,7 @@ class Encode(Command):
         from ..core.config import from_dict
         from ..data.clip_shards import ClipShards
         from ..data.encode import Windows, encode_shards
-        from ..tokenizer.model import load_tokenizer
+        from ..tokenizer.video_tokenizer import load_tokenizer
 
         windows = from_dict(Windows, dataclasses.asdict(self.windows), "options")
         count = encode_shards(

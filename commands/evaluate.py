@@ -26,8 +26,8 @@ def _stamp(device: "torch.device") -> dict[str, Any]:
     """On what the figures were measured; the peak is the whole process's (getrusage), or of a GPU its allocator's."""
     import torch
 
-    from ..core.machine import machine_name
-    from ..sampling.machine import peak_memory_bytes
+    from ..bench.machine import machine_name
+    from ..core.memory import peak_memory_bytes
 
     return {
         "peak_memory_bytes": peak_memory_bytes(device), "reelm": __version__, "torch": torch.__version__,
@@ -73,7 +73,7 @@ class Evaluate(ModelCommand):
     contact_sheet: Path | None = None
 
     def run(self) -> int:
-        from ..sampling.evaluate import evaluate_model
+        from ..evaluation.world_clips import evaluate_model
 
         _check_sheet(self.contact_sheet)
         report = evaluate_model(
@@ -115,10 +115,10 @@ class EvaluateTokenizer(Command):
     def run(self) -> int:
         from ..core.checkpoint import find_checkpoint
         from ..data.sample_clips import sample_clips
-        from ..sampling.pretrained import load_pretrained
-        from ..tokenizer.evaluate import evaluate_clips
-        from ..tokenizer.fvd import USUAL_FRAMES
-        from ..tokenizer.model import load_tokenizer
+        from ..evaluation.fvd import USUAL_FRAMES
+        from ..evaluation.tokenizers import evaluate_clips
+        from ..generation.pretrained import load_pretrained
+        from ..tokenizer.video_tokenizer import load_tokenizer
 
         require(self.max_frames >= 1, "max_frames", "must be at least 1", self.max_frames)
         _check_sheet(self.contact_sheet)
@@ -170,9 +170,9 @@ class EvaluateModel(ModelCommand):
     def run(self) -> int:
         from ..core.checkpoint import save_json
         from ..data.sample_clips import sample_clips
-        from ..sampling.held_out import given_frames
-        from ..sampling.own_clips import evaluate_own_clips
-        from ..sampling.video import Video
+        from ..evaluation.continuations import given_frames
+        from ..evaluation.own_clips import evaluate_own_clips
+        from ..generation.video import Video
 
         require(self.clips >= 1, "clips", "must be at least 1", self.clips)
         require(self.num_frames >= 1, "num_frames", "must be at least 1", self.num_frames)
@@ -193,7 +193,8 @@ class EvaluateModel(ModelCommand):
         report = {
             "model": generator.parts.name, "source": self.folder.resolve().name, "split": source.split,
             "size": f"{config.width}x{config.height}", "fps": config.fps, "seed": self.seed, **told,
-            **_stamp(next(generator.parts.lm.parameters()).device), **generator.parts.kinds, "skipped": source.skipped,
+            **_stamp(generator.parts.lm.device), **generator.parts.lm.numerics.precisions,
+            "skipped": source.skipped,
         }  # fmt: skip
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from ..core.files import check_writable
 from .base import Command, ModelCommand, strict_json
 
 if TYPE_CHECKING:
-    from ..sampling.pretrained import Pretrained
+    from ..generation.generator import VideoGenerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,13 @@ class Bench(ModelCommand):
     plot: Path | None = None
 
     def run(self) -> int:
-        from ..sampling.benchmark import run_benchmark
+        from ..bench.sampling import benchmark
 
         if self.plot is not None:
             path = check_writable(self.plot, "plot")
             require(path.suffix.lower() == ".png", "plot", "must end in .png", str(path))
-        report = run_benchmark(
-            self._parts(), seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale,
+        report = benchmark(
+            self._generator(), seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale,
             temperature=self.temperature, repeats=self.repeats, decoder=self.decoder, block_size=self.block_size,
             prompt=self.prompt, peers=self.peers, sweep=self.sweep, check=self.check,
         )  # fmt: skip
@@ -65,15 +65,16 @@ class Bench(ModelCommand):
             report.plot(self.plot)
         return 0 if all(row.get("ok", True) for row in report.get("rows", [])) else 1
 
-    def _parts(self) -> "Pretrained":
+    def _generator(self) -> "VideoGenerator":
         """The model, or the preset."""
-        from ..sampling.presets import preset_parts
+        from ..bench.presets import preset_parts
+        from ..generation.generator import VideoGenerator
 
         if self.preset is None:
-            return self.load().parts
+            return self.load()
         require(self.model == "world", "preset", "must not be given with a model", self.model)
         self.set_threads()
-        return preset_parts(self.preset, device=self.device, **self.kinds, check=self.check)
+        return VideoGenerator(preset_parts(self.preset, device=self.device, **self.kinds, check=self.check))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,8 @@ class BenchKernels(Command):
     only: str | None = None
 
     def run(self) -> int:
-        from ..kernels.benchmark import benchmark_kernels, table
-        from ..kernels.benchmark_cases import all_cases
+        from ..bench.kernel_cases import all_cases
+        from ..bench.kernel_report import benchmark_kernels, table
 
         document = benchmark_kernels(all_cases(self.check, self.only), check=self.check, rounds=self.rounds)
         print(table(document), strict_json(document), sep="\n")
@@ -128,12 +129,12 @@ class Info(ModelCommand):
 
     def _plan(self, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """What clips will take, what is there, and how many fit: in bytes, and as a table."""
+        from ..bench.presets import preset_config, preset_plan
         from ..core.checkpoint import find_checkpoint
         from ..core.device import pick_device
-        from ..sampling.machine import available_memory
-        from ..sampling.memory import fit_memory, plan_memory, show_bytes
-        from ..sampling.presets import preset_config, preset_plan
-        from ..sampling.pretrained import read_config
+        from ..core.memory import available_memory
+        from ..generation.memory_plan import fit_memory, plan_memory, show_bytes
+        from ..generation.pretrained import read_config
 
         place, model = pick_device(self.device), self.preset or self.model
         options: dict[str, Any] = {"device": place.type, **self.kinds}
@@ -157,7 +158,7 @@ class Info(ModelCommand):
         from ..core.checkpoint import find_checkpoint
 
         parts, folder = self.load().parts, find_checkpoint(self.model)
-        weight = next(parts.lm.parameters())
+        numerics, place = parts.lm.numerics, parts.lm.device
         found_triton = importlib.metadata.distributions(name="triton")
         values = {
             "model": parts.name,
@@ -167,9 +168,9 @@ class Info(ModelCommand):
             "reelm": __version__,
             "torch": torch.__version__,
             "triton": next((found.version for found in found_triton), "not installed"),
-            "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
+            "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
             "threads": torch.get_num_threads(),
-            "dtype": str(weight.dtype).removeprefix("torch."),
-            **parts.kinds,
+            "dtype": str(numerics.dtype).removeprefix("torch."),
+            **numerics.precisions,
         }
         return values, "\n".join(f"{name.replace('_', ' '):22}{value}" for name, value in values.items())

@@ -13,7 +13,7 @@ from .data import prepared
 
 
 def _tokenizer_options() -> type:
-    from ..tokenizer.training import TokenizerTraining
+    from ..training.tokenizer_training import TokenizerTraining
 
     return config_options(TokenizerTraining)
 
@@ -43,7 +43,7 @@ class TrainTokenizer(RunCommand):
         from ..core.config import from_dict
         from ..data.clip_shards import ClipShards
         from ..data.crops import CropLoader, held_out_clips
-        from ..tokenizer.training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
+        from ..training.tokenizer_training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
 
         recipe = from_dict(TokenizerTraining, self._options(), "options")
         check_stage(recipe, self.out, self.decoder_of, self.resume)
@@ -70,7 +70,7 @@ class TrainTokenizer(RunCommand):
         """The recipe's options, with the model that the preset stands for, or that `decoder_of` has."""
         from ..core.checkpoint import read_json
         from ..core.config import differences, to_dict
-        from ..tokenizer.config import TokenizerConfig, tokenizer_preset
+        from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 
         options = dataclasses.asdict(self.recipe)
         if self.decoder_of is not None:
@@ -131,8 +131,8 @@ class Render(Command):
     device: str = "auto"
 
     def run(self) -> int:
-        from ..tokenizer.encode import encode_world
-        from ..tokenizer.model import load_tokenizer
+        from ..data.rendered import encode_world
+        from ..tokenizer.video_tokenizer import load_tokenizer
 
         encode_world(
             load_tokenizer(self.tokenizer, device=self.device), self.out, clips=self.clips, num_frames=self.num_frames,
@@ -163,7 +163,7 @@ class TrainText(Command):
 
     def run(self) -> int:
         from ..core.files import atomic_write, check_writable
-        from ..core.shards import read_shards
+        from ..data.token_shards import read_shards
         from ..lm.text import TextEncoder, train_text
 
         check_writable(self.out, "out")

@@ -25,7 +25,7 @@ def _windows_options() -> type:
 
 
 def _lm_options() -> type:
-    from ..lm.training import LMTraining
+    from ..training.lm_training import LMTraining
 
     return config_options(LMTraining, leave_out=DERIVED)
 
@@ -66,15 +66,15 @@ class TrainLM(RunCommand):
         from ..core.checkpoint import find_checkpoint
         from ..core.config import from_dict
         from ..core.files import atomic_write
-        from ..core.shards import read_shards
-        from ..core.training import check_run
-        from ..lm.training import LMTraining, train_lm
+        from ..data.token_shards import read_shards
+        from ..generation.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
         from ..lm.transformer import VideoTransformer
-        from ..sampling.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
         from ..sampling.rules import SamplingConfig
-        from ..sampling.samples import write_samples
-        from ..tokenizer.model import VideoTokenizer, load_tokenizer
-        from .card import model_card
+        from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
+        from ..training.lm_training import LMTraining, train_lm
+        from ..training.loop import check_run
+        from ..training.model_card import model_card
+        from ..training.samples import write_samples
 
         # What is refused is refused before clips are encoded: the sizes that are not known yet are left at 1.
         check_run(self.out, self.resume)
@@ -101,14 +101,14 @@ class TrainLM(RunCommand):
         levels = quantizer.levels if quantizer.kind == "fsq" else ()
 
         def parts(lm: VideoTransformer) -> Pretrained:
-            return Pretrained("training", "", "", config, tokenizer, lm, text)
+            return Pretrained("training", "", "", config, tokenizer, lm)
 
         lm = train_lm(
             recipe, tokens, text, self.out, held_out=held_out, levels=levels, device=self.device, resume=self.resume,
             init=None if self.init is None else find_checkpoint(self.init),
             on_checkpoint=lambda lm: write_samples(parts(lm), captions, self.out / "samples.png"),
         )  # fmt: skip
-        save_pretrained(self.out / "model", config, tokenizer, lm, text)
+        save_pretrained(self.out / "model", config, tokenizer, lm)
         code = self.report(f"a model for --model {shlex.quote(str(self.out / 'model'))},")
         if held_out is not None:
             self._tell_best()
@@ -118,7 +118,7 @@ class TrainLM(RunCommand):
         return code
 
     def _tell_best(self) -> None:
-        from ..lm.held_out import best_of, read_entries
+        from ..training.validation import best_of, read_entries
 
         entries = read_entries(self.out)
         best, last = best_of(entries), entries[-1]
@@ -178,8 +178,8 @@ class TrainLM(RunCommand):
     def _continue(self, clips: Path, parts: Any) -> None:
         from ..core.checkpoint import save_json
         from ..data.clip_shards import ClipShards
-        from ..sampling.generator import VideoGenerator
-        from ..sampling.held_out import continue_held_out, least_frames
+        from ..evaluation.continuations import continue_held_out, least_frames
+        from ..generation.generator import VideoGenerator
 
         held_out = ClipShards(clips, "held-out")
         generator = VideoGenerator(parts)

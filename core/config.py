@@ -70,6 +70,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
                 return None
             if option is not type(None) and value is not None:
                 return _convert(option, value, where)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return value  # it was built already
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple:

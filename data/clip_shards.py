@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ClipError, require
-from ..tokenizer.clip_decode import read_window
+from ..media.frame_decoder import read_window
 from .shard_files import SPLITS, Sample, read_index, read_json, read_sample
 
 

@@ -8,7 +8,7 @@ ends = held_out_clips(ClipShards("shards", split="held-out"), temporal=4)
 import torch
 
 from ..core.errors import require
-from ..tokenizer.clip_fit import fit_clip
+from ..media.fitting import fit_clip
 from .clip_shards import ClipShards
 from .loader import ClipLoader, mixed_bits
 

@@ -16,12 +16,12 @@ import torch
 
 from ..core.errors import require
 from ..core.progress import progress
-from ..core.shards import shard_origin, write_shard
-from ..tokenizer.model import VideoTokenizer
+from ..tokenizer.video_tokenizer import VideoTokenizer
 from .camera import moving_crop
 from .clip_shards import ClipShards
 from .crops import fitted, random_scale_crop
 from .loader import mixed_bits
+from .token_shards import shard_origin, write_shard
 
 BATCH = 16  # crops
 

@@ -1,7 +1,7 @@
 """Batches of clips whose order needs no state but {epoch, sample}: the same on any number of workers and ranks.
 
     loader = ClipLoader(ClipShards("shards"), batch_size=8, num_frames=17, seed=0, workers=2)
-    loader.batch(step).frames_BTHWC                     # follows from (seed, step) alone: what core/training.py asks
+    loader.batch(step).frames_BTHWC                     # follows from (seed, step) alone: what training/loop.py asks
     for batch in loader: ...                            # the same batches, from where load_state_dict left it
 
 A sample of F frames has F // num_frames windows, which do not overlap. An epoch is a seeded permutation of all windows;

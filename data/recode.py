@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ClipError, require
-from ..tokenizer.clip_fit import Fit
-from ..tokenizer.clip_io import ClipLimits
-from ..tokenizer.clip_stream import stream_clip, stream_fitted
-from ..tokenizer.clip_write import write_frames
+from ..media.clip import ClipLimits
+from ..media.fitting import Fit
+from ..media.streaming import stream_clip, stream_fitted
+from ..media.writer import write_frames
 from .shard_files import Sample
 from .sources import Source, read_captions
 

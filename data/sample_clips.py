@@ -17,8 +17,8 @@ import torch
 
 from ..core.errors import ReelmError, require
 from ..core.progress import note
-from ..tokenizer.clip_fit import Fit
-from ..tokenizer.clip_stream import ClipStream, stream_clip, stream_fitted
+from ..media.fitting import Fit
+from ..media.streaming import ClipStream, stream_clip, stream_fitted
 from .clip_shards import ClipShards, is_prepared
 from .shard_files import SPLITS
 from .sources import Source, find_sources, read_captions

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.contact_sheet import write_contact_sheet
-from ..tokenizer.clip_fit import fit_clip
+from ..media.contact_sheet import write_contact_sheet
+from ..media.fitting import fit_clip
 from .clip_shards import read_frames
 from .shard_files import ShardIndex
 

@@ -11,13 +11,11 @@ import functools
 import importlib.util
 import logging
 import os
-from typing import Literal
 
 import torch
 
 from ..core.errors import require
-
-Backend = Literal["reference", "triton"]
+from ..core.protocols import Backend
 
 VARIABLE = "REELM_KERNELS"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

@@ -1,6 +1,6 @@
 """A linear layer whose weights are int8 and whose inputs are not: half of the bytes that a decoding step reads.
 
-    whole_OI, scales_O = quantise(weight_OI)               # int8.py
+    whole_OI, scales_O = quantise(weight_OI)               # quantization.py
     y_MO = int8_linear(x_MI, whole_OI, scales_O)           # about x_MI @ weight_OI.T
 
 A step of few tokens takes as long as reading the weights does, so that a GPU is done in half the time. The inputs stay

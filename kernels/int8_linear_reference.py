@@ -2,7 +2,8 @@
 
     y_MO = int8_linear_reference(x_MI, whole_OI, scales_O)
 
-It makes the weights anew as floating-point numbers, and so gains memory alone; a CPU has a faster way (lm/int8.py).
+It makes the weights anew as floating-point numbers, and so gains memory alone; a CPU has a
+faster way (lm/quantization.py).
 """
 
 import torch

@@ -8,8 +8,8 @@ q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
 
 import torch
 
-from .int8 import quantise
 from .norm import rms_norm
+from .quantize import quantise
 from .rotary import Rotation, rotate
 
 

@@ -1,60 +1,76 @@
 """The ring cache: keys and values of the prefix for ever, and of the last latent frames; allocated once.
 
-    cache = RingCache(config, batch=2, device=device, dtype=dtype)
+    cache = RingCache(config, rows=2, device=device, dtype=dtype)
     slots = cache.slots(positions_BL)       # where the keys and values of these video positions lie
-    q, q_prefix = rope_norm_cache(qkv, q_norm, k_norm, slots, **cache.layer(0), rotation=rotation)
+    out_BLNE = cached_attention(qkv_BLHE, q_norm_E, k_norm_E, step, **cache.layer(0))
 
-With dtype int8 every head of every slot has a scale beside it: with heads of 32 channels 28% of the memory.
+In int8 every head of every slot has a scale beside it: with heads of 32 channels that takes 28% of the memory.
 
 Memory does not grow with the clip. The ring is one latent frame longer than the window, so that a whole latent frame
-can be fed at once, or two (`ahead=2`); the newest tokens are kept too, since a token's input is made of its neighbours'
-tokens.
+can be read at once, or two (`ahead=2`).
 """
 
-import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict
 
 import torch
 
-from ..core.errors import require
-from ..kernels.int8 import quantise
+from ..core.protocols import CacheState
+from ..core.token_history import TokenHistory, gather_rows
+from ..kernels.quantize import quantise
+from .lm_config import LMConfig
 
-if TYPE_CHECKING:
-    from .transformer import LMConfig
-
-HISTORY = 4  # latent frames of token ids that are kept
+HELD = ("keys", "values", "key_scales", "value_scales")
 
 
-class RingCache:
-    """Keys, values and newest tokens of B rows, and how far each row is.
+class LayerCache(TypedDict):
+    """The part of a cache that belongs to a layer, as `cached_attention` takes it."""
 
-    `ahead`: latent frames that a step may write at a time, wherever in one it begins.
+    k_cache_BKCE: torch.Tensor
+    v_cache_BKCE: torch.Tensor
+    k_scales_BKC: torch.Tensor | None
+    v_scales_BKC: torch.Tensor | None
+
+
+class RingCache(TokenHistory):
+    """Keys, values and newest tokens of B rows, and how far each row has come.
+
+    Attributes:
+        keys, values: (depth, B, K, C, E), of C = prefix + ring slots.
+        key_scales, value_scales: (depth, B, K, C) float32 of an int8 cache, else None.
+        prefix_lengths_B: the valid slots of each row's prefix.
     """
 
     def __init__(
-        self, config: "LMConfig", batch: int, device: torch.device, dtype: torch.dtype, *, ahead: int = 1
+        self, config: LMConfig, rows: int, device: torch.device, dtype: torch.dtype, *, ahead: int = 1
     ) -> None:
+        """Allocate a cache for steps that write up to `ahead` latent frames, wherever in one they begin."""
+        super().__init__(rows, config.frame_size, device)
         self.config = config
-        self.ring = (config.window + ahead) * config.frame_size
-        shape = (config.depth, batch, config.kv_heads, config.prefix + self.ring, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.key_scales, self.value_scales = (
-            torch.zeros(shape[:-1], device=device) if dtype == torch.int8 else None for _ in range(2)
-        )
-        self.tokens_BR = torch.zeros(batch, HISTORY * config.frame_size, device=device, dtype=torch.int64)
-        self.positions_B = torch.zeros(batch, device=device, dtype=torch.int64)
-        self.prefix_lengths_B = torch.zeros(batch, device=device, dtype=torch.int64)
+        self.ring = config.ring(ahead)
+        shape = (config.depth, rows, config.kv_heads, config.prefix + self.ring, config.head_dim)
+        scales = (None, None) if dtype != torch.int8 else (shape[:-1], shape[:-1])
+        self._allocated = {
+            name: torch.zeros(size, device=device, dtype=torch.float32 if "scales" in name else dtype)
+            for name, size in zip(HELD, (shape, shape, *scales), strict=True)
+            if size is not None
+        }
+        self.prefix_lengths_B = torch.zeros(rows, device=device, dtype=torch.int64)
+        self._show(rows)
+
+    def _show(self, rows: int) -> None:
+        """Have the first `rows` of the allocated rows be those that are there."""
+        self._held = {name: held[:, :rows] for name, held in self._allocated.items()}
+        self.keys, self.values = self._held["keys"], self._held["values"]
+        self.key_scales, self.value_scales = self._held.get("key_scales"), self._held.get("value_scales")
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values, and of their scales."""
-        scales = 0 if self.key_scales is None else self.key_scales.nbytes
-        return 2 * (self.keys.nbytes + scales)
+        return sum(held.nbytes for held in self._allocated.values())
 
-    def layer(self, layer: int) -> dict[str, Any]:
-        """The part of a layer, as `rope_norm_cache` and `decode_attention` take it."""
+    def layer(self, layer: int) -> LayerCache:
+        """The part of a layer."""
         return {
             "k_cache_BKCE": self.keys[layer],
             "v_cache_BKCE": self.values[layer],
@@ -71,43 +87,56 @@ class RingCache:
                 whole_BKPE, scales[layer, rows_B, :, : self.config.prefix] = quantise(x_BKPE)
             held[layer, rows_B, :, : self.config.prefix] = whole_BKPE
 
-    def next_positions(self, count: int, offsets: Sequence[int] | None = None) -> torch.Tensor:
-        """(B, L) the L = `count` video positions that come next, or those that lie so far ahead."""
-        device = self.positions_B.device
-        ahead_L = torch.arange(count, device=device) if offsets is None else torch.tensor(offsets, device=device)
-        return self.positions_B[:, None] + ahead_L
-
-    def put_tokens(self, tokens_BL: torch.Tensor, offsets: Sequence[int] | None = None) -> None:
-        """Set the tokens at the next L positions, or at those so far ahead; `advance` makes them past."""
-        positions_BL = self.next_positions(tokens_BL.shape[1], offsets)
-        self.tokens_BR.scatter_(1, positions_BL % self.tokens_BR.shape[1], tokens_BL)
-
-    def tokens(self, positions_BL: torch.Tensor, rows: int) -> torch.Tensor:
-        """The tokens (B, L) at these positions of the first B = `rows` rows, as far as they are kept."""
-        return self.tokens_BR[:rows].gather(1, positions_BL % self.tokens_BR.shape[1])
-
-    def select(self, rows: Sequence[int]) -> "RingCache":
-        """A cache of these rows alone, ascending, in the memory of this one, which must not be used any more."""
-        require(list(rows) == sorted(set(rows)), "rows", "must ascend", rows)
-        other = copy.copy(self)
-        index = torch.tensor(rows, device=self.positions_B.device)
-        for name in ("keys", "values", "key_scales", "value_scales"):
-            held = getattr(self, name)
-            if held is not None:
-                # In place: a second cache beside this one may not fit.
-                for place, row in enumerate(rows):
-                    if place != row:
-                        held[:, place] = held[:, row]
-                held = held[:, : len(rows)]
-            setattr(other, name, held)
-        for name in ("tokens_BR", "positions_B", "prefix_lengths_B"):
-            setattr(other, name, getattr(self, name)[index])
-        return other
-
-    def advance(self, count: int | torch.Tensor) -> None:
-        """Move on by `count` positions (one number, or one for each row)."""
-        self.positions_B += count
-
     def slots(self, positions_BL: torch.Tensor) -> torch.Tensor:
         """(B, L) cache slots of video positions."""
         return self.config.prefix + positions_BL % self.ring
+
+    def arrange(self, sources: Sequence[int | None]) -> None:
+        """Have as many rows as `sources` has entries: each is the old row of that number, or a fresh one for None.
+
+        It happens in the memory that was allocated, as a second cache beside this one may not fit.
+        """
+        super().arrange(sources)
+        self.prefix_lengths_B = gather_rows(self.prefix_lengths_B, sources)
+        moves = [(row, source) for row, source in enumerate(sources) if source is not None and source != row]
+        # Numbers ascend, so that no row is overwritten before it is read: those that move down go first, in order.
+        down, up = ([move for move in moves if (move[1] > move[0]) == lower] for lower in (True, False))
+        for held in self._allocated.values():
+            for row, source in [*down, *reversed(up)]:
+                held[:, row] = held[:, source]
+        self._show(len(sources))
+
+    def export(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        """A copy of the prefixes, keys and values of these rows, on the CPU."""
+        index = torch.tensor(rows, device=self.positions_B.device)
+        parts = {"prefix_lengths": self.prefix_lengths_B[index]}
+        parts |= {name: held[:, index] for name, held in self._held.items()}
+        return {name: part.cpu() for name, part in parts.items()}
+
+    def accepts(self, rows: int, state: CacheState) -> bool:
+        """Whether `state` is of so many rows of a cache like this one, or of a longer or shorter ring."""
+        if set(state) != {"prefix_lengths", *self._held}:
+            return False
+        lengths, config = state["prefix_lengths"], self.config
+        slots = state["keys"].shape[3] if state["keys"].ndim == 5 else 0
+        more, part = divmod(slots - config.prefix, config.frame_size)
+        same = lengths.shape == (rows,) and lengths.dtype == torch.int64 and part == 0 and more > config.window
+        for name, held in self._held.items():
+            shape = (*held.shape[:1], rows, held.shape[2], slots, *held.shape[4:])
+            same = same and state[name].shape == shape and state[name].dtype == held.dtype
+        return same and bool((lengths >= 0).all() and (lengths <= config.prefix).all())
+
+    def restore(self, rows: Sequence[int], state: CacheState, tokens_S: torch.Tensor) -> None:
+        """Have these rows go on from an accepted state, after the tokens `tokens_S` of their clip."""
+        index = torch.tensor(rows, device=self.positions_B.device)
+        prefix, window = self.config.prefix, self.config.window * self.config.frame_size
+        # The window alone: what is older nobody sees, and drafts may have been written over it.
+        positions_W = torch.arange(max(0, len(tokens_S) - window), len(tokens_S))
+        for name, held in self._held.items():
+            given = state[name].to(held.device)
+            old_W, new_W = ((prefix + positions_W % (x.shape[3] - prefix)).to(held.device) for x in (given, held))
+            for place, row in enumerate(rows):
+                held[:, row, :, :prefix] = given[:, place, :, :prefix]
+                held[:, row][:, :, new_W] = given[:, place][:, :, old_W]
+        self.prefix_lengths_B[index] = state["prefix_lengths"].to(index.device)
+        self.place_tokens(rows, tokens_S)

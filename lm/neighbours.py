@@ -5,7 +5,7 @@ offsets_SO, inside_SO = neighbour_tables(8, 8, "raster")      # tokens at positi
 
 import torch
 
-from .order import Order, scan_order
+from ..core.token_order import Order, scan_order
 
 # (dt, dy, dx) of the tokens around a slot that make its input, as far as they are known when its own is written: of the
 # latent frame under way, then of the one before, and of the one before that.

@@ -3,8 +3,8 @@
     model = VideoTransformer(LMConfig(vocab_size=1920))
     logits_BSV = model(tokens_Bthw, text_BP, text_lengths_B)         # whole clips: training, scoring, the oracle
 
-    cache = model.make_cache(batch)                                  # token by token
-    model.prefill(cache, text_BP, text_lengths_B)
+    cache = model.make_cache(rows)                                   # token by token
+    model.condition(cache, [0], [(Text("a red ball"),)])
     logits_BLV = model.step(cache, 1)                                # for the next position
     cache.put_tokens(tokens_BL); cache.advance(1)
 
@@ -14,81 +14,31 @@ background is then copied, and a shift continued, at once; attention is left wit
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..core.checkpoint import save_tensors
+from ..core.condition import Condition, Text
 from ..core.errors import require
+from ..core.files import atomic_write
+from ..core.protocols import Backend, Cost, Numerics, Precision
+from ..core.token_history import HISTORY
 from ..kernels.attention import attention
-from ..kernels.backend import pick_backend
-from ..kernels.decode_attention import decode_attention
-from ..kernels.decode_attention_reference import slot_mask
+from ..kernels.cached_attention import attention_step, cached_attention
 from ..kernels.norm import RMSNorm
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.rotary import Rotation, rotate
-from .cache import HISTORY, RingCache
-from .int8 import Kind
-from .lean import can_be_lean, lean_attend
+from .cache import RingCache
+from .lm_config import LMConfig, cache_dtype
 from .neighbours import neighbour_tables, neighbours
-from .order import ORDERS, Order, scan_order
-from .rotary import prefix_rotation, video_rotation
+from .positions import prefix_rotation, video_rotation
+from .text import TextEncoder
 
 # (layer, its module, its heads of queries, keys and values) -> attention's output; both (B, S, heads, E).
 Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LMConfig:
-    """Sizes of the language model.
-
-    Attributes:
-        vocab_size: video token ids.
-        rows, columns: of a latent frame in tokens.
-        order: in which these are written, "raster" or "coarse" (order.py).
-        window: latent frames that a token sees, its own included; at least 3, as its neighbours reach two back.
-        text_vocab_size: text token ids.
-        prefix: slots for text tokens.
-        width: channels of the residual stream.
-        depth: blocks.
-        heads: query heads.
-        kv_heads: key/value heads (grouped-query attention, Ainslie et al. 2023, arXiv 2305.13245).
-        head_dim: channels of a head.
-        hidden: channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
-        neighbour_dim: channels of each neighbouring token's embedding.
-    """
-
-    vocab_size: int
-    rows: int = 8
-    columns: int = 8
-    order: Order = "raster"
-    window: int = 5
-    text_vocab_size: int = 256
-    prefix: int = 32
-    width: int = 256
-    depth: int = 6
-    heads: int = 8
-    kv_heads: int = 2
-    head_dim: int = 32
-    hidden: int = 512
-    neighbour_dim: int = 64
-
-    def __post_init__(self) -> None:
-        require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}", self.order)
-        require(self.window >= 3, "window", "must be at least 3", self.window)
-        groups = self.kv_heads >= 1 and self.heads % self.kv_heads == 0
-        require(groups, "kv_heads", f"must divide heads ({self.heads})", self.kv_heads)
-        require(self.head_dim % 2 == 0, "head_dim", "must be even", self.head_dim)
-        for name in ("vocab_size", "rows", "columns", "text_vocab_size", "prefix", "width", "depth", "heads",
-                     "head_dim", "hidden", "neighbour_dim"):  # fmt: skip
-            require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
-
-    @property
-    def frame_size(self) -> int:
-        """Tokens in a latent frame."""
-        return self.rows * self.columns
 
 
 class Attention(nn.Module):
@@ -136,15 +86,22 @@ class Block(nn.Module):
 
 
 class VideoTransformer(nn.Module):
-    """Logits of the next video token. It knows grids and vocabularies, not tokenizers.
+    """Logits of the next video token. It knows latent frames and vocabularies, not codecs.
 
     Attributes:
-        weights_kind: whether the weights of its linear layers are in its own dtype ("full") or in int8.
-        cache_kind: whether the caches that it makes hold keys and values in its own dtype ("full") or in int8.
+        layout: of a latent frame.
+        horizon: None, as the cache rolls for ever.
+        backend: of the kernels: "reference", "triton", or None for what is best on the device.
+        text: what makes text tokens of prompts; None while none is needed.
+        weights_precision: whether the weights of its linear layers are in its own dtype ("full") or in int8.
+        cache_precision: whether the caches that it makes hold keys and values in its own dtype ("full") or in int8.
     """
 
-    weights_kind: Kind = "full"
-    cache_kind: Kind = "full"
+    horizon: None = None
+    backend: Backend | None = None
+    text: TextEncoder | None = None
+    weights_precision: Precision = "full"
+    cache_precision: Precision = "full"
 
     places_S: torch.Tensor
     neighbour_offsets_SO: torch.Tensor
@@ -152,7 +109,7 @@ class VideoTransformer(nn.Module):
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.layout = config, config.layout
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.width)
         # The last id stands for a neighbour outside the clip.
         self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
@@ -195,50 +152,31 @@ class VideoTransformer(nn.Module):
         seen_BL = positions_BL - turn_BL + self.places_S[turn_BL]
         return video_rotation(seen_BL, config.rows, config.columns, config.head_dim)
 
-    def in_order(self, tokens_Bthw: torch.Tensor) -> torch.Tensor:
-        """The tokens (B, S) of grids in the order in which this model writes them."""
-        grid = (self.config.rows, self.config.columns)
-        require(tokens_Bthw.shape[2:] == grid, "tokens_Bthw", f"must have latent frames of {grid}", tokens_Bthw.shape)
-        return tokens_Bthw.flatten(2)[..., self.places_S].flatten(1)
-
-    def as_grid(self, tokens_BS: torch.Tensor) -> torch.Tensor:
-        """What `in_order` was given (B, t, h, w): of whole latent frames, or of what belongs to their tokens."""
-        frames_BtS = tokens_BS.unflatten(1, (-1, self.config.frame_size))
-        return frames_BtS[..., self.places_S.argsort()].unflatten(2, (self.config.rows, self.config.columns))
-
     def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:
         for layer, block in enumerate(self.blocks):
             x_BSD = block(x_BSD, attend, layer)
         return x_BSD
 
-    def forward(
-        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
-    ) -> torch.Tensor:
-        """Logits (B, S, V) for every position of whole clips, in one masked pass; positions are `in_order`.
+    def forward(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
+        """Logits (B, S, V) for every position of whole clips, in one masked pass; positions are those of the layout.
 
         Args:
             tokens_Bthw: token ids; position p's own token does not reach its logits.
             text_BP: text ids, right-padded to `prefix` slots.
             text_lengths_B: how many of them are valid.
-            first_frame: where on the time axis the clip lies; by construction this changes nothing.
         """
-        return self.logits(self.in_order(tokens_Bthw), text_BP, text_lengths_B, first_frame=first_frame)
+        tokens_BtS = self.layout.pack({"video": tokens_Bthw})
+        return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B)
 
-    def logits(
-        self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
-    ) -> torch.Tensor:
-        """As `forward`, of tokens that are in order already, with which a latent frame need not end."""
+    def logits(self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
+        """As `forward`, of tokens as they are written, with which a latent frame need not end."""
         config = self.config
         batch, count = tokens_BS.shape
         require(text_BP.shape[1] == config.prefix, "text_BP", f"must have {config.prefix} slots", text_BP.shape[1])
         positions_1S = torch.arange(count, device=tokens_BS.device)[None]
         video = self._video_input(tokens_BS, positions_1S.expand(batch, -1))
         x = torch.cat((self.text_embedding(text_BP), video), 1)
-        shifted_1S = positions_1S + first_frame * config.frame_size
-        rotations = (
-            prefix_rotation(config.prefix, config.head_dim, x.device),
-            self._rotation(shifted_1S),
-        )
+        rotations = prefix_rotation(config.prefix, config.head_dim, x.device), self._rotation(positions_1S)
         rotation = (torch.cat([r[0] for r in rotations], 1), torch.cat([r[1] for r in rotations], 1))
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
@@ -247,16 +185,69 @@ class VideoTransformer(nn.Module):
             q_prefix = torch.cat((q_rotated[:, : config.prefix], q[:, config.prefix :]), 1)
             return attention(
                 q_rotated, k, v, prefix=config.prefix, q_prefix_BSNE=q_prefix, prefix_lengths_B=text_lengths_B,
-                frame_size=config.frame_size, window=config.window,
+                frame_size=config.frame_size, window=config.window, backend=self.backend,
             )  # fmt: skip
 
         return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))
 
-    def make_cache(self, batch: int, device: str | None = None, *, ahead: int = 1) -> RingCache:
-        """An empty cache of so many rows, on the model's device unless told otherwise; `ahead` as of `RingCache`."""
+    @torch.no_grad()
+    def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
+        """Logits (B, S, V) of whole clips under these conditions in one masked pass: what `step` must agree with."""
+        return self.logits(tokens_BS, *self._prefixes(conditions))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.text_embedding.weight.device
+
+    @property
+    def numerics(self) -> Numerics:
+        """How it computes, and where."""
         weight = self.text_embedding.weight
-        dtype = torch.int8 if self.cache_kind == "int8" else weight.dtype
-        return RingCache(self.config, batch, torch.device(device or weight.device), dtype, ahead=ahead)
+        return Numerics(
+            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type
+        )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The kinds of conditions that it reads: one text."""
+        return ("text",)
+
+    def unknown_words(self, text: str, argument: str) -> list[str]:
+        """The words of a prompt that it does not know; a `ReelmError` where the prompt is longer than the prefix."""
+        assert self.text is not None
+        self.text.prefix([text], self.config.prefix, argument)
+        return self.text.unknown_words(text)
+
+    def cost(self, rows: int, count: int) -> Cost:
+        """What passes over `count` positions of so many rows take."""
+        return self.config.cost(rows, count, self.numerics)
+
+    def save(self, folder: Path) -> None:
+        """Write lm.safetensors, in float16, and text.model into a checkpoint folder."""
+        assert self.text is not None
+        tensors = {name: x.half() if x.is_floating_point() else x for name, x in self.state_dict().items()}
+        save_tensors(folder / "lm.safetensors", tensors)
+        atomic_write(folder / "text.model", self.text.model)
+
+    def make_cache(self, rows: int, *, ahead: int = 1) -> RingCache:
+        """An empty cache of so many rows for passes that look up to `ahead` latent frames ahead."""
+        return RingCache(self.config, rows, self.device, cache_dtype(self.numerics), ahead=ahead)
+
+    def _prefixes(self, conditions: Sequence[Sequence[Condition]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The text ids (B, P) of these conditions, and how many of each row are valid."""
+        assert self.text is not None
+        texts = [[each.text for each in row if isinstance(each, Text)] for row in conditions]
+        one = all(len(row) == 1 for row in conditions) and all(len(row) == 1 for row in texts)
+        kinds = [[each.kind for each in row] for row in conditions]
+        require(one, "conditions", "must be one text for this model", kinds)
+        text_BP, lengths_B = self.text.prefix([text for (text,) in texts], self.config.prefix)
+        return text_BP.to(self.device), lengths_B.to(self.device)
+
+    def condition(self, cache: RingCache, rows: Sequence[int], conditions: Sequence[Sequence[Condition]]) -> None:
+        """Have these rows of the cache go on under these texts."""
+        text_BP, lengths_B = self._prefixes(conditions)
+        self.prefill(cache, text_BP, lengths_B, torch.tensor(rows, device=self.device))
 
     @torch.no_grad()
     def prefill(
@@ -279,10 +270,12 @@ class VideoTransformer(nn.Module):
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             k_UKPE, v_UKPE = (torch.empty(shape, device=qkv.device, dtype=qkv.dtype) for _ in range(2))
-            q, _ = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_UP, k_UKPE, v_UKPE, rotation=rotation)
+            q, _ = rope_norm_cache(
+                qkv, module.q_norm, module.k_norm, slots_UP, k_UKPE, v_UKPE, rotation=rotation, backend=self.backend
+            )
             cache.put_prefix(layer, rows_B, k_UKPE[which_B], v_UKPE[which_B])
             k, v = k_UKPE.transpose(1, 2), v_UKPE.transpose(1, 2)
-            return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=lengths_U)
+            return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=lengths_U, backend=self.backend)
 
         self._blocks(self.text_embedding(text_UP), attend)
 
@@ -309,32 +302,23 @@ class VideoTransformer(nn.Module):
         assert count <= config.frame_size * (HISTORY - 2)
         assert offsets is not None or count <= cache.ring - config.window * config.frame_size
         positions_BL = cache.next_positions(count, offsets)
-        # The same in every layer.
-        slots_BL = cache.slots(positions_BL)
-        rotation = self._rotation(positions_BL)
-        seen: dict[str, Any] = {
-            "positions_B": cache.positions_B, "prefix_lengths_B": cache.prefix_lengths_B,
-            "prefix": config.prefix, "frame_size": config.frame_size, "window": config.window,
+        ancestors = {} if sees_LA is None else {
+            "ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL
         }  # fmt: skip
-        if sees_LA is not None:
-            seen |= {"ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL}
-        mask_BLC = None
-        if pick_backend("decode_attention", None, cache.keys) == "reference":  # the kernel makes none
-            mask_BLC = slot_mask(positions_BL.shape[1], config.prefix + cache.ring, **seen)
+        step = attention_step(
+            cache.keys[0], heads=config.heads, slots_BL=cache.slots(positions_BL),
+            rotation=self._rotation(positions_BL), positions_B=cache.positions_B,
+            prefix_lengths_B=cache.prefix_lengths_B, prefix=config.prefix, frame_size=config.frame_size,
+            window=config.window, backend=self.backend, **ancestors,
+        )  # fmt: skip
 
-        def by_ops(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
-            held = cache.layer(layer)
-            q, q_prefix = rope_norm_cache(qkv, module.q_norm, module.k_norm, slots_BL, **held, rotation=rotation)
-            return decode_attention(q, q_prefix, **held, **seen, mask_BLC=mask_BLC)
+        def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
+            return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
-        attend: Attend = by_ops
-        if mask_BLC is not None and can_be_lean(cache):
-            attend = lean_attend(cache, slots_BL, rotation, mask_BLC)
         return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))
 
 
 def order_tables(config: LMConfig) -> dict[str, torch.Tensor]:
     """The buffers of a model that follow from its order, by name."""
     offsets_SO, inside_SO = neighbour_tables(config.rows, config.columns, config.order)
-    places_S = scan_order(config.rows, config.columns, config.order)
-    return {"places_S": places_S, "neighbour_offsets_SO": offsets_SO, "neighbour_inside_SO": inside_SO}
+    return {"places_S": config.layout.places_S, "neighbour_offsets_SO": offsets_SO, "neighbour_inside_SO": inside_SO}

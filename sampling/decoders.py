@@ -1,7 +1,7 @@
 """Decoders: from the logits of the next positions to tokens that stay.
 
     decoder = make_decoder("jacobi", block_size=16)
-    decoder.step(rollout)                        # one pass of the model: some tokens more for every clip
+    decoder.step(engine)                        # one pass of the model: some tokens more for every clip
 
 passes.py says what a decoder is; an instance of one's own goes wherever a decoder's name does.
 """
@@ -9,6 +9,7 @@ passes.py says what a decoder is; an instance of one's own goes wherever a decod
 from typing import get_args
 
 from ..core.errors import require
+from ..core.layout import FrameLayout
 from .diagonal import Diagonal
 from .passes import Decoder, Exactness, Passes
 
@@ -19,10 +20,10 @@ class Sequential:
     name = "sequential"
     exactness: Exactness = "exact"
 
-    def step(self, rollout: Passes) -> None:
+    def step(self, engine: Passes) -> None:
         """One more token for every clip."""
-        tokens_B1 = rollout.draw(rollout.logits(1))
-        rollout.accept(tokens_B1, [min(1, room) for room in rollout.room])
+        tokens_B1 = engine.draw(engine.logits(1))
+        engine.accept(tokens_B1, [min(1, limit) for limit in engine.limits])
 
 
 class Jacobi:
@@ -42,13 +43,13 @@ class Jacobi:
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
 
-    def step(self, rollout: Passes) -> None:
+    def step(self, engine: Passes) -> None:
         """At least one more token for every clip, at most a block."""
-        drafts_BL = rollout.drafts(self.block_size)
-        tokens_BL = rollout.draw(rollout.logits(self.block_size))
+        drafts_BL = engine.drafts(self.block_size)
+        tokens_BL = engine.draw(engine.logits(self.block_size))
         agreed_B = (tokens_BL == drafts_BL)[:, :-1].long().cumprod(1).sum(1)
-        counts = [min(agreed + 1, room) for agreed, room in zip(agreed_B.tolist(), rollout.room, strict=True)]
-        rollout.accept(tokens_BL, counts)
+        counts = [min(agreed + 1, limit) for agreed, limit in zip(agreed_B.tolist(), engine.limits, strict=True)]
+        engine.accept(tokens_BL, counts)
 
 
 MOST_FRAMES = 2  # latent frames that a pass may look at: more newest tokens are not kept
@@ -60,7 +61,7 @@ def make_decoder(
     decoder: "str | Decoder" = "auto",
     block_size: int | None = None,
     *,
-    frame_size: int,
+    layout: FrameLayout,
     rows: int = 1,
     on_gpu: bool = False,
     one_by_one: bool = False,
@@ -70,7 +71,7 @@ def make_decoder(
     Args:
         decoder: one of DECODERS, or a decoder, which is taken as it is.
         block_size: of `jacobi`, at most two latent frames; by default what is fastest for so many rows.
-        frame_size: tokens of a latent frame.
+        layout: of a latent frame.
         rows: of the cache, two a clip under guidance.
         on_gpu: where more positions cost nothing for longer.
         one_by_one: logits processors are there, which may look at every token before: only `sequential` will do.
@@ -78,7 +79,7 @@ def make_decoder(
     Raises:
         ReelmError: the name is unknown, or an argument does not fit it.
     """
-    most = MOST_FRAMES * frame_size
+    most = MOST_FRAMES * layout.frame_size
     if not isinstance(decoder, str):
         stepping = callable(getattr(decoder, "step", None)) and not isinstance(decoder, type)
         require(stepping, "decoder", "must be a name or have a method step", decoder)
@@ -95,6 +96,8 @@ def make_decoder(
     require(not one_by_one or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)
     if decoder == "diagonal":
         require(block_size is None, "block_size", "must not be given for decoder 'diagonal'", block_size)
+        alone = not layout.others
+        require(alone, "decoder", "must not be 'diagonal' where a latent frame is more than its video", decoder)
         return Diagonal()
     # Where many rows fill a CPU, looking at drafts costs what it saves: of one guided clip `jacobi` made 2.9 times the
     # tokens of `sequential`, of four 1.17 times, of eight 1.03 times (benchmarks/; in raster order).

@@ -1,7 +1,7 @@
 """Diagonal decoding: a wavefront over the tokens of a latent frame, and over latent frames. Approximate.
 
     decoder = Diagonal(delay=2, frames=1)
-    decoder.step(rollout)                        # up to `frames` latent frames more for every clip
+    decoder.step(engine)                        # up to `frames` latent frames more for every clip
 
 What lies right above a token says more about it than the far end of the row above, so that a row may begin before the
 one above is done; and a latent frame, whose tokens look most at the same place one frame earlier, before that frame is
@@ -9,8 +9,8 @@ done (Ye et al. 2025, arXiv 2503.14070). A pass draws a diagonal: h * w tokens t
 does not see what is not drawn yet, though in training it saw all that is before it: this is what the decoder costs in
 quality (benchmarks/ has it measured). Where the token written before is among its inputs, a guess may stand for it.
 
-That is for raster order. A model whose order is "coarse" writes lattices whose tokens do not touch (lm/order.py): there
-a pass draws a lattice, or one of the `delay` parts that it is split into.
+That is for raster order. A model whose order is "coarse" writes lattices whose tokens do not touch
+(core/token_order.py): there a pass draws a lattice, or one of the `delay` parts that it is split into.
 """
 
 import functools
@@ -18,7 +18,7 @@ import functools
 import torch
 
 from ..core.errors import require
-from ..lm.order import Order, lattices
+from ..core.token_order import Order, lattices
 from .passes import Exactness, Passes, Wave
 
 
@@ -41,17 +41,17 @@ class Diagonal:
         require(frames in (1, 2), "frames", "must be 1 or 2", frames)
         self.delay, self.frames = delay, frames
 
-    def step(self, rollout: Passes) -> None:
-        """Whole latent frames for every clip that has room: as many as all of these have room for."""
-        (rows, columns), room = rollout.grid, rollout.room
+    def step(self, engine: Passes) -> None:
+        """Whole latent frames for every clip that may have some: as many as all of these may have."""
+        (rows, columns), order, limits = engine.layout.video.shape, engine.layout.video.order, engine.limits
         size = rows * columns
-        frames = min(self.frames if rollout.order == "raster" else 1, *(free // size for free in room if free))
-        tokens_BA = rollout.drafts(frames * size)
-        for wave in waves(rows, columns, frames, self.delay, rollout.order):
-            tokens_BL = rollout.draw(rollout.logits(frames * size, wave), wave)
-            rollout.put(tokens_BL, wave)
+        frames = min(self.frames if order == "raster" else 1, *(limit // size for limit in limits if limit))
+        tokens_BA = engine.drafts(frames * size)
+        for wave in waves(rows, columns, frames, self.delay, order):
+            tokens_BL = engine.draw(engine.logits(frames * size, wave), wave)
+            engine.put(tokens_BL, wave)
             tokens_BA[:, wave.offsets] = tokens_BL
-        rollout.accept(tokens_BA, [min(frames * size, free) for free in room])
+        engine.accept(tokens_BA, [min(frames * size, limit) for limit in limits])
 
 
 @functools.lru_cache(maxsize=8)

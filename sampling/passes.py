@@ -1,12 +1,12 @@
-"""What a decoder is, and what it may ask of a rollout.
+"""What a decoder is, and what it may ask of the engine.
 
     class Mine:                                        # a decoder of one's own: decoder=Mine()
         name, exactness = "mine", "lossless"
-        def step(self, rollout: Passes) -> None: ...
+        def step(self, engine: Passes) -> None: ...
 
-A step calls `rollout.logits(L)` and `rollout.draw(logits)` once, then `rollout.accept(tokens_BL, counts)`: how many of
-the L tokens stay, for each clip from 1 to `rollout.room`, or 0 where a clip has no room. The rest of the L tokens are
-the drafts that the next pass starts from. A step may make more passes than one (diagonal.py does).
+A step calls `engine.logits(L)` and `engine.draw(logits)` once, then `engine.accept(tokens_BL, counts)`: how many of the
+L tokens stay, for each clip from 1 to its entry of `engine.limits`, or 0 where that is 0. The rest of the L tokens are
+the drafts that the next pass starts from. A step may make several passes (diagonal.py does).
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from typing import Literal, Protocol
 
 import torch
 
-from ..lm.order import Order
+from ..core.layout import FrameLayout
 
 Exactness = Literal["exact", "lossless", "approximate"]
 
 
 @dataclass(frozen=True)
 class Wave:
-    """Positions of a pass that are no run.
+    """The positions of a pass that do not follow one another.
 
     Attributes:
-        offsets: how far each of the L positions lies ahead of the clip's own, ascending.
-        sees_LA: which of the next A positions each attends to, its own among them; what lies before, each sees anyway.
+        offsets: how far each of the L positions lies ahead of the clip's next one, ascending.
+        sees_LA: which of the next A positions each attends to, its own among them; it attends to all before them.
     """
 
     offsets: tuple[int, ...]
@@ -34,19 +34,15 @@ class Wave:
 
 
 class Passes(Protocol):
-    """What a decoder needs of a rollout."""
+    """What a decoder needs of the engine. B is the number of clips, R the number of rows: B, or 2 B under guidance."""
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of a latent frame in tokens."""
+    def layout(self) -> FrameLayout:
+        """The layout of a latent frame."""
 
     @property
-    def order(self) -> Order:
-        """In which positions of a latent frame follow each other."""
-
-    @property
-    def room(self) -> list[int]:
-        """How many more tokens each clip may take now."""
+    def limits(self) -> list[int]:
+        """How many more tokens each clip may accept now."""
 
     def drafts(self, count: int) -> torch.Tensor:
         """The tokens (B, L) that the next L = `count` positions are guessed to have; V where nothing is known."""
@@ -54,31 +50,32 @@ class Passes(Protocol):
     def logits(self, count: int, wave: Wave | None = None) -> torch.Tensor:
         """Logits (R, L, V) of the next L = `count` positions, given the drafts before each, or of a wave among them.
 
-        The prompts' rows come first; under guidance those of the negative prompts follow.
+        The rows of the prompts come first; under guidance those of the negative prompts follow.
         """
 
     def draw(self, logits_RLV: torch.Tensor, wave: Wave | None = None) -> torch.Tensor:
         """The tokens (B, L) that these logits and the noise of their positions make."""
 
     def put(self, tokens_BL: torch.Tensor, wave: Wave) -> None:
-        """Have these tokens seen at the positions of the wave by the passes that follow."""
+        """Have the passes that follow see these tokens at the positions of the wave."""
 
     def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
         """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
 
 
 class Decoder(Protocol):
-    """How tokens are found. `exactness`: "exact" is sampling itself, "lossless" gives its tokens another way,
-    "approximate" gives others.
+    """How tokens are found.
 
-    One that looks at more than a latent frame in a pass, at two at most, says so by an attribute `block_size`.
+    `exactness` says what they are: "exact" is sampling itself, "lossless" finds its tokens in another way,
+    "approximate" finds others. A decoder that looks at more than a latent frame in a pass, at two at most, says so by
+    an attribute `block_size`.
     """
 
     name: str
     exactness: Exactness
 
-    def step(self, rollout: Passes) -> None:
-        """One pass of the model."""
+    def step(self, engine: Passes) -> None:
+        """Accept some tokens more for every clip that may accept any."""
 
 
 def frames_ahead(block_size: int, frame_size: int) -> int:

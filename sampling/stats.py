@@ -1,4 +1,4 @@
-"""What a rollout has done: passes, tokens, and where the time went."""
+"""What an engine has done: passes, tokens, and where the time went."""
 
 import time
 from collections import Counter
@@ -11,8 +11,8 @@ from .passes import Decoder
 
 
 @dataclass
-class RolloutStats:
-    """Counts of a rollout so far.
+class EngineStats:
+    """Counts of an engine so far.
 
     Attributes:
         passes: of the model over the rows that there were.
@@ -44,7 +44,7 @@ class RolloutStats:
         yield
         setattr(self, part, getattr(self, part) + time.perf_counter() - began)
 
-    def told(self, decoder: Decoder, seconds: dict[str, float]) -> dict[str, Any]:
+    def report(self, decoder: Decoder, seconds: dict[str, float]) -> dict[str, Any]:
         """As plain values, with the seconds of the parts of a run, of which "sample" is the drawing of all tokens."""
         return {
             "decoder": decoder.name,

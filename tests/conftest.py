@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from reelm import cli
-from reelm.lm.order import Order
+from reelm.core.token_order import Order
+from reelm.generation.generator import VideoGenerator
+from reelm.generation.pretrained import ModelConfig, save_pretrained
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import LMConfig, VideoTransformer
-from reelm.sampling.generator import VideoGenerator
-from reelm.sampling.pretrained import ModelConfig, save_pretrained
-from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
+from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
 # Several processes at once: threads that wait for each other would take the cores from those that work.
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from reelm.generation.generator import VideoGenerator
+from reelm.generation.scoring import score_clip
+from reelm.generation.video import Video
 from reelm.lm.cache import RingCache
-from reelm.sampling.generator import VideoGenerator
-from reelm.sampling.score import score_clip
-from reelm.sampling.video import Video
 from reelm.world.caption import write_caption
 from reelm.world.judge import judge
 from reelm.world.render import render

@@ -18,23 +18,23 @@ import torch
 
 import reelm
 from reelm import cli
+from reelm.bench.codec import benchmark_tokenizer, random_tokenizer
+from reelm.bench.report import BenchmarkReport
+from reelm.bench.sampling import benchmark
 from reelm.commands import bench_tokenizer, clips, evaluate, measure
 from reelm.commands.train_lm import DERIVED
 from reelm.core.checkpoint import load_tensors, read_json, save_json, save_tensors
-from reelm.lm.training import LMTraining
-from reelm.sampling.benchmark import run_benchmark
-from reelm.sampling.benchmark_report import BenchmarkReport
-from reelm.sampling.evaluate import evaluate_model
-from reelm.sampling.generator import VideoGenerator
-from reelm.sampling.request import make_request
-from reelm.sampling.rollout import Rollout
+from reelm.evaluation.world_clips import evaluate_model
+from reelm.generation.generator import VideoGenerator
+from reelm.generation.request import make_request
+from reelm.generation.session import SessionState
+from reelm.generation.video import Video
+from reelm.media.fitting import Fit
+from reelm.media.writer import write_clip
+from reelm.sampling.engine import Rollout
 from reelm.sampling.rules import SamplingConfig
-from reelm.sampling.state import SessionState
-from reelm.sampling.video import Video
-from reelm.tokenizer.benchmark import benchmark_tokenizer, random_tokenizer
-from reelm.tokenizer.clip_fit import Fit
-from reelm.tokenizer.clip_write import write_clip
-from reelm.tokenizer.training import TokenizerTraining
+from reelm.training.lm_training import LMTraining
+from reelm.training.tokenizer_training import TokenizerTraining
 
 MODEL = ["--model", "--device", "--dtype", "--weights", "--cache", "--json"]
 CLIP = [
@@ -187,7 +187,7 @@ def test_names_and_defaults_are_those_of_the_library():
     assert set(api) - only_python <= set(options)
     assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
     for command, function, unlike in (
-        (measure.Bench, run_benchmark, "parts"),
+        (measure.Bench, benchmark, "generator"),
         (evaluate.Evaluate, evaluate_model, "generator"),
         (bench_tokenizer.BenchTokenizer, random_tokenizer, ""),
         (bench_tokenizer.BenchTokenizer, benchmark_tokenizer, "tokenizer name"),
@@ -408,7 +408,7 @@ def test_bench_sweeps_and_presets(run, debug):
 
 
 def test_bench_of_a_preset_that_does_not_fit_makes_nothing(run, monkeypatch):
-    monkeypatch.setattr("reelm.sampling.presets.available_memory", lambda place: 2**32)
+    monkeypatch.setattr("reelm.bench.presets.available_memory", lambda place: 2**32)
     code, out, err = run("bench", "--preset", "cosmos-4b", "--device", "cpu")
     assert (code, out) == (2, "")
     assert re.match(r"reelm: error: memory: must be at least 1\d\.\d\d GiB for 1 clips .*, got 4 GiB\n", err)
@@ -492,7 +492,7 @@ def test_a_plan_tells_what_clips_take_before_any_weight_is_read(run, debug_check
 def test_a_wrong_row_fails_the_command(run, monkeypatch):
     for ok in (True, False):
         report = BenchmarkReport(rows=[{"row": "reelm", "ok": ok, "tokens_per_second": 1.0}])
-        monkeypatch.setattr("reelm.sampling.benchmark.run_benchmark", lambda *_, report=report, **__: report)
+        monkeypatch.setattr("reelm.bench.sampling.benchmark", lambda *_, report=report, **__: report)
         assert run("bench", "--json")[0] == (0 if ok else 1)
 
 

@@ -13,8 +13,8 @@ from reelm.core.checkpoint import save_json
 from reelm.core.config import to_dict
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
-from reelm.sampling.pretrained import read_config
-from reelm.tokenizer.clip_write import write_clip
+from reelm.generation.pretrained import read_config
+from reelm.media.writer import write_clip
 
 pytest.importorskip("torchmetrics")
 pytest.importorskip("skimage")

@@ -13,11 +13,11 @@ import torch
 from reelm import cli
 from reelm.core.config import from_dict
 from reelm.data.crops import CropLoader
-from reelm.sampling.video import Video
-from reelm.tokenizer import training as tokenizer_training
-from reelm.tokenizer.clip_write import write_clip
-from reelm.tokenizer.config import TokenizerConfig, tokenizer_preset
-from reelm.tokenizer.model import load_tokenizer
+from reelm.generation.video import Video
+from reelm.media.writer import write_clip
+from reelm.tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
+from reelm.tokenizer.video_tokenizer import load_tokenizer
+from reelm.training import tokenizer_training
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..core.errors import require
-from .model import VideoTokenizer
 from .tiles import TileCache, TiledTokenizer
+from .video_tokenizer import VideoTokenizer
 
 TILE = 96
 Frame = np.ndarray | torch.Tensor

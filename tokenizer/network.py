@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import TokenizerConfig
 from .layers import ChannelNorm, ConvCache, ResidualBlock, TemporalConv, Upsample
+from .tokenizer_config import TokenizerConfig
 from .wavelet import haar, inverse_haar
 
 

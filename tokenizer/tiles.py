@@ -17,7 +17,7 @@ import torch
 
 from ..core.errors import require
 from .layers import ConvCache
-from .model import VideoTokenizer
+from .video_tokenizer import VideoTokenizer
 
 # One for each tile, in raster order.
 TileCache = list[ConvCache]

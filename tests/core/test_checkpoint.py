@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from reelm.core import checkpoint
 from reelm.core.checkpoint import find_checkpoint
 from reelm.core.errors import CheckpointError
-from reelm.sampling.pretrained import load_pretrained
+from reelm.generation.pretrained import load_pretrained
 
 
 @pytest.fixture

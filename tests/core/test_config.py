@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reelm.core.config import from_dict, to_dict
 from reelm.core.errors import ReelmError
 from reelm.sampling.rules import SamplingConfig
-from reelm.tokenizer.model import TokenizerConfig
+from reelm.tokenizer.video_tokenizer import TokenizerConfig
 
 
 @given(st.sampled_from([8, 16]), st.integers(1, 64), st.sampled_from(["fsq", "vq", "lfq"]))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
-from reelm.tokenizer.clip_write import write_clip
+from reelm.media.writer import write_clip
 
 
 def picture(count, seed, height=24, width=32):

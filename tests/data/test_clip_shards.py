@@ -19,8 +19,8 @@ from reelm.core.errors import ClipError, ReelmError
 from reelm.data.clip_shards import ClipShards
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
-from reelm.tokenizer.clip_read import read_clip
-from reelm.tokenizer.clip_write import write_clip
+from reelm.media.reader import read_clip
+from reelm.media.writer import write_clip
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from reelm.data.crops import CropLoader, held_out_clips
 from reelm.data.loader import ClipLoader
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
-from reelm.tokenizer.clip_write import write_clip
+from reelm.media.writer import write_clip
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import torch
 
 from reelm.core.checkpoint import load_tensors
 from reelm.core.errors import ReelmError
-from reelm.core.shards import read_shards, shard_origin
 from reelm.data import encode
 from reelm.data.camera import moving_crop
 from reelm.data.clip_shards import ClipShards
 from reelm.data.crops import fitted, random_scale_crop
 from reelm.data.encode import Windows, encode_shards
-from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
+from reelm.data.token_shards import read_shards, shard_origin
 from reelm.tokenizer.quantizer import QuantizerConfig
+from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
 
 @pytest.fixture(scope="module")

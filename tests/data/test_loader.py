@@ -209,7 +209,7 @@ TRAINING = """
 import json, sys, time
 from pathlib import Path
 import torch
-from reelm.core.training import TrainConfig, train
+from reelm.training.loop import TrainConfig, train
 from reelm.data.clip_shards import ClipShards
 from reelm.data.loader import ClipLoader
 

@@ -20,9 +20,9 @@ from reelm.data.clip_shards import ClipShards
 from reelm.data.pool import DIED
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
-from reelm.tokenizer.clip_fit import fit_clip
-from reelm.tokenizer.clip_read import read_clip
-from reelm.tokenizer.clip_write import write_clip
+from reelm.media.fitting import fit_clip
+from reelm.media.reader import read_clip
+from reelm.media.writer import write_clip
 
 SMALL = ["--height", 24, "--width", 32, "--held-out-seconds", 0.25, "--clips-per-shard", 3, "--max-frames", 5]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reelm.core.errors import ClipError
 from reelm.data.recode import PrepareConfig, _places, recode
 from reelm.data.sources import Source
-from reelm.tokenizer.clip_write import write_clip
+from reelm.media.writer import write_clip
 
 
 @settings(max_examples=200, deadline=None)

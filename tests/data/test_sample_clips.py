@@ -7,9 +7,9 @@ from reelm.core.errors import ReelmError
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
 from reelm.data.sample_clips import sample_clips
-from reelm.tokenizer.clip_fit import fit_clip
-from reelm.tokenizer.clip_read import read_clip
-from reelm.tokenizer.clip_write import write_clip
+from reelm.media.fitting import fit_clip
+from reelm.media.reader import read_clip
+from reelm.media.writer import write_clip
 
 
 @pytest.fixture

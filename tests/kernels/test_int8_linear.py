@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
-from reelm.kernels.int8 import quantise
 from reelm.kernels.int8_linear import int8_linear
+from reelm.kernels.quantize import quantise
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reelm.kernels.benchmark_cases import ENTRIES
+from reelm.bench.kernel_cases import ENTRIES
 
 ROOT = Path(__file__).parent.parent.parent
 MODULES = {path.stem: path for path in (ROOT / "kernels").glob("*.py")}

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.core.token_order import ORDERS
 from reelm.kernels.rope_norm_cache import rope_norm_cache
 from reelm.lm.cache import RingCache
-from reelm.lm.order import ORDERS
-from reelm.lm.rotary import video_rotation
+from reelm.lm.positions import video_rotation
 from reelm.lm.transformer import LMConfig, VideoTransformer
 
 SMALL = {

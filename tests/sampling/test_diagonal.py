@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.core.token_order import lattices
 from reelm.lm.cache import RingCache
-from reelm.lm.order import lattices
 from reelm.lm.transformer import LMConfig, VideoTransformer
 from reelm.sampling.diagonal import Diagonal, waves
 

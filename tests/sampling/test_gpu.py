@@ -6,9 +6,9 @@ import torch
 
 from reelm import VideoGenerator
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.noise import NoiseKey
+from reelm.sampling.engine import Rollout
+from reelm.sampling.noise_keys import NoiseKey
 from reelm.sampling.plan import ClipPlan
-from reelm.sampling.rollout import Rollout
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

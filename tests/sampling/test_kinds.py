@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from reelm import VideoGenerator
+from reelm.bench.presets import preset_parts
+from reelm.bench.sampling import benchmark
 from reelm.core.errors import ReelmError
-from reelm.lm.int8 import check_machine
-from reelm.sampling.benchmark import run_benchmark
-from reelm.sampling.presets import preset_parts
-from reelm.sampling.state import SessionState, ring_fits
+from reelm.generation.session import SessionState, ring_fits
+from reelm.lm.quantization import check_machine
 
 TEXTS = ["a red ball moves left", "a blue ring spins over grass", "grass"]
 KINDS = [("full", "full"), ("int8", "full"), ("full", "int8"), ("int8", "int8")]
@@ -112,7 +112,7 @@ def test_a_model_tells_its_kinds_and_counts_all_its_parameters(load):
     ],
 )
 def test_what_is_not_there_is_refused_before_anything_is_read(options, message, debug_checkpoint, monkeypatch):
-    monkeypatch.setattr("reelm.sampling.pretrained.load_weights", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("reelm.generation.pretrained.load_weights", lambda *_: pytest.fail("read"))
     with pytest.raises(ReelmError, match=f"^{message}"):
         VideoGenerator.from_pretrained(debug_checkpoint, device="cpu", **options)
     with pytest.raises(ReelmError, match=f"^{message}"):
@@ -121,9 +121,7 @@ def test_what_is_not_there_is_refused_before_anything_is_read(options, message, 
 
 @pytest.mark.parametrize(("weights", "cache"), KINDS[1:])
 def test_a_benchmark_holds_them_to_what_they_are(load, weights, cache):
-    full, report = (
-        run_benchmark(load(*kinds).parts, check=True, peers=False) for kinds in (("full", "full"), (weights, cache))
-    )
+    full, report = (benchmark(load(*kinds), check=True, peers=False) for kinds in (("full", "full"), (weights, cache)))
     assert (report["weights"], report["cache"]) == (weights, cache)
     assert [(row["ok"], row["mismatching_tokens"]) for row in report["rows"]] == [(True, 0)] * 3
     assert report["bytes_per_pass"] < full["bytes_per_pass"]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
-from reelm.tokenizer.config import TokenizerConfig
 from reelm.tokenizer.long import decode_long, encode_long, pad_picture
-from reelm.tokenizer.model import VideoTokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tiles import TiledTokenizer, tile_spans
+from reelm.tokenizer.tokenizer_config import TokenizerConfig
+from reelm.tokenizer.video_tokenizer import VideoTokenizer
 
 SIZES = {"encoder_width": 8, "encoder_depth": 2, "encoder_spread": 1, "encoder_memory": 1, "decoder_widths": (12, 8),
          "decoder_depth": (2, 1), "decoder_memory": 2, "quantizer": QuantizerConfig(levels=(8, 8, 5))}  # fmt: skip
@@ -156,9 +156,9 @@ MEASURE = """
 import json, sys, time
 from pathlib import Path
 import torch
-from reelm.tokenizer.config import tokenizer_preset
+from reelm.tokenizer.tokenizer_config import tokenizer_preset
 from reelm.tokenizer.long import decode_long, encode_long
-from reelm.tokenizer.model import VideoTokenizer
+from reelm.tokenizer.video_tokenizer import VideoTokenizer
 torch.set_num_threads(1)
 model = VideoTokenizer(tokenizer_preset("small", sys.argv[1])).eval().requires_grad_(False)
 def frames():

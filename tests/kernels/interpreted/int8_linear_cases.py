@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.kernels import int8_linear_triton
-from reelm.kernels.int8 import quantise
 from reelm.kernels.int8_linear import int8_linear
+from reelm.kernels.quantize import quantise
 
 
 def draw(dtype, M, outputs, channels, seed=0):

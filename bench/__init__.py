@@ -1,0 +1,1 @@
+"""Speed: kernels, tokenizers and sampling, measured in turns beside the baselines of others."""

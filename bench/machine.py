@@ -1,0 +1,48 @@
+"""The machine that is measured: its name, and how fast it can copy and multiply.
+
+ceilings = measure_ceilings(device, torch.float32)      # {"copy_gb_s": …, "matmul_gflop_s": …}
+"""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.clock import now
+
+
+def machine_name(device: torch.device) -> str:
+    """The processor that does the work, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo")  # of Linux, where platform.processor() knows nothing
+    lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (*names, platform.processor(), platform.machine())[0] or platform.machine()
+
+
+def measure_ceilings(device: torch.device, dtype: torch.dtype, *, check: bool = False) -> dict[str, Any]:
+    """What this machine reaches in this process: bytes a second of a copy (read and written), products a second.
+
+    Args:
+        device, dtype: of the matrices.
+        check: tiny sizes, for a test of the command.
+    """
+    megabytes, side = (
+        (4, 64) if check else (1024 if device.type == "cuda" else 256, 4096 if device.type == "cuda" else 1024)
+    )
+    source = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device)
+    target, matrix = torch.empty_like(source), torch.randn(side, side, device=device, dtype=dtype)
+    best_copy = best_product = float("inf")
+    for _ in range(3 if check else 10):
+        start = now(device)
+        target.copy_(source)
+        best_copy = min(best_copy, now(device) - start)
+        start = now(device)
+        matrix @ matrix
+        best_product = min(best_product, now(device) - start)
+    return {
+        "copy_gb_s": 2 * source.numel() / best_copy / 1e9,
+        "matmul_gflop_s": 2 * side**3 / best_product / 1e9,
+    }

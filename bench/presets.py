@@ -1,0 +1,140 @@
+"""Presets: models of sizes that users know, with random weights, so that speed is measured without anyone's checkpoint.
+
+    parts = preset_parts("cosmos-4b", device="cuda")          # refused first where it does not fit
+    print(benchmark(VideoGenerator(parts), seconds=0.2))
+    print(preset_plan("cosmos-4b", device="cuda"))
+
+| | cosmos-4b | emu3-8b |
+|---|---|---|
+| named after | NVIDIA Cosmos-Predict1 autoregressive, 4B | Emu3, 8.5B, as transformers implements it |
+| as there | 16 layers, width 4096, 32 query and 8 key/value heads of 128, SwiGLU of 14,336, 64,000 tokens, latent frames of 40 x 64 tokens of 8 x 16 x 16 pixels, five of them | 32 layers, the same layer, 32,768 visual tokens of 4 x 8 x 8 pixels, at most 9,216 positions |
+| not as there | the rest of reelm's model: a token's input is made of its neighbours in place of one embedding, text is a prefix, the window slides (the original stops after five latent frames) | the same, and: a head over visual tokens alone (of 184,622), latent frames of 32 x 32, a window of nine (9,216 positions), no delimiters |
+| sampling | temperature 1, top-p 0.8, no guidance, as there | temperature 1, guidance 3: two rows a clip |
+
+So the weights of the layers (and of the head of cosmos-4b) and the cache that a token reads are as large as in the
+original, and with them a token's time; what it draws means nothing. The tokenizer has the original's compression and
+vocabulary, and is small and random too: its speed says nothing of anyone's, so that the benchmark of a preset decodes
+no pixels.
+"""  # noqa: E501 (a table)
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from ..core.device import pick_device, pick_dtype
+from ..core.errors import require
+from ..core.memory import available_memory
+from ..core.protocols import Numerics, Precision
+from ..generation.memory_plan import MemoryPlan, plan_memory, require_memory
+from ..generation.pretrained import ModelConfig, Pretrained
+from ..lm.lm_config import LMConfig
+from ..lm.loading import random_transformer
+from ..lm.quantization import check_machine, check_precision
+from ..lm.text import TextEncoder, train_text
+from ..sampling.rules import SamplingConfig
+from ..tokenizer.quantizer import QuantizerConfig
+from ..tokenizer.tokenizer_config import TokenizerConfig
+from ..tokenizer.video_tokenizer import VideoTokenizer
+
+_LAYER: dict[str, Any] = {"width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
+_TOKENIZER: dict[str, Any] = {"encoder_width": 32, "decoder_widths": (32, 16, 8), "decoder_depth": (1, 1, 1)}
+_PRESETS = {
+    "cosmos-4b": ModelConfig(
+        format=1, fps=25.0, height=640, width=1024,
+        tokenizer=TokenizerConfig(
+            temporal=8, spatial=16, quantizer=QuantizerConfig(levels=(8, 8, 8, 5, 5, 5)), **_TOKENIZER
+        ),
+        lm=LMConfig(vocab_size=64000, rows=40, columns=64, window=5, depth=16, **_LAYER),
+        sampling=SamplingConfig(guidance_scale=1.0, top_p=0.8),
+    ),
+    "emu3-8b": ModelConfig(
+        format=1, fps=8.0, height=256, width=256,
+        tokenizer=TokenizerConfig(
+            temporal=4, spatial=8, **_TOKENIZER,
+            quantizer=QuantizerConfig(kind="vq", codebook_size=32768, codebook_dim=4),
+        ),
+        lm=LMConfig(vocab_size=32768, rows=32, columns=32, window=9, depth=32, **_LAYER),
+        sampling=SamplingConfig(guidance_scale=3.0),
+    ),
+}  # fmt: skip
+PRESETS = tuple(_PRESETS)
+
+
+def preset_config(name: str, *, check: bool = False) -> ModelConfig:
+    """The config of a preset.
+
+    Args:
+        name: one of PRESETS.
+        check: a 32nd of the width, two layers and an eighth of the rows and columns, to see whether it runs.
+    """
+    require(name in _PRESETS, "preset", f"must be one of {', '.join(PRESETS)}", name)
+    config = _PRESETS[name]
+    if not check:
+        return config
+    sizes = _sizes(config)
+    lm = dataclasses.replace(
+        sizes, rows=sizes.rows // 8, columns=sizes.columns // 8, width=128, depth=2, heads=4, kv_heads=1,
+        head_dim=32, hidden=448,
+    )  # fmt: skip
+    return dataclasses.replace(config, lm=lm, height=config.height // 8, width=config.width // 8)
+
+
+def _sizes(config: ModelConfig) -> LMConfig:
+    """The sizes of the language model of a preset, which is of our own kind."""
+    assert isinstance(config.lm, LMConfig)
+    return config.lm
+
+
+def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **options: Any) -> MemoryPlan:
+    """What clips of a preset take; no file is read, so that loading takes next to nothing.
+
+    Args:
+        name: one of PRESETS.
+        check: see `preset_config`.
+        device: "cpu" or "cuda".
+        options: those of `plan_memory`.
+    """
+    config = preset_config(name, check=check)
+    plan = plan_memory(config, device=device, **options)
+    if device != "cpu":
+        return plan
+    # One matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
+    lm = _sizes(config)
+    largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" else 0
+    cost = lm.cost(1, 1, Numerics(weights="int8"))
+    if options.get("weights") == "int8":  # which are made of those in float32
+        largest += largest // 2 + 4 * cost.parameters - cost.weights
+    return dataclasses.replace(plan, loading=largest)
+
+
+@torch.no_grad()
+def preset_parts(
+    name: str, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto", weights: Precision = "full",
+    cache: Precision = "full", check: bool = False,
+) -> Pretrained:  # fmt: skip
+    """A preset with random weights, the same ones every time on one device.
+
+    Args:
+        name: one of PRESETS.
+        device, dtype, weights, cache: as for `load_pretrained`.
+        check: see `preset_config`.
+
+    Raises:
+        ReelmError: the name is unknown, or it does not fit; nothing was allocated.
+    """
+    config, place = preset_config(name, check=check), pick_device(device)
+    numerics = Numerics(dtype=pick_dtype(dtype, place), weights=weights, cache=cache, device=place.type)
+    check_precision(numerics)
+    check_machine(weights, place.type)
+    wanted = dataclasses.asdict(numerics)
+    require_memory(preset_plan(name, check=check, seconds=0.01, keep_state=False, **wanted), available_memory(place))
+    text = TextEncoder(train_text(["a clip of random weights"]))
+    lm = random_transformer(_sizes(config), place, numerics, text)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = VideoTokenizer(config.tokenizer)
+    shown = f"{name}, random weights" + (", reduced for a check" if check else "")
+    return Pretrained(
+        shown, "random", "random", config, tokenizer.to(place).eval().requires_grad_(False), lm, random=True
+    )

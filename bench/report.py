@@ -1,0 +1,119 @@
+"""What a benchmark found: figures by name, whose print is a list and a table, and which can be drawn.
+
+report = describe(parts, sampling, decoder, batch, check=False)        # what was measured, and where
+report["rows"] = [{"row": "reelm", …}]
+print(report); json.dumps(report); report.plot(Path("rows.png"))
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.files import atomic_path
+from ..generation.pretrained import Pretrained
+from ..sampling.passes import Decoder, frames_ahead
+from ..sampling.rules import SamplingConfig
+from .machine import machine_name, measure_ceilings
+from .table import list_lines, table_lines
+
+# The tables that a report may have, and their columns.
+TABLES = {
+    "rows": ("row", "tokens_per_second", "ratio", "ms_per_token", "tokens_per_pass", "p50_ms", "p95_ms", "bandwidth",
+             "mismatching_tokens", "logits_difference", "says"),
+    "depths": ("latent_frame", "wrapped", "tokens_per_second", "ratio", "ms_per_latent_frame", "passes"),
+    "batches": ("clips", "tokens_per_second", "ratio", "ms_per_latent_frame", "tokens_per_pass", "says"),
+}  # fmt: skip
+
+
+class BenchmarkReport(dict[str, Any]):
+    """Figures by name; printed as a list and a table of the rows, or of the points of a sweep."""
+
+    def __str__(self) -> str:
+        plain = {name: value for name, value in self.items() if name not in TABLES}
+        lines = list_lines(plain)
+        for name in TABLES:
+            if name in self:
+                lines += ["", *_table(TABLES[name], self[name])]
+        return "\n".join(lines)
+
+    def plot(self, path: Path) -> None:
+        """Draw the tokens a second of the rows or the points as a PNG (needs matplotlib: the `train` extra)."""
+        from matplotlib.figure import Figure
+
+        (name,) = (table for table in TABLES if table in self)
+        points = self[name]
+        figure = Figure(figsize=(8, 1 + 0.5 * len(points) if name == "rows" else 4), layout="constrained")
+        axes = figure.subplots()
+        if name == "rows":
+            points = points[::-1]
+            bars = axes.barh([row["row"] for row in points], [_rate(row) for row in points])
+            axes.bar_label(bars, [_label(row) for row in points], padding=3)
+            axes.margins(x=0.25)
+            axes.set_xlabel("tokens a second")
+        else:
+            along = TABLES[name][0]
+            axes.plot([point[along] for point in points], [_rate(point) for point in points], marker="o")
+            axes.set_xticks([point[along] for point in points])
+            axes.set_xlabel(along.replace("_", " "))
+            axes.set_ylabel("tokens a second")
+            axes.set_ylim(bottom=0)
+        axes.set_title(f"{self['model']} on {self['device']}, {self['threads']} threads, batch {self['batch']}, "
+                       f"guidance {self['guidance_scale']:g}", fontsize="medium")  # fmt: skip
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary)
+
+
+def describe(
+    parts: Pretrained, sampling: SamplingConfig, decoder: Decoder, batch: int, *, latent_frames: int, check: bool
+) -> BenchmarkReport:
+    """A report that tells the model, the machine with its ceilings as they are now, and the settings.
+
+    `bytes_per_pass` is what a pass has to read: the weights that every token needs, and the keys and values that one
+    sees in the mean over the clip.
+
+    Args:
+        parts: the model.
+        sampling: how tokens are drawn.
+        decoder: of the default row.
+        batch: clips at once.
+        latent_frames: of a clip.
+        check: tiny sizes for the ceilings.
+    """
+    lm, layout = parts.lm, parts.lm.layout
+    rows = batch * (1 if sampling.guidance_scale == 1 else 2)
+    block, window = getattr(decoder, "block_size", 1), parts.config.lm.window
+    cost, numerics = lm.cost(rows, block), lm.numerics
+    # Of its own latent frame a token sees half.
+    frames = statistics.mean(min(frame, window - 1) + 0.5 for frame in range(latent_frames))
+    seen = frames / (window + frames_ahead(block, layout.frame_size))
+    return BenchmarkReport(
+        model=parts.name,
+        device=machine_name(lm.device),
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+        dtype=str(numerics.dtype).removeprefix("torch."),
+        **measure_ceilings(lm.device, numerics.dtype, check=check),
+        decoder=decoder.name,
+        batch=batch,
+        guidance_scale=sampling.guidance_scale,
+        temperature=sampling.temperature,
+        **numerics.precisions,
+        cache_bytes=cost.state * rows,
+        bytes_per_pass=cost.read + int(seen * cost.state * rows),
+    )
+
+
+def _rate(row: dict[str, Any]) -> float:
+    """What is drawn: a row that is wrong has no speed."""
+    return row["tokens_per_second"] if row.get("ok", True) else 0.0
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['tokens_per_second']:.0f} ({row['ratio']:.2f}x)" if row.get("ok", True) else "FAIL"
+
+
+def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
+    failed = {"tokens_per_second": "FAIL", "ratio": None, "ms_per_token": None}
+    return table_lines(columns, [row if row.get("ok", True) else row | failed for row in rows])

@@ -1,0 +1,83 @@
+"""Conditions: what a clip is made under beside its own past, such as a prompt or a reference frame.
+
+conditions = (Text("a red ball"), Frames(picture_THWC, role="reference"))
+describe_conditions(conditions)                 # ["text", "frames:reference"]
+
+A language model says which kinds it reads (`LanguageModel.reads`) and turns a list of them into prefix slots or
+cross-attention states in its own way.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from .errors import require
+
+FrameRole = Literal["reference", "first", "last"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A prompt; the empty one leaves the clip to the model."""
+
+    text: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of condition."""
+        return "text"
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Pictures that the clip is to show or to end in.
+
+    Attributes:
+        frames_THWC: uint8 RGB.
+        role: "reference" shows what things look like, "first" and "last" are where the clip begins and ends.
+    """
+
+    frames_THWC: torch.Tensor
+    role: FrameRole = "reference"
+
+    def __post_init__(self) -> None:
+        frames = self.frames_THWC
+        fits = frames.ndim == 4 and frames.shape[3] == 3 and frames.dtype == torch.uint8 and frames.numel() > 0
+        require(fits, "frames_THWC", "must be (T, H, W, 3) uint8", (tuple(frames.shape), str(frames.dtype)))
+        require(self.role in get_args(FrameRole), "role", f"must be one of {get_args(FrameRole)}", self.role)
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of condition."""
+        return f"frames:{self.role}"
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """States of somebody's encoder.
+
+    Attributes:
+        states_SD: floating-point, S states of D channels.
+    """
+
+    states_SD: torch.Tensor
+
+    def __post_init__(self) -> None:
+        fits = self.states_SD.ndim == 2 and self.states_SD.is_floating_point() and self.states_SD.numel() > 0
+        shown = (tuple(self.states_SD.shape), str(self.states_SD.dtype))
+        require(fits, "states_SD", "must be (S, D) floating-point numbers", shown)
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of condition."""
+        return "embedding"
+
+
+Condition = Text | Frames | Embedding
+
+
+def describe_conditions(conditions: Sequence[Condition]) -> list[str]:
+    """The kind of each condition, as a saved clip records it."""
+    return [condition.kind for condition in conditions]

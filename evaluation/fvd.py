@@ -1,0 +1,89 @@
+"""FVD, the Fréchet video distance (Unterthiner et al. 2018, arXiv 1812.01717), by a network of the user's.
+
+    fvd = Fvd("i3d_torchscript.pt", frames=16)
+    for truth_THWC, shown_THWC in clips: fvd.add(truth_THWC, shown_THWC)
+    fvd.figures()["fvd"]
+
+The file is a TorchScript with the signature of the i3d_torchscript.pt of StyleGAN-V's metrics: `net(videos,
+rescale=True, resize=True, return_features=True)` takes floats (N, 3, T, H, W) from 0 to 255, makes them 224x224 itself,
+and gives features (N, D). Nothing is downloaded.
+
+FVD shrinks with the number of clips: compare figures of the same n, length and network only. Tables in papers are of
+thousands of clips, mostly 16 frames long.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import require
+from .torchscript import call_script, load_script
+
+LEAST_FRAMES = 10  # I3D pools over 8 frames, twice: 9 at least, and others' figures are of 10 or more
+USUAL_FRAMES = 16
+LEAST_CLIPS = 2  # one has no covariance
+
+
+class Fvd:
+    """Features of clips as they come, and the distance of the two sets."""
+
+    def __init__(self, path: str | Path, *, frames: int = USUAL_FRAMES, device: str | torch.device = "cpu") -> None:
+        """Load the network.
+
+        Args:
+            path: the TorchScript file.
+            frames: the common length: of each clip its first frames, and shorter clips are left out.
+            device: where it is to compute.
+
+        Raises:
+            ReelmError: there are too few frames, or the file is missing or no TorchScript.
+        """
+        require(frames >= LEAST_FRAMES, "max_frames", f"must be at least {LEAST_FRAMES} for FVD", frames)
+        self.frames, self.left_out = frames, 0
+        self._device = device
+        self._net = load_script(path, "fvd_weights", device=device)
+        self._features: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+
+    @torch.no_grad()
+    def add(self, truth_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> None:
+        """One clip, and what is shown instead: both uint8."""
+        if len(truth_THWC) < self.frames:
+            self.left_out += 1
+            return
+        for clip_THWC, features in zip((truth_THWC, shown_THWC), self._features, strict=True):
+            clip_13THW = clip_THWC[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
+            made = call_script(
+                self._net, "fvd_weights", clip_13THW, rescale=True, resize=True, return_features=True
+            )  # fmt: skip
+            features.append(made.double().cpu())
+
+    def figures(self) -> dict[str, Any]:
+        """fvd, and the number of clips, their frames, and how many were too short for it.
+
+        Of fewer than two clips fvd is None: that is known only when all else is measured, which is not to be lost.
+        """
+        count = len(self._features[0])
+        enough = count >= LEAST_CLIPS
+        distance = frechet_distance(*(torch.cat(features) for features in self._features)) if enough else None
+        return {"fvd": distance, "fvd_n": count, "fvd_frames": self.frames, "fvd_left_out": self.left_out}
+
+
+def frechet_distance(features_ND: torch.Tensor, others_MD: torch.Tensor) -> float:
+    """The Fréchet distance of the Gaussians with the means and (unbiased) covariances of two sets of features.
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The last trace needs no root of a matrix, which with fewer clips than
+    features is ill-conditioned: with S1 = A^T A and S2 = B^T B it is the sum of the singular values of A B^T.
+
+    Raises:
+        ReelmError: a set has fewer than two rows, or they have other columns.
+    """
+    sets = (features_ND.double(), others_MD.double())
+    rule = f"must be (N, D) of at least {LEAST_CLIPS} rows, and of the same D"
+    fits = all(part.ndim == 2 and len(part) >= LEAST_CLIPS for part in sets) and sets[0].shape[1] == sets[1].shape[1]
+    require(fits, "features", rule, [tuple(part.shape) for part in sets])
+    means = [part.mean(0) for part in sets]
+    roots = [(part - mean) / (len(part) - 1) ** 0.5 for part, mean in zip(sets, means, strict=True)]
+    variance = sum(float(root.square().sum()) for root in roots)
+    shared = float(torch.linalg.svdvals(roots[0] @ roots[1].T).sum())
+    return max(0.0, float((means[0] - means[1]).square().sum()) + variance - 2 * shared)

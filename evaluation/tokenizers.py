@@ -1,0 +1,178 @@
+"""How good a tokenizer is on clips: likeness, motion, codes, seams, speed.
+
+    report = evaluate_clips(tokenizer, [("a.mp4", frames_THWC)], contact_sheet=Path("sheet.png"))
+    report["psnr"], report["ssim"], report["warping_error"], report["border_gap"]
+
+The metrics are in modules of their own: similarity.py (SSIM, MS-SSIM, LPIPS), warping.py and fvd.py. Nothing is
+downloaded: LPIPS and FVD are there where the user gives their networks.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core.errors import require
+from ..core.progress import progress
+from ..media.contact_sheet import write_contact_sheet
+from ..tokenizer.long import decode_long, encode_long
+from ..tokenizer.video_tokenizer import VideoTokenizer
+from .fvd import USUAL_FRAMES, Fvd
+from .reconstruction import flicker, frame_psnr, reconstruction_rows
+from .similarity import load_likeness
+from .warping import load_warping
+
+STREAMED = 4  # latent frames that are made at once and one by one, to be compared
+COUNTED = (17, 128, 128)  # the clip whose GFLOPs are told, as in others' tables
+MOST_ROWS = 8  # clips on the contact sheet
+PLACE = ("name", "frames", "height", "width")  # of the entry of a clip; all else in it is a figure
+
+
+@torch.no_grad()
+def evaluate_clips(
+    tokenizer: VideoTokenizer,
+    clips: Iterable[tuple[str, torch.Tensor]],
+    *,
+    chunk: int = 4,
+    contact_sheet: Path | None = None,
+    lpips_weights: Path | None = None,
+    fvd_weights: Path | None = None,
+    fvd_frames: int = USUAL_FRAMES,
+) -> dict[str, Any]:
+    """Encode and decode each (name, frames (T, H, W, 3) uint8), `chunk` latent frames at a time.
+
+    Args:
+        tokenizer: to be judged.
+        clips: gone through once.
+        chunk: latent frames between two borders.
+        contact_sheet: a PNG of truth, reconstruction and their difference, if given.
+        lpips_weights, fvd_weights: TorchScript networks; see lpips.py and fvd.py.
+        fvd_frames: the first frames of each clip, of which FVD is.
+
+    Returns:
+        n, and means over the clips: psnr in dB (mean over frames), ssim, ms_ssim (None below 176 pixels a side), lpips
+        if it has a network, flicker (the mean error, of 255, of the change from a frame to the next), warping_error
+        beside warping_error_of_the_truth (see warping.py), border_gap (dB by which the latent frame after a border is
+        worse than the same one without a border before it; None where clips are too short); streaming_error, the
+        largest difference of pixels in [0, 1] that are made chunk by chunk from those made at once, and
+        streaming_tokens, how many tokens differ so; codebook_use, perplexity, bits_per_token (log2 of the codes),
+        bits_per_pixel; frames a second of encoding and decoding; fvd with its n and frames, if it has a network
+        (None of fewer than two clips that are long enough);
+        parameters; gflops for 17 frames of 128x128; and of each clip name, frames, height, width and its figures.
+
+    Raises:
+        ReelmError: there is no clip; an argument is refused; torchmetrics or scikit-image is not installed.
+    """
+    require(chunk >= 1, "chunk", "must be at least 1", chunk)
+    device = next(tokenizer.parameters()).device
+    likeness, warping = load_likeness(lpips_weights, device=device), load_warping()
+    fvd = None if fvd_weights is None else Fvd(fvd_weights, frames=fvd_frames, device=device)
+    table: list[dict[str, Any]] = []
+    rows: list[torch.Tensor] = []
+    used, gaps, seconds, errors, tokens_off = [], list[float](), [0.0, 0.0], [0.0], 0
+    for name, frames_THWC in progress(clips, "evaluating", unit="clip"):
+        count, height, width, _ = frames_THWC.shape
+        began = time.perf_counter()
+        tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=chunk)))
+        encoded = time.perf_counter()
+        parts = decode_long(tokenizer, tokens_thw.split(chunk), height=height, width=width, num_frames=count)
+        shown_THWC = torch.cat(list(parts)).cpu()
+        seconds = [seconds[0] + encoded - began, seconds[1] + time.perf_counter() - encoded]
+        psnr_T = frame_psnr(frames_THWC, shown_THWC)
+        gaps += _border_gaps(tokenizer, frames_THWC, psnr_T, chunk)
+        table.append({
+            "name": name, "frames": count, "height": height, "width": width, "psnr": float(psnr_T.mean()),
+            "flicker": flicker(frames_THWC, shown_THWC), **likeness(frames_THWC, shown_THWC),
+            **warping(frames_THWC, shown_THWC),
+        })  # fmt: skip
+        if fvd is not None:
+            fvd.add(frames_THWC, shown_THWC)
+        used.append(tokens_thw.flatten().cpu())
+        error, differing = _streaming(tokenizer, frames_THWC[: 1 + STREAMED * tokenizer.compression.t])
+        errors.append(error)
+        tokens_off += differing
+        if len(rows) < MOST_ROWS:
+            rows.append(reconstruction_rows(frames_THWC, shown_THWC))
+    require(bool(table), "clips", "must be at least one", 0)
+    if contact_sheet is not None:
+        _write_sheet(contact_sheet, rows)
+    frames = sum(entry["frames"] for entry in table)
+    return {
+        "n": len(table), "frames": frames, "chunk_latent_frames": chunk,
+        **{key: _mean(entry[key] for entry in table) for key in table[0] if key not in PLACE},
+        "border_gap": _mean(gaps),
+        "streaming_error": max(errors), "streaming_tokens": tokens_off,
+        **_codes(torch.cat(used), tokenizer.vocab_size, table),
+        "encode_frames_per_second": frames / seconds[0], "decode_frames_per_second": frames / seconds[1],
+        **({} if fvd is None else fvd.figures()),
+        "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
+        **count_gflops(tokenizer), "clips": table,
+    }  # fmt: skip
+
+
+def _border_gaps(tokenizer: VideoTokenizer, frames_THWC: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
+    """What each border costs in dB: the latent frame after it, against itself where chunks are twice as long.
+
+    There it has no border before it, and everything else is the same. The first four chunks of a clip are looked at.
+    """
+    temporal, (_, height, width, _) = tokenizer.compression.t, frames_THWC.shape
+    frames_THWC = frames_THWC[: 1 + (4 * chunk - 1) * temporal]
+    tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=2 * chunk)))
+    parts = tokens_thw.split(2 * chunk)
+    shown = decode_long(tokenizer, parts, height=height, width=width, num_frames=len(frames_THWC))
+    without_T = frame_psnr(frames_THWC, torch.cat(list(shown)).cpu())
+    places = [slice(1 + (latent - 1) * temporal, 1 + latent * temporal) for latent in (chunk, 3 * chunk)]
+    return [float((without_T[at] - psnr_T[: len(without_T)][at]).mean()) for at in places if at.start < len(without_T)]
+
+
+def _codes(ids: torch.Tensor, vocab_size: int, table: list[dict[str, Any]]) -> dict[str, float]:
+    """How the codes are used, and what they cost."""
+    shares = torch.bincount(ids, minlength=vocab_size) / len(ids)
+    bits, pixels = math.log2(vocab_size), sum(entry["frames"] * entry["height"] * entry["width"] for entry in table)
+    return {
+        "codebook_use": float((shares > 0).float().mean()),
+        "perplexity": math.exp(float(torch.special.entr(shares).sum())),
+        "bits_per_token": bits, "bits_per_pixel": bits * len(ids) / pixels,
+    }  # fmt: skip
+
+
+def count_gflops(tokenizer: VideoTokenizer) -> dict[str, float]:
+    """GFLOPs of encoding and decoding 17 frames of 128x128, a multiply-add counted as two."""
+    device, (count, height, width) = next(tokenizer.parameters()).device, COUNTED
+    frames = tokenizer.compression.frames(tokenizer.compression.latent_frames(count))
+    with FlopCounterMode(display=False) as encoding:
+        tokens = tokenizer.encode(torch.zeros(1, frames, height, width, 3, device=device))
+    with FlopCounterMode(display=False) as decoding:
+        tokenizer.decode(tokens)
+    return {
+        "encode_gflops": encoding.get_total_flops() / 1e9, "decode_gflops": decoding.get_total_flops() / 1e9,
+    }  # fmt: skip
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _streaming(tokenizer: VideoTokenizer, frames_THWC: torch.Tensor) -> tuple[float, int]:
+    """How pixels and tokens that are made a latent frame at a time differ from those made at once."""
+    device = next(tokenizer.parameters()).device
+    whole = [torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=chunk))) for chunk in (STREAMED, 1)]
+    tokens_Bthw = whole[0][None].to(device)
+    at_once, cache, parts = tokenizer.decode(tokens_Bthw), None, []
+    for latent in tokens_Bthw.split(1, 1):
+        frames, cache = tokenizer.decode_chunk(latent, cache)
+        parts.append(frames)
+    return float((torch.cat(parts, 1) - at_once).abs().max()), int((whole[0] != whole[1]).sum())
+
+
+def _write_sheet(path: Path, rows: list[torch.Tensor]) -> None:
+    """Rows of clips of several sizes, each cut to the smallest."""
+    height, width = (min(row.shape[axis] for row in rows) for axis in (2, 3))
+    cut = torch.cat([row[:, :, :height, :width] for row in rows])
+    write_contact_sheet(path, cut, columns=cut.shape[1], scale=1 if height > 96 else 2)

@@ -1,0 +1,182 @@
+"""Evaluation: what the judge, which measures pixels, says of a model's clips, and how good its tokenizer is.
+
+    report = evaluate_model(generator, prompts=256)
+    print(report)
+
+Captions are of held-out combinations of colour, shape and motion, and name every factor that is judged. The judge's
+own accuracy on rendered clips, and on the tokenizer's reconstructions of them, stands beside the model's: the latter is
+the ceiling of what a language model could reach with this tokenizer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.errors import require
+from ..core.files import check_writable
+from ..core.progress import progress
+from ..generation.generator import VideoGenerator
+from ..media.contact_sheet import write_contact_sheet
+from ..tokenizer.video_tokenizer import VideoTokenizer
+from ..world.caption import write_caption
+from ..world.judge import Verdict, accuracy, judge
+from ..world.render import render
+from ..world.scene import FPS, Scene, sample_scene
+
+FRAMES = 17
+BATCH = 32  # clips rendered, encoded or judged at once
+
+
+class EvaluationReport(dict[str, Any]):
+    """Figures by group and name; printed as a table."""
+
+    def __str__(self) -> str:
+        lines = []
+        for group, figures in self.items():
+            if isinstance(figures, dict):
+                lines.append(f"{group.replace('_', ' ')}:")
+                lines += [f"  {name.replace('_', ' '):28} {_shown(value)}" for name, value in figures.items()]
+            else:
+                lines.append(f"{group.replace('_', ' ')}: {_shown(figures)}")
+        return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def evaluate_model(
+    generator: VideoGenerator,
+    *,
+    prompts: int = 256,
+    two_objects: int = 128,
+    clips: int = 256,
+    seed: int = 1234,
+    batch: int = 16,
+    guidance_scale: float | None = None,
+    decoder: str = "auto",
+    block_size: int | None = None,
+    contact_sheet: Path | None = None,
+) -> EvaluationReport:
+    """Judge generated clips and measure the tokenizer, at the model's default settings but for those given.
+
+    Args:
+        generator: the model; its clips must be of the world's size and rate.
+        prompts: held-out captions of one object.
+        two_objects: held-out captions of two objects; 0 leaves them out.
+        clips: held-out rendered clips for the tokenizer.
+        seed: of the captions, the clips and the sampling.
+        batch: clips sampled at once.
+        guidance_scale, decoder, block_size: as for `generate`; the report tells the tokens that a pass makes.
+        contact_sheet: a PNG of the first generated clips, if given.
+
+    Returns:
+        Shares of clips that show what is named, by factor, and the tokenizer's figures, stamped with n and source.
+
+    Raises:
+        ReelmError: an argument is out of its range.
+    """
+    for name, value, least in (
+        ("prompts", prompts, 1),
+        ("two_objects", two_objects, 0),
+        ("clips", clips, 1),
+        ("batch", batch, 1),
+    ):
+        require(value >= least, name, f"must be at least {least}", value)
+    require(0 <= seed < 2**32, "seed", "must be from 0 to 2**32 - 1", seed)
+    if contact_sheet is not None:
+        check_writable(contact_sheet, "contact_sheet")
+    config = generator.parts.config
+    require(config.fps == FPS, "model", f"must make clips of {FPS} frames a second, as the world does", config.fps)
+    report = EvaluationReport(model=generator.parts.name, seed=seed, split="held-out", frames=FRAMES)
+    scenes = [sample_scene(seed, index, split="held-out", objects=1) for index in range(clips)]
+    report |= evaluate_tokenizer(generator.parts.tokenizer, scenes, height=config.height, width=config.width)
+    options: dict[str, Any] = {"decoder": decoder, "block_size": block_size}
+    if guidance_scale is not None:
+        options["guidance_scale"] = guidance_scale
+    for count, objects in ((prompts, 1), (two_objects, 2)):
+        if not count:
+            continue
+        wanted = [sample_scene(seed + 1, index, split="held-out", objects=objects) for index in range(count)]
+        captions = [write_caption(s, np.random.default_rng([seed, i]), complete=True) for i, s in enumerate(wanted)]
+        frames_BTHWC, decoding = _generate(generator, captions, seed, batch, **options)
+        name = "generated_one_object" if objects == 1 else "generated_two_objects"
+        report[name] = {"n": count} | accuracy(_judge(frames_BTHWC, objects), wanted) | decoding
+        if contact_sheet is not None and objects == 1:
+            write_contact_sheet(contact_sheet, frames_BTHWC[:24])
+    report["sampling"] = vars(generator.parts.config.sampling) | options
+    return report
+
+
+@torch.no_grad()
+def evaluate_tokenizer(
+    tokenizer: VideoTokenizer, scenes: list[Scene], *, height: int = 64, width: int = 64
+) -> dict[str, dict[str, Any]]:
+    """PSNR, code use, stability of still backgrounds, and the judge on rendered clips and on their reconstructions."""
+    device = next(tokenizer.parameters()).device
+    psnr, verdicts, truths, tokens, still = [], [], [], [], []
+    for start in progress(range(0, len(scenes), BATCH), "tokenizer", unit="batch"):
+        part = scenes[start : start + BATCH]
+        clips = render(part, FRAMES, height=height, width=width, device=device)
+        ids = tokenizer.encode(clips)
+        shown = (tokenizer.decode(ids).clamp(0, 1) * 255).round().to(torch.uint8)
+        error = (clips.float() - shown.float()).square().mean((1, 2, 3, 4))
+        psnr.append(10 * torch.log10(255**2 / error.clamp(min=1e-6)))
+        truths += judge(clips.cpu(), objects=1)
+        verdicts += judge(shown.cpu(), objects=1)
+        tokens.append(ids.cpu())
+        still.append(_kept(clips, ids).cpu())
+    counts = torch.bincount(torch.cat(tokens).flatten(), minlength=tokenizer.vocab_size).double()
+    shares = counts[counts > 0] / counts.sum()
+    kept = torch.cat(still)
+    return {
+        "judge_on_rendered_clips": {"n": len(scenes)} | accuracy(truths, scenes),
+        "judge_on_reconstructions": {"n": len(scenes)} | accuracy(verdicts, scenes),
+        "tokenizer": {
+            "n": len(scenes),
+            "psnr_db": float(torch.cat(psnr).mean()),
+            "codes_used": float((counts > 0).double().mean()),
+            "code_perplexity": float(torch.exp(-(shares * shares.log()).sum())),
+            "still_cells_keep_their_token": float(kept.double().mean()) if len(kept) else float("nan"),
+        },
+    }
+
+
+def _kept(clips_BTHWC: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
+    """For each still cell of a still camera's clip, whether its token is that of one latent frame before.
+
+    A cell is still where none of its pixels, nor those half a cell around it, changes over both latent frames.
+    """
+    t, h, w = ids_Bthw.shape[1:]
+    side = clips_BTHWC.shape[2] // h
+    change = (clips_BTHWC[:, 1:] != clips_BTHWC[:, :-1]).any(-1).float()  # (B, T - 1, H, W)
+    around = torch.nn.functional.max_pool2d(change, 2 * side, stride=side, padding=side // 2)[..., :h, :w]
+    step = (clips_BTHWC.shape[1] - 1) // (t - 1)
+    moving = around.unflatten(1, (t - 1, step)).amax(2) > 0  # change within, or into, latent frame 1 .. t - 1
+    before = torch.cat([torch.zeros_like(moving[:, :1]), moving[:, :-1]], 1)
+    quiet = ~(moving | before)
+    return (ids_Bthw[:, 1:] == ids_Bthw[:, :-1])[quiet]
+
+
+def _generate(
+    generator: VideoGenerator, captions: list[str], seed: int, batch: int, **options: Any
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The clips (B, T, H, W, 3) of these captions, and how they were decoded."""
+    clips, tokens, passes = [], 0, 0.0
+    for start in progress(range(0, len(captions), batch), "generating", unit="batch"):
+        part = captions[start : start + batch]
+        seeds = [seed * 1_000_003 + start + index for index in range(len(part))]
+        videos = generator.generate(part, num_frames=FRAMES, seed=seeds, **options)
+        assert isinstance(videos, list)
+        clips += [torch.from_numpy(video.frames) for video in videos]
+        stats = videos[0].stats
+        tokens += stats["tokens"]
+        passes += stats["tokens"] / stats["tokens_per_pass"]
+    decoding = {"decoder": stats["decoder"], "exactness": stats["exactness"], "tokens_per_pass": tokens / passes}
+    return torch.stack(clips), decoding
+
+
+def _judge(frames_BTHWC: torch.Tensor, objects: int) -> list[Verdict]:
+    return [verdict for part in frames_BTHWC.split(BATCH) for verdict in judge(part, objects=objects)]

@@ -1,0 +1,168 @@
+"""Drift: what becomes of a long clip, window after window: does it freeze, fade, or blur?
+
+    report = drift(parts, generator.generate("a red ball rolls", seconds=600))
+    print(report)                                   # a table, a row a window
+    report["windows"][-1]["sharpness_ratio"]
+
+Nothing here is a model's judgement: these are plain figures of tokens and pixels, each beside the first window's.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.errors import require
+from ..core.progress import note, progress
+from .options import ClipLike
+from .pixels import PixelDecoder
+from .pretrained import Pretrained
+from .session import SessionState
+from .source import Source, read_source
+
+LUMA = (299, 587, 114)  # thousandths of red, green and blue, of Rec. 601
+COLUMNS = (  # of the table: heading, width, format of the value, its name
+    ("seconds", 9, ".2f", "start_seconds"),
+    ("to", 9, ".2f", "end_seconds"),
+    ("entropy", 9, ".3f", "token_entropy_nats"),
+    ("repeated", 10, ".1%", "repeated_tokens"),
+    ("red", 7, ".3f", "red"),
+    ("green", 7, ".3f", "green"),
+    ("blue", 7, ".3f", "blue"),
+    ("distance", 10, ".3f", "colour_distance"),
+    ("sharpness", 11, ".4f", "sharpness"),
+    ("ratio", 8, ".3f", "sharpness_ratio"),
+)
+
+
+class DriftReport(dict[str, Any]):
+    """`window_latent_frames`, `window_seconds` and `windows`, a dict of figures for each; printed as a table.
+
+    Figures of a window:
+        start_seconds, end_seconds, latent_frames: where it lies; the last one ends with the clip and may be shorter.
+        token_entropy_nats: of the histogram of its tokens. Fewer tokens have less, so that only windows of one length
+            compare; a clip that loses its variety goes down.
+        repeated_tokens: the share of tokens that are those of one latent frame earlier, in the window or just before
+            it; 1 is a still picture. None where there is nothing earlier: in latent frame 0 alone.
+        red, green, blue: the mean colour, from 0 to 1.
+        colour_distance: of that from the first window's, Euclidean.
+        sharpness: the mean absolute Laplacian (the four neighbours less four times the pixel) of luma from 0 to 1.
+        sharpness_ratio: to the first window's; None where that is 0.
+    """
+
+    def __str__(self) -> str:
+        rows = ["".join(f"{heading:>{width}}" for heading, width, _, _ in COLUMNS)]
+        for window in self["windows"]:
+            cells = ("-" if window[name] is None else f"{window[name]:{form}}" for _, _, form, name in COLUMNS)
+            rows.append("".join(f"{cell:>{entry[1]}}" for cell, entry in zip(cells, COLUMNS, strict=True)))
+        return "\n".join(rows)
+
+
+def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = None) -> DriftReport:
+    """Measure a clip window by window; floats are held of one latent frame at a time.
+
+    Args:
+        parts: the model, whose tokens are counted and whose rate is that of the clip.
+        clip: tokens (t, h, w) as an array of int32 or int64, or all that `continue_clip` takes. Where there are no
+            frames (tokens, sessions), those that the tokens make are measured. Frames without tokens of their own (up
+            to `temporal - 1` at the beginning) are left out.
+        window_seconds: how long a window is, rounded to whole latent frames; by default what the model sees at once.
+
+    Raises:
+        ReelmError: an argument is refused, or the clip cannot be read; nothing was computed.
+    """
+    compression, fps = parts.tokenizer.compression, parts.config.fps
+    if window_seconds is None:
+        size = parts.config.lm.window
+    else:
+        number = isinstance(window_seconds, int | float) and not isinstance(window_seconds, bool)
+        sound = number and math.isfinite(window_seconds) and window_seconds > 0
+        require(sound, "window_seconds", "must be a number above 0", window_seconds)
+        size = max(1, round(window_seconds * fps / compression.t))
+    source = _read(parts, clip)
+    tokens_thw, pictures = source.tokens_thw.numpy(), _pictures(parts, source)
+    windows: list[dict[str, Any]] = []
+    for start in progress(range(0, len(tokens_thw), size), "measuring", unit="window"):
+        end = min(start + size, len(tokens_thw))
+        windows.append(
+            {
+                "start_seconds": compression.frames(start) / fps,
+                "end_seconds": compression.frames(end) / fps,
+                "latent_frames": end - start,
+                "token_entropy_nats": _entropy(tokens_thw[start:end]),
+                "repeated_tokens": _repeated(tokens_thw, start, end),
+                **_looks(itertools.islice(pictures, end - start)),
+            }
+        )
+    first = windows[0]
+    for window in windows:
+        window["colour_distance"] = math.dist(_colour(window), _colour(first))
+        window["sharpness_ratio"] = window["sharpness"] / first["sharpness"] if first["sharpness"] else None
+    return DriftReport(window_latent_frames=size, window_seconds=size * compression.t / fps, windows=windows)
+
+
+def _read(parts: Pretrained, clip: ClipLike) -> Source:
+    """The clip, where tokens alone are taken for those of this model."""
+    if isinstance(clip, np.ndarray | torch.Tensor) and str(clip.dtype).removeprefix("torch.") in ("int32", "int64"):
+        tokens_thw, layout = torch.as_tensor(clip).cpu().long(), parts.lm.layout
+        shape, (rows, columns) = tuple(tokens_thw.shape), layout.video.shape
+        fits = len(shape) == 3 and shape[0] > 0 and shape[1:] == (rows, columns)
+        require(fits, "clip", f"must have shape (t, {rows}, {columns}) where it is tokens", shape)
+        least, most = int(tokens_thw.min()), int(tokens_thw.max())
+        known = least >= 0 and most < layout.video.vocab_size
+        require(known, "clip", f"must hold tokens from 0 to {layout.video.vocab_size - 1}", (least, most))
+        others = {each.name: torch.full((shape[0], *each.shape), each.default) for each in layout.others}
+        clip = SessionState(tokens_thw, others, settings={"tokenizer": parts.tokenizer_id})
+    source = read_source(parts, clip)
+    if source.fitting:
+        note(source.fitting)
+    return source
+
+
+def _pictures(parts: Pretrained, source: Source) -> Iterator[np.ndarray]:
+    """The frames (n, H, W, 3) uint8 of each latent frame: the given ones, else those that its tokens make."""
+    compression, count = parts.tokenizer.compression, len(source.tokens_thw)
+    if source.frames_THWC is None:
+        decoder = PixelDecoder(parts.tokenizer)
+        for tokens_hw in source.tokens_thw:
+            yield decoder.decode({0: tokens_hw})[0]
+        return
+    frames_THWC = source.frames_THWC.numpy()[len(source.frames_THWC) - compression.frames(count) :]
+    for index in range(count):
+        yield frames_THWC[compression.frames(index) : compression.frames(index + 1)]
+
+
+def _entropy(tokens_thw: np.ndarray) -> float:
+    _, counts = np.unique(tokens_thw, return_counts=True)
+    shares = counts / counts.sum()
+    return float(abs((shares * np.log(shares)).sum()))
+
+
+def _repeated(tokens_thw: np.ndarray, start: int, end: int) -> float | None:
+    start = max(start, 1)
+    return float((tokens_thw[start:end] == tokens_thw[start - 1 : end - 1]).mean()) if start < end else None
+
+
+def _looks(pictures: Iterator[np.ndarray]) -> dict[str, float]:
+    """Mean colour and sharpness of the frames of these latent frames, each frame with the same weight."""
+    pixels, inner, colour_C, edges = 0, 0, np.zeros(3, np.int64), 0
+    for frames_THWC in pictures:
+        colour_C += frames_THWC.sum((0, 1, 2), dtype=np.int64)
+        pixels += frames_THWC[..., 0].size
+        # Whole numbers, so that an even picture has no edges at all, whatever its colour.
+        red_THW, green_THW, blue_THW = np.moveaxis(frames_THWC.astype(np.int32), -1, 0)
+        luma_THW = LUMA[0] * red_THW + LUMA[1] * green_THW + LUMA[2] * blue_THW
+        across = luma_THW[:, 1:-1, :-2] + luma_THW[:, 1:-1, 2:]
+        down = luma_THW[:, :-2, 1:-1] + luma_THW[:, 2:, 1:-1]
+        laplacian = np.abs(across + down - 4 * luma_THW[:, 1:-1, 1:-1])
+        edges += int(laplacian.sum(dtype=np.int64))
+        inner += laplacian.size
+    red, green, blue = (colour_C / (255 * pixels)).tolist()
+    return {"red": red, "green": green, "blue": blue, "sharpness": edges / (255 * sum(LUMA) * inner)}
+
+
+def _colour(window: dict[str, Any]) -> tuple[float, float, float]:
+    return window["red"], window["green"], window["blue"]

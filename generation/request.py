@@ -1,0 +1,343 @@
+"""A request: the user's arguments, checked before any compute and spread over the clips of a batch.
+
+request = make_request(parts, "generate", ["a red ball", "a blue ring"], {"seed": [1, 2], "top_k": 50})
+request.plans[1].latent_frames
+"""
+
+import dataclasses
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from ..core.condition import Condition
+from ..core.errors import require
+from ..core.progress import note
+from ..lm.text import words_of
+from ..sampling.decoders import make_decoder
+from ..sampling.engine import Engine, StepCallback
+from ..sampling.noise_keys import NoiseKey
+from ..sampling.passes import Decoder
+from ..sampling.plan import ClipPlan
+from ..sampling.rules import LogitsProcessor, SamplingConfig
+from .options import Prompt, Prompts, check_names, plain
+from .pretrained import Pretrained
+from .schedule import Schedule, read_prompts, read_schedule, to_latent_frames
+from .source import Source
+
+T = TypeVar("T")
+
+MAX_CLIPS = 4096
+DEFAULT_SECONDS = 2.0
+MAX_SECONDS = 24 * 3600.0
+SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingConfig))
+
+
+@dataclass(frozen=True)
+class Request:
+    """The clips of the batch, and what all of them share.
+
+    Attributes:
+        plans: of the clips.
+        sampling: how the next token is drawn.
+        decoder: how tokens are found.
+        processors: of logits.
+        on_step: called after each step of the decoder.
+        batch_size: clips at a time.
+    """
+
+    plans: list[ClipPlan]
+    sampling: SamplingConfig
+    decoder: Decoder
+    processors: tuple[LogitsProcessor, ...] = ()
+    on_step: StepCallback | None = None
+    batch_size: int = 1
+
+    def engine(self, parts: Pretrained) -> Engine:
+        """An engine that draws these clips."""
+        return Engine(
+            parts.lm, self.sampling, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,
+            on_step=self.on_step,
+        )  # fmt: skip
+
+
+def make_request(
+    parts: Pretrained, call: str, prompt: Prompt | Prompts, options: Mapping[str, Any], *, added: bool = False
+) -> Request:
+    """Check the arguments of a call that draws tokens; the model's defaults fill in the rest.
+
+    Args:
+        parts: the model.
+        call: its name, which says what options there are (options.py).
+        prompt: one prompt or several.
+        options: what the user gave besides; `num_videos_per_prompt` is how many samples of each prompt are made:
+            sample 0 of a seed is what that seed gives alone.
+        added: whether what is drawn is added to a clip; second 0 of a schedule is where that ends.
+
+    Raises:
+        ReelmError: an argument breaks its rule.
+    """
+    check_names(call, options)
+    given = {name: plain(value) for name, value in options.items()}
+    prompts = [((0.0, ""),)] if prompt is None else _check_prompts(parts, prompt)
+    samples = given.get("num_videos_per_prompt")
+    count = 1 if samples is None else _whole(samples, "num_videos_per_prompt", 1)
+    require(len(prompts) * count <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * count)
+    for name, own in (("height", parts.config.height), ("width", parts.config.width)):
+        fits = given.get(name) in (None, own)
+        require(fits, name, f"must be {own}, the size that this model was made for", given.get(name))
+    draws = {name: given[name] for name in SAMPLING if name in given}
+    temperatures = _pop_temperatures(draws)
+    sampling = _sampling(parts.config.sampling, draws)
+    negatives = _negatives(parts, given.get("negative_prompt"), len(prompts), sampling)
+    seeds = _seeds(given.get("seed"), given.get("generator"), len(prompts))
+    processors = _processors(given.get("logits_processor"))
+    on_step = given.get("callback_on_step_end")
+    require(on_step is None or callable(on_step), "callback_on_step_end", "must be callable", on_step)
+    rate: dict[str, Any] = {"fps": parts.config.fps, "temporal": parts.tokenizer.compression.t, "added": added}
+    conditions = _check_conditions(parts, given.get("conditions", ()))
+    controls = _check_controls(parts, given.get("controls", {}))
+    plans = [
+        ClipPlan(
+            prompts=to_latent_frames(schedule, **rate), negative_prompt=against, conditions=conditions,
+            controls=controls, key=NoiseKey(number, sample), latent_frames=end,
+            temperatures=to_latent_frames(temperatures, **rate) if temperatures else (),
+        )
+        for schedule, against, number, end in zip(
+            prompts, negatives, seeds, _ends(parts, call, given, len(prompts), added=added), strict=True
+        )
+        for sample in range(count)
+    ]  # fmt: skip
+    batch_size = given.get("batch_size")
+    batch_size = len(plans) if batch_size is None else min(_whole(batch_size, "batch_size", 1), len(plans))
+    decoder = pick_decoder(
+        parts, given.get("decoder", "auto"), given.get("block_size"), sampling, batch_size, one_by_one=bool(processors)
+    )
+    return Request(plans, sampling, decoder, processors, on_step, batch_size)
+
+
+def pick_decoder(
+    parts: Pretrained,
+    decoder: str | Decoder,
+    block_size: int | None,
+    sampling: SamplingConfig,
+    clips: int,
+    *,
+    one_by_one: bool = False,
+) -> Decoder:
+    """The decoder for so many clips of this model at a time; see `make_decoder`."""
+    rows, lm = clips * (1 if sampling.guidance_scale == 1 else 2), parts.lm
+    return make_decoder(
+        decoder, block_size, layout=lm.layout, rows=rows, on_gpu=lm.device.type == "cuda", one_by_one=one_by_one
+    )
+
+
+def inherit(request: Request, source: Source, prompted: bool, options: Mapping[str, Any]) -> Request:
+    """The request to continue `source`, with what the user left open filled in from it.
+
+    Args:
+        request: made with `added`; its latent frames are counted from the end of the source on.
+        source: the clip that is continued.
+        prompted: whether the user gave a prompt; it holds from the end of the source on, if that has one of its own.
+        options: what the user gave besides.
+    """
+    plan, after = request.plans[0], len(source.tokens_thw)
+    ends = None if plan.latent_frames is None else after + plan.latent_frames
+    coming = tuple((after + start, text) for start, text in plan.prompts)
+    before = tuple(entry for entry in source.prompts if entry[0] < after and entry[1])
+    if not before:  # what is given holds for the source too
+        before, coming = ((0, plan.prompts[0][1]),), coming[1:]
+    prompts = before + coming if prompted else source.prompts
+    changes: dict[str, Any] = {"prompts": prompts, "latent_frames": ends}
+    if "temperature" in options:
+        changes["temperatures"] = tuple((after + start, value) for start, value in plan.temperatures)
+    else:
+        changes["temperatures"] = source.temperatures
+    if options.get("negative_prompt") is None:
+        changes["negative_prompt"] = source.negative_prompt
+    if source.key is not None and options.get("generator") is None and options.get("seed") is None:
+        changes["key"] = source.key
+    if "conditions" not in options:
+        changes["conditions"] = source.conditions
+    # What was given to the source lies before what is given now.
+    changes["controls"] = {
+        name: torch.cat([source.grids[name], tokens]) for name, tokens in plan.controls.items()
+    }  # fmt: skip
+    sampling = request.sampling
+    if source.sampling is not None:
+        given = {name: getattr(sampling, name) for name in SAMPLING if name in options}
+        sampling = dataclasses.replace(source.sampling, **given)
+    return dataclasses.replace(request, plans=[dataclasses.replace(plan, **changes)], sampling=sampling)
+
+
+def _ends(parts: Pretrained, call: str, given: Mapping[str, Any], prompts: int, *, added: bool) -> list[int | None]:
+    """Latent frames of each clip, or None for no end, which a stream alone has."""
+    seconds, num_frames = given.get("seconds"), given.get("num_frames")
+    if call == "stream" and seconds is num_frames is None:
+        return [None] * prompts
+    lengths = check_lengths(parts, seconds, num_frames, added=added)
+    return _one_each([*lengths], prompts, "seconds, num_frames")
+
+
+def check_lengths(
+    parts: Pretrained, seconds: float | Sequence[float] | None, num_frames: int | Sequence[int] | None, *,
+    added: bool = False,
+) -> list[int]:  # fmt: skip
+    """Latent frames that hold so many seconds or frames, for one length or a list of them.
+
+    Args:
+        parts: the model.
+        seconds, num_frames: one or a list; both None for the default.
+        added: whether they are added to a clip, so that no frame 0 is among them.
+
+    Raises:
+        ReelmError: both are given, or one is out of its range.
+    """
+    neither = seconds is None or num_frames is None
+    require(neither, "seconds, num_frames", "must not both be given", (seconds, num_frames))
+    given: Any = num_frames if seconds is None else seconds
+    lengths = []
+    for value in given if isinstance(given, list | tuple) else [given]:
+        pair = (None, value) if seconds is None else (value, None)
+        lengths.append(_latent_frames(parts, *pair, added=added))
+    return lengths
+
+
+def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, added: bool) -> int:
+    if num_frames is not None:
+        whole = isinstance(num_frames, int) and not isinstance(num_frames, bool) and num_frames >= 1
+        require(whole, "num_frames", "must be a whole number of at least 1", num_frames)
+        frames = num_frames
+    else:
+        wanted = DEFAULT_SECONDS if seconds is None else seconds
+        number = isinstance(wanted, int | float) and math.isfinite(wanted) and wanted > 0
+        require(number, "seconds", "must be a number above 0", wanted)
+        frames = max(1, round(wanted * parts.config.fps))
+    require(
+        frames <= MAX_SECONDS * parts.config.fps, "seconds, num_frames", "must be at most a day", seconds or num_frames
+    )
+    compression = parts.tokenizer.compression
+    return -(-frames // compression.t) if added else compression.latent_frames(frames)
+
+
+def _strings(value: str | Sequence[str], argument: str) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    fits = isinstance(values, list | tuple) and all(isinstance(item, str) for item in values)
+    require(fits, argument, "must be a string or a list of strings", value)
+    return list(values)
+
+
+def _sampling(defaults: SamplingConfig, given: dict[str, Any]) -> SamplingConfig:
+    for name, value in given.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        require(number or (name == "top_k" and value is None), name, "must be a finite number", value)
+    return dataclasses.replace(defaults, **given)
+
+
+def _pop_temperatures(sampling: dict[str, Any]) -> Schedule[float]:
+    """The temperature where it is a schedule, taken out of the options; else an empty one."""
+    if not isinstance(sampling.get("temperature"), list | tuple):
+        return ()
+    schedule: Schedule[float] = read_schedule(sampling.pop("temperature"), "temperature", int, float)
+    for _, value in schedule:
+        require(1e-6 <= value <= 100, "temperature", "must be between 1e-6 and 100 in a schedule", value)
+    return schedule
+
+
+def _whole(value: Any, argument: str, least: int) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(whole, argument, f"must be a whole number of at least {least}", value)
+    return int(value)
+
+
+def _one_each(values: Sequence[T], count: int, argument: str) -> list[T]:
+    """One value for each of `count` prompts, from one for all or one for each."""
+    require(len(values) in (1, count), argument, f"must be one, or one for each of the {count} prompts", values)
+    return [*values] * count if len(values) == 1 else [*values]
+
+
+def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
+    require(seed is None or generator is None, "seed, generator", "must not both be given", seed)
+    if generator is not None:
+        generators = generator if isinstance(generator, list | tuple) else [generator]
+        kinds = all(isinstance(item, torch.Generator) for item in generators)
+        require(kinds, "generator", "must be a torch.Generator or a list of them", generator)
+        argument, seeds = (
+            "generator",
+            [int(torch.randint(2**62, (), generator=item, device=item.device)) for item in generators],
+        )
+    else:
+        argument = "seed"
+        seeds = list(seed) if isinstance(seed, list | tuple) else [secrets.randbits(32) if seed is None else seed]
+    seeds = _one_each(seeds, count, argument)
+    for item in seeds:
+        whole = isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**63
+        require(whole, argument, "must be a whole number from 0 to 2**63 - 1", item)
+    return seeds
+
+
+def _negatives(parts: Pretrained, given: Any, prompts: int, sampling: SamplingConfig) -> list[str]:
+    """The negative prompt of each clip."""
+    texts = _one_each(_strings("" if given is None else given, "negative_prompt"), prompts, "negative_prompt")
+    guided = given is None or sampling.guidance_scale != 1
+    require(guided, "negative_prompt", "needs guidance_scale other than 1", given)
+    _check_text(parts, texts, "negative_prompt")
+    return texts
+
+
+def _processors(given: Any) -> tuple[LogitsProcessor, ...]:
+    processors = tuple(given) if isinstance(given, list | tuple) else (given,)
+    processors = tuple(processor for processor in processors if processor is not None)
+    require(all(map(callable, processors)), "logits_processor", "must be callable", given)
+    return processors
+
+
+def _check_prompts(parts: Pretrained, prompt: Prompt | Prompts) -> list[Schedule[str]]:
+    prompts = read_prompts(prompt)
+    texts = [text for schedule in prompts for _, text in schedule]
+    require(len(texts) > 0, "prompt", "must hold at least one prompt", prompt)
+    require(all(text.strip() for text in texts), "prompt", "must not be empty", prompt)
+    require(all(map(words_of, texts)), "prompt", "must have words in it", prompt)
+    _check_text(parts, texts, "prompt")
+    return prompts
+
+
+def _check_text(parts: Pretrained, texts: Sequence[str], argument: str) -> None:
+    unknown = dict.fromkeys(word for text in texts for word in parts.lm.unknown_words(text, argument))
+    if unknown:
+        note(f"warning: {argument}: the model does not know the words {', '.join(map(repr, list(unknown)[:20]))}")
+
+
+def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    listed = isinstance(conditions, list | tuple) and all(isinstance(each, Condition) for each in conditions)
+    require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
+    for each in conditions:
+        reads = [kind for kind in parts.lm.reads if kind != "text"]
+        rule = (
+            f"must be of the kinds {', '.join(reads)}" if reads else "must be none: this model reads its prompt alone"
+        )
+        require(each.kind in reads, "conditions", rule, each.kind)
+    return tuple(conditions)
+
+
+def _check_controls(parts: Pretrained, controls: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    found, given = {}, [segment for segment in parts.lm.layout.segments if segment.given]
+    require(isinstance(controls, Mapping), "controls", "must be tokens by the names of given segments", controls)
+    for name, values in controls.items():
+        known = [segment for segment in given if segment.name == name]
+        names = ", ".join(segment.name for segment in given)
+        rule = f"must be of the given segments {names}" if given else "must be none: this model has no given segments"
+        require(bool(known), "controls", rule, name)
+        (segment,) = known
+        tokens = torch.as_tensor(np.asarray(values) if not isinstance(values, torch.Tensor) else values).cpu()
+        fits = tokens.shape[1:] == segment.shape and not tokens.is_floating_point() and tokens.dtype != torch.bool
+        rule = f"must be whole numbers of shape (t, {', '.join(map(str, segment.shape))})"
+        require(fits, f"controls[{name!r}]", rule, (tuple(tokens.shape), str(tokens.dtype)))
+        inside = bool(((tokens >= 0) & (tokens < segment.vocab_size)).all())
+        require(inside, f"controls[{name!r}]", f"must be from 0 to {segment.vocab_size - 1}", tokens.tolist())
+        found[name] = tokens.long()
+    return found

@@ -1,0 +1,122 @@
+"""How likely a model finds a clip: the negative log-likelihood of each of its tokens under a prompt.
+
+    score = score_clip(parts, "ball.mp4")
+    score.nats_per_token, score.bits_per_dimension
+    score_clip(parts, video, "a blue ring").nats - score_clip(parts, video, "a red ball").nats
+
+The clip goes through an `Engine` whose decoder draws nothing: it accepts the tokens that are there, a latent frame a
+pass. What is scored is what is sampled from, and the cache does not grow with the clip.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch.nn import functional as F
+
+from ..core.errors import require
+from ..core.progress import note, progress
+from ..media.fitting import Fit
+from ..sampling.engine import Engine
+from ..sampling.noise_keys import NoiseKey
+from ..sampling.plan import ClipPlan, PromptSchedule
+from ..sampling.rules import SamplingConfig
+from ..sampling.teacher import TeacherForcing
+from .options import ClipLike, Prompt
+from .pretrained import Pretrained
+from .request import make_request
+from .source import read_source
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Score:
+    """What a clip costs under a model: lower is likelier.
+
+    Attributes:
+        nats_thw: float32, minus the logarithm of each token's probability, given the prompt and the tokens before it.
+        prompts: those that it was scored under, from each latent frame on; "" is none.
+        dimensions: the values of the frames that the tokens stand for: frames x height x width x 3.
+    """
+
+    nats_thw: np.ndarray
+    prompts: PromptSchedule
+    dimensions: int
+
+    @property
+    def nats(self) -> float:
+        """Of the whole clip."""
+        return float(self.nats_thw.sum(dtype=np.float64))
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean over all tokens."""
+        return self.nats / self.nats_thw.size
+
+    @property
+    def nats_per_frame(self) -> np.ndarray:
+        """(t,) The mean over the tokens of each latent frame: where in the clip the model is surprised."""
+        return self.nats_thw.mean((1, 2), dtype=np.float64)
+
+    @property
+    def perplexity(self) -> float:
+        """The number of equally likely tokens that would cost as much."""
+        return float(np.exp(self.nats_per_token))
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """Bits of the tokens for each value of the frames that they stand for.
+
+        This is no likelihood of the pixels, which a lossy tokenizer does not have: what the tokens do not say of the
+        frames is not counted. It compares models of one tokenizer, and not with models of pixels.
+        """
+        return self.nats / math.log(2) / self.dimensions
+
+    def __repr__(self) -> str:
+        count, rows, columns = self.nats_thw.shape
+        texts = " -> ".join(repr(text if len(text) <= 60 else text[:57] + "...") for _, text in self.prompts)
+        return (
+            f"Score({self.nats_per_token:.4g} nats per token, perplexity {self.perplexity:.4g}, "
+            f"{self.bits_per_dimension:.3g} bits per dimension, {count} latent frames of {columns}x{rows} tokens, "
+            f"prompt={texts})"
+        )
+
+
+def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt = None, *, fit: Fit = "crop") -> Score:
+    """Score the video tokens of a clip: at temperature 1 and without guidance, as the model was trained.
+
+    Args:
+        parts: the model.
+        clip: as for `continue_clip`. A clip of this model is scored by its own tokens, any other is encoded.
+        prompt: what the clip is supposed to show; may be a schedule by the seconds of the clip; "" for no prompt; by
+            default the clip's own, as it changed over time, if it has one.
+        fit: how another shape of picture is fitted: "crop", "pad" or "stretch".
+
+    Raises:
+        ReelmError: an argument is refused, or the clip cannot be read; nothing was computed.
+    """
+    prompts = None if prompt is None else _read_prompt(parts, prompt)
+    source, layout = read_source(parts, clip, fit), parts.lm.layout
+    if source.fitting:
+        note(source.fitting)
+    tokens_tS = layout.pack(source.grids).to(parts.lm.device)
+    plan = ClipPlan(
+        prompts=prompts or source.prompts, conditions=source.conditions, key=NoiseKey(0), latent_frames=len(tokens_tS)
+    )
+    forced = TeacherForcing(tokens_tS.flatten()[None], layout.frame_size)
+    engine = Engine(parts.lm, SamplingConfig(guidance_scale=1.0), decoder=forced)
+    engine.add(plan)
+    nats_thw = np.empty(source.tokens_thw.shape, np.float32)
+    for index in progress(range(len(nats_thw)), "scoring", unit="latent frame"):
+        engine.step()
+        nats_S = F.cross_entropy(forced.logits_RLV[0].float(), tokens_tS[index], reduction="none")
+        nats_thw[index] = layout.as_grids(nats_S)["video"].cpu().numpy()
+    frames = parts.tokenizer.compression.frames(len(nats_thw))
+    return Score(nats_thw, plan.prompts, frames * parts.config.height * parts.config.width * 3)
+
+
+def _read_prompt(parts: Pretrained, prompt: Prompt) -> PromptSchedule:
+    if isinstance(prompt, str) and not prompt:
+        return ((0, ""),)
+    plans = make_request(parts, "score", prompt, {}).plans
+    require(len(plans) == 1, "prompt", "must be a single one to score", prompt)
+    return plans[0].prompts

@@ -1,0 +1,129 @@
+"""A session: all that a clip goes on from, in one safetensors file: its tokens, its keys and values, its plan.
+
+    video.state.save("ball.safetensors")
+    longer = generator.continue_clip(SessionState.load("ball.safetensors"), seconds=10)
+
+A clip goes on from its tokens alone too, but then they are all read again. The state of the cache makes that
+unnecessary: going on takes the same time after an hour as after a second, and gives the tokens of a clip that never
+stopped.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..core.checkpoint import save_tensors
+from ..core.condition import Condition, Embedding, FrameRole, Frames, Text
+from ..core.errors import ReelmError, require
+from ..core.files import check_writable
+
+FORMAT = "2"
+
+
+@dataclass(frozen=True, eq=False)
+class SessionState:
+    """A clip that can go on.
+
+    Attributes:
+        tokens_thw: all its video tokens, int64.
+        segments: the tokens (t, *shape) of the other segments of its latent frames, by name.
+        cache: what its rows of the model's cache remember, or nothing: then the tokens are read again.
+        conditions: what it was made under beside its prompt.
+        prompt, seed: what it was drawn from.
+        settings: as `Video.settings`.
+    """
+
+    tokens_thw: torch.Tensor
+    segments: dict[str, torch.Tensor] = field(default_factory=dict)
+    cache: dict[str, torch.Tensor] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
+    prompt: str = ""
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kept = sum(tensor.nbytes for tensor in self.cache.values())
+        return f"SessionState(tokens {tuple(self.tokens_thw.shape)}, cache {kept} bytes, prompt={self.prompt!r})"
+
+    @property
+    def grids(self) -> dict[str, torch.Tensor]:
+        """The tokens of all segments by name, as a `FrameLayout` packs them."""
+        return {"video": self.tokens_thw, **self.segments}
+
+    def save(self, path: str | Path) -> Path:
+        """Write it atomically; the suffix must be .safetensors. Returns the path."""
+        path = check_state_path(path)
+        values = {"prompt": self.prompt, "seed": self.seed, "settings": self.settings,
+                  "conditions": [condition.kind for condition in self.conditions]}  # fmt: skip
+        tensors = {"tokens": self.tokens_thw.to(torch.int32)}
+        tensors |= {f"segment.{name}": tokens.to(torch.int32) for name, tokens in self.segments.items()}
+        tensors |= {f"cache.{name}": tensor for name, tensor in self.cache.items()}
+        tensors |= {f"condition.{n}": _tensor_of(condition) for n, condition in enumerate(self.conditions)}
+        save_tensors(path, tensors, {"reelm_session": FORMAT, "values": json.dumps(values)})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SessionState":
+        """Read what `save` wrote.
+
+        Raises:
+            ReelmError: there is no such file, or it is damaged or no session.
+        """
+        require(Path(path).is_file(), "session", "must be a file that exists", str(path))
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ReelmError(f"session: {path} must be a whole safetensors file: {error}") from error
+        written = metadata.get("reelm_session")
+        require(written == FORMAT, "session", f"must be a session of format {FORMAT} of reelm", (str(path), written))
+        try:
+            values = json.loads(metadata["values"])
+            parts = {kind: _named(tensors, f"{kind}.") for kind in ("segment", "cache", "condition")}
+            kinds = enumerate(values["conditions"])
+            state = cls(
+                tensors.pop("tokens").long(),
+                {name: tokens.long() for name, tokens in parts["segment"].items()},
+                parts["cache"],
+                tuple(_condition_of(kind, parts["condition"][str(n)]) for n, kind in kinds),
+                values["prompt"], values["seed"], dict(values["settings"]),
+            )  # fmt: skip
+        except (KeyError, ValueError, TypeError) as error:
+            raise ReelmError(f"session: {path} is damaged: {error!r}") from error
+        whole = state.tokens_thw.ndim == 3 and 0 not in state.tokens_thw.shape and isinstance(state.prompt, str)
+        require(whole, "session", "must hold tokens (t, h, w) and a prompt", str(path))
+        return state
+
+
+def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _tensor_of(condition: Condition) -> torch.Tensor:
+    if isinstance(condition, Text):
+        return torch.frombuffer(bytearray(condition.text.encode() or b"\0"), dtype=torch.uint8)
+    return condition.frames_THWC if isinstance(condition, Frames) else condition.states_SD
+
+
+def _condition_of(kind: str, tensor: torch.Tensor) -> Condition:
+    if kind == "text":
+        return Text(bytes(tensor.tolist()).rstrip(b"\0").decode())
+    if kind == "embedding":
+        return Embedding(tensor)
+    for role in get_args(FrameRole):
+        if kind == f"frames:{role}":
+            return Frames(tensor, role)
+    raise ReelmError(f"session: must have conditions that are known, got {kind!r}")
+
+
+def check_state_path(path: str | Path) -> Path:
+    """Refuse, before any work is done, a path that no session could be written to."""
+    path = Path(path)
+    require(path.suffix == ".safetensors", "session", "must be a .safetensors file", str(path))
+    return check_writable(path, "session")

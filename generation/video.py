@@ -1,0 +1,222 @@
+"""`Video`: what a generator returns, and what it can continue; frames, tokens and how they came about.
+
+video = generator.generate("a red ball rolls to the right")
+video.save("ball.mp4")                       # the tokens travel in the file's metadata
+video = Video.load("ball.mp4")               # ... and back, so that it can be continued in token space
+video.to("pil")[0].show()
+"""
+
+import base64
+import binascii
+import math
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, overload
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..core.errors import require
+from ..media.clip import DEFAULT_LIMITS, ClipLimits
+from ..media.fitting import resample_frames
+from ..media.reader import read_clip
+from ..media.writer import write_clip
+from .session import SessionState
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_TOKENS = 2**28
+
+# What `Video.to` makes.
+Frames: TypeAlias = Union[np.ndarray, torch.Tensor, "list[Image]"]
+
+
+@dataclass(eq=False, repr=False)
+class Video:
+    """A clip and its origin.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB.
+        tokens: (t, h, w) int64, or None where they are not known.
+        fps: frames per second.
+        segments: the tokens (t, *shape) of the other segments of its latent frames, by name; most models have none.
+        prompt, seed: what it was generated from.
+        settings: the options of sampling, as JSON values.
+        stats: what it took: tokens, passes, tokens per pass, seconds, exactness; not saved.
+        state: all that it goes on from without its tokens being read again (`SessionState`); not saved with the clip.
+
+    Raises:
+        ReelmError: frames, tokens or fps have a wrong shape, dtype or value.
+    """
+
+    frames: np.ndarray
+    fps: float
+    tokens: np.ndarray | None = None
+    segments: dict[str, np.ndarray] = field(default_factory=dict)
+    prompt: str = ""
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    state: SessionState | None = None
+
+    def __post_init__(self) -> None:
+        self.frames = _numpy(self.frames)
+        shape = self.frames.shape
+        frames_ok = len(shape) == 4 and shape[3] == 3 and 0 not in shape and self.frames.dtype == np.uint8
+        require(frames_ok, "frames", "must be (T, H, W, 3) uint8 without zero sizes", (shape, self.frames.dtype))
+        require(math.isfinite(self.fps) and self.fps > 0, "fps", "must be finite and above 0", self.fps)
+        if self.tokens is not None:
+            tokens = _numpy(self.tokens)
+            tokens_ok = tokens.ndim == 3 and tokens.dtype.kind in "iu" and 0 not in tokens.shape
+            require(tokens_ok, "tokens", "must be (t, h, w) integers without zero sizes", (tokens.shape, tokens.dtype))
+            self.tokens = tokens.astype(np.int64, copy=False)
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.frames) / self.fps
+
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        tokens = "no tokens" if self.tokens is None else f"tokens {tuple(self.tokens.shape)}"
+        size = f"{count} frames {width}x{height} at {self.fps:.4g} fps = {self.seconds:.4g} s"
+        prompt = self.prompt if len(self.prompt) <= 60 else self.prompt[:57] + "..."
+        return f"Video({size}, {tokens}, prompt={prompt!r}, seed={self.seed})"
+
+    @overload
+    def to(self, kind: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def to(self, kind: Literal["pt"]) -> torch.Tensor: ...
+    @overload
+    def to(self, kind: Literal["pil"]) -> list["Image"]: ...
+    @overload
+    def to(self, kind: Literal["np", "pt", "pil"]) -> "np.ndarray | torch.Tensor | list[Image]": ...
+
+    def to(self, kind: Literal["np", "pt", "pil"]) -> "np.ndarray | torch.Tensor | list[Image]":
+        """The frames as `np` (T, H, W, 3) or `pt` (T, 3, H, W), float32 in [0, 1], or as `pil`, a list of images."""
+        check_output_type(kind, "kind")
+        if kind == "pil":
+            from PIL import Image
+
+            return [Image.fromarray(frame) for frame in self.frames]
+        values = self.frames.astype(np.float32) / np.float32(255)
+        return values if kind == "np" else torch.from_numpy(values).permute(0, 3, 1, 2).contiguous()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the clip atomically; the suffix is the format (see `write_clip`). Returns the path.
+
+        Raises:
+            ReelmError: the path cannot be written, or its format is unknown.
+        """
+        return write_clip(path, self.frames, self.fps, metadata=video_metadata(self))
+
+    @classmethod
+    def load(cls, path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS) -> "Video":
+        """Read any clip; a file of reelm gives back its tokens, prompt, seed and settings too.
+
+        Metadata that is absent, foreign or broken is left out (tokens None), never an error. A clip whose frame rate
+        varies is resampled to its mean rate.
+
+        Raises:
+            ClipError: the file is missing, broken, truncated or above the limits.
+        """
+        clip = read_clip(path, limits=limits)
+        frames_THWC = clip.frames_THWC
+        if clip.times is not None:
+            frames_THWC, _ = resample_frames(frames_THWC, clip.times, clip.fps)
+        frames = frames_THWC.numpy()
+        return cls(frames, clip.fps, **_origin(clip.metadata, frames.shape[:3]))
+
+
+def video_metadata(video: Video) -> dict[str, Any]:
+    """The table that a saved `video` carries; the schema is here and in `_origin`, nowhere else.
+
+    `grid` is (t, h, w); `tokens` is base64 of zlib of little-endian uint16, or uint32 where an id needs it; `shape`
+    is the (T, H, W) that the tokens stand for. `segments` has grid and tokens of the other segments, by name.
+    """
+    values = {
+        "reelm": __version__,
+        "model": video.settings.get("model"),
+        "prompt": video.prompt,
+        "seed": video.seed,
+        "settings": video.settings,
+    }
+    packed = None if video.tokens is None else _pack_tokens(video.tokens)
+    if packed is not None:
+        values |= {"shape": video.frames.shape[:3], **packed}
+        if video.segments:
+            values["segments"] = {name: _pack_tokens(tokens) for name, tokens in video.segments.items()}
+    plain: dict[str, Any] = _plain(values)
+    return plain
+
+
+def _origin(values: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """The arguments of `Video` that the table of a file gives; whatever in it is not as we write it is left out."""
+    if not isinstance(values.get("reelm"), str):
+        return {}
+    wanted = {"prompt": str, "seed": int, "settings": dict}
+    found = {key: values[key] for key, kind in wanted.items() if type(values.get(key)) is kind}
+    # A clip that was cut or scaled by another program keeps its comment, but its tokens are those of another clip.
+    if values.get("shape") == list(shape):
+        found["tokens"] = _unpack_tokens(values, limits=shape)
+        segments = values.get("segments")
+        if isinstance(segments, dict) and all(isinstance(packed, dict) for packed in segments.values()):
+            unpacked = {name: _unpack_tokens(packed) for name, packed in segments.items()}
+            found["segments"] = {name: tokens for name, tokens in unpacked.items() if tokens is not None}
+    return found
+
+
+def _pack_tokens(tokens: np.ndarray) -> dict[str, Any] | None:
+    """Tokens as JSON values; None where an id is none."""
+    if tokens.size == 0 or tokens.min() < 0 or tokens.max() >= 2**32:
+        return None
+    dtype = "<u2" if tokens.max() < 2**16 else "<u4"
+    return {"grid": tokens.shape, "tokens": base64.b64encode(zlib.compress(tokens.astype(dtype).tobytes(), 9)).decode()}
+
+
+def _unpack_tokens(packed: dict[str, Any], limits: tuple[int, ...] | None = None) -> np.ndarray | None:
+    """What `_pack_tokens` was given, with as many axes as `limits`, none longer; None where it is not sound."""
+    grid, text = packed.get("grid"), packed.get("tokens")
+    if not isinstance(text, str) or not isinstance(grid, list) or not grid:
+        return None
+    if not all(type(size) is int and 0 < size <= MAX_TOKENS for size in grid):
+        return None
+    if limits is not None and not (
+        len(grid) == len(limits) and all(size <= limit for size, limit in zip(grid, limits, strict=True))
+    ):
+        return None
+    count = math.prod(grid)
+    if count > MAX_TOKENS:
+        return None
+    try:
+        # One byte more than can be right, so that a bomb is not unpacked.
+        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), 4 * count + 1)
+    except (binascii.Error, zlib.error, ValueError):
+        return None
+    dtype = {2 * count: "<u2", 4 * count: "<u4"}.get(len(data))
+    return None if dtype is None else np.frombuffer(data, dtype).astype(np.int64).reshape(grid)
+
+
+def check_output_type(kind: Any, argument: str) -> None:
+    """Refuse what is no name of a form that `Video.to` has."""
+    require(kind in ("np", "pt", "pil"), argument, "must be 'np', 'pt' or 'pil'", kind)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: a setting that JSON cannot say must not cost the user the clip."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

@@ -1,0 +1,137 @@
+"""The one door between a layer's projections in a decoding step: norm, rotation, ring write and attention.
+
+    step = attention_step(cache.layer(0), heads=8, rotation=rotation, slots_BL=slots_BL, …)     # once a step
+    out_BLNE = cached_attention(qkv_BLHE, q_norm_E, k_norm_E, step, **cache.layer(layer))       # in every layer
+
+What is the same in every layer is prepared once: the mask, the tables of the CPU path and the choice of the path. There
+are three: for float32 on a CPU `cached_attention_cpu`, on a GPU the Triton kernels of `rope_norm_cache` and
+`decode_attention`, and anywhere their references, which define the result.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from ..core.protocols import Backend
+from .backend import pick_backend
+from .cached_attention_cpu import CpuTable, cached_attention_cpu, cpu_table
+from .decode_attention import decode_attention
+from .decode_attention_reference import slot_mask
+from .rope_norm_cache import rope_norm_cache
+from .rotary import Rotation
+
+
+class AttentionStep(NamedTuple):
+    """What is the same in every layer of a step; attributes without a description are those of `decode_attention`.
+
+    Attributes:
+        slots_BL: the cache slots of the step's tokens.
+        rotation: the rotations of their queries and keys.
+        mask_BLC: what `slot_mask` makes, where the path needs it.
+        table: of the CPU path; None where another path is taken.
+        backend: of the other paths, as the caller asked for it.
+    """
+
+    slots_BL: torch.Tensor
+    rotation: Rotation
+    positions_B: torch.Tensor
+    prefix_lengths_B: torch.Tensor
+    prefix: int
+    frame_size: int
+    window: int
+    ancestors_BLA: torch.Tensor | None
+    query_positions_BL: torch.Tensor | None
+    mask_BLC: torch.Tensor | None
+    table: CpuTable | None
+    backend: Backend | None
+
+
+def attention_step(
+    k_cache_BKCE: torch.Tensor,
+    *,
+    heads: int,
+    slots_BL: torch.Tensor,
+    rotation: Rotation,
+    positions_B: torch.Tensor,
+    prefix_lengths_B: torch.Tensor,
+    prefix: int,
+    frame_size: int,
+    window: int,
+    ancestors_BLA: torch.Tensor | None = None,
+    query_positions_BL: torch.Tensor | None = None,
+    backend: Backend | None = None,
+) -> AttentionStep:
+    """Prepare a step over L tokens of each of B rows.
+
+    Args:
+        k_cache_BKCE: the keys of any layer, which show the sizes, the dtype and the device of the cache.
+        heads: N, heads of queries.
+        slots_BL: the cache slot of each token, int64, no two of a row the same.
+        rotation: the rotations of the tokens, (B, L, 1, E / 2) each.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: as for
+            `decode_attention`.
+        backend: "reference" or "triton"; by default the CPU path where it fits, else as `pick_backend` says.
+    """
+    seen = {"prefix": prefix, "frame_size": frame_size, "window": window}
+    chosen: dict[str, torch.Tensor | None] = {
+        "ancestors_BLA": ancestors_BLA, "query_positions_BL": query_positions_BL
+    }  # fmt: skip
+    mask_BLC = table = None
+    if pick_backend("decode_attention", backend, k_cache_BKCE) == "reference":  # the kernel makes its mask by itself
+        count, slots = slots_BL.shape[1], k_cache_BKCE.shape[2]
+        mask_BLC = slot_mask(count, slots, positions_B, prefix_lengths_B, **seen, **chosen)
+        if backend is None and _fits_the_cpu_path(k_cache_BKCE):
+            table = cpu_table(slots_BL, rotation, mask_BLC, heads=heads, kv_heads=k_cache_BKCE.shape[1])
+    return AttentionStep(
+        slots_BL, rotation, positions_B, prefix_lengths_B, **seen, **chosen, mask_BLC=mask_BLC, table=table,
+        backend=backend,
+    )  # fmt: skip
+
+
+def cached_attention(
+    qkv_BLHE: torch.Tensor,
+    q_norm_E: torch.Tensor,
+    k_norm_E: torch.Tensor,
+    step: AttentionStep,
+    *,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+    k_scales_BKC: torch.Tensor | None = None,
+    v_scales_BKC: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Normalise and rotate queries and keys, write keys and values into the ring, and attend to it.
+
+    Args:
+        qkv_BLHE: the projection of the step's tokens: H = N + 2 K heads, first those of the queries, then keys, values.
+        q_norm_E, k_norm_E: the weights of the norms.
+        step: what `attention_step` prepared for this step.
+        k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC: the layer's part of the cache, written in place.
+
+    Returns:
+        The output (B, L, N, E), in the dtype of qkv.
+
+    Raises:
+        ReelmError: shapes, dtypes or devices do not fit together (see `rope_norm_cache` and `decode_attention`).
+    """
+    if step.table is not None:
+        return cached_attention_cpu(
+            qkv_BLHE, q_norm_E, k_norm_E, step.table, k_cache_BKCE, v_cache_BKCE, prefix=step.prefix
+        )
+    held = {
+        "k_cache_BKCE": k_cache_BKCE, "v_cache_BKCE": v_cache_BKCE, "k_scales_BKC": k_scales_BKC,
+        "v_scales_BKC": v_scales_BKC,
+    }  # fmt: skip
+    q_BLNE, q_prefix_BLNE = rope_norm_cache(
+        qkv_BLHE, q_norm_E, k_norm_E, step.slots_BL, **held, rotation=step.rotation, backend=step.backend
+    )
+    return decode_attention(
+        q_BLNE, q_prefix_BLNE, **held, positions_B=step.positions_B, prefix_lengths_B=step.prefix_lengths_B,
+        prefix=step.prefix, frame_size=step.frame_size, window=step.window, ancestors_BLA=step.ancestors_BLA,
+        query_positions_BL=step.query_positions_BL, mask_BLC=step.mask_BLC, backend=step.backend,
+    )  # fmt: skip
+
+
+def _fits_the_cpu_path(k_cache_BKCE: torch.Tensor) -> bool:
+    """Whether this is a step in float32 on a CPU, outside of a compiler."""
+    here = k_cache_BKCE.device.type == "cpu" and k_cache_BKCE.dtype == torch.float32
+    return here and not torch.compiler.is_compiling()

@@ -1,0 +1,87 @@
+"""`cached_attention` for float32 on a CPU, in as few operations as the step allows.
+
+    table = cpu_table(slots_BL, rotation, mask_BLC, heads=8, kv_heads=2)
+    out_BLNE = cached_attention_cpu(qkv_BLHE, q_norm_E, k_norm_E, table, k_cache_BKCE, v_cache_BKCE, prefix=32)
+
+A decoding step is some hundred small operations, and a third of its time once went into what surrounds them: checks,
+and tables that were made anew in every layer. `rope_norm_cache` and `decode_attention` are the definition; a test holds
+this path against them.
+
+All slots are attended to, also those that nothing has been written to yet: with fewer slots the last bits of a product
+would depend on how far the block and the other rows reach.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from .decode_attention_reference import product
+from .norm import rms_norm
+from .rotary import Rotation
+
+
+class CpuTable(NamedTuple):
+    """What is the same in every layer of a step.
+
+    Attributes:
+        place: (row, slot) indices of the step's tokens in a cache (B, C, …).
+        cos_BL1E, sin_BL1E: factors of the two products that a rotation is.
+        mask_BKMC: what is added to the scores of the M queries that share a key head.
+    """
+
+    place: tuple[torch.Tensor, torch.Tensor]
+    cos_BL1E: torch.Tensor
+    sin_BL1E: torch.Tensor
+    mask_BKMC: torch.Tensor
+
+
+def cpu_table(
+    slots_BL: torch.Tensor, rotation: Rotation, mask_BLC: torch.Tensor, *, heads: int, kv_heads: int
+) -> CpuTable:
+    """The table of a step.
+
+    Args:
+        slots_BL: the cache slots of its tokens.
+        rotation: the rotations of its queries and keys, (B, L, 1, E / 2) each.
+        mask_BLC: what `slot_mask` makes: 0 where a query sees a slot, else minus infinity.
+        heads: N, heads of queries.
+        kv_heads: K, heads of keys and values.
+    """
+    B, L, C = mask_BLC.shape
+    groups = heads // kv_heads
+    cos, sin = rotation
+    mask_BKMC = mask_BLC[:, None, None].expand(B, kv_heads, groups, L, C).reshape(B, kv_heads, groups * L, C)
+    place = (torch.arange(B)[:, None], slots_BL)
+    return CpuTable(place, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1), mask_BKMC)
+
+
+def cached_attention_cpu(
+    qkv_BLHE: torch.Tensor,
+    q_norm_E: torch.Tensor,
+    k_norm_E: torch.Tensor,
+    table: CpuTable,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+    *,
+    prefix: int,
+) -> torch.Tensor:
+    """The output (B, L, N, E) of attention; keys and values of the tokens are written into the cache."""
+    (B, L, H, E), K = qkv_BLHE.shape, k_cache_BKCE.shape[1]
+    N = H - 2 * K
+    G = N // K
+
+    # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
+    def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
+        return q_BLNE.view(B, L, K, G, E).permute(0, 2, 3, 1, 4).reshape(B, K, G * L, E)
+
+    norm_HE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1)))
+    qk_BLHE = rms_norm(qkv_BLHE[:, :, : N + K], norm_HE, 1e-6)
+    first, second = qk_BLHE.chunk(2, -1)
+    rotated_BLHE = torch.addcmul(qk_BLHE * table.cos_BL1E, torch.cat((second, first), -1), table.sin_BL1E)
+    k_cache_BKCE.transpose(1, 2).index_put_(table.place, rotated_BLHE[:, :, N:])
+    v_cache_BKCE.transpose(1, 2).index_put_(table.place, qkv_BLHE[:, :, N + K :])
+    k_BKEC = k_cache_BKCE.transpose(2, 3)
+    q_BKME, q_prefix_BKME = rows(rotated_BLHE[:, :, :N].contiguous()), rows(qk_BLHE[:, :, :N].contiguous())
+    scores = torch.cat((product(q_prefix_BKME, k_BKEC[..., :prefix]), product(q_BKME, k_BKEC[..., prefix:])), -1)
+    weights_BKMC = torch.add(table.mask_BKMC, scores, alpha=E**-0.5).softmax(-1)
+    return product(weights_BKMC, v_cache_BKCE).reshape(B, N, L, E).transpose(1, 2)

@@ -1,0 +1,73 @@
+"""Loading a `VideoTransformer` for sampling: weights, text, and the linear layers that the device is fast with.
+
+lm, lm_id = load_transformer(config, folder, device, Numerics(weights="int8"))
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from ..core.checkpoint import load_weights
+from ..core.errors import CheckpointError
+from ..core.protocols import Numerics
+from .lm_config import LMConfig
+from .packed import pack_linears
+from .quantization import check_machine, check_precision, quantise_linears
+from .text import TextEncoder
+from .transformer import VideoTransformer, order_tables
+
+
+def load_transformer(
+    config: LMConfig, folder: Path, device: torch.device, numerics: Numerics
+) -> tuple[VideoTransformer, str]:
+    """The model of a checkpoint folder, ready to sample, and a name of its weights.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another shape.
+        ReelmError: there are no int8 weights on this machine, device or in this dtype.
+    """
+    check_precision(numerics)
+    check_machine(numerics.weights, device.type)
+    try:
+        text = TextEncoder((folder / "text.model").read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"model: text.model must be readable in {str(folder)!r}: {error}") from error
+    if text.vocab_size > config.text_vocab_size:
+        raise CheckpointError(
+            f"model: text.model must have at most {config.text_vocab_size} ids, got {text.vocab_size}"
+        )
+    lm = VideoTransformer(config)
+    load_weights(lm, folder / "lm.safetensors")
+    lm.to(device, numerics.dtype)
+    lm.text = text
+    make_ready(lm, numerics)
+    return lm, hashlib.sha256((folder / "lm.safetensors").read_bytes()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def random_transformer(
+    config: LMConfig, device: torch.device, numerics: Numerics, text: TextEncoder
+) -> VideoTransformer:
+    """A model with random weights, the same ones every time on one device, ready to sample."""
+    with torch.device("meta"):
+        lm = VideoTransformer(config).to(numerics.dtype)
+    lm.to_empty(device=device)
+    for name, table in order_tables(config).items():
+        setattr(lm, name, table.to(device))
+    generator = torch.Generator(device).manual_seed(0)
+    for weight in lm.parameters():  # norms stay at one
+        weight.normal_(std=0.02, generator=generator) if weight.ndim > 1 else weight.fill_(1)
+    lm.text = text
+    make_ready(lm, numerics)
+    return lm
+
+
+def make_ready(lm: VideoTransformer, numerics: Numerics) -> None:
+    """Give a model whose weights stay as they are the linear layers and the kind of cache that it samples with."""
+    lm.eval().requires_grad_(False)
+    if numerics.weights == "int8":
+        quantise_linears(lm)
+    else:
+        pack_linears(lm)
+    lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache

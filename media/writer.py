@@ -1,0 +1,283 @@
+"""Write a clip: mp4 for players, mkv or PNGs without loss, gif and webp for pages; whole, or as its frames arrive.
+
+    write_clip("ball.mp4", frames_THWC, fps=8, metadata={"prompt": "a red ball"})
+    with ClipWriter("long.mp4", fps=8) as writer:       # long.partial.mp4 plays while it grows, even after a kill
+        for frames_THWC in generator.stream(...):
+            writer.write(frames_THWC)                   # long.mp4 appears at the end
+
+The suffix decides: `.mp4` is H.264, 4:2:0, BT.709 converted and tagged, index first; `.mkv` is ffv1, exact RGB; `.gif`;
+`.webp`; a path without suffix, or with a slash at its end, is a folder of PNGs and a settings.json.
+
+Video goes through `frame_encoder.py`, images go through imageio.
+"""
+
+import contextlib
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..core.errors import ReelmError, require
+from ..core.files import atomic_path, check_writable
+from .clip import Layout, pack_metadata, unpack_metadata
+from .frame_encoder import VIDEO, VideoEncoder, remux
+
+# Above these a frame lasts 10 ms or less, which browsers slow down to 100; a gif counts in hundredths of a second.
+MAX_FPS = {".mp4": 1000.0, ".mkv": 1000.0, "": 1000.0, ".gif": 50.0, ".webp": 90.0}
+FRAME_NAME = "frame_{:06d}.png"
+OUR_NAMES = re.compile(r"frame_\d+\.png|settings\.json")
+
+
+def check_output(path: str | Path) -> Path:
+    """Refuse, before any work is done, a path that no clip could be written to. Returns it as a `Path`.
+
+    Raises:
+        ReelmError: an unknown suffix, a folder that is missing or not writable, or a folder that holds other files.
+    """
+    suffix = _suffix(path)
+    rule = "must end in .mp4, .mkv, .gif, .webp, or in no suffix for a folder of PNGs"
+    require(suffix in MAX_FPS, "output", rule, str(path))
+    path = check_writable(path)
+    if suffix:
+        require(not path.is_dir(), "output", "must not be a folder", str(path))
+    elif path.exists():
+        require(_is_ours(path), "output", "must be a new or empty folder, or one that reelm wrote", str(path))
+    return path
+
+
+def write_clip(
+    path: str | Path, frames_THWC: np.ndarray | torch.Tensor, fps: float, *, metadata: dict[str, Any] | None = None
+) -> Path:
+    """Write uint8 RGB frames atomically: after a failure or a kill, an old file at `path` is still there.
+
+    Args:
+        path: the file or folder; its suffix is the format.
+        frames_THWC: (T, H, W, 3) uint8.
+        fps: frames per second.
+        metadata: a table of JSON values that `read_clip` gives back.
+
+    Raises:
+        ReelmError: an argument is wrong, or the disk refused (full, a file too large).
+    """
+    suffix = _suffix(path)
+    path = check_output(path)
+    frames = _checked_frames(frames_THWC)
+    _check_fps(fps, suffix)
+    text = pack_metadata(metadata, Layout(float(fps), *frames.shape[:3]))
+    with _writing(path):
+        if not suffix:
+            _write_folder(path, frames, text)
+            return path
+        with atomic_path(path) as temporary:
+            if suffix in VIDEO:
+                with contextlib.closing(VideoEncoder(temporary, suffix, fps, text)) as encoder:
+                    encoder.write(frames, path.name)
+                    encoder.finish()
+            else:
+                _write_animation(temporary, suffix, frames, fps, text)
+    return path
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyframes: int) -> int:
+    """Write an mp4 for random reads from frames as they arrive, holding one at a time; not atomically.
+
+    Args:
+        path: the file.
+        frames: (H, W, 3) uint8 each, all of one even size, at least one.
+        fps: frames per second.
+        keyframes: see `VideoEncoder`.
+
+    Returns:
+        How many frames there were.
+
+    Raises:
+        ReelmError: the disk refused.
+    """
+    count, encoder = 0, None
+    with _writing(path), contextlib.ExitStack() as stack:
+        for frame in frames:
+            if encoder is None:
+                text = pack_metadata(None, Layout(float(fps), None, *frame.shape[:2]))
+                encoder = VideoEncoder(path, ".mp4", fps, text, keyframes=keyframes)
+                stack.enter_context(contextlib.closing(encoder))
+            encoder.write(frame[None], path.name)
+            count += 1
+        if encoder is not None:
+            encoder.finish()
+    return count
+
+
+class ClipWriter:
+    """Write a clip as its frames arrive: a context manager.
+
+    The file `growing` (`<name>.partial.mp4` or `.mkv`, beside `path`) can be played at any moment and survives a kill.
+    A clean close moves its packets, without encoding them again, into an ordinary file at `path`, atomically; an
+    exception leaves `growing`, with all that was written, and whatever was at `path` before.
+
+    Attributes:
+        path, growing: the file at the end, and the file meanwhile.
+        metadata: what goes into the file at the end; may be changed until then (the tokens, say).
+        frames: how many frames have been written.
+    """
+
+    def __init__(self, path: str | Path, fps: float, metadata: dict[str, Any] | None = None) -> None:
+        suffix = _suffix(path)
+        require(suffix in VIDEO, "output", "must end in .mp4 or .mkv to be written while it grows", str(path))
+        self.path = check_output(path)
+        self.growing = self.path.with_name(f"{self.path.stem}.partial{suffix}")
+        _check_fps(fps, suffix)
+        self.fps, self.metadata, self.frames = float(fps), metadata, 0
+        self._suffix, self._size, self._encoder = suffix, (1, 1), None
+        pack_metadata(metadata, self._layout)
+
+    _encoder: VideoEncoder | None
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(self.fps, self.frames or None, *self._size)
+
+    def __enter__(self) -> "ClipWriter":
+        return self
+
+    def write(self, frames_THWC: np.ndarray | torch.Tensor) -> None:
+        """Append uint8 RGB frames (T, H, W, 3), all of the size of the first.
+
+        Raises:
+            ReelmError: the frames are wrong, or the disk refused.
+        """
+        frames = _checked_frames(frames_THWC)
+        with _writing(self.growing):
+            if self._encoder is None:
+                self._size = (frames.shape[1], frames.shape[2])
+                text = pack_metadata(self.metadata, self._layout)
+                self._encoder = VideoEncoder(self.growing, self._suffix, self.fps, text, growing=True)
+            size = f"must be {self._size} like the frames before"
+            require(frames.shape[1:3] == self._size, "frames_THWC", size, frames.shape[1:3])
+            self._encoder.write(frames, self.path.name)
+            self.frames += len(frames)
+
+    def close(self) -> None:
+        """Finish the file at `path` and remove `growing`. Without a frame, no file is made."""
+        if self._encoder is None:
+            return
+        encoder, self._encoder = self._encoder, None
+        text = pack_metadata(self.metadata, self._layout)
+        with _writing(self.path):
+            with contextlib.closing(encoder):
+                encoder.finish()
+            with atomic_path(self.path) as temporary:
+                remux(self.growing, temporary, self._suffix, text)
+            self.growing.unlink()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._encoder is not None:
+            # The user's own error matters more than one of a second attempt to write.
+            with contextlib.suppress(Exception), contextlib.closing(self._encoder) as encoder:
+                encoder.finish()
+            self._encoder = None
+
+
+def _suffix(path: str | Path) -> str:
+    return "" if str(path).endswith(("/", os.sep)) else Path(path).suffix.lower()
+
+
+def _check_fps(fps: float, suffix: str) -> None:
+    sane = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps)
+    require(
+        sane and 0.01 <= fps <= MAX_FPS[suffix],
+        "fps",
+        f"must be from 0.01 to {MAX_FPS[suffix]:g} in {suffix or 'a folder of PNGs'}",
+        fps,
+    )
+
+
+def _checked_frames(frames_THWC: Any) -> np.ndarray:
+    if isinstance(frames_THWC, torch.Tensor):
+        frames_THWC = frames_THWC.detach().cpu().numpy()
+    shape: tuple[int, ...] = tuple(getattr(frames_THWC, "shape", ()))
+    require(len(shape) == 4 and shape[-1] == 3, "frames_THWC", "must have shape (T, H, W, 3)", shape or frames_THWC)
+    require(min(shape) > 0, "frames_THWC", "must hold at least one frame of one pixel", shape)
+    require(frames_THWC.dtype == np.uint8, "frames_THWC", "must be uint8", frames_THWC.dtype)
+    return np.asarray(frames_THWC)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Word the errors of disk and encoders as ours. PyAV's own are OSErrors, ValueErrors or neither."""
+    try:
+        yield
+    except ReelmError:
+        raise
+    except Exception as error:
+        raise ReelmError(f"output: {str(path)!r} could not be written: {error}") from error
+
+
+# ---- images: imageio
+
+
+def _write_animation(path: Path, suffix: str, frames_THWC: np.ndarray, fps: float, text: str) -> None:
+    import imageio.v3 as iio
+
+    # Times are rounded, not durations, so that a long clip keeps its rate: 24 fps in a gif is 40, 40, 50 ms, ...
+    tick = 10 if suffix == ".gif" else 1
+    ends = np.rint(np.arange(len(frames_THWC) + 1) * 1000 / fps / tick).astype(int) * tick
+    durations = np.diff(ends).tolist()
+    options: dict[str, Any] = {"duration": durations if len(durations) > 1 else durations[0]}
+    if suffix == ".gif":
+        options |= {"comment": text.encode(), "loop": 0}
+    else:
+        from PIL import Image
+
+        exif = Image.Exif()
+        exif[0x010E] = text  # ImageDescription
+        options |= {"exif": exif.tobytes(), "quality": 90, "loop": 0}
+    iio.imwrite(path, frames_THWC, plugin="pillow", extension=suffix, **options)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty, or holds only what `_write_folder` writes; any other file would be lost."""
+    if not folder.is_dir():
+        return False
+    names = [entry.name for entry in folder.iterdir()]
+    if not names:
+        return True
+    if "settings.json" not in names or not all(OUR_NAMES.fullmatch(name) for name in names):
+        return False
+    return unpack_metadata((folder / "settings.json").read_text(encoding="utf-8", errors="replace"))[1] is not None
+
+
+def _write_folder(path: Path, frames_THWC: np.ndarray, text: str) -> None:
+    import imageio.v3 as iio
+
+    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
+    old = path.with_name(f"{temporary.name}-old")
+    temporary.mkdir()
+    try:
+        for index, frame in enumerate(frames_THWC):
+            iio.imwrite(temporary / FRAME_NAME.format(index), frame, plugin="pillow", extension=".png")
+        (temporary / "settings.json").write_text(text + "\n", encoding="utf-8")
+        # A folder cannot replace a full one in one step; for a moment the old one has another name.
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

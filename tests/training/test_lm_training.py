@@ -1,0 +1,160 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from reelm.core.errors import ReelmError
+from reelm.core.token_order import ORDERS
+from reelm.data.token_shards import read_shards, write_shard
+from reelm.lm.neighbours import carry_over
+from reelm.lm.text import TextEncoder, train_text
+from reelm.lm.transformer import LMConfig
+from reelm.training.lm_training import LMTraining, TokenBatches, train_lm
+from reelm.training.loop import TrainConfig
+
+CAPTIONS = ["a red ball", "a blue ring"]
+MODEL = LMConfig(vocab_size=12, rows=2, columns=2, window=3, text_vocab_size=16, prefix=5, width=16, depth=1,
+                 heads=2, kv_heads=1, head_dim=8, hidden=16, neighbour_dim=4)  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Clips that their captions tell: all tokens even, or all odd; of two lengths."""
+    generator = torch.Generator().manual_seed(0)
+    for index, frames in enumerate((3, 3, 5)):
+        kind = torch.arange(20) % 2
+        tokens = 2 * torch.randint(6, (20, frames, 2, 2), generator=generator) + kind[:, None, None, None]
+        write_shard(tmp_path / f"{index}.safetensors", tokens, [[CAPTIONS[k]] for k in kind], fps=8)
+    return tmp_path
+
+
+@pytest.fixture
+def text():
+    return TextEncoder(train_text(CAPTIONS))
+
+
+def recipe(**changes):
+    train = TrainConfig(
+        **({"steps": 12, "warmup": 2, "report_steps": 1, "learning_rate": 1e-2} | changes.pop("train", {}))
+    )
+    return LMTraining(**({"model": MODEL, "train": train, "batch_tokens": 96} | changes))
+
+
+def test_batches_follow_from_the_step_and_miss_no_clip(data, text):
+    sets = read_shards(data)
+    batches, again = (TokenBatches(sets, text, recipe(train={"steps": 40})) for _ in range(2))
+    seen: dict[int, list] = {}
+    for step in range(40):
+        tokens, ids, lengths = batches(step)
+        assert all(torch.equal(a, b) for a, b in zip((tokens, ids, lengths), again(step), strict=True))
+        assert tokens.numel() <= 96
+        seen.setdefault(tokens.shape[1], []).extend(map(tuple, tokens.flatten(1).tolist()))
+    short = read_shards(data)[0].tokens_Nthw.flatten(1).tolist()
+    assert set(seen) == {3, 5}
+    assert set(seen[3][:40]) == set(map(tuple, short))
+
+
+def test_captions_are_left_out_as_often_as_asked(data, text):
+    sets = read_shards(data)
+
+    def share(drop):
+        batches = TokenBatches(sets, text, recipe(drop_caption=drop, train={"steps": 100}))
+        lengths = torch.cat([batches(step)[2] for step in range(100)])
+        return (lengths == 1).double().mean().item()
+
+    assert share(0.0) == 0
+    assert 0.2 < share(0.3) < 0.4
+
+
+def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path):
+    train_lm(recipe(), data, text, tmp_path / "whole", device="cpu")
+    original, calls = TokenBatches.__call__, []
+
+    def stopping(self, step):
+        calls.append(step)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TokenBatches, "__call__", stopping)
+        train_lm(recipe(), data, text, tmp_path / "parts", device="cpu")
+    train_lm(recipe(), data, text, tmp_path / "parts", device="cpu", resume=True)
+    for name in ("metrics.jsonl", "lm.safetensors", "lm.json", "text.model"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_it_learns_what_the_caption_says(data, text, tmp_path):
+    model = train_lm(recipe(drop_caption=0.0, train={"steps": 150}), data, text, tmp_path, device="cpu")
+    ids, lengths = text.prefix(CAPTIONS, 5)
+    with torch.no_grad():
+        first = model(torch.zeros(2, 1, 2, 2, dtype=torch.int64), ids, lengths)[:, 0].softmax(-1)
+    assert first[0, 0::2].sum() > 0.9
+    assert first[1, 1::2].sum() > 0.9
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_it_learns_which_token_belongs_to_which_place(text, tmp_path, order):
+    tokens = torch.arange(4).view(2, 2).expand(20, 2, 2, 2)
+    write_shard(tmp_path / "places.safetensors", tokens, [[CAPTIONS[0]]] * 20, fps=8)
+    sizes = LMConfig(**{**vars(MODEL), "order": order})
+    model = train_lm(recipe(model=sizes, train={"steps": 60}), tmp_path, text, tmp_path / "run", device="cpu")
+    ids, lengths = text.prefix(CAPTIONS[:1], 5)
+    with torch.no_grad():
+        found = model.as_grid(model(tokens[:1], ids, lengths).argmax(-1))
+    assert torch.equal(found, tokens[:1])
+
+
+def test_a_run_starts_from_the_weights_that_it_is_given(data, text, tmp_path):
+    first = train_lm(recipe(), data, text, tmp_path / "first", device="cpu")
+    # One step at next to no learning rate: what comes out is what went in.
+    gentle = recipe(seed=5, train={"steps": 1, "learning_rate": 1e-9})
+    again = train_lm(gentle, data, text, tmp_path / "again", device="cpu", init=tmp_path / "first")
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_a_run_starts_from_the_weights_of_another_order(data, text, tmp_path):
+    first = train_lm(recipe(train={"steps": 2}), data, text, tmp_path / "first", device="cpu")
+    coarse = LMConfig(**{**vars(MODEL), "order": "coarse"})
+    gentle = recipe(model=coarse, train={"steps": 1, "learning_rate": 1e-9})
+    folder = tmp_path / "first"
+    for old, new in (("raster", coarse), ("coarse", MODEL)):
+        run = recipe(model=new, train=vars(gentle.train))
+        again = train_lm(run, data, text, tmp_path / f"from-{old}", device="cpu", init=folder)
+        for name, tensor in first.state_dict().items():
+            if name == "neighbour_mix.weight":
+                tensor = carry_over(tensor, old, new.order)
+            torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-6)
+        first, folder = again, tmp_path / f"from-{old}"
+
+
+def test_weights_of_another_model_or_text_are_refused(data, text, tmp_path):
+    train_lm(recipe(train={"steps": 1}), data, text, tmp_path / "first", device="cpu")
+    other, out = TextEncoder(train_text([*CAPTIONS, "a green cross"])), tmp_path / "out"
+    deeper = recipe(model=LMConfig(**{**vars(MODEL), "depth": 2}))
+    for wrong, words, message in ((recipe(), other, "init: must have the text model"), (deeper, text, "missing")):
+        with pytest.raises(ReelmError, match=message):
+            train_lm(wrong, data, words, out, device="cpu", init=tmp_path / "first")
+    with pytest.raises(ReelmError, match="init: must not be given with resume"):
+        train_lm(recipe(), data, text, tmp_path / "first", device="cpu", init=tmp_path / "first", resume=True)
+    assert not out.exists()
+
+
+def test_data_that_does_not_fit_is_refused(data, text, tmp_path):
+    for change, message in (
+        ({"vocab_size": 8}, "vocab_size"),
+        ({"rows": 4}, "rows"),
+        ({"text_vocab_size": 3}, "text_vocab"),
+    ):
+        wrong = recipe(model=LMConfig(**{**vars(MODEL), **change}))
+        with pytest.raises(ReelmError, match=message):
+            train_lm(wrong, data, text, tmp_path / "out", device="cpu")
+
+
+def test_a_caption_that_does_not_fit_is_refused_before_the_first_step(data, text, tmp_path):
+    wrong = recipe(model=LMConfig(**{**vars(MODEL), "prefix": 3}))
+    with pytest.raises(ReelmError, match="captions: must be at most 2 text tokens long"):
+        train_lm(wrong, data, text, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()

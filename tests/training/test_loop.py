@@ -1,0 +1,183 @@
+import dataclasses
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from reelm.core.errors import CheckpointError, ReelmError
+from reelm.training.loop import TrainConfig, TrainState, train
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(6, 6)])
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.blocks[0](x)))
+
+
+def make():
+    torch.manual_seed(0)
+    return Net()
+
+
+def loss(model, step):
+    x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+    return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+
+def config(**changes):
+    return TrainConfig(**({"steps": 30, "warmup": 3, "report_steps": 1} | changes))
+
+
+def losses(folder):
+    return [line for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
+
+
+# Muon computes in bfloat16 by torch's own design: these matrices are 6 x 6.
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, optimizer):
+    whole = train(make(), loss, config(optimizer=optimizer), tmp_path / "whole")
+
+    def stopping(model, step):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(model, step)
+
+    part = train(make(), stopping, config(optimizer=optimizer), tmp_path / "parts")
+    assert part.step == 13
+    again = train(make(), loss, config(optimizer=optimizer), tmp_path / "parts", resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for name, tensor in whole.average_model().items():
+        assert torch.equal(tensor, again.average_model()[name])
+    assert (tmp_path / "whole" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def killed(model, step):
+        if step:
+            assert len(losses(tmp_path / "parts")) == step  # though no checkpoint has come
+        if step == 12:
+            raise Killed
+        return loss(model, step)
+
+    with pytest.raises(Killed):
+        train(make(), killed, config(), tmp_path / "parts")
+    train(make(), loss, config(), tmp_path / "whole")
+    train(make(), loss, config(), tmp_path / "parts")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    train: TrainConfig
+    sizes: tuple[int, ...] = (1, 2)
+    file: Path | None = None
+
+
+def test_a_run_goes_on_by_its_own_recipe_alone(tmp_path):
+    recipe = Recipe(config(steps=3), file=Path("a"))
+    train(make(), loss, recipe.train, tmp_path, recipe=recipe)
+    for other, name in (
+        (replace(recipe, sizes=(1, 3)), "sizes"),
+        (replace(recipe, file=None), "file"),
+        (replace(recipe, train=config(steps=3, learning_rate=0.5)), "train.learning_rate"),
+    ):
+        with pytest.raises(ReelmError, match=f"^{name}: must be as in the run that goes on"):
+            train(make(), loss, other.train, tmp_path, recipe=other, resume=True)
+    longer = replace(recipe, train=config(steps=5, report_steps=2, checkpoint_minutes=1.0))
+    assert train(make(), loss, longer.train, tmp_path, recipe=longer, resume=True).step == 5
+    assert json.loads((tmp_path / "recipe.json").read_text())["train"]["steps"] == 5
+
+
+def test_a_finished_run_that_goes_on_hands_out_what_a_kill_left_out(tmp_path):
+    train(make(), loss, config(), tmp_path)
+    handed_out = []
+    state = train(make(), loss, config(), tmp_path, resume=True, on_checkpoint=handed_out.append)
+    assert handed_out == [state]
+    assert state.step == 30
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [config(steps=100, warmup=10).rate(step) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert max(rates) == rates[9] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.06
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "muon"}, {"ema": 0.0}, {"weight_decay": 0.5}, {"clip": 0.01}, {"learning_rate": 0.1},
+        {"precision": "bfloat16"},
+    ],
+)  # fmt: skip
+def test_every_option_changes_the_result(tmp_path, change):
+    plain = train(make(), loss, config(), tmp_path / "plain").average_model()
+    other = train(make(), loss, config(**change), tmp_path / "other").average_model()
+    assert any(not torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_bfloat16_is_for_the_products_alone(tmp_path):
+    seen = []
+
+    def watching(model, step):
+        x = torch.ones(8, 6)
+        seen.append((model(x).dtype, {p.dtype for p in model.parameters()}))
+        return loss(model, step)
+
+    for precision, wanted in (("auto", torch.float32), ("bfloat16", torch.bfloat16)):
+        train(make(), watching, config(steps=1, precision=precision), tmp_path / precision)
+        assert seen.pop() == (wanted, {torch.float32})
+
+
+def test_without_an_average_the_weights_themselves_are_kept(tmp_path):
+    state = train(make(), loss, config(ema=0.0), tmp_path)
+    assert torch.equal(state.average_model()["head.weight"], state.model.head.weight)
+
+
+def test_resume_must_be_said(tmp_path):
+    with pytest.raises(ReelmError, match="resume"):
+        train(make(), loss, config(), tmp_path, resume=True)
+    train(make(), loss, config(steps=2), tmp_path)
+    with pytest.raises(ReelmError, match="resume"):
+        train(make(), loss, config(), tmp_path)
+
+
+def test_another_models_state_is_refused(tmp_path):
+    train(make(), loss, config(steps=2), tmp_path)
+    with pytest.raises(CheckpointError, match="must belong to this model"):
+        TrainState(nn.Linear(2, 2), config()).load(tmp_path / "state.safetensors")
+
+
+def test_another_optimizers_state_is_refused(tmp_path):
+    train(make(), loss, config(steps=2), tmp_path)
+    with pytest.raises(CheckpointError, match="must belong to this optimizer"):
+        train(make(), loss, config(optimizer="muon"), tmp_path, resume=True)
+
+
+def test_a_refused_resume_makes_no_folder(tmp_path):
+    with pytest.raises(ReelmError, match="resume"):
+        train(make(), loss, config(), tmp_path / "new", resume=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(model, step):
+        value, figures = loss(model, step)
+        return value * float("nan"), figures
+
+    with pytest.raises(ReelmError, match="loss: must have a finite gradient at step 0"):
+        train(make(), broken, config(), tmp_path)
+    assert not (tmp_path / "state.safetensors").exists()

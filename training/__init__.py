@@ -1,0 +1,1 @@
+"""Training: the loop, the losses, the recipes that lead from clips to a model, and the cards of models."""

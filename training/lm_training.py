@@ -1,0 +1,194 @@
+"""Training the language model on token shards: `reelm train lm --data runs/tokens --out runs/lm`.
+
+Loss: cross-entropy of every video token under the prefix + window mask, which is the mask of the rolling cache, so that
+what is trained is what runs. One caption in ten is left out, for classifier-free guidance (Ho and Salimans 2022,
+arXiv 2207.12598).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..core.checkpoint import load_weights, read_json, save_json, save_tensors
+from ..core.config import to_dict
+from ..core.device import pick_device
+from ..core.errors import require
+from ..core.files import atomic_write
+from ..core.progress import note
+from ..data.token_shards import Shards, read_shards
+from ..lm.lm_config import LMConfig
+from ..lm.neighbours import carry_over
+from ..lm.text import TextEncoder
+from ..lm.transformer import VideoTransformer
+from .factored_vocabulary import fold_digits, share_digits
+from .loop import TrainConfig, TrainState, train
+from .validation import HeldOut
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMTraining:
+    """The recipe of a language model.
+
+    Attributes:
+        model: its sizes; the grid and the vocabularies must be those of the data.
+        train: optimizer, length and checkpoints.
+        batch_tokens: video tokens in a step; a step's clips all have one length.
+        drop_caption: the share of clips whose caption is left out.
+        seed: of the weights and of the order.
+    """
+
+    model: LMConfig
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=2250, learning_rate=3e-3, optimizer="muon", ema=0.999)
+    )
+    batch_tokens: int = 16 * 320
+    drop_caption: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "must be at least 0", self.seed)
+        require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
+        require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
+
+
+class TokenBatches:
+    """Batches by step alone: a seeded permutation of each set of shards, a set drawn in proportion to its tokens."""
+
+    def __init__(self, sets: list[Shards], text: TextEncoder, recipe: LMTraining) -> None:
+        self.sets, self.text, self.recipe = sets, text, recipe
+        weights = np.array([shards.tokens_Nthw.numel() for shards in sets], dtype=np.float64)
+        # Which set each step takes: drawn once, so that a step knows how much of its set came before it.
+        self.choice = np.random.default_rng([recipe.seed, 1]).choice(
+            len(sets), recipe.train.steps, p=weights / weights.sum()
+        )
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def _order(self, which: int, epoch: int) -> np.ndarray:
+        if (which, epoch) not in self._orders:
+            rng = np.random.default_rng([self.recipe.seed, 2, which, epoch])
+            self._orders[which, epoch] = rng.permutation(len(self.sets[which].captions))
+        return self._orders[which, epoch]
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """tokens (B, t, h, w) int64, text ids (B, P) and lengths (B,) of a step, on the CPU."""
+        recipe, which = self.recipe, int(self.choice[step])
+        shards = self.sets[which]
+        size = max(1, recipe.batch_tokens // shards.tokens_Nthw[0].numel())
+        first = int((self.choice[:step] == which).sum()) * size
+        count = len(shards.captions)
+        clips = [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
+        rng = np.random.default_rng([recipe.seed, 3, step])
+        prompts = [
+            "" if rng.random() < recipe.drop_caption else shards.captions[i][rng.integers(len(shards.captions[i]))]
+            for i in clips
+        ]
+        text_BP, lengths_B = self.text.prefix(prompts, recipe.model.prefix, "captions")
+        return shards.tokens_Nthw[clips].long(), text_BP, lengths_B
+
+
+def train_lm(
+    recipe: LMTraining,
+    data: Path,
+    text: TextEncoder,
+    folder: Path,
+    *,
+    held_out: Path | None = None,
+    levels: tuple[int, ...] = (),
+    device: str = "auto",
+    resume: bool = False,
+    init: Path | None = None,
+    on_checkpoint: Callable[[VideoTransformer], None] | None = None,
+) -> VideoTransformer:
+    """Train from nothing, or go on with `resume`; the folder ends with lm.json, lm.safetensors and text.model.
+
+    Args:
+        held_out: token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
+            best one is returned (best.safetensors), not the last.
+        levels: of the FSQ that made the tokens, if it did: ids whose digits are the same share what they learn
+            (factored_vocabulary.py). The weights that are written are those of a plain model.
+        init: the folder of a trained model, to start from its weights; see `start_from`.
+        on_checkpoint: called with the averaged model at every checkpoint, to draw samples with it.
+
+    Raises:
+        ReelmError: the data's grid or vocabulary is not the model's, or `init` is of another model or text.
+    """
+    place = pick_device(device)
+    sets = read_shards(data)
+    for shards in sets:
+        grid = tuple(shards.tokens_Nthw.shape[2:])
+        require(grid == (recipe.model.rows, recipe.model.columns), "rows, columns", f"must be {grid} as in the data",
+                (recipe.model.rows, recipe.model.columns))  # fmt: skip
+        largest = int(shards.tokens_Nthw.max())
+        require(largest < recipe.model.vocab_size, "vocab_size", f"must be above {largest}", recipe.model.vocab_size)
+    fits = text.vocab_size <= recipe.model.text_vocab_size
+    require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", recipe.model.text_vocab_size)
+    captions = {caption for shards in sets for texts in shards.captions for caption in texts}
+    longest = max(captions, key=lambda caption: len(text.encode(caption)))
+    text.prefix([longest], recipe.model.prefix, "captions")
+    require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
+    torch.manual_seed(recipe.seed)
+    model = VideoTransformer(recipe.model).to(place)
+    if init is not None:
+        start_from(model, init, text)
+    if levels:
+        share_digits(model, levels, fresh=init is None)
+    batches, layout = TokenBatches(sets, text, recipe), recipe.model.layout
+
+    def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        tokens, text_BP, lengths_B = (part.to(place) for part in batches(step))
+        logits = model(tokens, text_BP, lengths_B)
+        return F.cross_entropy(logits.flatten(0, 1).float(), layout.pack({"video": tokens}).flatten()), {}
+
+    judged = None
+    if held_out is not None:
+        judged = HeldOut(read_shards(held_out), text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
+
+    def export(state: TrainState) -> None:
+        lm = averaged(state)
+        save_json(folder / "lm.json", to_dict(recipe.model))
+        save_tensors(folder / "lm.safetensors", lm.state_dict())
+        atomic_write(folder / "text.model", text.model)
+        if judged is not None:
+            judged.judge(lm, state.step)
+        if on_checkpoint is not None:
+            on_checkpoint(lm)
+
+    def averaged(state: TrainState) -> VideoTransformer:
+        result, weights = VideoTransformer(recipe.model).to(place), state.average_model()
+        result.load_state_dict(fold_digits(weights, levels) if levels else weights)
+        result.text = text
+        return result.eval().requires_grad_(False)
+
+    state = train(model, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
+    result = averaged(state)
+    if judged is not None:
+        load_weights(result, judged.best)
+    return result
+
+
+def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None:
+    """Give `model` the weights of the trained model in `folder`, which has its sizes, but may have another order.
+
+    Raises:
+        ReelmError: it is of other sizes, or knows other words.
+    """
+    own = folder / "text.model"
+    same = own.is_file() and own.read_bytes() == text.model
+    require(same, "init", "must have the text model that is given: others number their words otherwise", str(folder))
+    whole = folder / "config.json"  # of a checkpoint; the folder of a run has its language model's sizes alone
+    sizes: Any = read_json(whole).get("lm") if whole.is_file() else read_json(folder / "lm.json")
+    require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
+    order = sizes.get("order", "raster")
+    if order != model.config.order:
+        note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
+    other = VideoTransformer(dataclasses.replace(model.config, order=order))
+    load_weights(other, folder / "lm.safetensors")
+    weights = other.state_dict()
+    weights["neighbour_mix.weight"] = carry_over(weights["neighbour_mix.weight"], order, model.config.order)
+    model.load_state_dict(weights)

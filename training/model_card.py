@@ -1,0 +1,91 @@
+"""The model card of a model of one's own clips: what it is, what it was made of, and what was measured at the end.
+
+atomic_write(folder / "README.md", model_card(Path("runs/lm"), Path("runs/tokenizer"), parts).encode())
+
+It tells what the files of the two runs tell, and leaves room for what only somebody who looks can say.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..core.checkpoint import read_json
+from ..generation.pretrained import Pretrained
+from .validation import best_of, read_entries
+
+LOOKED = """What one sees has not been written down yet. Look at continuations.png and continuations.mp4 of the run, and
+say it here: blur, flicker, shifts of colour, what falls apart, and after how long."""
+
+
+def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
+    """Markdown.
+
+    Args:
+        run: the folder of the language model's training.
+        tokenizer: the folder of the tokenizer's training; its figures are told if it has any.
+        parts: the model.
+    """
+    blocks = [
+        f"# {run.resolve().name}",
+        f"A model of video clips, made by reelm {__version__}. `VideoGenerator.from_pretrained(FOLDER)` loads it.",
+        "\n".join(_parts(parts)),
+        "Samples by default with " + ", ".join(f"{k} {v}" for k, v in vars(parts.config.sampling).items()) + ".",
+        "## How it was made",
+        "\n".join(_making(run)),
+        "## Measured on held-out clips",
+        "\n".join(_measured(run, tokenizer)) or "Nothing: the data were tokens, or no clip was long enough.",
+        LOOKED,
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _parts(parts: Pretrained) -> Iterator[str]:
+    config, sizes = parts.config, parts.sizes()
+    quantizer, lm = config.tokenizer.quantizer, config.lm
+    yield "| part | what | parameters |\n|---|---|---|"
+    yield (
+        f"| tokenizer | {sizes['pixels_per_token']} pixels a token, {quantizer.kind}, {lm.vocab_size:,} codes "
+        f"| {sizes['tokenizer_parameters']:,} |"
+    )
+    yield (
+        f"| language model | {lm.depth} blocks of width {lm.width}, {lm.order} order, window of {lm.window} latent "
+        f"frames ({sizes['window_seconds']:.3g} s) | {sizes['lm_parameters']:,} |"
+    )
+    yield f"| clips | {config.width}x{config.height} at {config.fps:g} frames a second | |"
+
+
+def _making(run: Path) -> Iterator[str]:
+    recipe = read_json(run / "recipe.json")
+    told, record = recipe["train"], run / "data.json"
+    if record.is_file():
+        made = read_json(record)
+        windows = ", ".join(f"{name} {value}" for name, value in made["windows"].items() if value is not None)
+        yield f"- Clips: {Path(made['clips']).name}; windows: {windows}."
+    yield (
+        f"- {told['steps']:,} steps of {recipe['batch_tokens']:,} tokens, {told['optimizer']}, learning rate "
+        f"{told['learning_rate']:g}, products in {told['precision']}, seed {recipe['seed']}."
+    )
+
+
+def _measured(run: Path, tokenizer: Path) -> Iterator[str]:
+    entries, continued = read_entries(run), run / "continuations.json"
+    if (tokenizer / "held-out.json").is_file():
+        rebuilt = read_json(tokenizer / "held-out.json")
+        yield f"- The tokenizer: {rebuilt['psnr']:.2f} dB, {rebuilt['codebook_use']:.0%} of the codes used."
+    if entries:
+        best = best_of(entries)
+        yield f"- {best['nats_per_token']:.3f} nats a token; the weights are those of step {best['step']:,}."
+    if continued.is_file():
+        yield from _continued(read_json(continued))
+
+
+def _continued(report: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"- {report['predicted_frames']} frames after {report['given_frames']} that were given, {report['width']}x"
+        f"{report['height']}, one draw each, PSNR in dB:\n\n| clip | continuation | its tokens alone | last frame "
+        "repeated |\n|---|---|---|---|"
+    )
+    for clip in report["samples"]:
+        figures = (clip["psnr"], clip["psnr_of_the_tokens_alone"], clip["still"])
+        yield f"| {clip['source']} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |"

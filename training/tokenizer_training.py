@@ -1,0 +1,233 @@
+"""Training a tokenizer, on the rendered world or on clips of one's own, in one stage or two.
+
+    train_tokenizer(TokenizerTraining(), Path("runs/tokenizer"))                        # on the world
+    train_tokenizer(recipe, Path("runs/tokenizer"), clips=TrainingClips(batch=..., held_out=...))
+    train_tokenizer(recipe, Path("runs/sharper"), decoder_of=Path("runs/tokenizer"))    # its decoder alone
+
+The first stage has no discriminator. The second (`second_stage.py`) leaves every token as it is, and may have one.
+
+Loss: a Charbonnier distance (Charbonnier et al. 1994; for pictures, Lai et al. 2017, arXiv 1704.03915) and, for natural
+video, a multi-scale structure loss. In the world pixels that move weigh more, since objects cover little of a picture.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..core.checkpoint import save_json, save_tensors
+from ..core.config import to_dict
+from ..core.device import pick_device
+from ..core.errors import require
+from ..evaluation.lpips import LEAST as LPIPS_LEAST
+from ..evaluation.lpips import load_lpips
+from ..evaluation.reconstruction import judge_held_out
+from ..tokenizer.tokenizer_config import TokenizerConfig
+from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
+from ..world.render import render
+from ..world.scene import sample_scene
+from .discriminator import LEAST
+from .loop import TrainConfig, TrainState, check_run, train
+from .losses import reconstruction_loss, structure_loss
+from .second_stage import SecondStage
+
+# Of the moving pixels and of the structure loss, where the recipe says neither.
+WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """The recipe of a tokenizer.
+
+    Attributes:
+        model: its sizes.
+        train: optimizer, length and checkpoints.
+        batch_size: clips in a step.
+        num_frames: frames of a clip, 1 + a multiple of `temporal`.
+        height: of a clip in pixels; clips of one's own are cropped to it at random.
+        width: of a clip in pixels.
+        moving_weight: how much more a pixel weighs that differs from the frame before or after it; None is 4 for the
+            world and 1 for clips of one's own.
+        structure_weight: of the multi-scale structure loss beside the Charbonnier distance; None is 0 for the world and
+            0.1 for clips of one's own.
+        adversarial_weight: of the loss against a discriminator that learns beside; second stage only.
+        perceptual_weight: of LPIPS by the network in `lpips_weights`; second stage only.
+        lpips_weights: the TorchScript file of the network for LPIPS (docs/tokenizer.md).
+        seed: of the weights and of the clips.
+    """
+
+    model: TokenizerConfig = field(default_factory=TokenizerConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=5000, learning_rate=1.5e-3))
+    batch_size: int = 8
+    num_frames: int = 9
+    height: int = 64
+    width: int = 64
+    moving_weight: float | None = None
+    structure_weight: float | None = None
+    adversarial_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    lpips_weights: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", "must be at least 0", self.seed)
+        require(self.batch_size >= 1, "batch_size", "must be at least 1", self.batch_size)
+        moving, structure = self.weights(WORLD_WEIGHTS)
+        require(moving >= 1, "moving_weight", "must be at least 1", moving)
+        require(structure >= 0, "structure_weight", "must be at least 0", structure)
+        adversarial, perceptual = self.adversarial_weight, self.perceptual_weight
+        require(adversarial >= 0, "adversarial_weight", "must be at least 0", adversarial)
+        size = (self.height, self.width)
+        for name, weight, least in (("adversarial", adversarial, LEAST), ("perceptual", perceptual, LPIPS_LEAST)):
+            large = not weight or min(size) >= least
+            require(large, "height, width", f"must be at least {least} with {name}_weight", size)
+        require(perceptual >= 0, "perceptual_weight", "must be at least 0", perceptual)
+        file = self.lpips_weights
+        require(file is not None or not perceptual, "lpips_weights", "must be given with perceptual_weight", file)
+        require(not file or perceptual > 0, "perceptual_weight", "must be above 0 with lpips_weights", perceptual)
+
+    def weights(self, default: tuple[float, float]) -> tuple[float, float]:
+        """Of the moving pixels and of the structure loss."""
+        moving, structure = self.moving_weight, self.structure_weight
+        return default[0] if moving is None else moving, default[1] if structure is None else structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingClips:
+    """Clips of one's own to train on.
+
+    Attributes:
+        batch: the batch (B, T, H, W, 3) uint8 of a step, from its number alone.
+        held_out: name and frames (T, H, W, 3) uint8 of clips that are in no batch.
+    """
+
+    batch: Callable[[int], torch.Tensor]
+    held_out: list[tuple[str, torch.Tensor]]
+
+
+def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -> torch.Tensor:
+    """The rendered batch (B, T, H, W, 3) uint8 of a step: it follows from (seed, step) alone."""
+    first = step * recipe.batch_size
+    scenes = [sample_scene(recipe.seed, first + i, split="train") for i in range(recipe.batch_size)]
+    # A batch begins at any moment of its clips' first seconds, so that later phases are seen too.
+    start = (step * 7) % 24
+    return render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width, first_frame=start, device=device)
+
+
+def _world_held_out(recipe: TokenizerTraining) -> list[tuple[str, torch.Tensor]]:
+    scenes = [sample_scene(recipe.seed, index, split="held-out") for index in range(8)]
+    clips = render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width)
+    return [(f"world {index}", clip_THWC) for index, clip_THWC in enumerate(clips)]
+
+
+def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None, resume: bool) -> None:
+    """Refuse, before any work is done, what does not go with the stage that is asked for."""
+    if decoder_of is not None:
+        same = decoder_of.resolve() == folder.resolve()
+        require(not same, "decoder_of", "must not be the folder that is written", str(decoder_of))
+    check_run(folder, resume, recipe)
+    if decoder_of is None:
+        for name in ("adversarial_weight", "perceptual_weight"):
+            weight = getattr(recipe, name)
+            require(not weight, name, "must be 0 without decoder_of, which is the second stage", weight)
+        return
+    if recipe.lpips_weights is not None:
+        load_lpips(recipe.lpips_weights)
+
+
+def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: torch.device) -> VideoTokenizer:
+    """The tokenizer that a second stage begins with, and whose tokens it keeps."""
+    model = load_tokenizer(source, device=str(device))
+    require(recipe.model == model.config, "model", "must be the sizes of the tokenizer in decoder_of", recipe.model)
+    if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
+        same = load_tokenizer(folder, device="cpu").tokens_id == model.tokens_id
+        require(same, "decoder_of", "must be the tokenizer that the run began with", str(source))
+    return model
+
+
+def _second_stage(model: VideoTokenizer, recipe: TokenizerTraining) -> SecondStage:
+    perceptual, device = None, next(model.parameters()).device
+    if recipe.lpips_weights is not None:
+        perceptual = load_lpips(recipe.lpips_weights, device=device)
+        black = torch.zeros(1, 3, recipe.height, recipe.width, device=device)
+        perceptual(black, black)  # a file that cannot do it is refused at once
+    return SecondStage(
+        model, adversarial_weight=recipe.adversarial_weight, perceptual_weight=recipe.perceptual_weight,
+        perceptual=perceptual,
+    )  # fmt: skip
+
+
+def train_tokenizer(
+    recipe: TokenizerTraining,
+    folder: Path,
+    *,
+    clips: TrainingClips | None = None,
+    decoder_of: Path | None = None,
+    device: str = "auto",
+    resume: bool = False,
+) -> VideoTokenizer:
+    """Train from nothing, or go on with `resume`; the folder ends with tokenizer.json and tokenizer.safetensors.
+
+    At every checkpoint it also gets loss.png, and of held-out clips reconstructions.png (truth, reconstruction and
+    difference in rows) and held-out.json (their PSNR and the use of the codebook).
+
+    Args:
+        recipe: what to train, and how.
+        folder: of the run.
+        clips: to train on; None renders the world.
+        decoder_of: the folder of a tokenizer to start from, of which the decoder alone is trained: the second stage.
+        device: auto, cpu or cuda[:n].
+        resume: go on with the run in the folder.
+
+    Raises:
+        ReelmError: a size does not fit, the first stage is asked for a loss of the second, or the second for sizes or,
+            resumed, for tokens that are not those of `decoder_of`.
+    """
+    place = pick_device(device)
+    check_stage(recipe, folder, decoder_of, resume)
+    torch.manual_seed(recipe.seed)
+    if decoder_of is None:
+        model = VideoTokenizer(recipe.model).to(place)
+    else:
+        model = _first_stage(decoder_of, recipe, folder, place)
+    model.grid(recipe.num_frames, recipe.height, recipe.width)
+    second = None if decoder_of is None else _second_stage(model, recipe)
+    moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)
+
+    def loss(_: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        batch = training_clips(recipe, step, place) if clips is None else clips.batch(step).to(place)
+        frames = batch.float() / 255
+        if second is None:
+            reconstruction, tokens, auxiliary = model(frames)
+        else:
+            reconstruction, tokens = second.reconstruct(batch)
+        value = reconstruction_loss(frames, reconstruction, moving_weight)
+        if structure_weight:
+            value = value + structure_weight * structure_loss(frames, reconstruction)
+        value, figures = (value + auxiliary, {}) if second is None else second.add_losses(frames, reconstruction, value)
+        error = (frames - reconstruction.detach()).square().mean()
+        codes = torch.tensor(tokens.unique().numel())
+        return value, {"psnr": -10 * torch.log10(error), "codes": codes, **figures}
+
+    def averaged(state: TrainState) -> dict[str, torch.Tensor]:
+        prefix = "" if second is None else "decoder."
+        return model.state_dict() | {prefix + name: tensor for name, tensor in state.average_model().items()}
+
+    def export(state: TrainState) -> None:
+        save_json(folder / "tokenizer.json", to_dict(recipe.model))
+        weights = averaged(state)
+        save_tensors(folder / "tokenizer.safetensors", weights)
+        judged = VideoTokenizer(recipe.model).to(place).eval()
+        judged.load_state_dict(weights)
+        held_out = _world_held_out(recipe) if clips is None else clips.held_out
+        if held_out:
+            figures = judge_held_out(judged, held_out, folder / "reconstructions.png")
+            save_json(folder / "held-out.json", {"step": state.step, "split": "held-out", **figures})
+
+    trained, beside = (model, None) if second is None else (model.decoder, second.discriminator)
+    state = train(
+        trained, loss, recipe.train, folder, recipe=recipe, resume=resume, beside=beside, on_checkpoint=export
+    )
+    model.load_state_dict(averaged(state))
+    return model.eval()
