@@ -10,8 +10,9 @@ from reelm import cli
 from reelm.core.token_order import Order
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.pretrained import ModelConfig, save_pretrained
+from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.transformer import VideoTransformer
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
@@ -53,7 +54,8 @@ def _write_debug(folder: Path, order: Order) -> Path:
     for parameter in model.parameters():  # large weights, so that prompt and past do change the tokens
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    save_pretrained(folder, config, VideoTokenizer(tokenizer), model, text)
+    model.text = text
+    save_pretrained(folder, config, VideoTokenizer(tokenizer), model)
     return folder
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.lm.cache import RingCache
-from reelm.lm.transformer import LMConfig
+from reelm.lm.lm_config import LMConfig
 
 CONFIG = LMConfig(
     vocab_size=5, rows=2, columns=3, window=3, prefix=4, width=8, depth=1, heads=1, kv_heads=1, head_dim=4

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from reelm.lm import transformer
 from reelm.lm.cache import RingCache
 from reelm.lm.lean import can_be_lean
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.lm_config import LMConfig
+from reelm.lm.transformer import VideoTransformer
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,10 @@ from torch import nn
 
 from reelm.core.errors import ReelmError
 from reelm.lm import quantization as int8
+from reelm.lm.lm_config import LMConfig
 from reelm.lm.packed import can_pack, pack_linears
 from reelm.lm.quantization import Int8Linear, Int8Weights, check_kinds, check_machine, quantise_linears
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.transformer import VideoTransformer
 
 try:
     check_machine("int8", "cpu")

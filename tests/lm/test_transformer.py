@@ -8,8 +8,9 @@ from reelm.core.errors import ReelmError
 from reelm.core.token_order import ORDERS
 from reelm.kernels.rope_norm_cache import rope_norm_cache
 from reelm.lm.cache import RingCache
+from reelm.lm.lm_config import LMConfig
 from reelm.lm.positions import video_rotation
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.transformer import VideoTransformer
 
 SMALL = {
     "vocab_size": 19,

@@ -6,7 +6,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from reelm.lm.cache import RingCache
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.lm_config import LMConfig
+from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.cuda_graph import Captured
 from reelm.sampling.decoders import Jacobi, Sequential
 from reelm.sampling.engine import Rollout

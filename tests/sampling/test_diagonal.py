@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from reelm.core.errors import ReelmError
 from reelm.core.token_order import lattices
 from reelm.lm.cache import RingCache
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.lm_config import LMConfig
+from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.diagonal import Diagonal, waves
 
 PROMPTS = ["a red ball moves left", [(0, "grass"), (0.7, "a blue ring")]]

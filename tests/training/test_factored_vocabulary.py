@@ -8,8 +8,9 @@ import torch
 from reelm.core.checkpoint import load_tensors
 from reelm.core.errors import ReelmError
 from reelm.data.token_shards import write_shard
+from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.transformer import VideoTransformer
 from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig
 from reelm.training.factored_vocabulary import DigitSum, fold_digits, share_digits
 from reelm.training.lm_training import LMTraining, train_lm

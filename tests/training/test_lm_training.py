@@ -7,9 +7,9 @@ import torch
 from reelm.core.errors import ReelmError
 from reelm.core.token_order import ORDERS
 from reelm.data.token_shards import read_shards, write_shard
+from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
-from reelm.lm.transformer import LMConfig
 from reelm.training.lm_training import LMTraining, TokenBatches, train_lm
 from reelm.training.loop import TrainConfig
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from reelm.core.checkpoint import load_tensors
 from reelm.core.token_order import ORDERS
 from reelm.data.token_shards import read_shards, write_shard
+from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
-from reelm.lm.transformer import LMConfig, VideoTransformer
+from reelm.lm.transformer import VideoTransformer
 from reelm.training import lm_training as training
 from reelm.training.lm_training import LMTraining, train_lm
 from reelm.training.loop import TrainConfig
