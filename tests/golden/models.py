@@ -15,12 +15,13 @@ import torch
 
 from reelm import VideoGenerator
 from reelm.core.errors import ReelmError
-from reelm.lm.int8 import check_machine
+from reelm.generation.pretrained import ModelConfig, save_pretrained
+from reelm.lm.lm_config import LMConfig
+from reelm.lm.quantization import check_machine
 from reelm.lm.text import TextEncoder, train_text
-from reelm.lm.transformer import LMConfig, VideoTransformer
-from reelm.sampling.pretrained import ModelConfig, save_pretrained
-from reelm.tokenizer.model import TokenizerConfig, VideoTokenizer
+from reelm.lm.transformer import VideoTransformer
 from reelm.tokenizer.quantizer import QuantizerConfig
+from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
 CAPTIONS = ["a red ball moves left", "a blue ring spins over grass"]
 GRIDS = {"raster": (4, 5), "coarse": (5, 4)}
@@ -67,7 +68,8 @@ def write_debug(folder: Path, order: str) -> None:
     model, codec = VideoTransformer(lm), VideoTokenizer(tokenizer)
     fill(model, 0.3)
     fill(codec)
-    save_pretrained(folder, config, codec, model, TextEncoder(train_text(CAPTIONS)))
+    model.text = TextEncoder(train_text(CAPTIONS))
+    save_pretrained(folder, config, codec, model)
 
 
 @torch.no_grad()

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from reelm.core.shards import write_shard
-from reelm.core.training import TrainConfig
+from reelm.data.token_shards import write_shard
 from reelm.lm.text import TextEncoder, train_text
-from reelm.lm.training import LMTraining, train_lm
 from reelm.lm.transformer import LMConfig
-from reelm.tokenizer.config import TokenizerConfig
 from reelm.tokenizer.quantizer import QuantizerConfig
-from reelm.tokenizer.training import TokenizerTraining, TrainingClips, train_tokenizer
+from reelm.tokenizer.tokenizer_config import TokenizerConfig
+from reelm.training.lm_training import LMTraining, train_lm
+from reelm.training.loop import TrainConfig
+from reelm.training.tokenizer_training import TokenizerTraining, TrainingClips, train_tokenizer
 
 from .formula import formula_clip
 from .models import CAPTIONS, GRIDS
