@@ -31,7 +31,7 @@ from reelm.generation.session import SessionState
 from reelm.generation.video import Video
 from reelm.media.fitting import Fit
 from reelm.media.writer import write_clip
-from reelm.sampling.engine import Rollout
+from reelm.sampling.engine import Engine
 from reelm.sampling.rules import SamplingConfig
 from reelm.training.lm_training import LMTraining
 from reelm.training.tokenizer_training import TokenizerTraining
@@ -288,15 +288,15 @@ def test_stream_writes_the_clip_that_generate_makes_with_its_tokens(run, debug, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stream_that_is_interrupted_is_a_whole_clip(number, code, run, debug, debug_generator, monkeypatch):
-    next_frame, calls = Rollout.next_frame, []
+    step, calls = Engine.step, []
 
     def interrupted(self):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
-        return next_frame(self)
+        return step(self)
 
-    monkeypatch.setattr(Rollout, "next_frame", interrupted)
+    monkeypatch.setattr(Engine, "step", interrupted)
     found = run("stream", "a red ball", "--seed", 7, "-o", "out.mkv", *debug)
     assert found[0] == code
     # The third latent frame may have been sampled ahead, when the first two were not yet written.
@@ -304,7 +304,7 @@ def test_a_stream_that_is_interrupted_is_a_whole_clip(number, code, run, debug, 
     assert count in (5, 9)
     assert found[2].splitlines()[1] == f"reelm: interrupted; out.mkv holds {count} frames = {count / 8:.4g} s"
     assert names() == ["out.mkv"]
-    monkeypatch.setattr(Rollout, "next_frame", next_frame)
+    monkeypatch.setattr(Engine, "step", step)
     wanted = debug_generator.generate("a red ball", num_frames=count, seed=7)
     video = Video.load("out.mkv")
     assert np.array_equal(video.frames, wanted.frames)
@@ -315,7 +315,7 @@ def test_ctrl_c_while_generating_leaves_nothing(run, debug, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Rollout, "next_frame", interrupted)
+    monkeypatch.setattr(Engine, "step", interrupted)
     assert run("generate", "a red ball", *debug) == (130, "", "reelm: interrupted\n")
     assert names() == []
 
