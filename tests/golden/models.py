@@ -25,6 +25,7 @@ from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
 CAPTIONS = ["a red ball moves left", "a blue ring spins over grass"]
 GRIDS = {"raster": (4, 5), "coarse": (5, 4)}
+DEPTHS = {"raster": 2, "coarse": 1}
 STRIDE = 8  # pixels of a token, along rows and columns, of all three models
 TEMPORAL = 4  # frames of a latent frame
 
@@ -62,8 +63,8 @@ def write_debug(folder: Path, order: str) -> None:
     tokenizer = TokenizerConfig(
         encoder_width=16, decoder_widths=(16, 8), decoder_depth=(1, 1), quantizer=QuantizerConfig(levels=(5, 5))
     )
-    lm = LMConfig(vocab_size=25, rows=rows, columns=columns, order=order, window=3, prefix=16, width=32, depth=2,
-                  heads=2, kv_heads=1, head_dim=16, hidden=32, neighbour_dim=8)  # fmt: skip
+    lm = LMConfig(vocab_size=25, rows=rows, columns=columns, order=order, window=3, prefix=16, width=32,
+                  depth=DEPTHS[order], heads=2, kv_heads=1, head_dim=16, hidden=32, neighbour_dim=8)  # fmt: skip
     config = ModelConfig(format=1, fps=8.0, height=STRIDE * rows, width=STRIDE * columns, tokenizer=tokenizer, lm=lm)
     model, codec = VideoTransformer(lm), VideoTokenizer(tokenizer)
     fill(model, 0.3)

@@ -48,9 +48,9 @@ def codec(kind: str, **options) -> TokenizerTraining:
     return TokenizerTraining(**({"model": model, "seed": 3} | sizes | options))
 
 
-def formula_clips() -> TrainingClips:
+def formula_clips(clips: int = 2) -> TrainingClips:
     def batch(step: int) -> torch.Tensor:
-        return torch.stack([torch.from_numpy(formula_clip(5, 16, 24, 2 * step + index)) for index in range(2)])
+        return torch.stack([torch.from_numpy(formula_clip(5, 16, 24, clips * step + n)) for n in range(clips)])
 
     return TrainingClips(batch=batch, held_out=[])
 
@@ -69,12 +69,13 @@ def vq_tokenizer(folder: Path) -> Path:
 
 def second_stage(folder: Path) -> Path:
     """The decoder alone, with an adversary and a perceptual loss."""
-    train_tokenizer(codec("fsq", train=train_config(steps=2)), folder / "first", clips=formula_clips(), device="cpu")
+    clips, first = formula_clips(1), codec("fsq", train=train_config(steps=2))
+    train_tokenizer(first, folder / "first", clips=clips, device="cpu")
     torch.manual_seed(5)
     torch.jit.script(Features()).save(str(folder / "features.pt"))
     sharper = {"adversarial_weight": 0.5, "perceptual_weight": 0.5, "lpips_weights": folder / "features.pt"}
     recipe = codec("fsq", **sharper)
-    train_tokenizer(recipe, folder, clips=formula_clips(), decoder_of=folder / "first", device="cpu")
+    train_tokenizer(recipe, folder, clips=clips, decoder_of=folder / "first", device="cpu")
     return folder / "tokenizer.safetensors"
 
 
