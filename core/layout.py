@@ -23,6 +23,8 @@ from .errors import require
 from .token_order import ORDERS, Order, scan_order
 
 VIDEO = "video"
+# Tables are made once and kept, whatever device is the default where they are first asked for.
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +106,13 @@ class FrameLayout:
     def places_S(self) -> torch.Tensor:
         """For each token as written, its place among the segments' grids in raster order, one after the other."""
         places, first = [], 0
-        for segment in self.segments:
-            order = scan_order(*segment.shape, segment.order) if len(segment.shape) == 2 else torch.arange(segment.size)
-            places.append(first + order)
-            first += segment.size
-        return torch.cat(places)
+        with CPU:
+            for segment in self.segments:
+                plain = torch.arange(segment.size)
+                order = scan_order(*segment.shape, segment.order) if len(segment.shape) == 2 else plain
+                places.append(first + order)
+                first += segment.size
+            return torch.cat(places)
 
     @cached_property
     def first_ids_S(self) -> torch.Tensor:
@@ -129,7 +133,7 @@ class FrameLayout:
     def allowed_SV(self) -> torch.Tensor:
         """For each token as written, which ids of the shared space it may have."""
         sizes_S = self._each([segment.vocab_size for segment in self.segments])
-        ids_V = torch.arange(self.vocab_size)
+        ids_V = torch.arange(self.vocab_size, device=CPU)
         first_S1, sizes_S1 = self.first_ids_S[:, None], sizes_S[:, None]
         return (ids_V >= first_S1) & (ids_V < first_S1 + sizes_S1)
 
@@ -140,7 +144,8 @@ class FrameLayout:
 
     def _each(self, values: list[int]) -> torch.Tensor:
         """A value of each segment, repeated for each of its tokens."""
-        return torch.tensor(values).repeat_interleave(torch.tensor([segment.size for segment in self.segments]))
+        with CPU:
+            return torch.tensor(values).repeat_interleave(torch.tensor([segment.size for segment in self.segments]))
 
     def pack(self, grids: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The tokens (…, S) of latent frames as they are written, from the grids (…, *shape) of every segment.

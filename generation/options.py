@@ -19,7 +19,6 @@ from ..core.condition import Condition
 from ..core.errors import ReelmError
 from ..media.clip import Clip
 from ..media.fitting import Fit
-from ..sampling.engine import StepCallback
 from ..sampling.passes import Decoder
 from ..sampling.rules import LogitsProcessor
 from .session import SessionState
@@ -42,6 +41,8 @@ Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
 WholeNumber: TypeAlias = int | np.integer[Any]
 # What a call returns in place of a `Video`: see `Video.to`.
 OutputType: TypeAlias = Literal["np", "pt", "pil"]
+# (passes so far, the tokens (n,) that each clip of the call has got in the latest one, as written).
+StepCallback: TypeAlias = Callable[[int, list[torch.Tensor]], None]
 TokensCallback: TypeAlias = Callable[[list[SessionState]], None]
 
 

@@ -19,12 +19,12 @@ from ..core.errors import require
 from ..core.progress import note
 from ..lm.text import words_of
 from ..sampling.decoders import make_decoder
-from ..sampling.engine import Engine, StepCallback
+from ..sampling.engine import Engine
 from ..sampling.noise_keys import NoiseKey
 from ..sampling.passes import Decoder
 from ..sampling.plan import ClipPlan
 from ..sampling.rules import LogitsProcessor, SamplingConfig
-from .options import Prompt, Prompts, check_names, plain
+from .options import Prompt, Prompts, StepCallback, check_names, plain
 from .pretrained import Pretrained
 from .schedule import Schedule, read_prompts, read_schedule, to_latent_frames
 from .source import Source
@@ -58,10 +58,16 @@ class Request:
     batch_size: int = 1
 
     def engine(self, parts: Pretrained) -> Engine:
-        """An engine that draws these clips."""
+        """An engine that draws these clips, in their order."""
+        user, nothing = self.on_step, torch.empty(0, dtype=torch.int64)
+
+        def on_step(passes: int, accepted: dict[int, torch.Tensor]) -> None:
+            assert user is not None
+            user(passes, [accepted.get(clip, nothing) for clip in range(len(self.plans))])
+
         return Engine(
             parts.lm, self.sampling, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,
-            on_step=self.on_step,
+            on_step=None if user is None else on_step,
         )  # fmt: skip
 
 

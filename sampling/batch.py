@@ -30,7 +30,7 @@ def draw_clips(engine: Engine, plans: Sequence[ClipPlan], *, keep_states: bool =
     """Draw every clip to its end; what a clip becomes does not depend on the others.
 
     Args:
-        engine: whose clips, if it has some, are the first of `plans`.
+        engine: a new one, or one whose clips are the first of `plans`: clip n of the engine is that of plan n.
         plans: the clips; each has an end.
         keep_states: whether to copy what each clip goes on from.
     """
@@ -43,31 +43,26 @@ def draw_clips(engine: Engine, plans: Sequence[ClipPlan], *, keep_states: bool =
     ]
     states: list[dict[str, torch.Tensor]] = [{} for _ in plans]
 
-    def ended(number: int, clip: int) -> None:
+    def ended(clip: int) -> None:
         if keep_states:
-            states[number] = engine.export(clip)
+            states[clip] = engine.export(clip)
 
     drawn = _frames(engine, plans, ended)
-    for number, frame in progress(drawn, "generating", unit="latent frame", total=sum(map(len, tokens))):
-        tokens[number][frame.index - given[number]] = frame.tokens_S
+    for frame in progress(drawn, "generating", unit="latent frame", total=sum(map(len, tokens))):
+        tokens[frame.clip][frame.index - given[frame.clip]] = frame.tokens_S
     return [DrawnClip(tokens_tS, state) for tokens_tS, state in zip(tokens, states, strict=True)]
 
 
-def _frames(
-    engine: Engine, plans: Sequence[ClipPlan], ended: Callable[[int, int], None]
-) -> Iterator[tuple[int, LatentFrame]]:
-    """Every latent frame as it is complete, with the number of its plan; `ended` is told (that, the engine's clip)."""
-    numbers = {clip: number for number, clip in enumerate(engine.clips)}
-    following = iter(range(len(numbers), len(plans)))
-    for number in range(len(numbers), min(len(plans), engine.capacity)):
-        numbers[engine.add(plans[number])] = next(following)
+def _frames(engine: Engine, plans: Sequence[ClipPlan], ended: Callable[[int], None]) -> Iterator[LatentFrame]:
+    """Every latent frame as it is complete; `ended` is called with each clip that is at its end."""
+    waiting = list(plans[len(engine.clips) :])
+    while engine.free and waiting:
+        engine.add(waiting.pop(0))
     while engine.clips:
-        for frame in engine.step():
-            yield numbers[frame.clip], frame
+        yield from engine.step()
         for clip in [clip for clip in engine.clips if engine.ended(clip)]:
-            ended(numbers[clip], clip)
-            number = next(following, None)
-            if number is None:
-                engine.remove(clip)
+            ended(clip)
+            if waiting:
+                engine.replace(clip, waiting.pop(0))
             else:
-                numbers[engine.replace(clip, plans[number])] = number
+                engine.remove(clip)

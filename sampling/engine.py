@@ -31,8 +31,8 @@ from .rules import LogitsProcessor, SamplingConfig
 from .sampler import Sampler
 from .stats import EngineStats
 
-# (passes of the model so far, the tokens (n,) that each clip has got in the last step) after each step of the decoder.
-StepCallback = Callable[[int, list[torch.Tensor]], None]
+# (passes of the model so far, by clip the tokens (n,) that it has got in the last step) after each step of the decoder.
+StepCallback = Callable[[int, dict[int, torch.Tensor]], None]
 
 NOTHING = -1  # in place of a given token: the place is sampled
 FORBIDDEN = -1e30  # the logit of an id that a place cannot have; finite, as guidance subtracts logits
@@ -410,7 +410,8 @@ class Engine:
         else:
             self.cache.advance(counts[0])
         if self.on_step is not None:
-            self.on_step(self.stats.passes, [tokens_L[:n] for tokens_L, n in zip(tokens_BL, counts, strict=True)])
+            accepted = zip(self.clips, tokens_BL, counts, strict=True)
+            self.on_step(self.stats.passes, {clip: tokens_L[:count] for clip, tokens_L, count in accepted})
 
     def _doubled(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         """The clips' tokens for the rows of the cache: twice under guidance."""

@@ -234,10 +234,11 @@ def test_a_bad_clip_is_refused(debug_generator, clip, message):
         debug_generator.continue_clip(clip, num_frames=4)
 
 
-@pytest.mark.parametrize("options", [{"prompt": [PROMPT, OTHER]}, {"prompt": PROMPT, "num_videos_per_prompt": 2}])
-def test_a_clip_is_continued_once(debug_generator, options):
+def test_a_clip_is_continued_once(debug_generator):
     with pytest.raises(ReelmError, match="must be a single one to continue"):
-        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, **options)
+        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, prompt=[PROMPT, OTHER])
+    with pytest.raises(ReelmError, match="num_videos_per_prompt: is no option of continue_clip; generate has it"):
+        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, num_videos_per_prompt=2)
 
 
 @pytest.mark.parametrize("options", [{"seconds": 0}, {"top_k": 0}, {"seed": [1, 2]}, {"prompt": ""}, {"fit": "squash"}])

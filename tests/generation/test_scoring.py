@@ -103,7 +103,7 @@ def test_a_clip_of_the_model_is_scored_by_its_own_tokens_under_its_own_prompts(g
 def test_frames_are_encoded_and_fitted(generator, capsys):
     parts = generator.parts
     frames = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), np.uint8)
-    tokens = encode_frames(parts, torch.from_numpy(frames))
+    tokens = encode_frames(parts.tokenizer, torch.from_numpy(frames))
     assert len(tokens) == 3  # two frames are left out
     score = score_clip(parts, frames, BLUE)
     assert np.abs(score.nats_thw - masked_pass(parts, tokens, BLUE)).max() < 1e-4
@@ -136,7 +136,7 @@ def test_bad_prompts_are_refused_before_the_clip_is_read(generator, prompt, want
 def test_bad_clips_are_refused(generator):
     with pytest.raises(ReelmError, match=r"^fit: must be one of"):
         score_clip(generator.parts, np.zeros((1, 64, 64, 3), np.uint8), fit="squeeze")
-    with pytest.raises(ReelmError, match=r"^source: must be a numpy or torch array"):
+    with pytest.raises(ReelmError, match=r"^clip: must be a numpy or torch array"):
         score_clip(generator.parts, None)
     other = dataclasses.replace(session(generator.parts, 1), settings={"tokenizer": "another"})
     with pytest.raises(ReelmError, match=r"^session: must be of this model"):
