@@ -164,6 +164,9 @@ def logits_difference(
     while at < count:
         engine.step()
         logits_RLV = forced.logits_RLV[:clips].float()
-        difference = max(difference, float((logits_RLV - wanted_SV[at : at + logits_RLV.shape[1]]).abs().max()))
-        at += logits_RLV.shape[1]
+        end = at + logits_RLV.shape[1]
+        # Of ids that a place cannot have, the engine leaves no logits to compare.
+        allowed_LV = layout.allowed_SV[torch.arange(at, end) % layout.frame_size].to(logits_RLV.device)
+        difference = max(difference, float(((logits_RLV - wanted_SV[at:end]) * allowed_LV).abs().max()))
+        at = end
     return difference, float(wanted_SV.abs().max())

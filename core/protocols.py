@@ -147,8 +147,8 @@ class LanguageModel(Protocol):
         """Logits (B, L, V) of the next L = `count` positions of every row, or of those at `offsets` among them.
 
         Tokens before each position must be in the cache: known ones, or drafts, of which one that nothing is known of
-        has the id V. On a GPU passes are captured as graphs: nothing may be read on the host. With `offsets`, `sees_LA` says which of the A = `count` next
-        positions each of them attends to. Nothing advances.
+        has the id V. With `offsets`, `sees_LA` says which of the A = `count` next positions each of them attends to.
+        Nothing advances. On a GPU passes are captured as graphs, so that nothing may be read on the host.
         """
 
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
