@@ -1,6 +1,6 @@
 """One batch of clips of a benchmark, drawn in one variant, with its times.
 
-run = run_clips(parts, variant, plans, sampling, latent_frames)      # run.tokens_Bthw, run.sampling (seconds), …
+run = run_clips(parts, variant, plans, sampling, latent_frames)      # run.tokens_BtS, run.sampling (seconds), …
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class ClipRun:
     """A batch of clips.
 
     Attributes:
-        tokens_Bthw: what was drawn.
+        tokens_BtS: what was drawn, as written.
         total: seconds in all.
         first: seconds to the first frame.
         frames: seconds of each latent frame, with its pixels.
@@ -39,7 +39,7 @@ class ClipRun:
         memory_early: bytes in use after two of the stretches that are compared.
     """
 
-    tokens_Bthw: torch.Tensor
+    tokens_BtS: torch.Tensor
     total: float
     first: float
     frames: list[float]
@@ -93,8 +93,8 @@ def run_clips(
         if index == 2 * flat_frames(parts, latent_frames):
             memory = memory_bytes(device)
     stats, total = engine.stats, now(device) - began
-    tokens_Bthw, per_pass = layout.unpack(tokens_BtS)["video"], stats.tokens / max(1, stats.steps)
-    return ClipRun(tokens_Bthw, total, first, frames, sampled, counts, passes, per_pass, memory)
+    per_pass = stats.tokens / max(1, stats.steps)
+    return ClipRun(tokens_BtS, total, first, frames, sampled, counts, passes, per_pass, memory)
 
 
 def flat_frames(parts: Pretrained, latent_frames: int) -> int:

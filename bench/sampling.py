@@ -196,8 +196,8 @@ def _held_against(
     arithmetic, a token may turn where two scores are closer than rounding, and all after it with it: they are counted.
     """
     pairs = zip(runs, oracle, strict=True)
-    differ = sum(int((run.tokens_Bthw != wanted.tokens_Bthw).sum()) for run, wanted in pairs)
-    difference, largest = logits_difference(parts, variant, request, oracle[0].tokens_Bthw[0])
+    differ = sum(int((run.tokens_BtS != wanted.tokens_BtS).sum()) for run, wanted in pairs)
+    difference, largest = logits_difference(parts, variant, request, oracle[0].tokens_BtS[0])
     dtype = parts.lm.numerics.dtype
     int8 = "int8" in parts.lm.numerics.precisions.values()
     within = max(LOGITS_WITHIN[dtype], INT8_LOGITS_WITHIN if int8 else 0)

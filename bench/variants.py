@@ -1,7 +1,7 @@
 """The variants of our own in which a benchmark draws the same clips, and whether each computes the right logits.
 
 variants, left_out = own_variants(parts, chosen, sampling, batch)       # left_out: {name of a row: why it is not there}
-difference, largest = logits_difference(parts, variant, request, tokens_thw)
+difference, largest = logits_difference(parts, variant, request, tokens_tS)
 """
 
 import copy
@@ -133,21 +133,21 @@ def _unpacked(module: Any) -> Any:
 
 @torch.no_grad()
 def logits_difference(
-    parts: Pretrained, variant: Variant, request: Request, tokens_thw: torch.Tensor
+    parts: Pretrained, variant: Variant, request: Request, tokens_tS: torch.Tensor
 ) -> tuple[float, float]:
     """How far the logits of a variant, pass by pass as it samples, are from those of one masked pass in plain torch.
 
     Args:
-        parts: the model, whose latent frames are video alone.
+        parts: the model.
         variant: its passes look at as many positions as its decoder does; the waves of a diagonal are not among them.
         request: the clips, of which each is taken to be the same, under the first prompt of the first one.
-        tokens_thw: that clip; its first frame is read, and the positions after it are compared.
+        tokens_tS: that clip, as written; its first frame is read, and the positions after it are compared.
 
     Returns:
         The largest difference, and the largest logit.
     """
     layout, clips = parts.lm.layout, len(request.plans)
-    tokens_tS = layout.pack({"video": tokens_thw.to(parts.lm.device)})
+    tokens_tS = tokens_tS.to(parts.lm.device)
     plan = ClipPlan(prompts=((0, request.plans[0].prompt_at(0)),), key=NoiseKey(0))
     first = 1 if len(tokens_tS) > 1 else 0
     start = first * layout.frame_size
@@ -164,6 +164,9 @@ def logits_difference(
     while at < count:
         engine.step()
         logits_RLV = forced.logits_RLV[:clips].float()
-        difference = max(difference, float((logits_RLV - wanted_SV[at : at + logits_RLV.shape[1]]).abs().max()))
-        at += logits_RLV.shape[1]
+        end = at + logits_RLV.shape[1]
+        # Of ids that a place cannot have, the engine leaves no logits to compare.
+        allowed_LV = layout.allowed_SV[torch.arange(at, end) % layout.frame_size].to(logits_RLV.device)
+        difference = max(difference, float(((logits_RLV - wanted_SV[at:end]) * allowed_LV).abs().max()))
+        at = end
     return difference, float(wanted_SV.abs().max())

@@ -245,8 +245,8 @@ class Stream(_Clip):
             # Of the frames only their shape is told: they are in the file, and an endless stream fits no memory.
             none = np.broadcast_to(np.uint8(0), (frames, config.height, config.width, 3))
             tokens = stream.tokens if frames > 1 or len(stream.tokens) else None
-            return Video(none, stream.fps, tokens=tokens, prompt=stream.prompt, seed=stream.seed,
-                         settings=stream.settings)  # fmt: skip
+            return Video(none, stream.fps, tokens=tokens, segments=stream.segments, prompt=stream.prompt,
+                         seed=stream.seed, settings=stream.settings)  # fmt: skip
 
         stream = generator.stream(self.prompts(self.prompt), **options)
         began = time.perf_counter()

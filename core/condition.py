@@ -48,6 +48,12 @@ class Frames:
         require(fits, "frames_THWC", "must be (T, H, W, 3) uint8", (tuple(frames.shape), str(frames.dtype)))
         require(self.role in get_args(FrameRole), "role", f"must be one of {get_args(FrameRole)}", self.role)
 
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, Frames) and self.role == other.role
+        return same and torch.equal(self.frames_THWC.cpu(), other.frames_THWC.cpu())
+
+    __hash__ = None  # type: ignore[assignment]  # tensors have none by their values
+
     @property
     def kind(self) -> str:
         """The name of this kind of condition."""
@@ -68,6 +74,11 @@ class Embedding:
         fits = self.states_SD.ndim == 2 and self.states_SD.is_floating_point() and self.states_SD.numel() > 0
         shown = (tuple(self.states_SD.shape), str(self.states_SD.dtype))
         require(fits, "states_SD", "must be (S, D) floating-point numbers", shown)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Embedding) and torch.equal(self.states_SD.cpu(), other.states_SD.cpu())
+
+    __hash__ = None  # type: ignore[assignment]  # tensors have none by their values
 
     @property
     def kind(self) -> str:

@@ -109,8 +109,8 @@ class LanguageModel(Protocol):
 
     Attributes:
         layout: of one latent frame.
-        horizon: latent frames that a cache can hold from its beginning; the engine then begins it anew with the newest
-            half of them. None rolls for ever.
+        horizon: latent frames that a cache can hold from its beginning, at least 2; the engine then begins it anew with
+            the newest half of them. A pass may look ahead beyond it, at what is never kept. None rolls for ever.
         numerics: how it computes.
         backend: of the kernels: "reference", "triton", or None for what is best on the device.
         reads: the kinds of conditions that it reads, as `describe_conditions` names them.
@@ -146,8 +146,9 @@ class LanguageModel(Protocol):
     ) -> torch.Tensor:
         """Logits (B, L, V) of the next L = `count` positions of every row, or of those at `offsets` among them.
 
-        Tokens before each position must be in the cache. With `offsets`, `sees_LA` says which of the A = `count` next
-        positions each of them attends to. Nothing advances.
+        Tokens before each position must be in the cache: known ones, or drafts, of which one that nothing is known of
+        has the id V. With `offsets`, `sees_LA` says which of the A = `count` next positions each of them attends to.
+        Nothing advances. On a GPU passes are captured as graphs, so that nothing may be read on the host.
         """
 
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:

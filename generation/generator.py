@@ -200,9 +200,11 @@ class VideoGenerator:
         source = read_source(self.parts, given, options.get("fit", "crop"), "clip" if image is None else "image")
         if source.fitting:
             note(source.fitting)
+        if source.missing and "conditions" not in options:
+            note(source.missing)
         request = inherit(request, source, prompt is not None, options)
-        plan, settings = request.plans[0], source.prompts
-        if not plan.shares_past(settings, source.negative_prompt, len(source.tokens_thw)):
+        past = source.prompts, source.negative_prompt, source.conditions
+        if not request.plans[0].shares_past(*past, len(source.tokens_thw)):
             source = dataclasses.replace(source, cache={})  # which was drawn under other ones
         detailed = source.detailed and options.get("detail", True)
         source = dataclasses.replace(source, detailed=detailed)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors
+from ..core.condition import describe_conditions
 from ..core.config import from_dict, to_dict
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import CheckpointError, ReelmError, require
@@ -85,7 +86,7 @@ class Pretrained:
             "negative_prompt": plan.negative_prompt, "sample": plan.key.sample,
             "prompts": [list(entry) for entry in plan.prompts],
             "temperatures": [list(entry) for entry in plan.temperatures],
-            **({"conditions": [each.kind for each in plan.conditions]} if plan.conditions else {}),
+            **({"conditions": describe_conditions(plan.conditions)} if plan.conditions else {}),
         }  # fmt: skip
 
     def sizes(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..core.condition import Condition
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.progress import note
 from ..lm.text import words_of
 from ..sampling.decoders import make_decoder
@@ -339,11 +339,14 @@ def _check_controls(parts: Pretrained, controls: Mapping[str, Any]) -> dict[str,
         rule = f"must be of the given segments {names}" if given else "must be none: this model has no given segments"
         require(bool(known), "controls", rule, name)
         (segment,) = known
-        tokens = torch.as_tensor(np.asarray(values) if not isinstance(values, torch.Tensor) else values).cpu()
-        fits = tokens.shape[1:] == segment.shape and not tokens.is_floating_point() and tokens.dtype != torch.bool
         rule = f"must be whole numbers of shape (t, {', '.join(map(str, segment.shape))})"
-        require(fits, f"controls[{name!r}]", rule, (tuple(tokens.shape), str(tokens.dtype)))
-        inside = bool(((tokens >= 0) & (tokens < segment.vocab_size)).all())
-        require(inside, f"controls[{name!r}]", f"must be from 0 to {segment.vocab_size - 1}", tokens.tolist())
-        found[name] = tokens.long()
+        try:
+            tokens = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        except (TypeError, ValueError) as error:  # lists of several lengths, a dtype that numpy does not have
+            raise ReelmError(f"controls[{name!r}]: {rule}: {error}") from error
+        fits = tokens.ndim >= 1 and tokens.shape[1:] == segment.shape and tokens.dtype.kind in "iu"
+        require(fits, f"controls[{name!r}]", rule, (tokens.shape, str(tokens.dtype)))
+        outside = tokens[(tokens < 0) | (tokens >= segment.vocab_size)]
+        require(not outside.size, f"controls[{name!r}]", f"must be from 0 to {segment.vocab_size - 1}", outside[:5])
+        found[name] = torch.from_numpy(tokens.astype(np.int64))
     return found

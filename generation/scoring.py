@@ -98,6 +98,8 @@ def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt = None, *, fit:
     source, layout = read_source(parts, clip, fit), parts.lm.layout
     if source.fitting:
         note(source.fitting)
+    if source.missing:
+        note(source.missing)
     tokens_tS = layout.pack(source.grids).to(parts.lm.device)
     plan = ClipPlan(
         prompts=prompts or source.prompts, conditions=source.conditions, key=NoiseKey(0), latent_frames=len(tokens_tS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.condition import Condition
+from ..core.condition import Condition, describe_conditions
 from ..core.errors import require
 from ..core.protocols import Codec
 from ..media.fitting import FITS, Fit, as_frames, fit_clip
@@ -40,6 +40,7 @@ class Source:
         cache: what its rows of the model's cache remember, or nothing: then the tokens are read again.
         detailed: whether its frames show more than its tokens hold: a clip from elsewhere, or what continues one.
         fitting: one line on how it was made to fit, or None.
+        missing: one line on conditions that it was made under and that are not with it, or None.
     """
 
     frames_THWC: torch.Tensor | None
@@ -53,6 +54,7 @@ class Source:
     cache: dict[str, torch.Tensor] = field(default_factory=dict)
     detailed: bool = False
     fitting: str | None = None
+    missing: str | None = None
 
     @property
     def tokens_thw(self) -> torch.Tensor:
@@ -108,18 +110,24 @@ def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: Sess
     """A clip of this model, with whatever of its settings is whole and sound: a file can hold anything."""
     settings = state.settings
     negative, own = settings.get("negative_prompt"), settings.get("lm") == parts.lm_id
+    # Those of another model's clip may be of kinds that this one does not read.
+    conditions = tuple(condition for condition in state.conditions if condition.kind in parts.lm.reads)
+    told, kept = settings.get("conditions"), describe_conditions(conditions)
+    gone = [str(kind) for kind in (told if isinstance(told, list) else []) if kind not in kept]
+    missing = f"warning: conditions: the clip was made under {', '.join(gone)}, which is not with it" if gone else None
     prompts = read_latent_schedule(settings.get("prompts"), str) or ((0, state.prompt),)
     return Source(
         frames_THWC,
         state.grids,
         tuple((start, _readable_prompt(parts, text, own=own)) for start, text in prompts),
         _readable_prompt(parts, negative if isinstance(negative, str) else "", own=own),
-        state.conditions,
+        conditions,
         read_key(state.seed, settings),
         read_sampling(settings),
         read_latent_schedule(settings.get("temperatures"), int, float),
         state.cache if own else {},
         settings.get("detail") is True,
+        missing=missing,
     )
 
 
@@ -150,9 +158,14 @@ def _own_state(parts: Pretrained, video: Video) -> SessionState | None:
     if not (fits and size and video.fps == parts.config.fps):
         return None
     kept = video.state
-    if kept is None or not torch.equal(kept.tokens_thw, state.tokens_thw):
+    layout = parts.config.lm.layout
+    if kept is None or not layout.admits(kept.grids) or not _same_grids(kept.grids, state.grids):
         return state
     return dataclasses.replace(state, cache=kept.cache, conditions=kept.conditions)
+
+
+def _same_grids(grids: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tokens, others[name]) for name, tokens in grids.items())
 
 
 @torch.no_grad()

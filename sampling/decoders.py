@@ -91,13 +91,13 @@ def make_decoder(
         size = getattr(decoder, "block_size", 1)
         fits = type(size) is int and 1 <= size <= most
         require(fits, "decoder", f"must have a whole block_size from 1 to {most}", size)
+        _check_diagonal(decoder, layout)
         return decoder
     require(decoder in DECODERS, "decoder", f"must be one of {', '.join(DECODERS)}", decoder)
     require(not one_by_one or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)
     if decoder == "diagonal":
         require(block_size is None, "block_size", "must not be given for decoder 'diagonal'", block_size)
-        alone = not layout.others
-        require(alone, "decoder", "must not be 'diagonal' where a latent frame is more than its video", decoder)
+        _check_diagonal(Diagonal(), layout)
         return Diagonal()
     # Where many rows fill a CPU, looking at drafts costs what it saves: of one guided clip `jacobi` made 2.9 times the
     # tokens of `sequential`, of four 1.17 times, of eight 1.03 times (benchmarks/; in raster order).
@@ -113,3 +113,9 @@ def make_decoder(
     whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= most
     require(whole, "block_size", f"must be a whole number from 1 to {most}", size)
     return Jacobi(size)
+
+
+def _check_diagonal(decoder: Decoder, layout: FrameLayout) -> None:
+    """Refuse waves over what has no rows and columns."""
+    fits = not isinstance(decoder, Diagonal) or not layout.others
+    require(fits, "decoder", "must not be 'diagonal' where a latent frame is more than its video", decoder.name)

@@ -100,7 +100,8 @@ class Engine:
         self.decoder: Decoder = decoder or Sequential()
         self.guided = settings.guidance_scale != 1.0
         self.stats = EngineStats()
-        size = model.layout.frame_size
+        size, horizon = model.layout.frame_size, model.horizon
+        require(horizon is None or horizon >= 2, "horizon", "must be None or at least 2 latent frames", horizon)
         self._ahead = frames_ahead(getattr(self.decoder, "block_size", 1), size)
         self.cache = model.make_cache(self._copies * capacity, ahead=self._ahead)
         self.cache.arrange([])
@@ -112,6 +113,8 @@ class Engine:
         self._next_clip = 0
         # Up to where, in positions of its cache, each clip's next tokens have been drafted.
         self._drafted_B = torch.zeros(0, dtype=torch.int64, device=model.device)
+        # At which position of its clip each cache begins.
+        self._starts_B = torch.zeros(0, dtype=torch.int64, device=model.device)
         layout = model.layout
         self._allowed_SV = layout.allowed_SV.to(model.device) if len(layout.segments) > 1 else None
 
@@ -193,13 +196,20 @@ class Engine:
         self._drafted_B = drafted[moved.to(drafted.device)]
         same = len(rows) == before
         self._rows = rows
+        starts = [row.anchor * self.model.layout.frame_size for row in rows]
+        starts_B = torch.tensor(starts, dtype=torch.int64, device=self.model.device)
+        # In place where it can be: a graph may look there.
+        self._starts_B = self._starts_B.copy_(starts_B) if same else starts_B
         self._sampler.begin([row.plan for row in rows])
         if self._captured is not None and not same:
             self._captured.forget()
 
     def export(self, clip: int) -> dict[str, torch.Tensor]:
         """What `add` takes as `state`, of a clip that stands where its last latent frame ends."""
-        return self.cache.export(self._rows_of(self._index(clip)))
+        place = self._index(clip)
+        size, position = self.model.layout.frame_size, self._rows[place].position
+        require(position > 0 and position % size == 0, "clip", "must stand where a latent frame ends", position)
+        return self.cache.export(self._rows_of(place))
 
     def feed(self, clip: int, controls: Mapping[str, torch.Tensor]) -> int:
         """Give tokens (t, *shape) of given segments for the next t latent frames, from the first that is not begun.
@@ -255,7 +265,9 @@ class Engine:
     def _begin_after(self, place: int, tokens_tS: torch.Tensor, state: CacheState | None) -> None:
         """Have a clip stand at the end of these latent frames: by its state where that fits, else by reading them."""
         row, count = self._rows[place], len(tokens_tS)
-        row.anchor = first_anchor(count, self.model.horizon)
+        # Where the cache begins when the last of them was drawn, as it was when the state was exported. If it is to
+        # begin anew with the next one, the next step sees to that.
+        self._begin_cache(place, first_anchor(count - 1, self.model.horizon))
         row.position, row.emitted, row.conditioned = tokens_tS.numel(), count, True
         kept_tS, rows = tokens_tS[row.anchor :], self._rows_of(place)
         if state is not None and self.cache.accepts(len(rows), state):
@@ -267,6 +279,11 @@ class Engine:
             row.seen = tokens_tS.flatten()
         if self.model.horizon is not None:
             row.newest = list(tokens_tS[-self.model.horizon :])
+
+    def _begin_cache(self, place: int, anchor: int) -> None:
+        """Have the cache of a clip begin with this latent frame."""
+        self._rows[place].anchor = anchor
+        self._starts_B[place] = anchor * self.model.layout.frame_size
 
     def _read(self, place: int, tokens_tS: torch.Tensor) -> None:
         """Read the latent frames of a clip from its anchor on into its rows, under the prompts that hold there."""
@@ -304,10 +321,10 @@ class Engine:
         size, horizon, changing = self.model.layout.frame_size, self.model.horizon, []
         for place, row in enumerate(self._rows):
             frame, part = divmod(row.position, size)
-            if part:
+            if part or frame == row.plan.latent_frames:
                 continue
             if horizon is not None and frame - row.anchor >= horizon:
-                row.anchor = first_anchor(frame, horizon)
+                self._begin_cache(place, first_anchor(frame, horizon))
                 kept = frame - row.anchor
                 self._read(place, torch.stack(row.newest[-kept:]))
                 self._drafted_B[place] = kept * size
@@ -386,7 +403,7 @@ class Engine:
 
     def _draw_here(self, logits_RLV: torch.Tensor) -> torch.Tensor:
         positions_BL = self.cache.next_positions(logits_RLV.shape[1])[: len(self._rows)]
-        return self._sampler.on_device(logits_RLV, positions_BL)
+        return self._sampler.on_device(logits_RLV, positions_BL + self._starts_B[:, None])
 
     def put(self, tokens_BL: torch.Tensor, wave: Wave) -> None:
         """Have the passes that follow see these tokens at the positions of the wave."""
@@ -441,7 +458,7 @@ class Engine:
 
 
 def first_anchor(latent_frames: int, horizon: int | None) -> int:
-    """The latent frame at which the cache of a clip of so many latent frames begins when the next one is drawn.
+    """The latent frame at which the cache of a clip begins when the one after so many latent frames is drawn.
 
     A model with a horizon begins anew with the newest half of it whenever that is reached, wherever a clip was saved
     and continued in between.

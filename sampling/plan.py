@@ -61,10 +61,12 @@ class ClipPlan:
         """Whether the prompt changes with this latent frame."""
         return any(start == latent_frame for start, _ in self.prompts)
 
-    def shares_past(self, prompts: PromptSchedule, negative_prompt: str, latent_frames: int) -> bool:
-        """Whether a clip with these prompts was the same one for its first `latent_frames`."""
+    def shares_past(
+        self, prompts: PromptSchedule, negative_prompt: str, conditions: tuple[Condition, ...], latent_frames: int
+    ) -> bool:
+        """Whether a clip under these conditions was the same one for its first `latent_frames`."""
         mine, others = ([e for e in schedule if e[0] < latent_frames] for schedule in (self.prompts, prompts))
-        return mine == others and self.negative_prompt == negative_prompt
+        return mine == others and self.negative_prompt == negative_prompt and self.conditions == conditions
 
     def temperature_at(self, latent_frame: int, default: float) -> float:
         """The temperature with which this latent frame is drawn."""
