@@ -13,11 +13,10 @@ left and above in the same latent frame, and those at and around the same place 
 background is then copied, and a shift continued, at once; attention is left with all that is not so local.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..core.checkpoint import save_tensors
@@ -30,59 +29,13 @@ from ..kernels.attention import attention
 from ..kernels.cached_attention import attention_step, cached_attention
 from ..kernels.norm import RMSNorm
 from ..kernels.rope_norm_cache import rope_norm_cache
-from ..kernels.rotary import Rotation, rotate
+from ..kernels.rotary import Rotation
+from .blocks import Attend, Attention, Block
 from .cache import RingCache
 from .lm_config import LMConfig, cache_dtype
 from .neighbours import neighbour_tables, neighbours
 from .positions import prefix_rotation, video_rotation
 from .text import TextEncoder
-
-# (layer, its module, its heads of queries, keys and values) -> attention's output; both (B, S, heads, E).
-Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]
-
-
-class Attention(nn.Module):
-    """Grouped-query attention with normalised queries and keys (Dehghani et al. 2023, arXiv 2302.05442)."""
-
-    def __init__(self, config: LMConfig) -> None:
-        super().__init__()
-        self.heads = (config.heads, config.kv_heads, config.kv_heads)
-        self.head_dim = config.head_dim
-        self.qkv = nn.Linear(config.width, sum(self.heads) * config.head_dim, bias=False)
-        self.out = nn.Linear(config.heads * config.head_dim, config.width, bias=False)
-        self.q_norm = nn.Parameter(torch.ones(config.head_dim))
-        self.k_norm = nn.Parameter(torch.ones(config.head_dim))
-
-    def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
-        """(B, S, D) to the same shape; `attend` knows the places of the tokens, the mask and the cache."""
-        qkv_BSHE = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim))
-        return self.out(attend(layer, self, qkv_BSHE).flatten(2))
-
-    def rotated(self, qkv_BSHE: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
-        """Rotated queries, plain queries, rotated keys, values; `rope_norm_cache` is the same where no gradient is."""
-        q, k, v = qkv_BSHE.split(self.heads, 2)
-        # In float32 whatever the precision of the products.
-        q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), 1e-6).to(v.dtype)
-        k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), 1e-6).to(v.dtype)
-        return rotate(q, rotation), q, rotate(k, rotation), v
-
-
-class Block(nn.Module):
-    """x + attention(norm x), then x + swiglu(norm x)."""
-
-    def __init__(self, config: LMConfig) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config.width, eps=1e-6)
-        self.attention = Attention(config)
-        self.mlp_norm = RMSNorm(config.width, eps=1e-6)
-        self.gate_up = nn.Linear(config.width, 2 * config.hidden, bias=False)
-        self.down = nn.Linear(config.hidden, config.width, bias=False)
-
-    def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
-        """(B, S, D) to the same shape."""
-        x = x_BSD + self.attention(self.attention_norm(x_BSD), attend, layer)
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
 
 
 class VideoTransformer(nn.Module):

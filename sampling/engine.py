@@ -15,7 +15,6 @@ in the cache, with its prompt and with its negative prompt; the rows of all prom
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -27,15 +26,13 @@ from .cuda_graph import Captured, CudaGraph, Replayable
 from .decoders import Sequential
 from .passes import Decoder, Wave, frames_ahead
 from .plan import ClipPlan
+from .rows import ClipRow, SegmentRules, first_anchor
 from .rules import LogitsProcessor, SamplingConfig
 from .sampler import Sampler
 from .stats import EngineStats
 
 # (passes of the model so far, by clip the tokens (n,) that it has got in the last step) after each step of the decoder.
 StepCallback = Callable[[int, dict[int, torch.Tensor]], None]
-
-NOTHING = -1  # in place of a given token: the place is sampled
-FORBIDDEN = -1e30  # the logit of an id that a place cannot have; finite, as guidance subtracts logits
 
 
 class LatentFrame(NamedTuple):
@@ -44,31 +41,6 @@ class LatentFrame(NamedTuple):
     clip: int
     index: int
     tokens_S: torch.Tensor
-
-
-@dataclass
-class _Row:
-    """A clip under way.
-
-    Attributes:
-        clip: its number.
-        plan: what it is to become.
-        position: of its next token, known to the host.
-        conditioned: whether its rows of the cache hold anything, which begins with its conditions.
-        emitted: latent frames that were handed out.
-        anchor: the latent frame at which its cache begins.
-        seen: its tokens so far, where there are logits processors to look at them.
-        newest: its newest latent frames, where the model has a horizon.
-    """
-
-    clip: int
-    plan: ClipPlan
-    position: int = 0
-    conditioned: bool = False
-    emitted: int = 0
-    anchor: int = 0
-    seen: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    newest: list[torch.Tensor] = field(default_factory=list)
 
 
 class Engine:
@@ -105,18 +77,16 @@ class Engine:
         self._ahead = frames_ahead(getattr(self.decoder, "block_size", 1), size)
         self.cache = model.make_cache(self._copies * capacity, ahead=self._ahead)
         self.cache.arrange([])
-        self._sampler = Sampler(settings, processors, model)
+        self._sampler, self._segments = Sampler(settings, processors, model), SegmentRules(model.layout, model.device)
         self._watched = bool(processors)
         capture = CudaGraph if capture is None and model.device.type == "cuda" else capture
         self._captured = None if capture is None else Captured(capture)
-        self._rows: list[_Row] = []
+        self._rows: list[ClipRow] = []
         self._next_clip = 0
         # Up to where, in positions of its cache, each clip's next tokens have been drafted.
         self._drafted_B = torch.zeros(0, dtype=torch.int64, device=model.device)
         # At which position of its clip each cache begins.
         self._starts_B = torch.zeros(0, dtype=torch.int64, device=model.device)
-        layout = model.layout
-        self._allowed_SV = layout.allowed_SV.to(model.device) if len(layout.segments) > 1 else None
 
     # Clips that come and go.
 
@@ -157,7 +127,7 @@ class Engine:
             ReelmError: there are as many clips as the engine has room for.
         """
         require(self.free > 0, "capacity", "must be more than the clips that are there", self.capacity)
-        row, place = _Row(self._next_clip, plan), len(self._rows)
+        row, place = ClipRow(self._next_clip, plan), len(self._rows)
         self._next_clip += 1
         rows = list(range(place))
         self._arrange([*rows, None], [*self._rows, row])
@@ -177,14 +147,14 @@ class Engine:
         """Have a clip go and another one come in its place; the number of the new one."""
         place = self._index(clip)
         rows: list[int | None] = [None if here == place else here for here in range(len(self._rows))]
-        fresh = _Row(self._next_clip, plan)
+        fresh = ClipRow(self._next_clip, plan)
         self._next_clip += 1
         if self._watched:
             fresh.seen = fresh.seen.to(self.model.device)
         self._arrange(rows, [fresh if here is None else self._rows[here] for here in rows])
         return fresh.clip
 
-    def _arrange(self, sources: Sequence[int | None], rows: list[_Row]) -> None:
+    def _arrange(self, sources: Sequence[int | None], rows: list[ClipRow]) -> None:
         """Have these clips in this order, each from its old row, or from none."""
         before = len(self._rows)
         # A row that holds nothing yet is not worth moving.
@@ -242,7 +212,7 @@ class Engine:
         """The first latent frame of a clip of which no token is drawn."""
         return self._next_frame(self._rows[self._index(clip)])
 
-    def _next_frame(self, row: _Row) -> int:
+    def _next_frame(self, row: ClipRow) -> int:
         return -(-row.position // self.model.layout.frame_size)
 
     # Reading what is given.
@@ -356,12 +326,8 @@ class Engine:
     def limits(self) -> list[int]:
         """How many more tokens each clip may accept now: up to its end, a change of its prompt, the model's horizon, or
         the second latent frame from here (of those before the newest tokens are kept)."""
-        size, horizon, limits = self.model.layout.frame_size, self.model.horizon, []
-        for row in self._rows:
-            turn = None if horizon is None else row.anchor + horizon
-            ends = (row.plan.latent_frames, row.plan.next_change(row.position // size), turn, row.emitted + 2)
-            limits.append(min(end for end in ends if end is not None) * size - row.position)
-        return limits
+        size, horizon = self.model.layout.frame_size, self.model.horizon
+        return [row.limit(size, horizon) for row in self._rows]
 
     def drafts(self, count: int) -> torch.Tensor:
         """The tokens (B, L) that the next L = `count` positions are guessed to have: those that are given, else what an
@@ -372,7 +338,7 @@ class Engine:
         earlier_BL = positions_BL - (torch.arange(count, device=again_BL.device) // size + 1) * size
         before_BL = self.cache.tokens(earlier_BL).where(earlier_BL >= 0, self.model.layout.vocab_size)
         drafts_BL = torch.where(positions_BL < self._drafted_B[:, None], again_BL, before_BL)
-        drafts_BL = self._with_given(drafts_BL, range(count))
+        drafts_BL = self._segments.with_given(drafts_BL, self._rows, range(count))
         self.cache.put_tokens(self._doubled(drafts_BL))
         return drafts_BL
 
@@ -387,7 +353,8 @@ class Engine:
                 logits_RLV = self._captured(("step", count), lambda: self.model.step(self.cache, count))
             else:
                 logits_RLV = self.model.step(self.cache, count)
-            return self._only_allowed(logits_RLV, range(count) if wave is None else wave.offsets)
+            offsets = range(count) if wave is None else wave.offsets
+            return self._segments.only_allowed(logits_RLV, self.cache.positions_B, offsets)
 
     def draw(self, logits_RLV: torch.Tensor, wave: Wave | None = None) -> torch.Tensor:
         """The tokens (B, L) that these logits and the noise of their positions make, or that are given."""
@@ -399,7 +366,8 @@ class Engine:
             else:
                 positions = [row.position for row in self._rows]
                 tokens_BL = self._sampler(logits_RLV, positions, [row.seen for row in self._rows], offsets)
-            return self._with_given(tokens_BL, range(logits_RLV.shape[1]) if offsets is None else offsets)
+            ahead = range(logits_RLV.shape[1]) if offsets is None else offsets
+            return self._segments.with_given(tokens_BL, self._rows, ahead)
 
     def _draw_here(self, logits_RLV: torch.Tensor) -> torch.Tensor:
         positions_BL = self.cache.next_positions(logits_RLV.shape[1])[: len(self._rows)]
@@ -433,37 +401,3 @@ class Engine:
     def _doubled(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         """The clips' tokens for the rows of the cache: twice under guidance."""
         return tokens_BL.repeat(2, 1) if self.guided else tokens_BL
-
-    def _with_given(self, tokens_BL: torch.Tensor, offsets: Sequence[int]) -> torch.Tensor:
-        """The same tokens, but for those that are given at these distances from each clip's position."""
-        layout, size = self.model.layout, self.model.layout.frame_size
-        if not layout.has_given:
-            return tokens_BL
-        given_S, rows = layout.given_S, []
-        for row in self._rows:
-            frames = {(row.position + offset) // size for offset in offsets}
-            known = {frame: row.plan.given_tokens(layout, frame).where(given_S, NOTHING) for frame in frames}
-            places = [divmod(row.position + offset, size) for offset in offsets]
-            rows.append(torch.stack([known[frame][place] for frame, place in places]))
-        given_BL = torch.stack(rows).to(tokens_BL.device)
-        return torch.where(given_BL == NOTHING, tokens_BL, given_BL)
-
-    def _only_allowed(self, logits_RLV: torch.Tensor, offsets: Sequence[int]) -> torch.Tensor:
-        """The same logits, but for ids that the segment of a position does not have."""
-        if self._allowed_SV is None:
-            return logits_RLV
-        ahead_L = torch.tensor(list(offsets), device=logits_RLV.device)
-        places_RL = (self.cache.positions_B[:, None] + ahead_L) % self.model.layout.frame_size
-        return logits_RLV.float().masked_fill(~self._allowed_SV[places_RL], FORBIDDEN)
-
-
-def first_anchor(latent_frames: int, horizon: int | None) -> int:
-    """The latent frame at which the cache of a clip begins when the one after so many latent frames is drawn.
-
-    A model with a horizon begins anew with the newest half of it whenever that is reached, wherever a clip was saved
-    and continued in between.
-    """
-    if horizon is None or latent_frames < horizon:
-        return 0
-    stride = horizon - horizon // 2
-    return ((latent_frames - horizon) // stride + 1) * stride
