@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..core.device import pick_device, pick_dtype
+from ..core.device import pick_device
 from ..core.errors import require
 from ..core.memory import available_memory
 from ..core.protocols import Numerics, Precision
@@ -30,7 +30,7 @@ from ..generation.memory_plan import MemoryPlan, plan_memory, require_memory
 from ..generation.pretrained import ModelConfig, Pretrained
 from ..lm.lm_config import LMConfig
 from ..lm.loading import random_transformer
-from ..lm.quantization import check_machine, check_precision
+from ..lm.quantization import check_machine, pick_numerics
 from ..lm.text import TextEncoder, train_text
 from ..sampling.rules import SamplingConfig
 from ..tokenizer.quantizer import QuantizerConfig
@@ -124,8 +124,7 @@ def preset_parts(
         ReelmError: the name is unknown, or it does not fit; nothing was allocated.
     """
     config, place = preset_config(name, check=check), pick_device(device)
-    numerics = Numerics(dtype=pick_dtype(dtype, place), weights=weights, cache=cache, device=place.type)
-    check_precision(numerics)
+    numerics = pick_numerics(dtype, weights, cache, place)
     check_machine(weights, place.type)
     wanted = dataclasses.asdict(numerics)
     require_memory(preset_plan(name, check=check, seconds=0.01, keep_state=False, **wanted), available_memory(place))

@@ -13,7 +13,7 @@ import torch
 
 from ..core.files import atomic_path
 from ..generation.pretrained import Pretrained
-from ..sampling.passes import Decoder, frames_ahead
+from ..sampling.passes import Decoder
 from ..sampling.rules import SamplingConfig
 from .machine import machine_name, measure_ceilings
 from .table import list_lines, table_lines
@@ -87,7 +87,7 @@ def describe(
     cost, numerics = lm.cost(rows, block), lm.numerics
     # Of its own latent frame a token sees half.
     frames = statistics.mean(min(frame, window - 1) + 0.5 for frame in range(latent_frames))
-    seen = frames / (window + frames_ahead(block, layout.frame_size))
+    seen = frames / (window + layout.frames(block))
     return BenchmarkReport(
         model=parts.name,
         device=machine_name(lm.device),

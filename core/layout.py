@@ -137,6 +137,10 @@ class FrameLayout:
         first_S1, sizes_S1 = self.first_ids_S[:, None], sizes_S[:, None]
         return (ids_V >= first_S1) & (ids_V < first_S1 + sizes_S1)
 
+    def frames(self, positions: int) -> int:
+        """Latent frames that so many positions fill, or begin to fill."""
+        return -(-positions // self.frame_size)
+
     def first_id(self, name: str) -> int:
         """The id of the shared space that token 0 of this segment has."""
         names = [segment.name for segment in self.segments]

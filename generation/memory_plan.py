@@ -4,7 +4,7 @@
     require_memory(plan, available_memory(device))           # refuses before anything is allocated
     largest = fit_memory(config, available_bytes, seconds=20.0)          # the plan of the largest batch, or None
 
-The plan asks the parts what they take (`LanguageModelConfig.cost`, tokenizer/codec_memory.py, sampling/draw_memory.py),
+The plan asks the parts what they take (`LanguageModelConfig.cost`, tokenizer/codec_memory.py, sampling/sampler.py),
 for clips of one length that are all drawn at once or `batch` at a time. What there is, core/memory.py finds out; calls
 of a loaded model are held against it by admission.py. On a CPU the plan was held against the kernel's own count of a
 process (tests/generation/test_memory_plan.py). On a GPU it is not measured: it counts the tensors on it, and not the
@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 
-from ..core.device import pick_dtype
 from ..core.errors import ReelmError, require
 from ..core.protocols import Numerics, Precision
-from ..lm.quantization import check_precision
+from ..lm.quantization import pick_numerics
 from ..sampling.decoders import make_decoder
-from ..sampling.draw_memory import draw_bytes, noise_bytes
 from ..sampling.rules import SamplingConfig
+from ..sampling.sampler import draw_bytes, noise_bytes
 from ..tokenizer.codec_memory import pixel_bytes, tokenizer_bytes
 from .pixels import AT_ONCE
 from .pretrained import ModelConfig
@@ -148,15 +147,33 @@ def plan_memory(
     Raises:
         ReelmError: an argument is out of its range.
     """
+    require(device in ("cpu", "cuda"), "device", "must be 'cpu' or 'cuda'", device)
+    numerics = pick_numerics(dtype, weights, cache, torch.device(device))
+    return plan_clips(
+        config, numerics, seconds=seconds, batch=batch, clips=clips, sampling=sampling, block_size=block_size,
+        keep_state=keep_state, continuing=continuing,
+    )  # fmt: skip
+
+
+def plan_clips(
+    config: ModelConfig,
+    numerics: Numerics,
+    *,
+    seconds: float = DEFAULT_SECONDS,
+    batch: int = 1,
+    clips: int | None = None,
+    sampling: SamplingConfig | None = None,
+    block_size: int | None = None,
+    keep_state: bool | None = None,
+    continuing: bool = False,
+) -> MemoryPlan:
+    """As `plan_memory`, of a language model that computes in this way."""
     limit = 0 < seconds <= MAX_SECONDS
     require(limit, "seconds", f"must be above 0 and at most {MAX_SECONDS:.0f}", seconds)
     require(1 <= batch <= MAX_CLIPS, "batch", f"must be from 1 to {MAX_CLIPS}", batch)
     clips = batch if clips is None else clips
     require(batch <= clips <= MAX_CLIPS, "clips", f"must be from {batch} (batch) to {MAX_CLIPS}", clips)
-    require(device in ("cpu", "cuda"), "device", "must be 'cpu' or 'cuda'", device)
-    on_gpu, sampling, layout = device == "cuda", sampling or config.sampling, config.lm.layout
-    numerics = Numerics(dtype=pick_dtype(dtype, torch.device(device)), weights=weights, cache=cache, device=device)
-    check_precision(numerics)
+    on_gpu, sampling, layout = numerics.device == "cuda", sampling or config.sampling, config.lm.layout
     rows = batch * (2 if sampling.guidance_scale != 1 else 1)
     name = "auto" if block_size is None else "jacobi"
     decoder = make_decoder(name, block_size, layout=layout, rows=rows, on_gpu=on_gpu)
@@ -174,8 +191,8 @@ def plan_memory(
     # The files one after the other, beside what is loaded; with a GPU all that is in the host's memory.
     loading = cost.loading if on_gpu else max(cost.loading, tokenizer_size // 2)
     return MemoryPlan(
-        device=device, dtype=str(numerics.dtype).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
-        block_size=count,
+        device=numerics.device, dtype=str(numerics.dtype).removeprefix("torch."), seconds=seconds, clips=clips,
+        batch=batch, block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
         weights=cost.weights + tokenizer_size,
         loading=loading,

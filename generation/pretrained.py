@@ -13,9 +13,10 @@ import torch
 from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors
 from ..core.condition import describe_conditions
 from ..core.config import from_dict, to_dict
-from ..core.device import pick_device, pick_dtype
+from ..core.device import pick_device
 from ..core.errors import CheckpointError, ReelmError, require
-from ..core.protocols import LanguageModel, LanguageModelConfig, Numerics, Precision
+from ..core.protocols import LanguageModel, LanguageModelConfig, Precision
+from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
 from ..sampling.plan import ClipPlan
 from ..sampling.rules import SamplingConfig
@@ -82,7 +83,7 @@ class Pretrained:
         `sample` is its number among those of one prompt; `prompts` and `temperatures` are by latent frames.
         """
         return {
-            "model": self.name, "tokenizer": self.tokenizer_id, "lm": self.lm_id, **to_dict(sampling),
+            "model": self.name, "tokenizer": self.tokenizer_id, "lm": self.lm_id, **vars(sampling),
             "negative_prompt": plan.negative_prompt, "sample": plan.key.sample,
             "prompts": [list(entry) for entry in plan.prompts],
             "temperatures": [list(entry) for entry in plan.temperatures],
@@ -143,7 +144,7 @@ def load_pretrained(
         ReelmError: there are no int8 weights on this machine, device or in this dtype.
     """
     place = pick_device(device)
-    numerics = Numerics(dtype=pick_dtype(dtype, place), weights=weights, cache=cache, device=place.type)
+    numerics = pick_numerics(dtype, weights, cache, place)
     folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     config = read_config(folder)
     lm, lm_id = load_language_model(config.lm, folder, place, numerics)

@@ -1,11 +1,11 @@
-"""The one door between a layer's projections in a decoding step: norm, rotation, ring write and attention.
+"""The one door between a layer's projections where there is a cache: norm, rotation, ring write and attention.
 
     step = attention_step(cache.layer(0), heads=8, rotation=rotation, slots_BL=slots_BL, …)     # once a step
     out_BLNE = cached_attention(qkv_BLHE, q_norm_E, k_norm_E, step, **cache.layer(layer))       # in every layer
 
-What is the same in every layer is prepared once: the mask, the tables of the CPU path and the choice of the path. There
-are three: for float32 on a CPU `cached_attention_cpu`, on a GPU the Triton kernels of `rope_norm_cache` and
-`decode_attention`, and anywhere their references, which define the result.
+`prefix_attention` fills the prefix of a cache. What is the same in every layer is prepared once: the mask, the tables
+of the CPU path and the choice of the path. There are three paths: for float32 on a CPU `cached_attention_cpu`, on a GPU
+the Triton kernels of `rope_norm_cache` and `decode_attention`, and anywhere their references, which define the result.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 
 from ..core.protocols import Backend
+from .attention import attention
 from .backend import pick_backend
-from .cached_attention_cpu import CpuTable, cached_attention_cpu, cpu_table
+from .cached_attention_cpu import CpuTable, cached_attention_cpu, cpu_table, factors, norm_and_rotate
 from .decode_attention import decode_attention
 from .decode_attention_reference import slot_mask
 from .rope_norm_cache import rope_norm_cache
@@ -131,7 +132,47 @@ def cached_attention(
     )  # fmt: skip
 
 
-def _fits_the_cpu_path(k_cache_BKCE: torch.Tensor) -> bool:
-    """Whether this is a step in float32 on a CPU, outside of a compiler."""
-    here = k_cache_BKCE.device.type == "cpu" and k_cache_BKCE.dtype == torch.float32
+@torch.no_grad()
+def prefix_attention(
+    qkv_BPHE: torch.Tensor,
+    q_norm_E: torch.Tensor,
+    k_norm_E: torch.Tensor,
+    rotation: Rotation,
+    prefix_lengths_B: torch.Tensor,
+    *,
+    kv_heads: int,
+    backend: Backend | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normalise and rotate the queries and keys of prefixes, and attend among them: what fills a cache at its start.
+
+    Args:
+        qkv_BPHE: the projection of the prefixes: H = N + 2 K heads, first those of the queries, then keys, values.
+        q_norm_E, k_norm_E: the weights of the norms.
+        rotation: of the P slots, (1, P, 1, E / 2) each.
+        prefix_lengths_B: how many slots of each prefix are valid.
+        kv_heads: K, heads of keys and values.
+        backend: as for `attention_step`.
+
+    Returns:
+        The output (B, P, N, E), and the keys and values (B, K, P, E) that go into the cache.
+    """
+    (B, P, H, E), N = qkv_BPHE.shape, qkv_BPHE.shape[2] - 2 * kv_heads
+    if backend is None and _fits_the_cpu_path(qkv_BPHE):
+        qk_BPHE, v_BPKE = qkv_BPHE.split((H - kv_heads, kv_heads), 2)
+        _, rotated_BPHE = norm_and_rotate(qk_BPHE, q_norm_E, k_norm_E, N, *factors(rotation))
+        q_BPNE, k_BPKE = rotated_BPHE.split((N, kv_heads), 2)
+    else:
+        k_BKPE, v_BKPE = qkv_BPHE.new_empty((2, B, kv_heads, P, E))
+        slots_BP = torch.arange(P, device=qkv_BPHE.device).expand(B, -1)
+        q_BPNE, _ = rope_norm_cache(
+            qkv_BPHE, q_norm_E, k_norm_E, slots_BP, k_BKPE, v_BKPE, rotation=rotation, backend=backend
+        )
+        k_BPKE, v_BPKE = k_BKPE.transpose(1, 2), v_BKPE.transpose(1, 2)
+    out_BPNE = attention(q_BPNE, k_BPKE, v_BPKE, prefix=P, prefix_lengths_B=prefix_lengths_B, backend=backend)
+    return out_BPNE, k_BPKE.transpose(1, 2), v_BPKE.transpose(1, 2)
+
+
+def _fits_the_cpu_path(x: torch.Tensor) -> bool:
+    """Whether this is inference in float32 on a CPU, outside of a compiler."""
+    here = x.device.type == "cpu" and x.dtype == torch.float32
     return here and not torch.compiler.is_compiling()

@@ -49,10 +49,33 @@ def cpu_table(
     """
     B, L, C = mask_BLC.shape
     groups = heads // kv_heads
-    cos, sin = rotation
     mask_BKMC = mask_BLC[:, None, None].expand(B, kv_heads, groups, L, C).reshape(B, kv_heads, groups * L, C)
     place = (torch.arange(B)[:, None], slots_BL)
-    return CpuTable(place, torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1), mask_BKMC)
+    return CpuTable(place, *factors(rotation), mask_BKMC)
+
+
+def factors(rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors (B, L, 1, E) of a head and of the same head with its halves exchanged, whose sum is its rotation."""
+    cos, sin = rotation
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+
+
+def norm_and_rotate(
+    qk_BLHE: torch.Tensor, q_norm_E: torch.Tensor, k_norm_E: torch.Tensor, heads: int, cos_BL1E: torch.Tensor,
+    sin_BL1E: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Queries and keys normalised, and the same rotated: half as many operations as one after the other.
+
+    Args:
+        qk_BLHE: heads of queries first, then of keys.
+        q_norm_E, k_norm_E: the weights of the norms.
+        heads: how many are of queries.
+        cos_BL1E, sin_BL1E: what `factors` makes of a rotation.
+    """
+    norm_HE = torch.cat((q_norm_E.expand(heads, -1), k_norm_E.expand(qk_BLHE.shape[2] - heads, -1)))
+    normed_BLHE = rms_norm(qk_BLHE, norm_HE, 1e-6)
+    first, second = normed_BLHE.chunk(2, -1)
+    return normed_BLHE, torch.addcmul(normed_BLHE * cos_BL1E, torch.cat((second, first), -1), sin_BL1E)
 
 
 def cached_attention_cpu(
@@ -69,15 +92,14 @@ def cached_attention_cpu(
     (B, L, H, E), K = qkv_BLHE.shape, k_cache_BKCE.shape[1]
     N = H - 2 * K
     G = N // K
+    qk_BLHE, rotated_BLHE = norm_and_rotate(
+        qkv_BLHE[:, :, : N + K], q_norm_E, k_norm_E, N, table.cos_BL1E, table.sin_BL1E
+    )
 
     # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
         return q_BLNE.view(B, L, K, G, E).permute(0, 2, 3, 1, 4).reshape(B, K, G * L, E)
 
-    norm_HE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1)))
-    qk_BLHE = rms_norm(qkv_BLHE[:, :, : N + K], norm_HE, 1e-6)
-    first, second = qk_BLHE.chunk(2, -1)
-    rotated_BLHE = torch.addcmul(qk_BLHE * table.cos_BL1E, torch.cat((second, first), -1), table.sin_BL1E)
     k_cache_BKCE.transpose(1, 2).index_put_(table.place, rotated_BLHE[:, :, N:])
     v_cache_BKCE.transpose(1, 2).index_put_(table.place, qkv_BLHE[:, :, N + K :])
     k_BKEC = k_cache_BKCE.transpose(2, 3)

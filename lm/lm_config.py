@@ -80,18 +80,9 @@ class LMConfig:
         """Video slots of a cache for passes that look up to `ahead` latent frames ahead."""
         return (self.window + ahead) * self.frame_size
 
-    @property
-    def _matrices(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of every linear layer that a video token goes through; the head comes last."""
-        heads = (self.heads + 2 * self.kv_heads) * self.head_dim
-        layer = [(self.width, heads), (self.heads * self.head_dim, self.width),
-                 (self.width, 2 * self.hidden), (self.hidden, self.width)]  # fmt: skip
-        mix = (len(neighbours(self.order)) * self.neighbour_dim, self.width)
-        return [mix, *layer * self.depth, (self.width, self.vocab_size)]
-
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """What passes over `count` positions of so many rows take; see `Cost`."""
-        itemsize, matrices = numerics.dtype.itemsize, self._matrices
+        itemsize, matrices = numerics.dtype.itemsize, _matrices(self)
         inside = sum(inputs * outputs for inputs, outputs in matrices)
         embeddings = self.width * (self.text_vocab_size + self.frame_size) + (self.vocab_size + 1) * self.neighbour_dim
         norms = self.width + self.depth * 2 * (self.width + self.head_dim)
@@ -100,7 +91,7 @@ class LMConfig:
         packed = inside + sum(12 * outputs for _, outputs in matrices)
         matrix_bytes = packed if numerics.weights == "int8" else inside * itemsize
         weights = matrix_bytes + (parameters - inside) * itemsize
-        slots = self.prefix + self.ring(-(-count // self.frame_size))
+        slots = self.prefix + self.ring(self.layout.frames(count))
         heads = rows * self.depth * self.kv_heads * slots
         held = 2 * heads * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
         attended = 4 * self.depth * self.heads * self.head_dim * slots
@@ -117,7 +108,7 @@ class LMConfig:
 
     def _loading(self, numerics: Numerics, weights: int, parameters: int) -> int:
         """Bytes beside the weights while they are read, as float16 from a file, in float32 and as they are to be."""
-        matrices = self._matrices
+        matrices = _matrices(self)
         if numerics.device == "cpu":
             return 4 * parameters - weights + 2 * parameters
         if numerics.weights == "full":
@@ -141,9 +132,20 @@ class LMConfig:
         # Products in two parts, with the mask, and as weights; the Triton kernel keeps none of them.
         attention += 0 if on_gpu else 3 * max(4, itemsize) * self.heads * slots
         mlp = itemsize * (3 * width + 4 * self.hidden)
-        video_input = len(neighbours(self.order)) * (itemsize * self.neighbour_dim + 10 * 8)
+        video_input = _matrices(self)[0][0] // self.neighbour_dim * (itemsize * self.neighbour_dim + 10 * 8)
         largest = max(attention, mlp, video_input, itemsize * (self.vocab_size + width))
         return as_floats + rows * count * (3 * 4 * slots + largest)
+
+
+@lru_cache
+def _matrices(config: LMConfig) -> list[tuple[int, int]]:
+    """(inputs, outputs) of every linear layer that a video token goes through: the mix of neighbours first, the head
+    last."""
+    heads = (config.heads + 2 * config.kv_heads) * config.head_dim
+    layer = [(config.width, heads), (config.heads * config.head_dim, config.width),
+             (config.width, 2 * config.hidden), (config.hidden, config.width)]  # fmt: skip
+    mix = (len(neighbours(config.order)) * config.neighbour_dim, config.width)
+    return [mix, *layer * config.depth, (config.width, config.vocab_size)]
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from ..core.errors import CheckpointError
 from ..core.protocols import Numerics
 from .lm_config import LMConfig
 from .packed import pack_linears
-from .quantization import check_machine, check_precision, quantise_linears
+from .quantization import check_machine, quantise_linears
 from .text import TextEncoder
 from .transformer import VideoTransformer, order_tables
 
@@ -27,7 +27,6 @@ def load_transformer(
         CheckpointError: a file is missing, damaged or of another shape.
         ReelmError: there are no int8 weights on this machine, device or in this dtype.
     """
-    check_precision(numerics)
     check_machine(numerics.weights, device.type)
     try:
         text = TextEncoder((folder / "text.model").read_bytes())

@@ -19,6 +19,7 @@ from typing import get_args
 import torch
 from torch import nn
 
+from ..core.device import pick_dtype
 from ..core.errors import require
 from ..core.protocols import Numerics, Precision
 from ..kernels.backend import HAS_TRITON
@@ -74,6 +75,17 @@ class Int8Linear(nn.Module):
             whole, 1.0, 128, self.weight, self.scales_O, self.zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return out.mul_(most)
+
+
+def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision, device: torch.device) -> Numerics:
+    """How a language model computes on this device, from names; "auto" is the dtype that the device is best with.
+
+    Raises:
+        ReelmError: a name is unknown, or there is no product of these weights in this dtype.
+    """
+    numerics = Numerics(dtype=pick_dtype(dtype, device), weights=weights, cache=cache, device=device.type)
+    check_precision(numerics)
+    return numerics
 
 
 def check_precision(numerics: Numerics) -> None:

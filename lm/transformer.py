@@ -26,9 +26,8 @@ from ..core.files import atomic_write
 from ..core.protocols import Backend, Cost, Numerics, Precision
 from ..core.token_history import HISTORY
 from ..kernels.attention import attention
-from ..kernels.cached_attention import attention_step, cached_attention
+from ..kernels.cached_attention import attention_step, cached_attention, prefix_attention
 from ..kernels.norm import RMSNorm
-from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.rotary import Rotation
 from .blocks import Attend, Attention, Block
 from .cache import RingCache
@@ -217,18 +216,14 @@ class VideoTransformer(nn.Module):
         text_UP, lengths_U = numbered_UX[:, :-1], numbered_UX[:, -1].contiguous()
         rows_B = torch.arange(len(text_BP), device=text_BP.device) if rows_B is None else rows_B
         cache.prefix_lengths_B[rows_B] = text_lengths_B
-        slots_UP = torch.arange(config.prefix, device=text_BP.device).expand(len(text_UP), -1)
         rotation = prefix_rotation(config.prefix, config.head_dim, text_BP.device)
-        shape = (len(text_UP), config.kv_heads, config.prefix, config.head_dim)
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
-            k_UKPE, v_UKPE = (torch.empty(shape, device=qkv.device, dtype=qkv.dtype) for _ in range(2))
-            q, _ = rope_norm_cache(
-                qkv, module.q_norm, module.k_norm, slots_UP, k_UKPE, v_UKPE, rotation=rotation, backend=self.backend
+            out_UPNE, k_UKPE, v_UKPE = prefix_attention(
+                qkv, module.q_norm, module.k_norm, rotation, lengths_U, kv_heads=config.kv_heads, backend=self.backend
             )
             cache.put_prefix(layer, rows_B, k_UKPE[which_B], v_UKPE[which_B])
-            k, v = k_UKPE.transpose(1, 2), v_UKPE.transpose(1, 2)
-            return attention(q, k, v, prefix=config.prefix, prefix_lengths_B=lengths_U, backend=self.backend)
+            return out_UPNE
 
         self._blocks(self.text_embedding(text_UP), attend)
 

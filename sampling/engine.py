@@ -24,7 +24,7 @@ from ..core.layout import FrameLayout
 from ..core.protocols import CacheState, LanguageModel
 from .cuda_graph import Captured, CudaGraph, Replayable
 from .decoders import Sequential
-from .passes import Decoder, Wave, frames_ahead
+from .passes import Decoder, Wave
 from .plan import ClipPlan
 from .rows import ClipRow, SegmentRules, first_anchor
 from .rules import LogitsProcessor, SamplingConfig
@@ -72,9 +72,9 @@ class Engine:
         self.decoder: Decoder = decoder or Sequential()
         self.guided = settings.guidance_scale != 1.0
         self.stats = EngineStats()
-        size, horizon = model.layout.frame_size, model.horizon
+        horizon = model.horizon
         require(horizon is None or horizon >= 2, "horizon", "must be None or at least 2 latent frames", horizon)
-        self._ahead = frames_ahead(getattr(self.decoder, "block_size", 1), size)
+        self._ahead = model.layout.frames(getattr(self.decoder, "block_size", 1))
         self.cache = model.make_cache(self._copies * capacity, ahead=self._ahead)
         self.cache.arrange([])
         self._sampler, self._segments = Sampler(settings, processors, model), SegmentRules(model.layout, model.device)

@@ -76,8 +76,3 @@ class Decoder(Protocol):
 
     def step(self, engine: Passes) -> None:
         """Accept some tokens more for every clip that may accept any."""
-
-
-def frames_ahead(block_size: int, frame_size: int) -> int:
-    """Latent frames that a cache needs beside the window for passes over so many positions."""
-    return -(-block_size // frame_size)

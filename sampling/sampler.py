@@ -5,6 +5,8 @@
     tokens_BL = sampler(logits_RLV, positions)
 
 A token depends on the logits of its position and on the noise of its clip there, and on nothing else.
+
+`noise_bytes` and `draw_bytes` count the memory that drawing takes, tensor by tensor as the code allocates.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,9 @@ from ..kernels.sample_reference import guide
 from .noise_keys import NoiseAhead, key_tensors
 from .plan import ClipPlan
 from .rules import LogitsProcessor, SamplingConfig
+
+# What `gumbel_noise` holds for each number, five tensors of int64, and how many it makes at a time.
+NOISE_BYTES, NOISE_AT_ONCE = 40, 2**17
 
 
 class Sampler:
@@ -115,3 +120,21 @@ class Sampler:
                 part_BV = processor(torch.stack([seen[clip] for clip in group]), part_BV)
             results.append(part_BV.float())
         return torch.cat(results)
+
+
+def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
+    """The bytes of the noise ahead at their height, and once it is there (`NoiseAhead`, `gumbel_noise`)."""
+    block = NoiseAhead(vocab_size, torch.device("meta")).block
+    numbers = batch * -(-count // block) * block * vocab_size
+    # The block before, the new one in parts, and the new one as a whole: of all clips where they advance together.
+    # Those of a block decoder drift apart, so that few draw in one pass: from 2 on, and 3 if none does drift.
+    together = batch == 1 or count == 1
+    return (12 if together else 10) * numbers + NOISE_BYTES * min(numbers, NOISE_AT_ONCE), 4 * numbers
+
+
+def draw_bytes(vocab_size: int, rows: int, count: int, dtype: torch.dtype, sampling: SamplingConfig) -> int:
+    """The bytes of the logits and of all that `sample_reference` makes of them."""
+    clips = rows // 2 if sampling.guidance_scale != 1 else rows
+    logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))
+    # The noise, the scores, those of them that are allowed, their sum; with top-p the order and its probabilities.
+    return count * vocab_size * (logits + 4 * clips * (8 if sampling.top_p < 1 else 4))
