@@ -55,7 +55,7 @@ def train_text_model(
     given = (data, captions)
     require(given.count(None) == 1, "data, captions", "must be exactly one of the two", [*map(str, given)])
     if data is not None:
-        texts = [text for shards in read_shards(data) for texts in shards.captions for text in texts]
+        texts = [text for shards in read_shards(data) for listed in shards.captions for text in listed]
     else:
         assert captions is not None
         texts = captions.read_text(encoding="utf-8", errors="replace").splitlines()
