@@ -18,20 +18,17 @@ import torch
 
 import reelm
 from reelm import cli
-from reelm.bench.codec import benchmark_tokenizer, random_tokenizer
 from reelm.bench.report import BenchmarkReport
-from reelm.bench.sampling import benchmark
-from reelm.commands import bench_tokenizer, clips, evaluate, measure
+from reelm.commands import clips
 from reelm.commands.train_lm import DERIVED
 from reelm.core.checkpoint import load_tensors, read_json, save_json, save_tensors
-from reelm.evaluation.world_clips import evaluate_model
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.request import make_request
 from reelm.generation.session import SessionState
 from reelm.generation.video import Video
 from reelm.media.fitting import Fit
 from reelm.media.writer import write_clip
-from reelm.sampling.engine import Rollout
+from reelm.sampling.engine import Engine
 from reelm.sampling.rules import SamplingConfig
 from reelm.training.lm_training import LMTraining
 from reelm.training.tokenizer_training import TokenizerTraining
@@ -186,15 +183,6 @@ def test_names_and_defaults_are_those_of_the_library():
     only_python |= {"logits_processor", "sampling", "lengths", "batch_size", "keep_state", "callback_on_tokens"}
     assert set(api) - only_python <= set(options)
     assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
-    for command, function, unlike in (
-        (measure.Bench, benchmark, "generator"),
-        (evaluate.Evaluate, evaluate_model, "generator"),
-        (bench_tokenizer.BenchTokenizer, random_tokenizer, ""),
-        (bench_tokenizer.BenchTokenizer, benchmark_tokenizer, "tokenizer name"),
-    ):
-        given = {item.name: item.default for item in dataclasses.fields(command)}
-        for name, parameter in inspect.signature(function).parameters.items():
-            assert name in unlike.split() or given[name] == parameter.default
     assert get_args(get_type_hints(clips.Continue)["fit"]) == get_args(Fit)
 
 
@@ -288,15 +276,15 @@ def test_stream_writes_the_clip_that_generate_makes_with_its_tokens(run, debug, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stream_that_is_interrupted_is_a_whole_clip(number, code, run, debug, debug_generator, monkeypatch):
-    next_frame, calls = Rollout.next_frame, []
+    step, calls = Engine.step, []
 
     def interrupted(self):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), number)
-        return next_frame(self)
+        return step(self)
 
-    monkeypatch.setattr(Rollout, "next_frame", interrupted)
+    monkeypatch.setattr(Engine, "step", interrupted)
     found = run("stream", "a red ball", "--seed", 7, "-o", "out.mkv", *debug)
     assert found[0] == code
     # The third latent frame may have been sampled ahead, when the first two were not yet written.
@@ -304,7 +292,7 @@ def test_a_stream_that_is_interrupted_is_a_whole_clip(number, code, run, debug, 
     assert count in (5, 9)
     assert found[2].splitlines()[1] == f"reelm: interrupted; out.mkv holds {count} frames = {count / 8:.4g} s"
     assert names() == ["out.mkv"]
-    monkeypatch.setattr(Rollout, "next_frame", next_frame)
+    monkeypatch.setattr(Engine, "step", step)
     wanted = debug_generator.generate("a red ball", num_frames=count, seed=7)
     video = Video.load("out.mkv")
     assert np.array_equal(video.frames, wanted.frames)
@@ -315,7 +303,7 @@ def test_ctrl_c_while_generating_leaves_nothing(run, debug, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Rollout, "next_frame", interrupted)
+    monkeypatch.setattr(Engine, "step", interrupted)
     assert run("generate", "a red ball", *debug) == (130, "", "reelm: interrupted\n")
     assert names() == []
 
