@@ -2,7 +2,7 @@
 PY = .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install test slow kernels gpu gpu-check gpu-decode lint format types world
+.PHONY: install test slow golden kernels gpu gpu-check gpu-decode lint format types world
 
 install:
 	python3 -m venv .venv
@@ -13,6 +13,10 @@ test:
 
 slow:
 	$(PY) -m pytest -m slow
+
+# The golden numbers anew: what changed is printed, and a commit says why.
+golden:
+	$(PY) tests/golden/remake.py
 
 # Every kernel compiled for chips that are not here: registers, spills, shared memory, tensor cores.
 kernels:

@@ -6,7 +6,7 @@ config.cost(rows=2, count=16, numerics=Numerics()).cache    # bytes
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -66,11 +66,10 @@ class LMConfig:
                      "head_dim", "hidden", "neighbour_dim"):  # fmt: skip
             require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
 
-    @cached_property
+    @property
     def layout(self) -> FrameLayout:
         """Of one latent frame: the video alone."""
-        shape = (self.rows, self.columns)
-        return FrameLayout((Segment(name=VIDEO, shape=shape, vocab_size=self.vocab_size, order=self.order),))
+        return _layout(self.rows, self.columns, self.vocab_size, self.order)
 
     @property
     def frame_size(self) -> int:
@@ -145,6 +144,11 @@ class LMConfig:
         video_input = len(neighbours(self.order)) * (itemsize * self.neighbour_dim + 10 * 8)
         largest = max(attention, mlp, video_input, itemsize * (self.vocab_size + width))
         return as_floats + rows * count * (3 * 4 * slots + largest)
+
+
+@lru_cache
+def _layout(rows: int, columns: int, vocab_size: int, order: Order) -> FrameLayout:
+    return FrameLayout((Segment(name=VIDEO, shape=(rows, columns), vocab_size=vocab_size, order=order),))
 
 
 def cache_dtype(numerics: Numerics) -> torch.dtype:

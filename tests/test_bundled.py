@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from reelm.core.condition import Text
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.scoring import score_clip
 from reelm.generation.video import Video
-from reelm.lm.cache import RingCache
+from reelm.tests.engines import written
 from reelm.world.caption import write_caption
 from reelm.world.judge import judge
 from reelm.world.render import render
@@ -27,13 +28,13 @@ def test_the_rolling_cache_equals_one_masked_pass(generator):
     parts = generator.parts
     frames = 3 * parts.config.lm.window
     tokens = torch.from_numpy(generator.generate(PROMPT, seed=1, num_frames=1 + 4 * (frames - 1)).tokens)[None]
-    text, lengths = parts.text.prefix([PROMPT], parts.config.lm.prefix)
+    tokens_1S, conditions = written(parts.lm, tokens), [(Text(PROMPT),)]
     with torch.no_grad():
-        whole = parts.lm(tokens, text, lengths)
-        cache = RingCache(parts.config.lm, 1, torch.device("cpu"), torch.float32)
-        parts.lm.prefill(cache, text, lengths)
+        whole = parts.lm.oracle(tokens_1S, conditions)
+        cache = parts.lm.make_cache(1)
+        parts.lm.condition(cache, [0], conditions)
         rolled = []
-        for token in parts.lm.in_order(tokens)[0]:
+        for token in tokens_1S[0]:
             rolled.append(parts.lm.step(cache, 1))
             cache.put_tokens(token.view(1, 1))
             cache.advance(1)

@@ -25,7 +25,7 @@ def test_cosmos_has_the_layers_the_head_and_the_cache_of_the_original():
     assert (layers + head) * 2 == pytest.approx(7.5e9, rel=0.01)  # bytes that a token reads in bfloat16
     assert token * 2 == 64 * 1024
     config = preset_config("cosmos-4b")
-    assert (config.lm.frame_size, config.lm.frame_size * config.lm.window) == (2560, 12800)
+    assert (config.lm.layout.frame_size, config.lm.layout.frame_size * config.lm.window) == (2560, 12800)
     assert (config.height, config.width, config.tokenizer.temporal) == (640, 1024, 8)
 
 
@@ -35,14 +35,14 @@ def test_emu3_has_the_layers_and_the_positions_of_the_original():
     assert layers + 2 * 184_622 * 4096 == pytest.approx(8.5e9, rel=0.01)
     assert (head, token * 2) == (32768 * 4096, 128 * 1024)
     config = preset_config("emu3-8b")
-    assert config.lm.frame_size * config.lm.window == 9216
+    assert config.lm.layout.frame_size * config.lm.window == 9216
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_that_does_not_fit_is_refused_before_it_is_made(name, monkeypatch):
     free = 8 * 1024 * MIB
     monkeypatch.setattr("reelm.bench.presets.available_memory", lambda place: free)
-    monkeypatch.setattr("reelm.bench.presets.VideoTransformer", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr("reelm.bench.presets.random_transformer", lambda *_: pytest.fail("allocated"))
     plan = preset_plan(name, seconds=0.01, keep_state=False)
     with pytest.raises(ReelmError) as refusal:
         preset_parts(name, device="cpu")
@@ -77,7 +77,7 @@ def test_the_weights_are_random_and_the_same_every_time(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_its_benchmark_checks_the_rows_and_tells_of_tokens_alone(name, monkeypatch):
     parts = preset_parts(name, device="cpu", check=True)
-    monkeypatch.setattr(parts.tokenizer, "decode_chunk", lambda *_: pytest.fail("pixels"))
+    monkeypatch.setattr(parts.tokenizer, "decode_frame", lambda *_: pytest.fail("pixels"))
     report = benchmark(VideoGenerator(parts), check=True, peers=False, temperature=0.0)
     assert [(row["ok"], row["mismatching_tokens"]) for row in report["rows"]] == [(True, 0)] * 3
     assert report["tokens_per_second"] > 0

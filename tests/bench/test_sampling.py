@@ -1,20 +1,18 @@
 """The benchmark: what it counts, what it compares, what it refuses."""
 
 import importlib.util
-import os
 
 import pytest
 import torch
 
-from reelm.bench import variants as benchmark_ways
+from reelm.bench import variants
 from reelm.bench.machine import measure_ceilings
 from reelm.bench.report import BenchmarkReport
 from reelm.bench.runs import run_clips
 from reelm.bench.sampling import benchmark
-from reelm.bench.variants import COMPILED, REFERENCE, Way, compile_step, logits_difference, own_ways
+from reelm.bench.variants import COMPILED, REFERENCE, Variant, compile_step, logits_difference, own_variants
 from reelm.core.errors import ReelmError
 from reelm.generation.request import make_request
-from reelm.kernels.backend import VARIABLE
 from reelm.sampling.decoders import Jacobi, Sequential
 from reelm.sampling.noise_keys import NoiseKey
 from reelm.sampling.plan import ClipPlan
@@ -49,9 +47,9 @@ def test_options_count(debug_generator):
 
 
 def test_a_lossless_decoder_that_is_not_is_found_out(debug_generator, monkeypatch):
-    def hasty(self, rollout):
-        rollout.drafts(4)
-        rollout.accept(rollout.draw(rollout.logits(4)), [min(4, room) for room in rollout.room])
+    def hasty(self, engine):
+        engine.drafts(4)
+        engine.accept(engine.draw(engine.logits(4)), [min(4, limit) for limit in engine.limits])
 
     monkeypatch.setattr(Jacobi, "step", hasty)
     report = benchmark(debug_generator, check=True, peers=False)
@@ -65,22 +63,22 @@ def test_a_lossless_decoder_that_is_not_is_found_out(debug_generator, monkeypatc
 def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
     parts = debug_generator.parts
     tokens_thw = torch.randint(25, (3, 8, 8), generator=torch.Generator().manual_seed(0))
-    request = make_request(parts, "a red ball", num_videos_per_prompt=2, seed=0)
+    request = make_request(parts, "generate", "a red ball", {"num_videos_per_prompt": 2, "seed": 0})
     for decoder in (Sequential(), Jacobi(5), Jacobi(64)):
         for shown in (tokens_thw, tokens_thw[:1]):  # with a latent frame in the past, and without
-            way = Way("", decoder, parts.lm)
-            difference, largest = logits_difference(parts, way, request, shown)
+            variant = Variant("", decoder, parts.lm)
+            difference, largest = logits_difference(parts, variant, request, shown)
             assert difference < 1e-4 < 1 < largest
     monkeypatch.setattr(parts.lm.norm, "eps", 1.0)  # for steps alone
-    masked = parts.lm.logits
+    masked = type(parts.lm).oracle
 
-    def well(*arguments):
+    def well(self, *arguments):
         with monkeypatch.context() as inner:
             inner.setattr(parts.lm.norm, "eps", 1e-6)
-            return masked(*arguments)
+            return masked(self, *arguments)
 
-    monkeypatch.setattr(parts.lm, "logits", well)
-    assert logits_difference(parts, way, request, tokens_thw)[0] > 0.1
+    monkeypatch.setattr(type(parts.lm), "oracle", well)
+    assert logits_difference(parts, variant, request, tokens_thw)[0] > 0.1
     rows = benchmark(debug_generator, check=True, peers=False)["rows"]
     assert [row["ok"] for row in rows] == [False] * 3
 
@@ -105,12 +103,15 @@ def test_what_cannot_be_compiled_is_left_out_and_says_why(debug_generator, monke
         raise RuntimeError("no compiler\nand more")
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert compile_step(debug_generator.parts, 1) == "torch.compile failed: RuntimeError: no compiler"
+    assert (
+        compile_step(debug_generator.parts, debug_generator.parts.lm, 1)
+        == "torch.compile failed: RuntimeError: no compiler"
+    )
     sampling = debug_generator.parts.config.sampling
-    ways, left_out = own_ways(debug_generator.parts, Sequential(), sampling, 1, compiled=True)
-    assert (len(ways), list(left_out)) == (2, [COMPILED])
-    monkeypatch.setattr(benchmark_ways, "available_memory", lambda device: 1000)
-    assert "weights once more" in compile_step(debug_generator.parts, 1)
+    found, left_out = own_variants(debug_generator.parts, Sequential(), sampling, 1, compiled=True)
+    assert (len(found), list(left_out)) == (2, [COMPILED])
+    monkeypatch.setattr(variants, "available_memory", lambda device: 1000)
+    assert "weights once more" in compile_step(debug_generator.parts, debug_generator.parts.lm, 1)
     monkeypatch.setattr("reelm.bench.transformers_baseline.available_memory", lambda device: 1000)
     left_out = benchmark(debug_generator, check=True)["left_out"]
     assert COMPILED in left_out  # never within a check
@@ -125,34 +126,27 @@ def test_a_way_draws_with_its_own_step(debug_generator):
             counts.append(count)
             return parts.lm.step(cache, count)
 
-    lm = benchmark_ways._unpacked(parts.lm)
+    lm = variants._unpacked(parts.lm)
     lm.__class__ = Spy
     plans = [ClipPlan(prompts=((0, ""),), key=NoiseKey(0))]
-    run_clips(parts, Way("", Sequential(), lm), plans, parts.config.sampling, 1)
+    run_clips(parts, Variant("", Sequential(), lm), plans, parts.config.sampling, 1)
     assert counts == [1] * 64
 
 
 def test_without_triton_is_a_row_where_triton_is_in_use(debug_generator, monkeypatch):
     parts = debug_generator.parts
-    monkeypatch.setattr(benchmark_ways, "pick_backend", lambda *_: "triton")
-    ways, _ = own_ways(parts, Sequential(), parts.config.sampling, 1, compiled=False)
-    assert [way.reference for way in ways] == [False, False, True]
-    assert ways[2].name == REFERENCE
-    for before in (None, "auto"):
-        if before is not None:
-            monkeypatch.setenv(VARIABLE, before)
-        with ways[2].ops():
-            assert os.environ[VARIABLE] == "reference"
-        assert os.environ.get(VARIABLE) == before
-        with ways[0].ops():
-            assert os.environ.get(VARIABLE) == before
+    monkeypatch.setattr(variants, "pick_backend", lambda *_: "triton")
+    found, _ = own_variants(parts, Sequential(), parts.config.sampling, 1, compiled=False)
+    assert [variant.lm.backend for variant in found] == [None, None, "reference"]
+    assert found[2].name == REFERENCE
+    assert parts.lm.backend is None
 
 
 def test_whole_latent_frames_are_a_row_unless_they_are_large(debug_generator, monkeypatch):
-    monkeypatch.setattr(benchmark_ways, "LARGEST_BLOCK", 63)
+    monkeypatch.setattr(variants, "LARGEST_BLOCK", 63)
     report = benchmark(debug_generator, check=True, peers=False)
     assert [row["row"] for row in report["rows"]] == ["reelm", "reelm sequential"]
-    assert report["left_out"][benchmark_ways.BY_FRAMES] == "a latent frame of 64 tokens is more than 63"
+    assert report["left_out"][variants.BY_FRAMES] == "a latent frame of 64 tokens is more than 63"
 
 
 # ---- sweeps

@@ -7,8 +7,7 @@ import pytest
 
 from reelm.core.errors import ReelmError
 from reelm.generation import admission
-from reelm.generation.memory_plan import plan_memory, show_bytes
-from reelm.generation.memory_sizes import clip_bytes
+from reelm.generation.memory_plan import clip_bytes, plan_memory, show_bytes
 from reelm.generation.request import make_request
 
 
@@ -27,7 +26,7 @@ def plan_of(generator, lengths, batch, **options):
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_drawn(debug_generator, leave, monkeypatch):
-    monkeypatch.setattr("reelm.generation.generator.Rollout", lambda *_, **__: pytest.fail("allocated"))
+    monkeypatch.setattr("reelm.generation.request.Engine", lambda *_, **__: pytest.fail("allocated"))
     prompts = ["a red ball"] * 64
     plan = plan_of(debug_generator, [5] * 64, 64)
     leave(plan.call - 1)
@@ -40,7 +39,6 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_drawn(debug_gen
 
 
 def test_what_is_suggested_fits_and_more_does_not(debug_generator, leave):
-    # Of different lengths, so that drawing all together takes more than their pixels, which come length by length.
     options = {"num_frames": [1 + 4 * number for number in range(8)], "seed": 1}
     leave(plan_of(debug_generator, list(range(1, 9)), 4).call)
     with pytest.raises(ReelmError, match=r"; batch_size=\d would fit$") as refusal:
@@ -70,7 +68,7 @@ def test_lengths_count_one_by_one(debug_generator, leave):
     config = debug_generator.parts.config
     even, uneven = (plan_of(debug_generator, lengths, 2) for lengths in ([41, 41], [41, 5]))
     assert even.frames - uneven.frames == clip_bytes(config, 41) - clip_bytes(config, 5)
-    assert uneven.pixels == even.pixels // 2  # they become pixels one after the other
+    assert uneven.pixels == even.pixels  # they become pixels together
     assert even.seconds == uneven.seconds == (1 + 40 * 4) / 8
     streamed = plan_of(debug_generator, [1000], 1, whole=False)
     assert (streamed.frames, plan_of(debug_generator, [1000], 1).frames) == (0, clip_bytes(config, 1000))
@@ -118,7 +116,7 @@ def test_with_a_gpu_long_clips_are_the_host_s(debug_generator, monkeypatch):
 
 
 def test_it_costs_less_than_a_millisecond(debug_generator):
-    request = make_request(debug_generator.parts, ["a red ball"] * 8, lengths=[5])
+    request = make_request(debug_generator.parts, "generate", ["a red ball"] * 8, {"num_frames": 17})
     took = []
     for _ in range(30):
         began = time.perf_counter()

@@ -157,7 +157,7 @@ def test_the_callback_hears_of_every_token_in_order(ordered_generator, decoder):
     )  # fmt: skip
     assert [passes for passes, _ in heard] == list(range(1, videos[0].stats["passes"] + 1))
     for clip, video in enumerate(videos):
-        wanted = lm.in_order(torch.from_numpy(video.tokens)[None])[0].tolist()
+        wanted = lm.layout.pack({"video": torch.from_numpy(video.tokens)}).flatten().tolist()
         assert [token for _, new in heard for token in new[clip]] == wanted
 
 

@@ -14,15 +14,13 @@ from reelm.core.checkpoint import find_checkpoint
 from reelm.core.errors import ReelmError
 from reelm.core.memory import available_memory
 from reelm.generation.memory_plan import MIB, fit_memory, plan_memory, require_memory, show_bytes
-from reelm.generation.memory_sizes import tokenizer_bytes
 from reelm.generation.pretrained import ModelConfig, load_pretrained, read_config, save_pretrained
 from reelm.lm.quantization import Int8Linear, check_machine
 from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
-from reelm.sampling.engine import Rollout
 from reelm.sampling.noise_keys import NoiseAhead, NoiseKey
-from reelm.sampling.plan import ClipPlan
 from reelm.sampling.rules import SamplingConfig
+from reelm.tokenizer.codec_memory import tokenizer_bytes
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
@@ -46,8 +44,7 @@ def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator):
     for batch, scale in ((1, 3.0), (3, 1.0)):
         sampling = SamplingConfig(guidance_scale=scale)
         plan = plan_memory(parts.config, batch=batch, sampling=sampling)
-        plans = [ClipPlan(prompts=((0, ""),), key=NoiseKey(0)) for _ in range(batch)]
-        cache = Rollout(parts.lm, parts.text, plans, sampling).cache
+        cache = parts.lm.make_cache(batch * (1 if scale == 1 else 2))
         assert plan.cache == cache.nbytes + cache.tokens_BR.nbytes
     lm = sum(parameter.numel() for parameter in VideoTransformer(parts.config.lm).parameters())
     assert plan.weights == 4 * lm + tokenizer_bytes(parts.config.tokenizer)
@@ -74,8 +71,7 @@ def test_int8_weights_and_cache_are_those_of_the_loaded_model(debug_checkpoint):
         pytest.skip(str(error))
     parts = load_pretrained(debug_checkpoint, device="cpu", weights="int8", cache="int8")
     plan = plan_memory(parts.config, batch=2, weights="int8", cache="int8")
-    plans = [ClipPlan(prompts=((0, ""),), key=NoiseKey(0)) for _ in range(2)]
-    cache = Rollout(parts.lm, parts.text, plans, parts.config.sampling).cache
+    cache = parts.lm.make_cache(4)
     assert plan.cache == cache.nbytes + cache.tokens_BR.nbytes
     held = sum(parameter.numel() * parameter.element_size() for parameter in parts.lm.parameters())
     held += sum(m.scales_O.nbytes + m.zeros_O.nbytes for m in parts.lm.modules() if isinstance(m, Int8Linear))
@@ -104,7 +100,7 @@ def test_frames_and_state_are_those_of_the_clips(debug_generator):
     video = debug_generator.generate("a red ball moves left", seconds=2.0, seed=1)
     plan = plan_memory(debug_generator.parts.config, seconds=2.0)
     assert plan.frames == video.frames.nbytes + video.tokens.nbytes
-    assert plan.state == video.state.ring["keys"].nbytes + video.state.ring["values"].nbytes
+    assert plan.state == video.state.cache["keys"].nbytes + video.state.cache["values"].nbytes
 
 
 def test_the_noise_that_is_held_is_a_block_of_each_clip(config):

@@ -56,7 +56,7 @@ def test_a_clip_up_to_a_change_is_the_clip_without_it(debug_generator):
     assert not np.array_equal(turned.tokens[border], plain.tokens[border])
     assert turned.prompt == BLUE
     assert turned.settings["prompts"] == [[0, RED], [border, BLUE]]
-    # The same by stopping there and going on with the other prompt, from the ring and from the tokens alone.
+    # The same by stopping there and going on with the other prompt, from the cache and from the tokens alone.
     start = g.generate(RED, seed=5, num_frames=9)
     for state in (start.state, None):
         start.state = state
@@ -72,7 +72,7 @@ def test_every_token_reads_the_prefix_of_its_own_time(debug_generator):
     model, config = parts.lm, parts.config.lm
     video = debug_generator.generate([(0, RED), (0.5, BLUE)], seed=9, num_frames=13, guidance_scale=1.0)
     border, size = 2, config.frame_size
-    text_2P, lengths_2 = parts.text.prefix([RED, BLUE], config.prefix)
+    text_2P, lengths_2 = model.text.prefix([RED, BLUE], config.prefix)
     tokens_1S = torch.from_numpy(video.tokens).flatten()[None]
     positions_1S = torch.arange(tokens_1S.shape[1])[None]
     P, S = config.prefix, tokens_1S.shape[1]

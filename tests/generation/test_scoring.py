@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from reelm.core.condition import Text
 from reelm.core.errors import ReelmError
 from reelm.generation.scoring import score_clip
 from reelm.generation.session import SessionState
 from reelm.generation.source import encode_frames
 from reelm.generation.video import Video
+from reelm.tests.engines import as_grids, written
 
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
 
@@ -32,11 +34,9 @@ def session(parts, latent_frames, prompt=""):
 
 
 def masked_pass(parts, tokens_thw, prompt):
-    text, lengths = parts.text.prefix([prompt], parts.config.lm.prefix)
-    with torch.no_grad():
-        logits = parts.lm(tokens_thw[None], text, lengths)[0]
-    wanted_S1 = parts.lm.in_order(tokens_thw[None])[0, :, None]
-    return -parts.lm.as_grid(logits.log_softmax(-1).gather(1, wanted_S1)[None, :, 0])[0].numpy()
+    tokens_1S = written(parts.lm, tokens_thw[None])
+    logits = parts.lm.oracle(tokens_1S, [(Text(prompt),)])[0]
+    return -as_grids(parts.lm, logits.log_softmax(-1).gather(1, tokens_1S[0, :, None])[None, :, 0])[0].numpy()
 
 
 @pytest.mark.parametrize("prompt", ["", RED])

@@ -53,12 +53,16 @@ def test_prefixes_are_put_into_their_rows_and_rows_are_selected_with_their_scale
     keys, values = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
     cache.put_prefix(0, rows, keys, values)
     first = (cache.key_scales[:, 1] == 0).all()
-    chosen = cache.select([0, 2])
-    assert first and chosen.keys.data_ptr() == cache.keys.data_ptr()
+    chosen, memory = cache, cache.keys.data_ptr()
+    cache.arrange([0, 2])
+    assert first and chosen.keys.data_ptr() == memory and len(chosen.positions_B) == 2
     for x, name in ((keys.flip(0), "k"), (values.flip(0), "v")):
         held = chosen.layer(0)
         back = held[f"{name}_cache_BKCE"] * held[f"{name}_scales_BKC"][..., None]
         torch.testing.assert_close(back[:, :, :4], x, rtol=0, atol=float(x.abs().max()) / 250)
         assert (back[:, :, 4:] == 0).all()
-    with pytest.raises(ReelmError, match=r"^rows: must ascend"):
-        chosen.select([1, 0])
+    with pytest.raises(ReelmError, match=r"^sources: must ascend"):
+        chosen.arrange([1, 0])
+    moved = cache.keys[:, 1].clone()
+    cache.arrange([0, None, 1])
+    assert torch.equal(cache.keys[:, 2], moved)

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from reelm.core.errors import ReelmError
+from reelm.core.protocols import Numerics
 from reelm.lm import quantization as int8
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.packed import can_pack, pack_linears
-from reelm.lm.quantization import Int8Linear, Int8Weights, check_kinds, check_machine, quantise_linears
+from reelm.lm.quantization import Int8Linear, Int8Weights, check_machine, check_precision, quantise_linears
 from reelm.lm.transformer import VideoTransformer
 
 try:
@@ -141,10 +142,10 @@ def test_a_step_of_many_tokens_has_the_bits_of_many_steps(weights, cache):
             nn.init.normal_(parameter, std=0.2)
     if weights == "int8":
         quantise_linears(model)
-        model.weights_kind = "int8"
+        model.weights_precision = "int8"
     else:
         pack_linears(model)
-    model.cache_kind = cache
+    model.cache_precision = cache
     tokens, text, lengths = torch.randint(0, 64, (3, 160)), torch.randint(0, 256, (3, 32)), torch.tensor([4, 9, 32])
 
     def roll(rows, sizes):
@@ -175,7 +176,7 @@ def test_a_step_of_many_tokens_has_the_bits_of_many_steps(weights, cache):
 )
 def test_what_there_is_no_product_for_is_refused(arguments, message):
     with pytest.raises(ReelmError, match=f"^{message}"):
-        check_kinds(*arguments)
+        check_precision(Numerics(**dict(zip(("weights", "cache", "device", "dtype"), arguments, strict=True))))
 
 
 def test_a_cpu_whose_products_overflow_is_refused(monkeypatch):
@@ -191,7 +192,7 @@ def test_a_cpu_whose_products_overflow_is_refused(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gpu_multiplies_them_in_any_dtype_where_triton_is(monkeypatch, dtype):
     monkeypatch.setattr(int8, "HAS_TRITON", True)
-    check_kinds("int8", "int8", "cuda", dtype)
+    check_precision(Numerics(weights="int8", cache="int8", device="cuda", dtype=dtype))
     check_machine("int8", "cuda")
     monkeypatch.setattr(int8, "HAS_TRITON", False)
     check_machine("full", "cuda")

@@ -1,4 +1,4 @@
-"""A rollout by captured passes, on a CPU: a traced graph has the rules of a CUDA graph. On a GPU: test_gpu.py."""
+"""An engine by captured passes, on a CPU: a traced graph has the rules of a CUDA graph. On a GPU: test_gpu.py."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.cuda_graph import Captured
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.engine import Rollout
 from reelm.sampling.noise_keys import NoiseKey
 from reelm.sampling.plan import ClipPlan
 from reelm.sampling.rules import SamplingConfig
+from reelm.tests.engines import Frames
 
 
 class Traced:
@@ -35,7 +35,7 @@ class Traced:
 def as_on_a_gpu(monkeypatch):
     """No looking at values, as where the kernels run, and a draw whose every operation is the same each time."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr("reelm.sampling.sampler.Draw.is_steady", lambda self, logits: not self.processors)
+    monkeypatch.setattr("reelm.sampling.sampler.Sampler.is_steady", lambda self, logits: not self.processors)
 
 
 def roll(parts, decoder, capture, settings):
@@ -44,13 +44,13 @@ def roll(parts, decoder, capture, settings):
         ClipPlan(prompts=((0, "a red ball"), (1, "grass")), key=NoiseKey(1), latent_frames=2),
         ClipPlan(prompts=((0, "a blue ring"),), key=NoiseKey(2, sample=3)),
     ]
-    rollout = Rollout(parts.lm, parts.text, plans, settings, decoder=decoder, capture=capture)
-    frames = [rollout.next_frame() for _ in range(2)]
-    rollout.replace(0, ClipPlan(prompts=((0, "a green box"),), key=NoiseKey(5)))
-    frames += [rollout.next_frame() for _ in range(2)]
-    rollout.keep([1])
-    frames += [rollout.next_frame() for _ in range(5)]
-    return torch.cat([frame.flatten() for frame in frames]), rollout.stats.passes
+    clips = Frames(parts.lm, plans, settings, decoder=decoder, capture=capture)
+    frames = [clips.next() for _ in range(2)]
+    clips.replace(0, ClipPlan(prompts=((0, "a green box"),), key=NoiseKey(5)))
+    frames += [clips.next() for _ in range(2)]
+    clips.keep([1])
+    frames += [clips.next() for _ in range(5)]
+    return torch.cat([frame.flatten() for frame in frames]), clips.engine.stats.passes
 
 
 @pytest.mark.parametrize("decoder", [Sequential(), Jacobi(5)])

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.core.layout import FrameLayout, Segment
 from reelm.sampling.decoders import DECODERS, Jacobi, Sequential, make_decoder
+
+
+def of(size):
+    """The layout of latent frames of so many tokens."""
+    return FrameLayout((Segment(name="video", shape=(1, size), vocab_size=5),))
+
 
 TEXTS = ("a red ball moves left", "a blue ring spins over grass", "grass")
 
@@ -73,16 +80,16 @@ class Timid:
     def __init__(self):
         self.passes = 0
 
-    def step(self, rollout):
-        drafts = rollout.drafts(3)
-        tokens = rollout.draw(rollout.logits(3))
+    def step(self, engine):
+        drafts = engine.drafts(3)
+        tokens = engine.draw(engine.logits(3))
         second = (tokens[:, 0] == drafts[:, 0]).tolist()
-        room = rollout.room
-        counts = [min(1 + agreed, free) for agreed, free in zip(second, room, strict=True)]
+        limits = engine.limits
+        counts = [min(1 + agreed, free) for agreed, free in zip(second, limits, strict=True)]
         if self.passes % 2 and len(counts) > 1:
             counts[0] = 0
         self.passes += 1
-        rollout.accept(tokens, counts)
+        engine.accept(tokens, counts)
 
 
 def test_a_decoder_of_ones_own(generator):
@@ -100,8 +107,8 @@ class Greedy:
 
     name, exactness = "greedy", "approximate"
 
-    def step(self, rollout):
-        rollout.accept(rollout.draw(rollout.logits(1)), [2])
+    def step(self, engine):
+        engine.accept(engine.draw(engine.logits(1)), [2])
 
 
 def test_a_decoder_that_keeps_too_much_is_refused(generator):
@@ -110,17 +117,17 @@ def test_a_decoder_that_keeps_too_much_is_refused(generator):
 
 
 def test_names_and_blocks():
-    assert isinstance(make_decoder("sequential", frame_size=64), Sequential)
-    assert isinstance(make_decoder("auto", frame_size=64), Jacobi)
-    assert isinstance(make_decoder("auto", frame_size=64, one_by_one=True), Sequential)
-    assert isinstance(make_decoder("auto", frame_size=64, rows=9), Sequential)
-    assert isinstance(make_decoder("auto", 4, frame_size=64, rows=9), Jacobi)
-    assert isinstance(make_decoder("auto", frame_size=64, rows=9, on_gpu=True), Jacobi)
-    assert make_decoder("jacobi", frame_size=8).block_size == 16
-    assert [make_decoder("jacobi", frame_size=64, rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
-    assert make_decoder("jacobi", frame_size=500, rows=2, on_gpu=True).block_size == 128
-    assert make_decoder("jacobi", 24, frame_size=64).block_size == 24
-    assert all(make_decoder(name, frame_size=4) for name in DECODERS)
+    assert isinstance(make_decoder("sequential", layout=of(64)), Sequential)
+    assert isinstance(make_decoder("auto", layout=of(64)), Jacobi)
+    assert isinstance(make_decoder("auto", layout=of(64), one_by_one=True), Sequential)
+    assert isinstance(make_decoder("auto", layout=of(64), rows=9), Sequential)
+    assert isinstance(make_decoder("auto", 4, layout=of(64), rows=9), Jacobi)
+    assert isinstance(make_decoder("auto", layout=of(64), rows=9, on_gpu=True), Jacobi)
+    assert make_decoder("jacobi", layout=of(8)).block_size == 16
+    assert [make_decoder("jacobi", layout=of(64), rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
+    assert make_decoder("jacobi", layout=of(500), rows=2, on_gpu=True).block_size == 128
+    assert make_decoder("jacobi", 24, layout=of(64)).block_size == 24
+    assert all(make_decoder(name, layout=of(4)) for name in DECODERS)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -139,7 +146,7 @@ def test_names_and_blocks():
 ])  # fmt: skip
 def test_bad_decoders_are_refused(arguments, message):
     with pytest.raises(ReelmError, match=f"^{message}"):
-        make_decoder(*arguments, frame_size=64)
+        make_decoder(*arguments, layout=of(64))
 
 
 @pytest.mark.parametrize("decoder", ["jacobi", Jacobi(4)])

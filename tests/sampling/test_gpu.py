@@ -6,9 +6,9 @@ import torch
 
 from reelm import VideoGenerator
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.engine import Rollout
 from reelm.sampling.noise_keys import NoiseKey
 from reelm.sampling.plan import ClipPlan
+from reelm.tests.engines import Frames
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -33,12 +33,12 @@ def test_graphs_draw_what_their_kernels_draw(generator, decoder):
     parts, found = generator.parts, []
     for capture in (None, Uncaptured):
         plans = [ClipPlan(prompts=((0, text),), key=NoiseKey(seed)) for seed, text in enumerate(("a red ball", ""))]
-        rollout = Rollout(parts.lm, parts.text, plans, parts.config.sampling, decoder=decoder, capture=capture)
-        frames = [rollout.next_frame() for _ in range(7)]  # past the window
-        rollout.replace(0, ClipPlan(prompts=((0, "a blue ring"),), key=NoiseKey(9)))
-        frames += [rollout.next_frame() for _ in range(2)]
-        rollout.keep([1])
-        frames += [rollout.next_frame() for _ in range(2)]
+        clips = Frames(parts.lm, plans, parts.config.sampling, decoder=decoder, capture=capture)
+        frames = [clips.next() for _ in range(7)]  # past the window
+        clips.replace(0, ClipPlan(prompts=((0, "a blue ring"),), key=NoiseKey(9)))
+        frames += [clips.next() for _ in range(2)]
+        clips.keep([1])
+        frames += [clips.next() for _ in range(2)]
         found.append(torch.cat([frame.flatten() for frame in frames]))
     assert torch.equal(*found)
 
@@ -59,11 +59,11 @@ def test_what_it_draws_is_what_a_cpu_draws(generator):
     here = generator.generate(prompt, num_frames=1, seed=1, decoder="sequential").tokens
     there = VideoGenerator.from_pretrained("world", device="cpu").generate(prompt, num_frames=1, seed=1).tokens
     # Logits differ by roundings, and after the first other token all may be others.
-    assert (here == there).mean() > (0.95 if generator.parts.lm.head.weight.dtype == torch.float32 else 0.1)
+    assert (here == there).mean() > (0.95 if generator.parts.lm.numerics.dtype == torch.float32 else 0.1)
 
 
 def test_int8_weights_say_nearly_the_same(generator):
-    prompt, dtype = "a red ball rolls to the right over grass", str(generator.parts.lm.text_embedding.weight.dtype)
+    prompt, dtype = "a red ball rolls to the right over grass", str(generator.parts.lm.numerics.dtype)
     small = VideoGenerator.from_pretrained("world", device="cuda", dtype=dtype.removeprefix("torch."), weights="int8")
     clip = generator.generate(prompt, seconds=1, seed=1)
     full, rounded = (model.score(clip, prompt).nats_per_token for model in (generator, small))

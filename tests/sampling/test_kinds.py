@@ -10,7 +10,7 @@ from reelm import VideoGenerator
 from reelm.bench.presets import preset_parts
 from reelm.bench.sampling import benchmark
 from reelm.core.errors import ReelmError
-from reelm.generation.session import SessionState, ring_fits
+from reelm.generation.session import SessionState
 from reelm.lm.quantization import check_machine
 
 TEXTS = ["a red ball moves left", "a blue ring spins over grass", "grass"]
@@ -60,26 +60,27 @@ def test_saved_and_continued_is_never_stopped(load, weights, cache, tmp_path):
         longer = generator.continue_clip(start.state.save(tmp_path / "clip.safetensors"), num_frames=12)
         whole = generator.generate(TEXTS[0], seed=7, num_frames=before + 12, guidance_scale=scale)
         assert np.array_equal(longer.tokens, whole.tokens)
-        assert start.state.ring["keys"].dtype == (torch.int8 if cache == "int8" else torch.float32)
+        assert start.state.cache["keys"].dtype == (torch.int8 if cache == "int8" else torch.float32)
 
 
-def test_a_ring_of_the_other_kind_is_not_taken(load):
+def test_a_state_of_the_other_precision_is_not_taken(load):
     full, small = load("full", "full"), load("full", "int8")
     for mine, other in ((full, small), (small, full)):
         state = other.generate(TEXTS[0], seed=3, num_frames=9, guidance_scale=1.0).state
-        assert ring_fits(other.parts.lm.make_cache(1), 1, state.ring)
-        assert not ring_fits(mine.parts.lm.make_cache(1), 1, state.ring)
-        wanted = mine.continue_clip(dataclasses.replace(state, ring={}), num_frames=8)
+        assert other.parts.lm.make_cache(1).accepts(1, state.cache)
+        assert not mine.parts.lm.make_cache(1).accepts(1, state.cache)
+        wanted = mine.continue_clip(dataclasses.replace(state, cache={}), num_frames=8)
         assert np.array_equal(mine.continue_clip(state, num_frames=8).tokens, wanted.tokens)
 
 
-def test_a_ring_without_its_scales_is_no_session(load, tmp_path):
-    state = load("full", "int8").generate(TEXTS[0], seed=3, num_frames=1).state
-    assert set(state.ring) == {"keys", "values", "prefix_lengths", "key_scales", "value_scales"}
-    ring = {name: tensor for name, tensor in state.ring.items() if name != "key_scales"}
-    path = dataclasses.replace(state, ring=ring).save(tmp_path / "a.safetensors")
-    with pytest.raises(ReelmError, match=r"^session: must hold "):
-        SessionState.load(path)
+def test_a_state_without_its_scales_is_not_taken(load, tmp_path):
+    generator = load("full", "int8")
+    state = generator.generate(TEXTS[0], seed=3, num_frames=1).state
+    assert set(state.cache) == {"keys", "values", "prefix_lengths", "key_scales", "value_scales"}
+    cache = {name: tensor for name, tensor in state.cache.items() if name != "key_scales"}
+    path = dataclasses.replace(state, cache=cache).save(tmp_path / "a.safetensors")
+    wanted = generator.continue_clip(dataclasses.replace(state, cache={}), num_frames=8)
+    assert np.array_equal(generator.continue_clip(SessionState.load(path), num_frames=8).tokens, wanted.tokens)
 
 
 def test_each_option_changes_the_numbers_and_little(load):
@@ -97,9 +98,12 @@ def test_each_option_changes_the_numbers_and_little(load):
     assert len({found.tobytes() for found in nats.values()}) == len(nats)
 
 
-def test_a_model_tells_its_kinds_and_counts_all_its_parameters(load):
+def test_a_model_reports_its_precisions_and_counts_all_its_parameters(load):
     full, both = load("full", "full").parts, load("int8", "int8").parts
-    assert (full.kinds, both.kinds) == ({"weights": "full", "cache": "full"}, {"weights": "int8", "cache": "int8"})
+    assert (full.lm.numerics.precisions, both.lm.numerics.precisions) == (
+        {"weights": "full", "cache": "full"},
+        {"weights": "int8", "cache": "int8"},
+    )
     assert full.sizes() == both.sizes()
 
 
@@ -112,7 +116,7 @@ def test_a_model_tells_its_kinds_and_counts_all_its_parameters(load):
     ],
 )
 def test_what_is_not_there_is_refused_before_anything_is_read(options, message, debug_checkpoint, monkeypatch):
-    monkeypatch.setattr("reelm.generation.pretrained.load_weights", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("reelm.lm.loading.load_weights", lambda *_: pytest.fail("read"))
     with pytest.raises(ReelmError, match=f"^{message}"):
         VideoGenerator.from_pretrained(debug_checkpoint, device="cpu", **options)
     with pytest.raises(ReelmError, match=f"^{message}"):

@@ -10,6 +10,7 @@ from reelm.data.token_shards import read_shards, write_shard
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
+from reelm.tests.engines import as_grids
 from reelm.training.lm_training import LMTraining, TokenBatches, train_lm
 from reelm.training.loop import TrainConfig
 
@@ -102,7 +103,7 @@ def test_it_learns_which_token_belongs_to_which_place(text, tmp_path, order):
     model = train_lm(recipe(model=sizes, train={"steps": 60}), tmp_path, text, tmp_path / "run", device="cpu")
     ids, lengths = text.prefix(CAPTIONS[:1], 5)
     with torch.no_grad():
-        found = model.as_grid(model(tokens[:1], ids, lengths).argmax(-1))
+        found = as_grids(model, model(tokens[:1], ids, lengths).argmax(-1))
     assert torch.equal(found, tokens[:1])
 
 

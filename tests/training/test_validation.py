@@ -15,6 +15,7 @@ from reelm.data.token_shards import read_shards, write_shard
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
+from reelm.tests.engines import as_grids
 from reelm.training import lm_training as training
 from reelm.training.lm_training import LMTraining, train_lm
 from reelm.training.loop import TrainConfig
@@ -55,7 +56,7 @@ def test_nats_are_the_mean_over_all_tokens_however_they_are_batched(tokens, text
         for clip in shards.tokens_Nthw.long():
             logits = lm(clip[None], text_BP, lengths_B)[0]
             # Of each place, in raster order.
-            logits_thwV = torch.stack([lm.as_grid(value_S[None])[0] for value_S in logits.unbind(-1)], -1)
+            logits_thwV = torch.stack([as_grids(lm, value_S[None])[0] for value_S in logits.unbind(-1)], -1)
             nats -= float(F.log_softmax(logits_thwV, -1).gather(-1, clip[..., None]).sum())
             count += clip.numel()
     for batch_tokens in (1, 40, 1000):

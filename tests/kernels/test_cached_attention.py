@@ -1,13 +1,14 @@
-"""The lean way of a CPU step against the two ops that define it."""
+"""The CPU path of a step against the two ops that define it, and which path is taken where."""
+
+from contextlib import contextmanager
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reelm.lm import transformer
+from reelm.kernels import cached_attention
 from reelm.lm.cache import RingCache
-from reelm.lm.lean import can_be_lean
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.transformer import VideoTransformer
 
@@ -25,9 +26,9 @@ def make(**changes):
     return model
 
 
-def filled(model, positions, seed=0):
+def filled(model, positions, seed=0, dtype=torch.float32):
     """A cache whose rows stand at these positions, having been there token by token in their own way."""
-    cache = RingCache(model.config, len(positions), CPU, torch.float32)
+    cache = RingCache(model.config, len(positions), CPU, dtype)
     random = torch.Generator().manual_seed(seed)
     rows = len(positions)
     lengths = torch.randint(model.config.prefix + 1, (rows,), generator=random)
@@ -49,24 +50,51 @@ def filled(model, positions, seed=0):
     heads=st.sampled_from([(4, 2), (3, 1), (2, 2)]),
     seed=st.integers(0, 99),
 )
-def test_a_lean_step_is_a_step(positions, count, heads, seed):
+def test_the_cpu_path_is_the_reference(positions, count, heads, seed):
     model = make(heads=heads[0], kv_heads=heads[1])
-    lean, plain = filled(model, positions, seed), filled(model, positions, seed)
-    assert can_be_lean(lean)
-    logits = model.step(lean, count)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transformer, "can_be_lean", lambda cache: False)
+    fast, plain = filled(model, positions, seed), filled(model, positions, seed)
+    with watched() as taken:
+        logits = model.step(fast, count)
+    assert taken == ["cpu"] * model.config.depth
+    model.backend = "reference"
+    with watched() as taken:
         wanted = model.step(plain, count)
+    assert taken == []
     torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-5)
     for name in ("keys", "values"):
-        torch.testing.assert_close(getattr(lean, name), getattr(plain, name), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(getattr(fast, name), getattr(plain, name), rtol=1e-5, atol=1e-5)
+
+
+@contextmanager
+def watched():
+    """A list that has an entry for every layer that takes the CPU path inside."""
+    taken, run = [], cached_attention.cached_attention_cpu
+
+    def watching(*arguments, **options):
+        taken.append("cpu")
+        return run(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cached_attention, "cached_attention_cpu", watching)
+        yield taken
 
 
 def test_another_dtype_or_backend_goes_by_the_ops(monkeypatch):
+    model = make().double()
+    with watched() as taken:
+        model.step(filled(model, [3], dtype=torch.float64), 2)
+    assert taken == []
     model = make()
-    assert not can_be_lean(RingCache(model.config, 1, CPU, torch.float64))
-    monkeypatch.setattr(transformer, "lean_attend", lambda *arguments: pytest.fail("was lean"))
-    with pytest.raises(pytest.fail.Exception):
+    monkeypatch.setattr(cached_attention, "pick_backend", lambda *arguments: "triton")
+    with watched() as taken:
         model.step(filled(model, [3]), 2)
-    monkeypatch.setattr(transformer, "pick_backend", lambda *arguments: "triton")
+    assert taken == []
+
+
+def test_what_is_the_same_in_every_layer_is_made_once(monkeypatch):
+    made, model = [], make(depth=5)
+    slot_mask, table = cached_attention.slot_mask, cached_attention.cpu_table
+    monkeypatch.setattr(cached_attention, "slot_mask", lambda *a, **k: made.append("mask") or slot_mask(*a, **k))
+    monkeypatch.setattr(cached_attention, "cpu_table", lambda *a, **k: made.append("table") or table(*a, **k))
     model.step(filled(model, [3]), 2)
+    assert made == ["mask", "table"]
