@@ -1,7 +1,7 @@
 """What a model is, and what its clips will take, without making any: what `reelm info` calls.
 
-    print(describe_model("world"))                      # sizes, settings, versions; .values is JSON
-    print(plan_clips("world", seconds=20, batch=16))    # memory by what it is for; only config.json is read
+print(describe_model("world"))                      # sizes, settings, versions; .values is JSON
+print(plan_clips("world", seconds=20, batch=16))    # memory by what it is for; only config.json is read
 """
 
 import importlib.metadata
@@ -19,6 +19,7 @@ from ..core.protocols import Precision
 from ..generation.generator import VideoGenerator
 from ..generation.memory_plan import MemoryPlan, fit_memory, plan_memory, show_bytes
 from ..generation.pretrained import read_config
+from ..generation.request import DEFAULT_SECONDS
 from .presets import preset_config, preset_plan
 
 
@@ -112,7 +113,10 @@ def plan_clips(
     require(preset is None or model == "world", "preset", "must not be given with a model", model)
     place = pick_device(device)
     options: dict[str, Any] = {"device": place.type, "dtype": dtype, "weights": weights, "cache": cache}
-    given = {name: value for name, value in (("seconds", seconds), ("batch", batch)) if value is not None}
+    given: dict[str, Any] = {
+        "seconds": DEFAULT_SECONDS if seconds is None else seconds,
+        "batch": 1 if batch is None else batch,
+    }
     if preset is None:
         config = read_config(find_checkpoint(model))
         plan = plan_memory(config, **options, **given)

@@ -114,9 +114,7 @@ def preset_generator(
     weights: Precision = "full", cache: Precision = "full", check: bool = False,
 ) -> VideoGenerator:  # fmt: skip
     """A generator over a preset's random weights, to be measured; see `preset_parts`."""
-    return VideoGenerator(
-        preset_parts(preset, device=device, dtype=dtype, weights=weights, cache=cache, check=check)
-    )
+    return VideoGenerator(preset_parts(preset, device=device, dtype=dtype, weights=weights, cache=cache, check=check))
 
 
 @torch.no_grad()

@@ -87,7 +87,8 @@ def encode_clips(
         windows: what is cut out of the clips.
 
     Raises:
-        ReelmError: the tokenizer cannot be loaded, an argument is out of its range, or no sample is as long as a window.
+        ReelmError: the tokenizer cannot be loaded, an argument is out of its range, or no sample is as long as a
+            window.
         ClipError: a shard is missing or damaged.
     """
     model = load_tokenizer(tokenizer, device=device)

@@ -37,9 +37,7 @@ class ClipReport(EvaluationReport):
 
     def __str__(self) -> str:
         shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in self.items()}
-        return "\n".join(
-            f"{name.replace('_', ' '):42} {value}" for name, value in shown.items() if name != "clips"
-        )
+        return "\n".join(f"{name.replace('_', ' '):42} {value}" for name, value in shown.items() if name != "clips")
 
 
 def evaluate_tokenizer_on_clips(

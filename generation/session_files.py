@@ -1,8 +1,8 @@
 """Files of sessions beside the clips that are made of them: what is drawn is not lost where a clip cannot be written.
 
-    with SessionFiles(["ball.mp4"]) as sessions:
-        video = generator.generate("a red ball", callback_on_tokens=sessions.save)
-        video.save("ball.mp4")          # ball.session.safetensors lies beside it until here
+with SessionFiles(["ball.mp4"]) as sessions:
+    video = generator.generate("a red ball", callback_on_tokens=sessions.save)
+    video.save("ball.mp4")          # ball.session.safetensors lies beside it until here
 """
 
 import shlex

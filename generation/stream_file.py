@@ -51,9 +51,7 @@ class StreamedClip:
         return self.frames / self.fps
 
 
-def write_stream(
-    stream: ClipStream, path: str | Path, *, stop: Callable[[], bool] = lambda: False
-) -> StreamedClip:
+def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], bool] = lambda: False) -> StreamedClip:
     """Write a stream's frames as they come, until it ends or is stopped.
 
     Args:

@@ -1,4 +1,4 @@
-"""The tokens that a language model is trained on: token shards as they are, or those of clips, made in the run's folder.
+"""The tokens that a language model is trained on: token shards as they are, or made of clips in the run's folder.
 
     tokens = clip_tokens(tokenizer, Path("my_clips"), Path("runs/lm"), OWN_WINDOWS, resume=False)
     read_shards(tokens.train)           # tokens.held_out, tokens.clips where the data were clips
@@ -58,9 +58,7 @@ def clip_tokens(
     """
     if any(data.glob("*.safetensors")):
         options, usual = dataclasses.asdict(windows), dataclasses.asdict(OWN_WINDOWS)
-        given = {
-            f"windows.{name}": value for name, value in options.items() if name != "seed" and value != usual[name]
-        }
+        given = {f"windows.{name}": value for name, value in options.items() if name != "seed" and value != usual[name]}
         rule = "must not be given where the data are tokens, which are windows already"
         require(not given, ", ".join(given), rule, given)
         return ClipTokens(data)

@@ -24,6 +24,7 @@ from ..data.token_shards import Shards, read_shards
 from ..evaluation.continuations import continue_held_out, least_frames
 from ..generation.generator import VideoGenerator
 from ..generation.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
+from ..lm.lm_config import LMConfig
 from ..lm.text import TextEncoder, train_text, words_of
 from ..lm.transformer import VideoTransformer
 from ..sampling.rules import SamplingConfig
@@ -91,14 +92,15 @@ def train_language_model(
     sets = read_shards(tokens.train)
     captions = [caption for shards in sets for texts in shards.captions for caption in texts]
     encoder = _text_encoder(text, captions, out, resume)
-    config = _model_config(codec, encoder, sets, recipe, sampling if any(captions) else _unguided(sampling))
+    recipe = dataclasses.replace(recipe, model=_sizes(codec, encoder, sets, recipe.model))
+    config = _model_config(codec, sets, recipe.model, sampling if any(captions) else _unguided(sampling))
     quantizer = codec.config.quantizer
 
     def parts(lm: VideoTransformer) -> Pretrained:
         return Pretrained("training", "", "", config, codec, lm)
 
     lm = train_lm(
-        dataclasses.replace(recipe, model=config.lm), tokens.train, encoder, out, held_out=tokens.held_out,
+        recipe, tokens.train, encoder, out, held_out=tokens.held_out,
         levels=quantizer.levels if quantizer.kind == "fsq" else (), device=device, resume=resume,
         init=None if init is None else find_checkpoint(init),
         on_checkpoint=lambda lm: write_samples(parts(lm), captions, out / "samples.png"),
@@ -119,17 +121,20 @@ def _unguided(sampling: SamplingConfig) -> SamplingConfig:
     return dataclasses.replace(sampling, guidance_scale=1.0)
 
 
-def _model_config(
-    tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], recipe: LMTraining, sampling: SamplingConfig
-) -> ModelConfig:
-    """The config of the whole model, with the vocabularies and the grid of the data."""
-    (rows, columns), side = sets[0].tokens_Nthw.shape[2:], tokenizer.config.spatial
-    lm = dataclasses.replace(
-        recipe.model, vocab_size=tokenizer.vocab_size, rows=rows, columns=columns, text_vocab_size=text.vocab_size
+def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], model: LMConfig) -> LMConfig:
+    """The sizes of the language model, with the vocabularies and the grid of the data."""
+    rows, columns = sets[0].tokens_Nthw.shape[2:]
+    return dataclasses.replace(
+        model, vocab_size=tokenizer.vocab_size, rows=rows, columns=columns, text_vocab_size=text.vocab_size
     )
+
+
+def _model_config(tokenizer: VideoTokenizer, sets: list[Shards], lm: LMConfig, sampling: SamplingConfig) -> ModelConfig:
+    """The config of the whole model."""
+    side = tokenizer.config.spatial
     return ModelConfig(
-        format=FORMAT, fps=sets[0].fps, height=rows * side, width=columns * side, tokenizer=tokenizer.config, lm=lm,
-        sampling=sampling,
+        format=FORMAT, fps=sets[0].fps, height=lm.rows * side, width=lm.columns * side, tokenizer=tokenizer.config,
+        lm=lm, sampling=sampling,
     )  # fmt: skip
 
 

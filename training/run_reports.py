@@ -1,7 +1,7 @@
 """What a training run leaves, as typed values that are read from the files in its folder.
 
-    run_progress(Path("runs/lm"))                       # RunProgress(step=2250, steps=2250)
-    held_out_figures(Path("runs/tokenizer"))            # PSNR of held-out clips, None where there were none
+run_progress(Path("runs/lm"))                       # RunProgress(step=2250, steps=2250)
+held_out_figures(Path("runs/tokenizer"))            # PSNR of held-out clips, None where there were none
 """
 
 from dataclasses import dataclass
