@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import inspect
 import itertools
 import json
 import os
@@ -22,8 +21,6 @@ from reelm.bench.report import BenchmarkReport
 from reelm.commands import clips
 from reelm.commands.train_lm import DERIVED
 from reelm.core.checkpoint import load_tensors, read_json, save_json, save_tensors
-from reelm.generation.generator import VideoGenerator
-from reelm.generation.request import make_request
 from reelm.generation.session import SessionState
 from reelm.generation.video import Video
 from reelm.media.fitting import Fit
@@ -176,22 +173,7 @@ def test_the_entry_point_is_main():
     assert script.load() is cli.main
 
 
-def test_names_and_defaults_are_those_of_the_library():
-    options = {field.name: field for field in dataclasses.fields(clips.Generate)}
-    api = {**inspect.signature(VideoGenerator.generate).parameters, **inspect.signature(make_request).parameters}
-    only_python = {"self", "options", "parts", "generator", "height", "width", "callback_on_step_end", "added"}
-    only_python |= {
-        "call",
-        "output_type",
-        "logits_processor",
-        "sampling",
-        "lengths",
-        "batch_size",
-        "keep_state",
-        "callback_on_tokens",
-    }
-    assert set(api) - only_python <= set(options)
-    assert all(options[name].default == api[name].default for name in set(api) - only_python - {"prompt"})
+def test_pictures_are_fitted_by_the_names_of_the_library():  # of all options: tests/test_python_page.py
     assert get_args(get_type_hints(clips.Continue)["fit"]) == get_args(Fit)
 
 

@@ -37,10 +37,10 @@ from .model_card import model_card
 from .run_reports import (
     Checkpoint,
     ContinuationFigures,
+    HeldOutFigures,
     LanguageModelReport,
+    RunProgress,
     TokenizerReport,
-    held_out_figures,
-    run_progress,
 )
 from .samples import write_samples
 from .tokenizer_training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
@@ -112,7 +112,7 @@ def train_language_model(
     continued = None if tokens.clips is None else _continue_held_out(tokens.clips, parts(lm), out)
     atomic_write(out / "model" / "README.md", model_card(out, tokenizer, parts(lm)).encode())
     return LanguageModelReport(
-        out, out / "model", run_progress(out), best, last,
+        out, out / "model", RunProgress.read(out), best, last,
         None if tokens.clips is None else least_frames(codec.compression.t), continued, tokens.prepared,
     )  # fmt: skip
 
@@ -206,7 +206,7 @@ def train_video_tokenizer(
             ends = held_out_clips(ClipShards(shards, "held-out"), whole.model.temporal)
             clips = TrainingClips(batch=crops.batch, held_out=ends)
             train_tokenizer(whole, out, clips=clips, decoder_of=decoder_of, device=device, resume=resume)
-    return TokenizerReport(out, run_progress(out), held_out_figures(out), prepared)
+    return TokenizerReport(out, RunProgress.read(out), HeldOutFigures.read(out), prepared)
 
 
 def tokenizer_recipe(

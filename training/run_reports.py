@@ -1,7 +1,7 @@
 """What a training run leaves, as typed values that are read from the files in its folder.
 
-run_progress(Path("runs/lm"))                       # RunProgress(step=2250, steps=2250)
-held_out_figures(Path("runs/tokenizer"))            # PSNR of held-out clips, None where there were none
+RunProgress.read(Path("runs/lm"))                   # RunProgress(step=2250, steps=2250)
+HeldOutFigures.read(Path("runs/tokenizer"))         # PSNR of held-out clips, None where there were none
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,17 @@ class RunProgress:
 
     step: int
     steps: int
+
+    @classmethod
+    def read(cls, out: Path) -> "RunProgress":
+        """How far the run in a folder has come.
+
+        Raises:
+            OSError: there is no run in it.
+        """
+        with safe_open(out / "state.safetensors", framework="pt") as file:
+            values = file.metadata()
+        return cls(int(values["step"]), int(values["steps"]))
 
     @property
     def finished(self) -> bool:
@@ -64,6 +75,12 @@ class HeldOutFigures:
     perplexity: float
     tokens: int
     clips: tuple[HeldOutClip, ...]
+
+    @classmethod
+    def read(cls, out: Path) -> "HeldOutFigures | None":
+        """The figures of the last checkpoint of a tokenizer's run, if clips were held out."""
+        path = out / "held-out.json"
+        return from_dict(cls, read_json(path), path.name) if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -131,20 +148,3 @@ class LanguageModelReport:
     least_frames: int | None
     continuations: ContinuationFigures | None
     prepared: Report | None
-
-
-def run_progress(out: Path) -> RunProgress:
-    """How far the run in a folder has come.
-
-    Raises:
-        OSError: there is no run in it.
-    """
-    with safe_open(out / "state.safetensors", framework="pt") as file:
-        values = file.metadata()
-    return RunProgress(int(values["step"]), int(values["steps"]))
-
-
-def held_out_figures(out: Path) -> HeldOutFigures | None:
-    """The figures of the last checkpoint of a tokenizer's run, if clips were held out."""
-    path = out / "held-out.json"
-    return from_dict(HeldOutFigures, read_json(path), path.name) if path.exists() else None
