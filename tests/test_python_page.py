@@ -147,6 +147,7 @@ def test_the_examples_run(sections, tmp_path, monkeypatch):
     for number in range(2):
         frames = np.random.default_rng(number).integers(0, 256, (32, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
         write_clip(tmp_path / "my_clips" / f"{number}.mkv", frames, 8)
+        (tmp_path / "my_clips" / f"{number}.txt").write_text("blocks that flicker")
     small = {"steps=5000": "steps=2", "steps=2250": "steps=2", "40_000": "2", "prompts=4": "prompts=1"}
     names = {}
     for command, section in sections.items():
