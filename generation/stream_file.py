@@ -5,7 +5,7 @@ written.frames, written.seconds
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], boo
     """Write a stream's frames as they come, until it ends or is stopped.
 
     Args:
-        stream: at its beginning; after the call it may be written or read on.
+        stream: at its beginning; where `stop` ended the file, more frames can be read from it.
         path: the file to write, .mp4 or .mkv; its .partial file beside it can be played while it grows.
         stop: asked after each latent frame; where it says True, the clip ends there.
 
@@ -69,20 +69,25 @@ def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], boo
         for frames_THWC in progress(stream, "streaming", unit="latent frame"):
             if not writer.frames:
                 _, height, width, _ = frames_THWC.shape
-                writer.metadata = _metadata(stream, (1, height, width), None)
+                writer.metadata = _metadata(stream, (1, height, width))
             writer.write(frames_THWC)
             if stop():
                 break
-        writer.metadata = _metadata(stream, (writer.frames, height, width), stream.tokens)
+        writer.metadata = _metadata(stream, (writer.frames, height, width), {"video": stream.tokens, **stream.segments})
     return StreamedClip(
         writer.path, writer.frames, height, width, stream.fps, stream.prompt, stream.seed, stream.settings,
         stream.tokens.size, time.perf_counter() - began,
     )  # fmt: skip
 
 
-def _metadata(stream: ClipStream, shape: tuple[int, int, int], tokens: np.ndarray | None) -> dict[str, Any]:
-    """The table that the file carries, of a clip of so many frames, rows and columns."""
+def _metadata(
+    stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """The table that the file carries, of a clip of so many frames, rows and columns, with its tokens by segment."""
     # Of the frames only their shape counts: they are in the file, and an endless stream fits no memory.
-    none_THWC = np.broadcast_to(np.uint8(0), (*shape, 3))
-    clip = Video(none_THWC, stream.fps, tokens=tokens, prompt=stream.prompt, seed=stream.seed, settings=stream.settings)
+    none_THWC, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
+    clip = Video(
+        none_THWC, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
+        seed=stream.seed, settings=stream.settings,
+    )  # fmt: skip
     return video_metadata(clip)

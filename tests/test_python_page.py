@@ -140,23 +140,37 @@ def test_the_functions_have_the_names_and_the_defaults_of_the_command(command, s
     assert set(given) - known <= set(COMMAND_LINE_ONLY), command
 
 
-def test_the_examples_run(sections, tmp_path, monkeypatch):
-    """Word for word, but for the lengths of the trainings."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_clips").mkdir()
+def run_examples(sections, folder):
+    """Run examples in turn, word for word but for the lengths of the trainings, and return the names that they bind."""
+    (folder / "my_clips").mkdir()
     for number in range(2):
         frames = np.random.default_rng(number).integers(0, 256, (32, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-        write_clip(tmp_path / "my_clips" / f"{number}.mkv", frames, 8)
-        (tmp_path / "my_clips" / f"{number}.txt").write_text("blocks that flicker")
+        write_clip(folder / "my_clips" / f"{number}.mkv", frames, 8)
+        (folder / "my_clips" / f"{number}.txt").write_text("blocks that flicker")
     small = {"steps=5000": "steps=2", "steps=2250": "steps=2", "40_000": "2", "prompts=4": "prompts=1"}
     names = {}
     for command, section in sections.items():
-        if command.startswith("evaluate ") and not importlib.util.find_spec("torchmetrics"):
-            continue
         (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
         for text, shorter in small.items():
             code = code.replace(text, shorter)
         exec(compile(code, f"docs/python.md: {command}", "exec"), names)
+    return names
+
+
+def test_the_examples_with_the_bundled_model_run(sections, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ("generate", "continue", "stream", "decode", "info", "bench", "bench kernels", "prepare")
+    names = run_examples({command: sections[command] for command in short}, tmp_path)
     assert names["written"].frames == 9
     assert {path.name for path in tmp_path.glob("*.mp4")} == {"ball.mp4", "longer.mp4", "ring.mp4", "again.mp4"}
+    assert (tmp_path / "shards" / "report.json").is_file()
+
+
+@pytest.mark.slow
+def test_all_examples_run(sections, tmp_path, monkeypatch):
+    pytest.importorskip("torchmetrics")
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    names = run_examples(sections, tmp_path)
     assert names["report"]["n"] == 2
+    assert (tmp_path / "runs" / "evaluation" / "evaluation.json").is_file()
