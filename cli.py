@@ -11,11 +11,11 @@ import tyro
 
 from . import __version__
 from .commands.base import Command
-from .commands.bench_tokenizer import BenchTokenizer
+from .commands.bench import Bench, BenchKernels, BenchTokenizer
 from .commands.clips import Continue, Decode, Generate, Stream
 from .commands.data import Encode, Prepare
 from .commands.evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
-from .commands.measure import Bench, BenchKernels, Info
+from .commands.info import Info
 from .commands.train import Render, TrainText, TrainTokenizer
 from .commands.train_lm import TrainLM
 from .core.errors import ReelmError, require

@@ -1,6 +1,6 @@
 """The benchmark of a tokenizer: encoding and decoding, beside a network of Cosmos's shape of the same compression.
 
-    report = benchmark_tokenizer(random_tokenizer("base", "4x8x8"), num_frames=17, height=128, width=128)
+    report = measure_tokenizer(preset="base", compression="4x8x8", num_frames=17, height=128, width=128)
     print(report)                       # a list and a table; report["rows"], json.dumps(report)
 
 Both turn the same clip of uint8 into token ids, and those into pixels, in one process. They take turns, after a round
@@ -9,6 +9,7 @@ by the row's of the same round, so that what slows the machine for a while slows
 """
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ..core.device import pick_device, pick_dtype
 from ..core.errors import require
 from ..core.progress import progress
 from ..tokenizer.tokenizer_config import tokenizer_preset
-from ..tokenizer.video_tokenizer import VideoTokenizer
+from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .cosmos_baseline import CHANNELS, CosmosShape, has_peer
 from .machine import machine_name, measure_ceilings
 from .table import list_lines, table_lines
@@ -29,6 +30,7 @@ COLUMNS = (
     *("row", "encode_ms", "decode_ms", "both_ms", "encode_ratio", "decode_ratio", "ratio", "frames_per_second"),
     *("encode_gflops", "decode_gflops", "gflop_s", "parameters", "says"),
 )
+DEFAULT = ("base", "4x8x8")  # preset and compression
 CHECK_CHANNELS = 8  # of the peer, where only whether it runs is asked
 
 
@@ -53,6 +55,46 @@ def random_tokenizer(
     tokenizer = VideoTokenizer(tokenizer_preset(preset, compression))
     _randomise(tokenizer)
     return tokenizer.to(place, pick_dtype(dtype, place))
+
+
+def measure_tokenizer(
+    *,
+    preset: str = "base",
+    compression: str = "4x8x8",
+    tokenizer: Path | None = None,
+    num_frames: int = 17,
+    height: int = 128,
+    width: int = 128,
+    batch: int = 1,
+    repeats: int = 5,
+    device: str = "auto",
+    dtype: str = "auto",
+    peers: bool = True,
+    check: bool = False,
+) -> TokenizerReport:
+    """Load a tokenizer by name, or make one of random weights, and measure it: see `benchmark_tokenizer`.
+
+    Args:
+        preset: random weights of this size: tiny, small or base.
+        compression: frames x rows x columns of a token of the preset: 4x8x8, 8x8x8, 4x16x16 or 8x16x16.
+        tokenizer: the folder of a tokenizer's training, in place of a preset.
+        num_frames, height, width, batch, repeats, peers, check: as for `benchmark_tokenizer`.
+        device, dtype: of both networks; see core/device.py.
+
+    Raises:
+        ReelmError: an argument is out of its range, or a preset is given beside a tokenizer.
+    """
+    if tokenizer is None:
+        model = random_tokenizer(preset, compression, device=device, dtype=dtype)
+    else:
+        given = (preset, compression)
+        require(given == DEFAULT, "preset, compression", "must not be given with a tokenizer", given)
+        model = load_tokenizer(tokenizer, device=device)
+        model.to(pick_dtype(dtype, next(model.parameters()).device))
+    return benchmark_tokenizer(
+        model, name=str(tokenizer or preset), num_frames=num_frames, height=height, width=width, batch=batch,
+        repeats=repeats, peers=peers, check=check,
+    )  # fmt: skip
 
 
 def benchmark_tokenizer(

@@ -1,5 +1,6 @@
 """What `reelm bench kernels` measures: for every op its cases, with torch's own ways beside ours.
 
+print(measure_kernels(only="attention"))
 for make in all_cases(check=False): case = make()
 """
 
@@ -20,7 +21,7 @@ from ..kernels.nearest_code import nearest_code
 from ..kernels.quantize import quantise
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.sample import sample
-from .kernel_report import Case, Run
+from .kernel_report import Case, KernelReport, Run, benchmark_kernels
 
 # Torch's backends by name; on a GPU each is a row of its own, as none is the fastest everywhere.
 SDPA = {
@@ -28,6 +29,20 @@ SDPA = {
     "sdpa cudnn": SDPBackend.CUDNN_ATTENTION,
     "sdpa efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
+
+
+def measure_kernels(*, check: bool = False, rounds: int = 7, only: str | None = None) -> KernelReport:
+    """Measure the kernels against torch's own on this GPU.
+
+    Args:
+        check: run every row once at tiny sizes and compare the results; times nothing and needs no GPU.
+        rounds: how often the rows of a case take turns.
+        only: the one op to measure.
+
+    Raises:
+        ReelmError: there is no GPU and `check` is False, or an argument is out of its range.
+    """
+    return benchmark_kernels(all_cases(check, only), check=check, rounds=rounds)
 
 
 def all_cases(check: bool, only: str | None = None) -> Iterator[Callable[[], Case]]:

@@ -1,7 +1,8 @@
 """The kernels against torch's own, on one GPU in one run: `reelm bench kernels`.
 
-    document = benchmark_kernels()                 # {"hardware": …, "copy_gb_s": …, "rows": [{…}, …]}
-    document = benchmark_kernels(check=True)       # tiny sizes, no times: does everything run, here and now?
+    report = measure_kernels()                     # kernel_cases.py; report["copy_gb_s"], report["rows"]
+    report = measure_kernels(check=True)           # tiny sizes, no times: does everything run, here and now?
+    print(report)
 
 A case is one problem; its rows (ours, and torch's ways to do the same) take turns, in rounds, so that a drift of the
 clock hits all of them. Before it is timed, a row's result is compared with the case's reference: a row that is wrong
@@ -52,6 +53,21 @@ class Case:
     capture: bool = True
 
 
+class KernelReport(dict[str, Any]):
+    """The machine, and under "rows" what each row of each case came to; printed as a line for each row."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row of ours was right."""
+        return all(row["ok"] for row in self["rows"] if row["row"] == "reelm")
+
+    def __str__(self) -> str:
+        lines = [f"{self['hardware']}, {self['date']}, commit {self['commit']}, {self['versions']}"]
+        if not self["check"]:
+            lines.append(f"copy {self['copy_gb_s']:.0f} GB/s, matmul {self['matmul_tflop_s']:.0f} TFLOP/s")
+        return "\n".join([*lines, *map(_line, self["rows"])])
+
+
 @dataclass
 class _Row:
     name: str
@@ -59,11 +75,11 @@ class _Row:
     times: list[float] = field(default_factory=list)
 
 
-def benchmark_kernels(cases: Iterator[Callable[[], Case]], *, check: bool = False, rounds: int = 7) -> dict[str, Any]:
+def benchmark_kernels(cases: Iterator[Callable[[], Case]], *, check: bool = False, rounds: int = 7) -> KernelReport:
     """Measure every case on this GPU.
 
     Args:
-        cases: as `benchmark_cases.all_cases` gives them.
+        cases: as `kernel_cases.all_cases` gives them.
         check: run and compare each row once, on whatever device the cases are, and time nothing.
         rounds: how often the rows of a case take turns.
 
@@ -73,7 +89,7 @@ def benchmark_kernels(cases: Iterator[Callable[[], Case]], *, check: bool = Fals
     runnable = check or torch.cuda.is_available()
     require(runnable, "device", "must be a CUDA GPU to measure (a check needs none)", "cpu")
     require(rounds >= 1, "rounds", "must be at least 1", rounds)
-    document: dict[str, Any] = {"benchmark": "kernels", "check": check} | _header()
+    document = KernelReport(benchmark="kernels", check=check, **_header())
     if not check:
         document |= _ceilings()
     document["rows"] = []
@@ -196,21 +212,16 @@ def _header() -> dict[str, Any]:
     return {"hardware": hardware, "date": today, "commit": commit, "versions": versions}
 
 
-def table(document: dict[str, Any]) -> str:
-    """The document as lines: one a row."""
-    lines = [f"{document['hardware']}, {document['date']}, commit {document['commit']}, {document['versions']}"]
-    if not document["check"]:
-        lines.append(f"copy {document['copy_gb_s']:.0f} GB/s, matmul {document['matmul_tflop_s']:.0f} TFLOP/s")
-    for row in document["rows"]:
-        told = f"{row['op']:20} {row['case']:44} {row['row']:24} "
-        if "microseconds" in row:
-            told += f"{row['microseconds']:10.1f} us"
-            told += f" {row['tflop_s']:7.0f} TFLOP/s" if "tflop_s" in row else ""
-            told += f" {row['gb_s']:7.0f} GB/s ({100 * row['share_of_copy']:.0f}% of copy)" if "gb_s" in row else ""
-            told += f" {row['best_peer_over_ours']:6.2f} x the best peer" if "best_peer_over_ours" in row else ""
-        elif row["ok"]:
-            told += f"ok, error {row['error']:.1e}"
-        else:
-            told += f"FAIL {row.get('failed') or 'error ' + format(row['error'], '.1e')}"
-        lines.append(told)
-    return "\n".join(lines)
+def _line(row: dict[str, Any]) -> str:
+    """A row in words."""
+    line = f"{row['op']:20} {row['case']:44} {row['row']:24} "
+    if "microseconds" in row:
+        line += f"{row['microseconds']:10.1f} us"
+        line += f" {row['tflop_s']:7.0f} TFLOP/s" if "tflop_s" in row else ""
+        line += f" {row['gb_s']:7.0f} GB/s ({100 * row['share_of_copy']:.0f}% of copy)" if "gb_s" in row else ""
+        line += f" {row['best_peer_over_ours']:6.2f} x the best peer" if "best_peer_over_ours" in row else ""
+    elif row["ok"]:
+        line += f"ok, error {row['error']:.1e}"
+    else:
+        line += f"FAIL {row.get('failed') or 'error ' + format(row['error'], '.1e')}"
+    return line

@@ -1,7 +1,7 @@
 """Presets: models of sizes that users know, with random weights, so that speed is measured without anyone's checkpoint.
 
-    parts = preset_parts("cosmos-4b", device="cuda")          # refused first where it does not fit
-    print(benchmark(VideoGenerator(parts), seconds=0.2))
+    generator = preset_generator("cosmos-4b", device="cuda")  # refused first where it does not fit
+    print(benchmark(generator, seconds=0.2))
     print(preset_plan("cosmos-4b", device="cuda"))
 
 | | cosmos-4b | emu3-8b |
@@ -26,6 +26,7 @@ from ..core.device import pick_device
 from ..core.errors import require
 from ..core.memory import available_memory
 from ..core.protocols import Numerics, Precision
+from ..generation.generator import VideoGenerator
 from ..generation.memory_plan import MemoryPlan, plan_memory, require_memory
 from ..generation.pretrained import ModelConfig, Pretrained
 from ..lm.lm_config import LMConfig
@@ -106,6 +107,14 @@ def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **option
     if options.get("weights") == "int8":  # which are made of those in float32
         largest += largest // 2 + 4 * cost.parameters - cost.weights
     return dataclasses.replace(plan, loading=largest)
+
+
+def preset_generator(
+    preset: str, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto",
+    weights: Precision = "full", cache: Precision = "full", check: bool = False,
+) -> VideoGenerator:  # fmt: skip
+    """A generator over a preset's random weights, to be measured; see `preset_parts`."""
+    return VideoGenerator(preset_parts(preset, device=device, dtype=dtype, weights=weights, cache=cache, check=check))
 
 
 @torch.no_grad()

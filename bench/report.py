@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ..core.files import atomic_path
+from ..core.errors import require
+from ..core.files import atomic_path, check_writable
 from ..generation.pretrained import Pretrained
 from ..sampling.passes import Decoder
 from ..sampling.rules import SamplingConfig
@@ -38,8 +39,18 @@ class BenchmarkReport(dict[str, Any]):
                 lines += ["", *_table(TABLES[name], self[name])]
         return "\n".join(lines)
 
+    @property
+    def ok(self) -> bool:
+        """Whether no row is wrong."""
+        return all(row.get("ok", True) for row in self.get("rows", []))
+
     def plot(self, path: Path) -> None:
-        """Draw the tokens a second of the rows or the points as a PNG (needs matplotlib: the `train` extra)."""
+        """Draw the tokens a second of the rows or the points as a PNG (needs matplotlib: the `train` extra).
+
+        Raises:
+            ReelmError: the path cannot be written, or is no .png.
+        """
+        check_plot(path)
         from matplotlib.figure import Figure
 
         (name,) = (table for table in TABLES if table in self)
@@ -63,6 +74,12 @@ class BenchmarkReport(dict[str, Any]):
                        f"guidance {self['guidance_scale']:g}", fontsize="medium")  # fmt: skip
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
+
+
+def check_plot(path: Path) -> None:
+    """Refuse, before anything is measured, a path that `BenchmarkReport.plot` could not write."""
+    check_writable(path, "plot")
+    require(path.suffix.lower() == ".png", "plot", "must end in .png", str(path))
 
 
 def describe(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 if TYPE_CHECKING:
     from ..generation.generator import VideoGenerator
+    from ..training.run_reports import RunProgress
 
 
 class Command(ABC):
@@ -85,14 +86,10 @@ class RunCommand(Command):
     resume: bool = False
     device: str = "auto"
 
-    def report(self, files: str) -> int:
-        """Say how far the run in `out` has come; 130 if that is not its end."""
-        from safetensors import safe_open
-
-        with safe_open(self.out / "state.safetensors", framework="pt") as file:
-            step, steps = (int(file.metadata()[name]) for name in ("step", "steps"))
-        print(f"wrote {self.out}: {files} of step {step} of {steps}")
-        return 0 if step >= steps else 130
+    def tell(self, files: str, progress: "RunProgress") -> int:
+        """Print how far the run in `out` has come; 130 if that is not its end."""
+        print(f"wrote {self.out}: {files} of step {progress.step} of {progress.steps}")
+        return 0 if progress.finished else 130
 
 
 def config_options(cls: type, default: Any = None, leave_out: Collection[str] = ()) -> type:
@@ -120,3 +117,8 @@ def config_options(cls: type, default: Any = None, leave_out: Collection[str] = 
 def strict_json(values: Any) -> str:
     """One line of strict JSON: what is not finite becomes null."""
     return json.dumps(json.loads(json.dumps(values, default=str), parse_constant=lambda _: None))
+
+
+def print_report(report: dict[str, Any], *, json_alone: bool = False) -> None:
+    """A table, unless JSON is to stand alone, and one line of JSON."""
+    print(*([] if json_alone else [report]), strict_json(report), sep="\n")

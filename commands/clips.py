@@ -1,7 +1,6 @@
-"""The commands that make clips: generate, continue, stream."""
+"""The commands that make clips: generate, continue, stream, decode."""
 
 import dataclasses
-import secrets
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import tyro
 from tyro.conf import Positional
 
-from ..core.errors import ReelmError, require
-from ..core.files import free_name, free_path, numbered_names
+from ..core.errors import require
+from ..core.files import free_name, numbered_names
 from ..core.progress import note
 from .base import ModelCommand, strict_json
 
 if TYPE_CHECKING:
-    from ..generation.session import SessionState
+    from ..generation.stream_file import StreamedClip
     from ..generation.video import Video
 
 Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
@@ -86,25 +85,32 @@ class _Clip(ModelCommand):
         return {name: value for name, value in vars(self.sampling).items() if value != "model"}
 
     def report(self, files: list[Path], video: "Video", made: int) -> None:
-        """Say what was written, how long it took to make `made` frames, and how to go on."""
-        tokens = video.stats["tokens"]
-        seconds = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
+        """Print what was written, how long it took to make `made` frames, and how to go on."""
+        took = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
         count, height, width, _ = video.frames.shape
+        self.print_files(files, video, (count, height, width), made=made, tokens=video.stats["tokens"], took=took)
+
+    def print_files(
+        self, files: list[Path], clip: "Video | StreamedClip", size: tuple[int, int, int], *, made: int, tokens: int,
+        took: float,
+    ) -> None:  # fmt: skip
+        """Print it of a clip of so many frames, rows and columns, whose `tokens` took `took` seconds."""
+        count, height, width = size
         longer = "longer.mp4" if files[0].name != "longer.mp4" else "longer-2.mp4"
         model = [] if self.model == "world" else ["--model", self.model]
         go_on = shlex.join(["reelm", "continue", str(files[0]), "--seconds", "4", *model, "-o", longer])
-        rates = {"tokens_per_second": tokens / seconds, "times_realtime": made / video.fps / seconds}
+        rates = {"tokens_per_second": tokens / took, "times_realtime": made / clip.fps / took}
         if self.json:
             values = {
-                "files": files, "prompt": video.prompt, "seed": video.seed, "frames": count, "height": height,
-                "width": width, "fps": video.fps, "seconds": video.seconds, "took_seconds": seconds, "tokens": tokens,
-                **rates, "settings": video.settings, "continue": go_on,
+                "files": files, "prompt": clip.prompt, "seed": clip.seed, "frames": count, "height": height,
+                "width": width, "fps": clip.fps, "seconds": clip.seconds, "took_seconds": took, "tokens": tokens,
+                **rates, "settings": clip.settings, "continue": go_on,
             }  # fmt: skip
             print(strict_json(values))
             return
-        size = f"{count} frames {width}x{height} at {video.fps:.4g} fps = {video.seconds:.4g} s, seed {video.seed}"
-        print(f"wrote {', '.join(map(str, files))}: {size}")
-        print("took {:.3g} s: {:.4g} tokens/s, {:.3g} times realtime".format(seconds, *rates.values()))
+        shown = f"{count} frames {width}x{height} at {clip.fps:.4g} fps = {clip.seconds:.4g} s, seed {clip.seed}"
+        print(f"wrote {', '.join(map(str, files))}: {shown}")
+        print("took {:.3g} s: {:.4g} tokens/s, {:.3g} times realtime".format(took, *rates.values()))
         print(f"go on with: {go_on}")
 
 
@@ -127,6 +133,7 @@ class Generate(_Clip):
 
     def run(self) -> int:
         from ..generation.request import MAX_CLIPS
+        from ..generation.session_files import SessionFiles
         from ..media.writer import check_output
 
         count = self.num_videos_per_prompt
@@ -134,7 +141,7 @@ class Generate(_Clip):
         paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
         for path in paths:
             check_output(path)
-        with _Sessions(paths, self.save_state) as sessions:
+        with SessionFiles(paths, save_state=self.save_state) as sessions:
             videos = self.load().generate(
                 self.prompts(self.prompt), num_videos_per_prompt=count, batch_size=self.batch_size,
                 callback_on_tokens=sessions.save, **self.arguments(),
@@ -166,6 +173,7 @@ class Continue(_Clip):
 
     def run(self) -> int:
         from ..generation.session import SessionState
+        from ..generation.session_files import SessionFiles
         from ..generation.video import Video
         from ..media.writer import check_output
 
@@ -173,7 +181,7 @@ class Continue(_Clip):
         check_output(path)
         clip = SessionState.load(self.clip) if self.clip.suffix == ".safetensors" else Video.load(self.clip)
         generator = self.load()
-        with _Sessions([path], self.save_state) as sessions:
+        with SessionFiles([path], save_state=self.save_state) as sessions:
             video = generator.continue_clip(
                 clip, prompt=self.prompts(self.prompt), fit=self.fit, detail=self.detail,
                 callback_on_tokens=sessions.save, **self.arguments(),
@@ -226,43 +234,20 @@ class Stream(_Clip):
     prompt: Prompt
 
     def run(self) -> int:
-        import time
-
-        import numpy as np
-
-        from ..core.progress import progress
-        from ..generation.video import Video, video_metadata
+        from ..generation.stream_file import write_stream
         from ..media.writer import ClipWriter
         from ..training.loop import stop_signals
 
         path = self.output or free_name(_slug(self.prompt))
-        ClipWriter(path, fps=1)  # refuses the path before the model is loaded; no file is opened
-        generator = self.load()
-        config = generator.parts.config
-        options = self.arguments() | {"seed": secrets.randbits(32) if self.seed is None else self.seed}
-
-        def clip(frames: int) -> Video:
-            # Of the frames only their shape is told: they are in the file, and an endless stream fits no memory.
-            none = np.broadcast_to(np.uint8(0), (frames, config.height, config.width, 3))
-            tokens = stream.tokens if frames > 1 or len(stream.tokens) else None
-            return Video(none, stream.fps, tokens=tokens, segments=stream.segments, prompt=stream.prompt,
-                         seed=stream.seed, settings=stream.settings)  # fmt: skip
-
-        stream = generator.stream(self.prompts(self.prompt), **options)
-        began = time.perf_counter()
-        with stop_signals() as stopped, ClipWriter(path, generator.fps, video_metadata(clip(1))) as writer:
-            note(f"writing {writer.growing}; Ctrl-C ends it")
-            for frames in progress(stream, "streaming", unit="latent frame"):
-                writer.write(frames)
-                if stopped:
-                    break
-            writer.metadata = video_metadata(clip(writer.frames))
-        video = clip(writer.frames)
-        video.stats |= {"tokens": stream.tokens.size, "read_seconds": 0.0, "decode_seconds": 0.0}
-        video.stats["sample_seconds"] = time.perf_counter() - began
+        growing = ClipWriter(path, fps=1).growing  # refuses the path before the model is loaded; no file is opened
+        stream = self.load().stream(self.prompts(self.prompt), **self.arguments())
+        with stop_signals() as stopped:
+            note(f"writing {growing}; Ctrl-C ends it")
+            clip = write_stream(stream, path, stop=lambda: bool(stopped))
         if stopped:
-            note(f"reelm: interrupted; {path} holds {writer.frames} frames = {video.seconds:.4g} s")
-        self.report([writer.path], video, writer.frames)
+            note(f"reelm: interrupted; {path} holds {clip.frames} frames = {clip.seconds:.4g} s")
+        size = (clip.frames, clip.height, clip.width)
+        self.print_files([clip.path], clip, size, made=clip.frames, tokens=clip.tokens, took=clip.took_seconds)
         return 128 + stopped[0] if stopped else 0
 
 
@@ -271,34 +256,3 @@ def _slug(prompt: str) -> str:
     from ..lm.text import words_of
 
     return "-".join(words_of(prompt)[:12])[:60].strip("-") or "clip"
-
-
-class _Sessions:
-    """The sessions of clips, on disk from the moment that their tokens are there until the clips are."""
-
-    def __init__(self, clips: list[str], keep: bool) -> None:
-        self.keep, self.kept = keep, list[Path]()
-        self.seed: int | None = None
-        self.paths = [Path(clip).with_suffix(".session.safetensors") for clip in clips]
-
-    def save(self, states: "list[SessionState]") -> None:
-        """Write them; one that has to go again takes no name that is in use. Failing that, the clip is made."""
-        self.seed = states[0].seed
-        paths = self.paths if self.keep else map(free_path, self.paths)
-        try:
-            for state, path in zip(states, paths, strict=True):
-                self.kept.append(state.save(path))
-        except (ReelmError, OSError) as error:
-            note(f"warning: the session is not saved: {error}")
-
-    def __enter__(self) -> "_Sessions":
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None and not self.keep:
-            while self.kept:
-                self.kept.pop().unlink()
-        elif error is not None and self.kept:
-            note(f"the tokens are safe: reelm decode {shlex.join(map(str, self.kept[:1]))}")
-        elif error is not None and self.seed is not None:
-            note(f"the same command with --seed {self.seed} makes the same clip again")

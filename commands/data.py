@@ -60,17 +60,17 @@ class Prepare(Command):
         report = prepare(
             self.folder, self.out, config, workers=self.workers, rank=self.rank, world_size=self.world_size
         )
-        print("\n".join(_summary(report, self.out)))
+        print(summary(report))
         return SOME_SKIPPED if report.skipped else 0
 
 
-def _summary(report: "Report", out: Path) -> list[str]:
+def summary(report: "Report") -> str:
     """What was made, what was skipped by reason, where to look."""
     (train, train_frames), (held_out, held_out_frames) = report.count("train"), report.count("held-out")
     megabytes = sum(shard.tar_bytes for shard in report.shards.values()) / 1e6
     used, shards = report.files - len(report.skipped), _counted(len(report.shards), "shard")
     lines = [
-        f"wrote {out}: {used} of {_counted(report.files, 'clip')} in {shards}, {megabytes:.1f} MB: "
+        f"wrote {report.path.parent}: {used} of {_counted(report.files, 'clip')} in {shards}, {megabytes:.1f} MB: "
         f"{_counted(train, 'sample')} to train on ({train_frames} frames), "
         f"{held_out} held out ({held_out_frames} frames)"
     ]
@@ -83,7 +83,7 @@ def _summary(report: "Report", out: Path) -> list[str]:
         shown = ", ".join(report.ignored[:3]) + (", ..." if len(report.ignored) > 3 else "")
         lines.append(f"ignored {len(report.ignored)} that are no clip by name: {shown}")
     sheet = report.path.with_name(report.path.name.replace("report", "samples")).with_suffix(".png")
-    return [*lines, f"see {report.path} and {sheet}"] if sheet.exists() else [*lines, f"see {report.path}"]
+    return "\n".join([*lines, f"see {report.path} and {sheet}" if sheet.exists() else f"see {report.path}"])
 
 
 def _counted(count: int, noun: str) -> str:
@@ -116,30 +116,13 @@ class Encode(Command):
 
     def run(self) -> int:
         from ..core.config import from_dict
-        from ..data.clip_shards import ClipShards
-        from ..data.encode import Windows, encode_shards
-        from ..tokenizer.video_tokenizer import load_tokenizer
+        from ..data.encode import Windows
+        from ..data.token_recipes import encode_clips
 
         windows = from_dict(Windows, dataclasses.asdict(self.windows), "options")
-        count = encode_shards(
-            load_tokenizer(self.tokenizer, device=self.device), ClipShards(self.shards, self.split), self.out, windows,
-            rank=self.rank, world_size=self.world_size,
+        report = encode_clips(
+            self.shards, self.tokenizer, self.out, split=self.split, rank=self.rank, world_size=self.world_size,
+            device=self.device, windows=windows,
         )  # fmt: skip
-        print(f"wrote {self.out}: {_counted(count, 'crop')} of {windows.num_frames} frames")
+        print(f"wrote {report.folder}: {_counted(report.clips, 'crop')} of {report.num_frames} frames")
         return 0
-
-
-def prepared(folder: Path, out: Path, known: Path | None = None) -> Path:
-    """The prepared clips of a folder: itself if it has them, `known` if that was made of them, else `out`/shards, which
-    is made now."""
-    from ..data.clip_shards import is_prepared
-    from ..data.prepare import is_made_of, prepare
-    from ..data.recode import PrepareConfig
-
-    if is_prepared(folder):
-        return folder
-    if known is not None and is_made_of(known, folder, PrepareConfig()):
-        return known
-    report = prepare(folder, out / "shards", PrepareConfig(), workers=os.cpu_count() or 1, rank=0, world_size=1)
-    print("\n".join(_summary(report, out / "shards")))
-    return out / "shards"

@@ -1,47 +1,12 @@
 """The commands that judge: evaluate (the rendered world), evaluate tokenizer and evaluate model (one's own clips)."""
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from .. import __version__
-from ..core.errors import require
-from ..core.files import check_writable
-from .base import Command, ModelCommand, strict_json
-
-if TYPE_CHECKING:
-    import torch
-
-
-def _check_sheet(contact_sheet: Path | None) -> None:
-    if contact_sheet is not None:
-        path = check_writable(contact_sheet, "contact_sheet")
-        require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
-
-
-def _stamp(device: "torch.device") -> dict[str, Any]:
-    """On what the figures were measured; the peak is the whole process's (getrusage), or of a GPU its allocator's."""
-    import torch
-
-    from ..bench.machine import machine_name
-    from ..core.memory import peak_memory_bytes
-
-    return {
-        "peak_memory_bytes": peak_memory_bytes(device), "reelm": __version__, "torch": torch.__version__,
-        "device": f"{device.type}: {machine_name(device)}", "threads": torch.get_num_threads(),
-    }  # fmt: skip
-
-
-def _print(report: dict[str, Any], *, alone: bool) -> None:
-    """A table, unless JSON is to stand alone, and one line of JSON."""
-    if not alone:
-        for name, value in report.items():
-            if name != "clips":
-                print(f"{name.replace('_', ' '):42} {f'{value:.4g}' if isinstance(value, float) else value}")
-    print(strict_json(report))
+from .base import Command, ModelCommand, print_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +38,16 @@ class Evaluate(ModelCommand):
     contact_sheet: Path | None = None
 
     def run(self) -> int:
-        from ..evaluation.world_clips import evaluate_model
+        from ..evaluation.world_clips import check_sheet, evaluate_model
 
-        _check_sheet(self.contact_sheet)
+        if self.contact_sheet is not None:
+            check_sheet(self.contact_sheet)
         report = evaluate_model(
             self.load(), prompts=self.prompts, two_objects=self.two_objects, clips=self.clips, seed=self.seed,
             batch=self.batch, guidance_scale=self.guidance_scale, decoder=self.decoder, block_size=self.block_size,
             contact_sheet=self.contact_sheet,
         )  # fmt: skip
-        print(*([] if self.json else [report]), strict_json(report), sep="\n")
+        print_report(report, json_alone=self.json)
         return 0
 
 
@@ -113,30 +79,14 @@ class EvaluateTokenizer(Command):
     json: bool = False
 
     def run(self) -> int:
-        from ..core.checkpoint import find_checkpoint
-        from ..data.sample_clips import sample_clips
-        from ..evaluation.fvd import USUAL_FRAMES
-        from ..evaluation.tokenizers import evaluate_clips
-        from ..generation.pretrained import load_pretrained
-        from ..tokenizer.video_tokenizer import load_tokenizer
+        from ..evaluation.clip_folders import evaluate_tokenizer_on_clips
 
-        require(self.max_frames >= 1, "max_frames", "must be at least 1", self.max_frames)
-        _check_sheet(self.contact_sheet)
-        if self.tokenizer is None:
-            tokenizer = load_pretrained(find_checkpoint("world"), device=self.device).tokenizer
-        else:
-            tokenizer = load_tokenizer(self.tokenizer, device=self.device)
-        clips = sample_clips(self.folder, split=self.split, max_frames=self.max_frames)
-        told = evaluate_clips(
-            tokenizer, clips, contact_sheet=self.contact_sheet, lpips_weights=self.lpips_weights,
-            fvd_weights=self.fvd_weights, fvd_frames=min(USUAL_FRAMES, self.max_frames),
+        report = evaluate_tokenizer_on_clips(
+            self.folder, self.tokenizer, split=self.split, max_frames=self.max_frames,
+            lpips_weights=self.lpips_weights, fvd_weights=self.fvd_weights, contact_sheet=self.contact_sheet,
+            device=self.device,
         )  # fmt: skip
-        sizes = dict.fromkeys(f"{clip['width']}x{clip['height']}" for clip in told["clips"])
-        report = {
-            "model": str(self.tokenizer or "world"), "source": self.folder.resolve().name, "split": clips.split,
-            "size": ", ".join(sizes), **told, **_stamp(next(tokenizer.parameters()).device), "skipped": clips.skipped,
-        }  # fmt: skip
-        _print(report, alone=self.json)
+        print_report(report, json_alone=self.json)
         return 0
 
 
@@ -168,36 +118,11 @@ class EvaluateModel(ModelCommand):
     out: Path | None = None
 
     def run(self) -> int:
-        from ..core.checkpoint import save_json
-        from ..data.sample_clips import sample_clips
-        from ..evaluation.continuations import given_frames
-        from ..evaluation.own_clips import evaluate_own_clips
-        from ..generation.video import Video
+        from ..evaluation.clip_folders import evaluate_on_clips
 
-        require(self.clips >= 1, "clips", "must be at least 1", self.clips)
-        require(self.num_frames >= 1, "num_frames", "must be at least 1", self.num_frames)
-        if self.out is not None:
-            require(not self.out.exists() or self.out.is_dir(), "out", "must be a folder", str(self.out))
-        source = sample_clips(self.folder, split=self.split, max_frames=self.max_frames)
-        generator = self.load()
-        least = given_frames(generator) + self.num_frames
-        require(self.max_frames >= least, "max_frames", f"must be at least {least}", self.max_frames)
-        config = generator.parts.config
-        size = {"height": config.height, "width": config.width}
-        fitted = source.fitted(fps=config.fps, **size, fit=self.fit)
-        told = evaluate_own_clips(
-            generator,
-            ((name, Video(frames, config.fps, prompt=caption)) for name, frames, caption in islice(fitted, self.clips)),
-            predicted=self.num_frames, seed=self.seed, fvd_weights=self.fvd_weights, folder=self.out,
+        report = evaluate_on_clips(
+            self.load(), self.folder, split=self.split, clips=self.clips, max_frames=self.max_frames,
+            num_frames=self.num_frames, seed=self.seed, fit=self.fit, fvd_weights=self.fvd_weights, out=self.out,
         )  # fmt: skip
-        report = {
-            "model": generator.parts.name, "source": self.folder.resolve().name, "split": source.split,
-            "size": f"{config.width}x{config.height}", "fps": config.fps, "seed": self.seed, **told,
-            **_stamp(generator.parts.lm.device), **generator.parts.lm.numerics.precisions,
-            "skipped": source.skipped,
-        }  # fmt: skip
-        if self.out is not None:
-            self.out.mkdir(parents=True, exist_ok=True)
-            save_json(self.out / "evaluation.json", report)
-        _print(report, alone=self.json)
+        print_report(report, json_alone=self.json)
         return 0

@@ -3,13 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ..core.errors import require
 from .base import Command, RunCommand, config_options
-from .data import prepared
+from .data import summary
+
+if TYPE_CHECKING:
+    from ..training.run_reports import HeldOutFigures
 
 
 def _tokenizer_options() -> type:
@@ -39,70 +41,33 @@ class TrainTokenizer(RunCommand):
     recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_tokenizer_options)]
 
     def run(self) -> int:
-        from ..core.checkpoint import read_json
         from ..core.config import from_dict
-        from ..data.clip_shards import ClipShards
-        from ..data.crops import CropLoader, held_out_clips
-        from ..training.tokenizer_training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
+        from ..training.recipes import train_video_tokenizer
+        from ..training.tokenizer_training import TokenizerTraining
 
-        recipe = from_dict(TokenizerTraining, self._options(), "options")
-        check_stage(recipe, self.out, self.decoder_of, self.resume)
-        clips, crops = None, None
-        if self.data is not None:
-            shards = prepared(self.data, self.out)
-            crops = CropLoader(
-                ClipShards(shards), recipe.batch_size, recipe.num_frames,
-                height=recipe.height, width=recipe.width, seed=recipe.seed,
-            )  # fmt: skip
-            ends = held_out_clips(ClipShards(shards, "held-out"), recipe.model.temporal)
-            clips = TrainingClips(batch=crops.batch, held_out=ends)
-        train_tokenizer(
-            recipe, self.out, clips=clips, decoder_of=self.decoder_of, device=self.device, resume=self.resume
-        )
-        if crops is not None:
-            crops.close()
-        code = self.report("tokenizer.json and tokenizer.safetensors")
-        if (self.out / "held-out.json").exists():
-            print(_held_out(read_json(self.out / "held-out.json")))
+        report = train_video_tokenizer(
+            self.out, data=self.data, preset=self.preset, compression=self.compression, decoder_of=self.decoder_of,
+            recipe=from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options"), device=self.device,
+            resume=self.resume,
+        )  # fmt: skip
+        if report.prepared is not None:
+            print(summary(report.prepared))
+        code = self.tell("tokenizer.json and tokenizer.safetensors", report.progress)
+        if report.held_out is not None:
+            print(_held_out(report.held_out))
         return code
 
-    def _options(self) -> dict[str, Any]:
-        """The recipe's options, with the model that the preset stands for, or that `decoder_of` has."""
-        from ..core.checkpoint import read_json
-        from ..core.config import differences, to_dict
-        from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 
-        options = dataclasses.asdict(self.recipe)
-        if self.decoder_of is not None:
-            sizes = {"preset": self.preset, "compression": self.compression}
-            sizes |= {
-                name: value
-                for name, (value, _) in differences(options["model"], to_dict(TokenizerConfig()), "model.").items()
-            }
-            for name, value in sizes.items():
-                require(value is None, name, "must not be given together with decoder_of, which has its sizes", value)
-            return options | {"model": read_json(self.decoder_of / "tokenizer.json")}
-        changed = options["model"] != to_dict(TokenizerConfig())
-        preset = self.preset or ("small" if self.data is not None and not changed else None)
-        given = [name for name, value in (("preset", self.preset), ("compression", self.compression)) if value]
-        if changed and given:
-            require(False, given[0], "must not be given together with options of --model", getattr(self, given[0]))
-        require(bool(preset or not given), "compression", "must be given with a preset", self.compression)
-        if preset:
-            options["model"] = to_dict(tokenizer_preset(preset, self.compression or "4x8x8"))
-        return options
-
-
-def _held_out(figures: dict[str, Any]) -> str:
+def _held_out(figures: "HeldOutFigures") -> str:
     """PSNR of the held-out clips and use of the codebook, in words."""
-    lines = [f"  {clip['name']}: {clip['psnr']:.2f} dB" for clip in figures["clips"]]
-    clip, count = figures["clips"][0], len(figures["clips"])
-    said = (
-        f"held out, step {figures['step']}: {figures['psnr']:.2f} dB mean PSNR of {count} clips of "
-        f"{clip['width']}x{clip['height']}, {100 * figures['codebook_use']:.1f}% of the codes in {figures['tokens']} "
-        f"tokens (perplexity {figures['perplexity']:.0f}); see reconstructions.png"
+    lines = [f"  {clip.name}: {clip.psnr:.2f} dB" for clip in figures.clips]
+    clip, count = figures.clips[0], len(figures.clips)
+    first = (
+        f"held out, step {figures.step}: {figures.psnr:.2f} dB mean PSNR of {count} clips of "
+        f"{clip.width}x{clip.height}, {100 * figures.codebook_use:.1f}% of the codes in {figures.tokens} "
+        f"tokens (perplexity {figures.perplexity:.0f}); see reconstructions.png"
     )
-    return "\n".join([said, *lines])
+    return "\n".join([first, *lines])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +96,13 @@ class Render(Command):
     device: str = "auto"
 
     def run(self) -> int:
-        from ..data.rendered import encode_world
-        from ..tokenizer.video_tokenizer import load_tokenizer
+        from ..data.token_recipes import render_tokens
 
-        encode_world(
-            load_tokenizer(self.tokenizer, device=self.device), self.out, clips=self.clips, num_frames=self.num_frames,
-            seed=self.seed, height=self.height, width=self.width,
+        report = render_tokens(
+            self.tokenizer, self.out, self.clips, num_frames=self.num_frames, seed=self.seed, height=self.height,
+            width=self.width, device=self.device,
         )  # fmt: skip
-        print(f"wrote {self.out}: {self.clips} clips of {self.num_frames} frames")
+        print(f"wrote {report.folder}: {report.clips} clips of {report.num_frames} frames")
         return 0
 
 
@@ -162,18 +126,10 @@ class TrainText(Command):
     model_type: Literal["word", "unigram", "bpe"] = "word"
 
     def run(self) -> int:
-        from ..core.files import atomic_write, check_writable
-        from ..data.token_shards import read_shards
-        from ..lm.text import TextEncoder, train_text
+        from ..training.text_training import train_text_model
 
-        check_writable(self.out, "out")
-        given = (self.data, self.captions)
-        require(given.count(None) == 1, "data, captions", "must be exactly one of the two", [*map(str, given)])
-        if self.data is not None:
-            captions = [text for shards in read_shards(self.data) for texts in shards.captions for text in texts]
-        elif self.captions is not None:
-            captions = self.captions.read_text(encoding="utf-8", errors="replace").splitlines()
-        model = train_text(captions, vocab_size=self.vocab_size, model_type=self.model_type)
-        atomic_write(self.out, model)
-        print(f"wrote {self.out}: {TextEncoder(model).vocab_size} text ids from {len(captions)} captions")
+        report = train_text_model(
+            self.out, data=self.data, captions=self.captions, vocab_size=self.vocab_size, model_type=self.model_type
+        )
+        print(f"wrote {report.path}: {report.vocab_size} text ids from {report.captions} captions")
         return 0

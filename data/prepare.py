@@ -10,6 +10,7 @@ clips and options have not changed are kept.
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ..core.config import to_dict
 from ..core.errors import ClipError, ReelmError, require
 from ..core.files import atomic_write
 from ..core.progress import progress
+from .clip_shards import is_prepared
 from .pool import DIED, run_all
 from .recode import PrepareConfig, recode
 from .shard_files import FORMAT, SPLITS, Sample, ShardIndex, read_index, read_json, tar_path, write_shard
@@ -29,6 +31,8 @@ from .sources import Source, find_sources
 
 # What tempfile puts at the end of a name.
 RANDOM = "?" * 8
+CONFIG = PrepareConfig()
+WORKERS = os.cpu_count() or 1  # processes
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class Report:
 
 
 def prepare(
-    folder: Path, out: Path, config: PrepareConfig, *, workers: int, rank: int = 0, world_size: int = 1
-) -> Report:
+    folder: Path, out: Path, config: PrepareConfig = CONFIG, *, workers: int = WORKERS, rank: int = 0,
+    world_size: int = 1,
+) -> Report:  # fmt: skip
     """Make the shards of this rank that are not there yet; then its report and its contact sheet.
 
     Args:
@@ -111,6 +116,27 @@ def is_made_of(out: Path, folder: Path, config: PrepareConfig) -> bool:
     groups = [sources[start : start + size] for start in range(0, len(sources), size)]
     kept = [_kept(out, number, _fingerprint(config, group)) is not None for number, group in enumerate(groups)]
     return all(kept) and read_json(path).get("shards") == len(groups)
+
+
+def prepare_once(folder: Path, out: Path, known: Path | None = None) -> tuple[Path, Report | None]:
+    """The shards of a folder of clips, made by the default options where there are none yet.
+
+    Args:
+        folder: shards, which are returned as they are, or any clips.
+        out: of a training run; new shards lie in its folder "shards".
+        known: shards that are returned if they were made of these very clips by the default options.
+
+    Returns:
+        The folder of the shards, and the report of `prepare` where they were made now.
+
+    Raises:
+        ReelmError: as for `prepare`.
+    """
+    if is_prepared(folder):
+        return folder, None
+    if known is not None and is_made_of(known, folder, CONFIG):
+        return known, None
+    return out / "shards", prepare(folder, out / "shards")
 
 
 def _claim(out: Path, config: PrepareConfig, shards: int) -> None:

@@ -43,6 +43,12 @@ class EvaluationReport(dict[str, Any]):
         return "\n".join(lines)
 
 
+def check_sheet(path: Path) -> None:
+    """Refuse, before any work is done, a contact sheet that could not be written, or that is no .png."""
+    check_writable(path, "contact_sheet")
+    require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
+
+
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -87,7 +93,7 @@ def evaluate_model(
         require(value >= least, name, f"must be at least {least}", value)
     require(0 <= seed < 2**32, "seed", "must be from 0 to 2**32 - 1", seed)
     if contact_sheet is not None:
-        check_writable(contact_sheet, "contact_sheet")
+        check_sheet(contact_sheet)
     config = generator.parts.config
     require(config.fps == FPS, "model", f"must make clips of {FPS} frames a second, as the world does", config.fps)
     report = EvaluationReport(model=generator.parts.name, seed=seed, split="held-out", frames=FRAMES)

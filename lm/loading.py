@@ -49,10 +49,11 @@ def random_transformer(
     config: LMConfig, device: torch.device, numerics: Numerics, text: TextEncoder
 ) -> VideoTransformer:
     """A model with random weights, the same ones every time on one device, ready to sample."""
+    tables = order_tables(config)  # first: what the config keeps of its layout must not be made without data
     with torch.device("meta"):
         lm = VideoTransformer(config).to(numerics.dtype)
     lm.to_empty(device=device)
-    for name, table in order_tables(config).items():
+    for name, table in tables.items():
         setattr(lm, name, table.to(device))
     generator = torch.Generator(device).manual_seed(0)
     for weight in lm.parameters():  # norms stay at one

@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "sampling": {"core", "kernels", "lm"},
     "generation": {"core", "media", "tokenizer", "lm", "sampling"},
     "bench": {"core", "kernels", "tokenizer", "lm", "sampling", "generation"},
-    "evaluation": {"core", "media", "tokenizer", "data", "generation", "world"},
-    "training": {"core", "media", "tokenizer", "lm", "data", "generation", "evaluation", "world"},
+    "evaluation": {"core", "media", "tokenizer", "data", "generation", "bench", "world"},
+    "training": {"core", "media", "tokenizer", "lm", "sampling", "data", "generation", "evaluation", "world"},
     "commands": {"core", "media", "kernels", "lm", "tokenizer", "sampling", "generation", "training", "data",
                  "evaluation", "bench", "world"},
     "cli": {"core", "commands"},
@@ -216,6 +216,21 @@ def test_what_is_public_is_documented_typed_and_little(path):
             assert len(positional) <= 6, (
                 f"{name_of(path)}:{node.lineno} {node.name}: {len(positional)} positional arguments"
             )
+
+
+def test_commands_parse_call_and_print():
+    """What a command does is a function of the library, so that Python can do it too."""
+    for path in (ROOT / "commands").glob("*.py"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef) and node.name == "run":
+                length = node.end_lineno - node.lineno + 1
+                assert length <= 25, f"{name_of(path)}:{node.lineno} run: {length} lines"
+
+
+def test_no_file_name_stands_twice():
+    names = [path.name for path in MODULES if path.name != "__init__.py"]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    assert not twice
 
 
 def test_folders_are_one_level_deep():

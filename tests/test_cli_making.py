@@ -1,5 +1,6 @@
 """The commands that make a model: of the rendered world, and of clips of one's own."""
 
+import dataclasses
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from reelm.media.writer import write_clip
 from reelm.tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training import tokenizer_training
+from reelm.training.recipes import tokenizer_recipe
+from reelm.training.tokenizer_training import TokenizerTraining
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -263,7 +266,9 @@ def test_what_does_not_go_with_a_stage_is_refused(run, shards, words, name):
 def test_which_model_a_tokenizer_s_training_takes():
     def model(*words):
         command = cli._parse("train tokenizer", ["--out", "x", *words])
-        return from_dict(TokenizerConfig, command._options()["model"])
+        recipe = from_dict(TokenizerTraining, dataclasses.asdict(command.recipe))
+        options = {name: getattr(command, name) for name in ("data", "preset", "compression", "decoder_of")}
+        return tokenizer_recipe(recipe, **options).model
 
     assert model() == TokenizerConfig()
     assert model("--data", "x") == tokenizer_preset("small", "4x8x8")

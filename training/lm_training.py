@@ -36,14 +36,15 @@ class LMTraining:
     """The recipe of a language model.
 
     Attributes:
-        model: its sizes; the grid and the vocabularies must be those of the data.
+        model: its sizes; the grid and the vocabularies must be those of the data, which `train_language_model`
+            (recipes.py) puts in, whatever they are here.
         train: optimizer, length and checkpoints.
         batch_tokens: video tokens in a step; a step's clips all have one length.
         drop_caption: the share of clips whose caption is left out.
         seed: of the weights and of the order.
     """
 
-    model: LMConfig
+    model: LMConfig = field(default_factory=lambda: LMConfig(vocab_size=1))
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=2250, learning_rate=3e-3, optimizer="muon", ema=0.999)
     )

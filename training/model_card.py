@@ -12,6 +12,7 @@ from typing import Any
 from .. import __version__
 from ..core.checkpoint import read_json
 from ..generation.pretrained import Pretrained
+from ..lm.lm_config import LMConfig
 from .validation import best_of, read_entries
 
 LOOKED = """What one sees has not been written down yet. Look at continuations.png and continuations.mp4 of the run, and
@@ -43,6 +44,7 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
 def _parts(parts: Pretrained) -> Iterator[str]:
     config, sizes = parts.config, parts.sizes()
     quantizer, lm = config.tokenizer.quantizer, config.lm
+    assert isinstance(lm, LMConfig)  # which a run trains
     yield "| part | what | parameters |\n|---|---|---|"
     yield (
         f"| tokenizer | {sizes['pixels_per_token']} pixels a token, {quantizer.kind}, {lm.vocab_size:,} codes "

@@ -8,7 +8,7 @@ import torch
 from reelm import cli
 from reelm.bench import kernel_report as benchmark
 from reelm.bench.kernel_cases import ENTRIES, all_cases
-from reelm.bench.kernel_report import Case, benchmark_kernels, table
+from reelm.bench.kernel_report import Case, benchmark_kernels
 from reelm.core.errors import ReelmError
 
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -39,7 +39,7 @@ def test_a_wrong_row_and_one_that_cannot_run_are_told_and_get_no_time():
     assert wrong["ok"] is False and wrong["error"] == pytest.approx(0.1)
     assert failed["failed"] == "RuntimeError: no kernel"
     assert "must have shape" in shape["failed"]
-    assert [line.count("FAIL") for line in table(document).splitlines()] == [0, 1, 1, 1]
+    assert [line.count("FAIL") for line in str(document).splitlines()] == [0, 1, 1, 1]
 
 
 def test_rows_take_turns_and_the_median_is_told(monkeypatch):
@@ -65,7 +65,7 @@ def test_rows_take_turns_and_the_median_is_told(monkeypatch):
     assert ours["best_peer_over_ours"] == 2.0
     assert ours["tflop_s"] == pytest.approx(0.5) and ours["share_of_matmul"] == pytest.approx(0.05)
     assert ours["gb_s"] == pytest.approx(0.5) and ours["share_of_copy"] == pytest.approx(0.0005)
-    assert "2.00 x the best peer" in table(document)
+    assert "2.00 x the best peer" in str(document)
 
 
 @on_cpu

@@ -1,0 +1,159 @@
+"""Evaluation on a folder of clips: what `reelm evaluate tokenizer` and `reelm evaluate model` call.
+
+    print(evaluate_tokenizer_on_clips(Path("shards"), Path("runs/tokenizer")))
+    report = evaluate_on_clips(VideoGenerator.from_pretrained("runs/lm/model"), Path("shards"))
+    report["nats_per_token"], report["device"], report["skipped"]
+
+The figures are those of tokenizers.py and own_clips.py; the report says beside them of which clips they are, and on
+which machine they were measured.
+"""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..bench.machine import machine_name
+from ..core.checkpoint import find_checkpoint, save_json
+from ..core.errors import require
+from ..core.memory import peak_memory_bytes
+from ..data.sample_clips import SampleClips, sample_clips
+from ..generation.generator import VideoGenerator
+from ..generation.pretrained import load_pretrained
+from ..generation.video import Video
+from ..media.fitting import Fit
+from ..tokenizer.video_tokenizer import load_tokenizer
+from .continuations import given_frames
+from .fvd import USUAL_FRAMES
+from .own_clips import evaluate_own_clips
+from .tokenizers import evaluate_clips
+from .world_clips import EvaluationReport, check_sheet
+
+
+class ClipReport(EvaluationReport):
+    """Figures by name, and under "clips" those of each clip; printed as a table without the latter."""
+
+    def __str__(self) -> str:
+        shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in self.items()}
+        return "\n".join(f"{name.replace('_', ' '):42} {value}" for name, value in shown.items() if name != "clips")
+
+
+def evaluate_tokenizer_on_clips(
+    folder: Path,
+    tokenizer: Path | None = None,
+    *,
+    split: str = "held-out",
+    max_frames: int = 65,
+    lpips_weights: Path | None = None,
+    fvd_weights: Path | None = None,
+    contact_sheet: Path | None = None,
+    device: str = "auto",
+) -> ClipReport:
+    """Measure a tokenizer on clips: similarity, motion, codes, seams, speed (needs the `metrics` extra).
+
+    Args:
+        folder: clips that `prepare` made, or any clips.
+        tokenizer: the folder of a tokenizer's training; the bundled model's tokenizer unless given.
+        split: of prepared clips, train or held-out; other folders have none, and whole clips are measured.
+        max_frames: of each clip, from its beginning.
+        lpips_weights: a TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
+        fvd_weights: one with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first 16 frames.
+        contact_sheet: a PNG to write: truth, reconstruction, difference.
+        device: auto, cpu or cuda[:n].
+
+    Returns:
+        The figures of `evaluate_clips`; model, source, split and size of the clips; skipped, (file, reason) of what
+        could not be read; the machine, the versions, and peak_memory_bytes of the process or of the GPU's allocator.
+
+    Raises:
+        ReelmError: an argument is refused, or no clip can be read.
+    """
+    require(max_frames >= 1, "max_frames", "must be at least 1", max_frames)
+    if contact_sheet is not None:
+        check_sheet(contact_sheet)
+    if tokenizer is None:
+        model = load_pretrained(find_checkpoint("world"), device=device).tokenizer
+    else:
+        model = load_tokenizer(tokenizer, device=device)
+    clips = sample_clips(folder, split=split, max_frames=max_frames)
+    figures = evaluate_clips(
+        model, clips, contact_sheet=contact_sheet, lpips_weights=lpips_weights, fvd_weights=fvd_weights,
+        fvd_frames=min(USUAL_FRAMES, max_frames),
+    )  # fmt: skip
+    sizes = dict.fromkeys(f"{clip['width']}x{clip['height']}" for clip in figures["clips"])
+    return ClipReport(
+        model=str(tokenizer or "world"), **_source(clips), size=", ".join(sizes), **figures,
+        **_machine(next(model.parameters()).device), skipped=clips.skipped,
+    )  # fmt: skip
+
+
+def evaluate_on_clips(
+    generator: VideoGenerator,
+    folder: Path,
+    *,
+    split: str = "held-out",
+    clips: int = 32,
+    max_frames: int = 65,
+    num_frames: int = 8,
+    seed: int = 0,
+    fit: Fit = "crop",
+    fvd_weights: Path | None = None,
+    out: Path | None = None,
+) -> ClipReport:
+    """Measure a model on clips of one's own: nats and bits, continuations, speed (needs the `metrics` extra).
+
+    Args:
+        generator: the model.
+        folder: clips that `prepare` made, or any clips; they are made to fit the model's size and frame rate.
+        split: of prepared clips, train or held-out; other folders have none, and whole clips are measured.
+        clips: the most clips, in the order of their names.
+        max_frames: of each clip, from its beginning, at the model's frame rate.
+        num_frames: frames to continue each clip by, after its first three latent frames.
+        seed: of the sampling.
+        fit: how another shape of picture is fitted: crop, pad or stretch.
+        fvd_weights: a TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD.
+        out: a folder for evaluation.json, continuations.png and continuations.mp4, if given.
+
+    Returns:
+        The figures of `evaluate_own_clips`, and what `evaluate_tokenizer_on_clips` says beside its figures.
+
+    Raises:
+        ReelmError: an argument is refused, or no clip can be read.
+    """
+    require(clips >= 1, "clips", "must be at least 1", clips)
+    require(num_frames >= 1, "num_frames", "must be at least 1", num_frames)
+    if out is not None:
+        require(not out.exists() or out.is_dir(), "out", "must be a folder", str(out))
+    source = sample_clips(folder, split=split, max_frames=max_frames)
+    least = given_frames(generator) + num_frames
+    require(max_frames >= least, "max_frames", f"must be at least {least}", max_frames)
+    parts, config = generator.parts, generator.parts.config
+    fitted = source.fitted(fps=config.fps, height=config.height, width=config.width, fit=fit)
+    figures = evaluate_own_clips(
+        generator,
+        ((name, Video(frames, config.fps, prompt=caption)) for name, frames, caption in islice(fitted, clips)),
+        predicted=num_frames, seed=seed, fvd_weights=fvd_weights, folder=out,
+    )  # fmt: skip
+    report = ClipReport(
+        model=parts.name, **_source(source), size=f"{config.width}x{config.height}", fps=config.fps, seed=seed,
+        **figures, **_machine(parts.lm.device), **parts.lm.numerics.precisions, skipped=source.skipped,
+    )  # fmt: skip
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        save_json(out / "evaluation.json", report)
+    return report
+
+
+def _source(clips: SampleClips) -> dict[str, str]:
+    """Of which clips the figures are."""
+    return {"source": clips.folder.resolve().name, "split": clips.split}
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """On what the figures were measured; the peak is the whole process's (getrusage), or of a GPU its allocator's."""
+    return {
+        "peak_memory_bytes": peak_memory_bytes(device), "reelm": __version__, "torch": torch.__version__,
+        "device": f"{device.type}: {machine_name(device)}", "threads": torch.get_num_threads(),
+    }  # fmt: skip

@@ -1,0 +1,57 @@
+"""Files of sessions beside the clips that are made of them: what is drawn is not lost where a clip cannot be written.
+
+with SessionFiles(["ball.mp4"]) as sessions:
+    video = generator.generate("a red ball", callback_on_tokens=sessions.save)
+    video.save("ball.mp4")          # ball.session.safetensors lies beside it until here
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from ..core.errors import ReelmError
+from ..core.files import free_path
+from ..core.progress import note
+from .session import SessionState
+
+
+class SessionFiles:
+    """The sessions of clips, on disk from the moment that their tokens are there until the clips are.
+
+    Attributes:
+        kept: the files that are there.
+    """
+
+    def __init__(self, clips: Sequence[str | Path], *, save_state: bool = False) -> None:
+        """Name the files after the clips; with `save_state` they stay, and replace older ones of their names."""
+        self.kept: list[Path] = []
+        self._save_state, self._seed = save_state, -1
+        self._paths = [Path(clip).with_suffix(".session.safetensors") for clip in clips]
+
+    def save(self, states: list[SessionState]) -> None:
+        """Write them, as `callback_on_tokens`; a file that is removed again replaces none that is there.
+
+        Where they cannot be written, a note says so, and the clips are made nevertheless.
+        """
+        self._seed = -1 if states[0].seed is None else states[0].seed
+        paths = self._paths if self._save_state else map(free_path, self._paths)
+        try:
+            for state, path in zip(states, paths, strict=True):
+                self.kept.append(state.save(path))
+        except (ReelmError, OSError) as error:
+            note(f"warning: the session is not saved: {error}")
+
+    def __enter__(self) -> "SessionFiles":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and not self._save_state:
+            while self.kept:
+                self.kept.pop().unlink()
+        elif error is not None and self.kept:
+            note(f"the tokens are safe: reelm decode {shlex.join(map(str, self.kept[:1]))}")
+        elif error is not None and self._seed >= 0:
+            note(f"the same command with --seed {self._seed} makes the same clip again")

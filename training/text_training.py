@@ -1,0 +1,64 @@
+"""The text model of a language model, trained on captions: what `reelm train text` calls.
+
+report = train_text_model(Path("runs/text.model"), data=Path("runs/tokens"))
+report.vocab_size, report.captions
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..core.errors import require
+from ..core.files import atomic_write, check_writable
+from ..data.token_shards import read_shards
+from ..lm.text import TextEncoder, train_text
+
+
+@dataclass(frozen=True)
+class TextReport:
+    """A text model that was trained.
+
+    Attributes:
+        path: the file.
+        vocab_size: text ids that it has.
+        captions: how many it was trained on.
+    """
+
+    path: Path
+    vocab_size: int
+    captions: int
+
+
+def train_text_model(
+    out: Path,
+    *,
+    data: Path | None = None,
+    captions: Path | None = None,
+    vocab_size: int = 256,
+    model_type: Literal["word", "unigram", "bpe"] = "word",
+) -> TextReport:
+    """Train a text model and write its file.
+
+    Args:
+        out: the file to write.
+        data: a folder of token shards, whose captions are read.
+        captions: a text file with a caption a line, instead of data.
+        vocab_size: the most text ids that it may have.
+        model_type: word knows whole words; unigram and bpe spell new ones from pieces.
+
+    Raises:
+        ReelmError: `out` cannot be written, or not exactly one of data and captions is given.
+        CheckpointError: `data` holds no token shards.
+        OSError: `captions` cannot be read.
+    """
+    check_writable(out, "out")
+    given = (data, captions)
+    require(given.count(None) == 1, "data, captions", "must be exactly one of the two", [*map(str, given)])
+    if data is not None:
+        texts = [text for shards in read_shards(data) for listed in shards.captions for text in listed]
+    else:
+        assert captions is not None
+        texts = captions.read_text(encoding="utf-8", errors="replace").splitlines()
+    model = train_text(texts, vocab_size=vocab_size, model_type=model_type)
+    atomic_write(out, model)
+    return TextReport(out, TextEncoder(model).vocab_size, len(texts))
