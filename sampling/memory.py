@@ -27,7 +27,6 @@ from .memory_sizes import (
     clip_bytes,
     draw_bytes,
     lm_bytes,
-    lm_parameters,
     noise_bytes,
     pixel_bytes,
     step_bytes,
@@ -57,8 +56,7 @@ class MemoryPlan:
         block_size: positions that a pass looks at.
         runtime: of libraries that load with the first model; see CPU_RUNTIME. Not of the model.
         weights: of both networks.
-        loading: of the files and the float32 copy while weights are read, beyond `weights`; on a GPU of what weights of
-            int8 are made of.
+        loading: of the largest matrix while it is read and laid out, or made int8, beyond `weights`.
         cache: keys, values and newest tokens. On Linux the part that a clip shorter than the window never writes to
             is not there, so that such a clip takes less.
         noise: drawn ahead, and what drawing it takes.
@@ -171,7 +169,7 @@ def plan_memory(
     name = "auto" if block_size is None else "jacobi"
     decoder = make_decoder(name, block_size, frame_size=most, rows=rows, on_gpu=on_gpu)
     count: int = getattr(decoder, "block_size", 1)
-    tokenizer_size, lm_size = tokenizer_bytes(config.tokenizer), lm_parameters(config.lm)
+    tokenizer_size = tokenizer_bytes(config.tokenizer)
     int8_cache, lm_weights = cache == "int8", lm_bytes(config.lm, kind, weights)
     ring = RingCache(config.lm, rows, META, torch.int8 if int8_cache else kind, ahead=frames_ahead(count, most))
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
@@ -185,14 +183,12 @@ def plan_memory(
     joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0
     states = (kept + int(continuing)) * ring.nbytes // batch
-    # The files one after the other, beside both networks in float32; with a GPU all that is in the host's memory.
-    loading = 4 * lm_size - lm_weights + max(2 * lm_size, tokenizer_size // 2)
     return MemoryPlan(
         device=device, dtype=str(kind).removeprefix("torch."), seconds=seconds, clips=clips, batch=batch,
         block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
         weights=lm_weights + tokenizer_size,
-        loading=_quantising_bytes(config.lm, kind, weights) if on_gpu else loading,
+        loading=_loading_bytes(config.lm, kind, weights, on_gpu),
         cache=ring.nbytes + ring.tokens_BR.nbytes,
         noise=noise, noise_held=held,
         step=max(feed, *step),
@@ -205,15 +201,17 @@ def plan_memory(
     )  # fmt: skip
 
 
-def _quantising_bytes(config: LMConfig, kind: torch.dtype, weights: Kind) -> int:
-    """Of what lies beside int8 weights while a GPU makes them, one matrix after the other and the head last.
+def _loading_bytes(config: LMConfig, kind: torch.dtype, weights: Kind, on_gpu: bool) -> int:
+    """Of what lies beside the weights while they are loaded, one matrix after the other.
 
-    A matrix lies there three times in float32: as it came, divided by its scales, rounded.
+    The largest is that of the head or of a layer's gates. To become int8 it is there as it came and, on a GPU, three
+    times in float32, or on a CPU once more in float32 and in int8.
     """
-    small, whole = lm_bytes(config, kind, "int8"), lm_bytes(config, kind, "full")
-    head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
-    largest = max(whole - small + 3 * 4 * layer, head * (kind.itemsize - 1) + 3 * 4 * head)
-    return largest if weights == "int8" else 0
+    largest = config.width * max(config.vocab_size, 2 * config.hidden)
+    if weights == "int8":
+        return largest * (kind.itemsize + 3 * 4 if on_gpu else 2 * 4 + 1)
+    # In float32 a second time while it is laid out anew; else as in the file, in float16.
+    return 0 if on_gpu else largest * (4 if kind == torch.float32 else 2)
 
 
 def fit_memory(config: ModelConfig, available_bytes: int, **options: Any) -> MemoryPlan | None:

@@ -32,7 +32,7 @@ from ..tokenizer.model import VideoTokenizer
 from ..tokenizer.quantizer import QuantizerConfig
 from .machine import available_memory
 from .memory import MemoryPlan, plan_memory, require_memory
-from .memory_sizes import lm_bytes, lm_parameters
+from .memory_sizes import lm_bytes
 from .pretrained import ModelConfig, Pretrained, make_ready
 from .rules import SamplingConfig
 
@@ -89,14 +89,23 @@ def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **option
     """
     config = preset_config(name, check=check)
     plan = plan_memory(config, device=device, **options)
-    if device != "cpu":
-        return plan
-    # One matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
-    lm = config.lm
-    largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" else 0
-    if options.get("weights") == "int8":  # which are made of those in float32
-        largest += largest // 2 + 4 * lm_parameters(lm) - lm_bytes(lm, torch.float32, "int8")
-    return dataclasses.replace(plan, loading=largest)
+    kind = pick_dtype(plan.dtype, torch.device(device))
+    if options.get("weights") == "int8":
+        return dataclasses.replace(plan, loading=_quantising_bytes(config.lm, kind, on_gpu=device != "cpu"))
+    # Nothing is read, and what is not float32 is not laid out anew.
+    return plan if kind == torch.float32 else dataclasses.replace(plan, loading=0)
+
+
+def _quantising_bytes(config: LMConfig, kind: torch.dtype, *, on_gpu: bool) -> int:
+    """Of what lies beside int8 weights while they are made of whole ones, one matrix after the other, the head last.
+
+    On a GPU a matrix lies there three times in float32: as it came, divided by its scales, rounded.
+    """
+    small, whole = lm_bytes(config, kind, "int8"), lm_bytes(config, kind, "full")
+    head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
+    if not on_gpu:
+        return whole - small + 6 * max(head, layer)
+    return max(whole - small + 3 * 4 * layer, head * (kind.itemsize - 1) + 3 * 4 * head)
 
 
 @torch.no_grad()

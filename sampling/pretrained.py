@@ -4,20 +4,22 @@ parts = load_pretrained("world", device="auto")
 save_pretrained(folder, config, tokenizer, lm, text)        # weights in float16
 """
 
+import functools
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors
+from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors, uninitialised
 from ..core.config import from_dict, to_dict
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import CheckpointError, ReelmError, require
 from ..core.files import atomic_write
-from ..lm.int8 import Kind, check_kinds, check_machine, quantise_linears
-from ..lm.packed import pack_linears
+from ..lm.int8 import Kind, check_kinds, check_machine, quantise_linears, quantise_weight
+from ..lm.packed import pack_linears, pack_weight
 from ..lm.text import TextEncoder
 from ..lm.transformer import LMConfig, VideoTransformer
 from ..tokenizer.config import TokenizerConfig
@@ -160,16 +162,26 @@ def load_pretrained(
         raise CheckpointError(
             f"model: text.model must have at most {config.lm.text_vocab_size} ids, got {text.vocab_size}"
         )
-    tokenizer, lm = VideoTokenizer(config.tokenizer), VideoTransformer(config.lm)
-    load_weights(tokenizer, folder / "tokenizer.safetensors")
-    load_weights(lm, folder / "lm.safetensors")
+    with uninitialised():
+        tokenizer, lm = VideoTokenizer(config.tokenizer), VideoTransformer(config.lm)
     # The tokenizer stays in float32: it is a small part of the time, and its tokens must not depend on the device.
+    load_weights(tokenizer, folder / "tokenizer.safetensors")
     tokenizer.to(place).eval().requires_grad_(False)
-    lm.to(place, kind).eval().requires_grad_(False)
-    make_ready(lm, weights, cache)
-    lm_id = hashlib.sha256((folder / "lm.safetensors").read_bytes()).hexdigest()[:16]
+    lm.eval().requires_grad_(False)
+    # The hash of a large file takes a third of the time of all else: a second core does it, where there is one.
+    with ThreadPoolExecutor(1, "hash") as pool:
+        lm_id = pool.submit(_file_id, folder / "lm.safetensors")
+        replace = functools.partial(quantise_weight if weights == "int8" else pack_weight, lm)
+        load_weights(lm, folder / "lm.safetensors", device=place, dtype=kind, replace=replace)
+    lm.to(place)
+    lm.weights_kind, lm.cache_kind = weights, cache
     shown = folder.resolve().name if folder == Path(name) else str(name)
-    return Pretrained(shown, tokenizer.tokens_id, lm_id, config, tokenizer, lm, text)
+    return Pretrained(shown, tokenizer.tokens_id, lm_id.result(), config, tokenizer, lm, text)
+
+
+def _file_id(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def make_ready(lm: VideoTransformer, weights: Kind, cache: Kind) -> None:
