@@ -211,22 +211,17 @@ class VideoTransformer(nn.Module):
             x_BSD = block(x_BSD, attend, layer)
         return x_BSD
 
-    def forward(
-        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
-    ) -> torch.Tensor:
+    def forward(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
         """Logits (B, S, V) for every position of whole clips, in one masked pass; positions are `in_order`.
 
         Args:
             tokens_Bthw: token ids; position p's own token does not reach its logits.
             text_BP: text ids, right-padded to `prefix` slots.
             text_lengths_B: how many of them are valid.
-            first_frame: where on the time axis the clip lies; by construction this changes nothing.
         """
-        return self.logits(self.in_order(tokens_Bthw), text_BP, text_lengths_B, first_frame=first_frame)
+        return self.logits(self.in_order(tokens_Bthw), text_BP, text_lengths_B)
 
-    def logits(
-        self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor, *, first_frame: int = 0
-    ) -> torch.Tensor:
+    def logits(self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
         """As `forward`, of tokens that are in order already, with which a latent frame need not end."""
         config = self.config
         batch, count = tokens_BS.shape
@@ -234,11 +229,7 @@ class VideoTransformer(nn.Module):
         positions_1S = torch.arange(count, device=tokens_BS.device)[None]
         video = self._video_input(tokens_BS, positions_1S.expand(batch, -1))
         x = torch.cat((self.text_embedding(text_BP), video), 1)
-        shifted_1S = positions_1S + first_frame * config.frame_size
-        rotations = (
-            prefix_rotation(config.prefix, config.head_dim, x.device),
-            self._rotation(shifted_1S),
-        )
+        rotations = (prefix_rotation(config.prefix, config.head_dim, x.device), self._rotation(positions_1S))
         rotation = (torch.cat([r[0] for r in rotations], 1), torch.cat([r[1] for r in rotations], 1))
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
