@@ -4,6 +4,7 @@ reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -
 reelm continue ball.mp4 --seconds 4 -o longer.mp4
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -45,12 +46,24 @@ COMMANDS: dict[str, type[Command]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for what is refused or the system denies, 130 after Ctrl-C.
 
-    3 is of `prepare` alone: it is done, but some clips could not be used.
+    3 is of `prepare` alone: it is done, but some clips could not be used. 141 is what a shell gives a program that
+    wrote to a closed pipe, as in `reelm --help | head -1`; nothing is said then.
 
     Args:
         arguments: the words after `reelm`; those of this process unless given.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        print(end="", flush=True)  # here, where a closed pipe is caught
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes once more as it ends: into nothing, or it would complain.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        return 141
+
+
+def _run(words: list[str]) -> int:
     try:
         name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
         if name is not None:
@@ -67,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("reelm: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of stdout: reelm writes to no other pipe
+        raise
     except (ReelmError, OSError) as error:
         print("reelm: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

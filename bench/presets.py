@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ..core.device import pick_device
+from ..core.device import pick_device, pick_dtype
 from ..core.errors import require
 from ..core.memory import available_memory
 from ..core.protocols import Numerics, Precision
@@ -60,6 +60,7 @@ _PRESETS = {
     ),
 }  # fmt: skip
 PRESETS = tuple(_PRESETS)
+PRECISIONS: tuple[Precision, Precision] = ("int8", "full")
 
 
 def preset_config(name: str, *, check: bool = False) -> ModelConfig:
@@ -98,15 +99,23 @@ def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **option
     """
     config = preset_config(name, check=check)
     plan = plan_memory(config, device=device, **options)
-    if device != "cpu":
-        return plan
-    # One matrix after the other is laid out anew; the largest is that of the head or of a layer's gates.
-    lm = _sizes(config)
-    largest = 4 * lm.width * max(lm.vocab_size, 2 * lm.hidden) if plan.dtype == "float32" else 0
-    cost = lm.cost(1, 1, Numerics(weights="int8"))
-    if options.get("weights") == "int8":  # which are made of those in float32
-        largest += largest // 2 + 4 * cost.parameters - cost.weights
-    return dataclasses.replace(plan, loading=largest)
+    dtype = pick_dtype(plan.dtype, torch.device(device))
+    if options.get("weights") == "int8":
+        return dataclasses.replace(plan, loading=_quantising_bytes(_sizes(config), dtype, on_gpu=device != "cpu"))
+    # Nothing is read, and what is not float32 is not laid out anew.
+    return plan if dtype == torch.float32 else dataclasses.replace(plan, loading=0)
+
+
+def _quantising_bytes(config: LMConfig, dtype: torch.dtype, *, on_gpu: bool) -> int:
+    """The bytes beside int8 weights while they are made of whole ones, one matrix after the other, the head last.
+
+    On a GPU a matrix lies there three times in float32: as it came, divided by its scales, rounded.
+    """
+    small, whole = (config.cost(1, 1, Numerics(dtype=dtype, weights=kind)).weights for kind in PRECISIONS)
+    head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
+    if not on_gpu:
+        return whole - small + 6 * max(head, layer)
+    return max(whole - small + 3 * 4 * layer, head * (dtype.itemsize - 1) + 3 * 4 * head)
 
 
 def preset_generator(

@@ -1,20 +1,28 @@
 """A checkpoint folder: config.json, *.safetensors and text.model. Nothing is ever unpickled, no code is run.
 
 folder = find_checkpoint("world")                         # bundled name, a folder, or a hub id
+with uninitialised():
+    model = VideoTransformer(config)                      # its weights are not drawn
 load_weights(model, folder / "lm.safetensors")            # names, shapes and dtypes are checked first
 """
 
 import json
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
 from .files import atomic_write
 
+Result = TypeVar("Result")
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -73,42 +81,124 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out every call that would fill a tensor with random numbers."""
+
+    RANDOM = frozenset({
+        nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, torch.Tensor.normal_, torch.Tensor.uniform_,
+    })  # fmt: skip
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def uninitialised() -> AbstractContextManager[Any]:
+    """While inside, modules are made without drawing their weights: for `load_weights`, which replaces every one.
+
+    Memory that nothing writes to is not there yet, and no random generator moves on. This is of the calling thread
+    alone; buffers that a module computes are what they always are. (Modules on the meta device have none of these, and
+    an embedding there imports torch's compiler, which takes a second.)
+    """
+    return _Uninitialised()
+
+
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors file, on the CPU."""
+    """Every tensor of a safetensors file, on the CPU; none of it is read before it is used."""
+    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no dict)
+
+
+def _read(path: Path, get: Callable[[Any], Result]) -> Result:
     if not path.is_file():
         raise CheckpointError(f"model: {path.name} must exist in the folder, got none in {str(path.parent)!r}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return get(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"model: {path.name} must be a whole safetensors file (pickled or truncated ones are refused): {error}"
         ) from error
 
 
-def load_weights(module: torch.nn.Module, path: Path) -> None:
-    """Load `path` into `module` after checking that names, shapes and kinds of dtype all agree.
+def load_weights(
+    module: nn.Module,
+    path: Path,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    replace: Callable[[str], bool] | None = None,
+) -> None:
+    """Load `path` into `module`, tensor by tensor, so that there are never two copies of it in memory.
+
+    Names, shapes and kinds of dtype are checked before anything is written, and each tensor for finite values before
+    it is.
+
+    Args:
+        module: made inside `uninitialised`, if it is new.
+        path: a safetensors file with a tensor for each that the module has.
+        device, dtype: of its parameters from now on; by default those that they have.
+        replace: called with the name of each parameter, which has its values then. It may put a layer in the place of
+            that parameter's layer, made of these values and with memory of its own, and tells whether it has.
 
     Raises:
-        CheckpointError: a file, a tensor or a shape is missing, unexpected or wrong.
+        CheckpointError: a file, a tensor or a shape is missing, unexpected or wrong. `module` is of no use then.
     """
-    tensors = load_tensors(path)
-    wanted = module.state_dict()
+    version, wanted = _version(path), module.state_dict()
+    _check_sizes(wanted, load_tensors(path), path.name)
+    buffers = dict(module.named_buffers())
+    largest = max(tensor.numel() for tensor in wanted.values())
+    # What is replaced passes through this: memory that came and went with each would leave holes in the heap.
+    passing = torch.empty(0 if replace is None else largest, device=device, dtype=dtype)
+    for name in list(wanted):
+        del wanted[name]  # which holds the memory of an empty parameter
+        # Opened anew for each tensor, the file gives the memory of those before back.
+        tensor = _finite_tensor(path, name)
+        if name in buffers:
+            buffers[name].copy_(tensor)
+            continue
+        parameter, replaced = module.get_parameter(name), False
+        if replace is not None:
+            parameter.data = passing[: tensor.numel()].view(tensor.shape).copy_(tensor)
+            replaced = replace(name)
+        if not replaced:
+            parameter.data = tensor.to(device or parameter.device, dtype or parameter.dtype, copy=True)
+    if _version(path) != version:
+        raise CheckpointError(f"model: {path.name} must stay as it is while it is read")
+
+
+def _finite_tensor(path: Path, name: str) -> torch.Tensor:
+    tensor = _read(path, lambda file: file.get_tensor(name))
+    # A sum with infinity or NaN in it is not finite, and takes less than half the time of a look at each number. One
+    # of finite numbers may overflow, and then the largest and the smallest tell.
+    finite = not tensor.is_floating_point() or tensor.sum().isfinite() or all(map(math.isfinite, tensor.aminmax()))
+    if not finite:
+        raise CheckpointError(f"model: {path.name}: {name} must be finite, got NaN or infinity")
+    return tensor
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What changes when another file takes the place of this one; None where there is none."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str) -> None:
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise CheckpointError(
-            f"model: {path.name} must hold what its config asks for; missing {missing[:3]}, extra {extra[:3]}"
+            f"model: {file} must hold what its config asks for; missing {missing[:3]}, extra {extra[:3]}"
         )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(
-                f"model: {path.name}: {name} must have shape {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
+                f"model: {file}: {name} must have shape {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
             )
         if tensor.is_floating_point() != wanted[name].is_floating_point():
-            raise CheckpointError(f"model: {path.name}: {name} must be {wanted[name].dtype}, got {tensor.dtype}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"model: {path.name}: {name} must be finite, got NaN or infinity")
-    module.load_state_dict(tensors)
+            raise CheckpointError(f"model: {file}: {name} must be {wanted[name].dtype}, got {tensor.dtype}")
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -47,8 +47,7 @@ class MemoryPlan:
         block_size: positions that a pass looks at.
         runtime: of libraries that load with the first model; see CPU_RUNTIME. Not of the model.
         weights: of both networks.
-        loading: of the files and the float32 copy while weights are read, beyond `weights`; on a GPU of what weights of
-            int8 are made of.
+        loading: of the largest matrix while it is read and laid out, or made int8, beyond `weights`.
         cache: keys, values and newest tokens. On Linux the part that a clip shorter than the window never writes to
             is not there, so that such a clip takes less.
         noise: drawn ahead, and what drawing it takes.
@@ -188,14 +187,12 @@ def plan_clips(
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0
     state = cost.state * rows // batch
     states = (kept + int(continuing)) * state
-    # The files one after the other, beside what is loaded; with a GPU all that is in the host's memory.
-    loading = cost.loading if on_gpu else max(cost.loading, tokenizer_size // 2)
     return MemoryPlan(
         device=numerics.device, dtype=str(numerics.dtype).removeprefix("torch."), seconds=seconds, clips=clips,
         batch=batch, block_size=count,
         runtime=0 if on_gpu else CPU_RUNTIME,
         weights=cost.weights + tokenizer_size,
-        loading=loading,
+        loading=cost.loading,
         cache=cost.cache,
         noise=noise, noise_held=held,
         step=max(feed, cost.step, draw),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors
+from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors, uninitialised
 from ..core.condition import describe_conditions
 from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
@@ -148,7 +148,8 @@ def load_pretrained(
     folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     config = read_config(folder)
     lm, lm_id = load_language_model(config.lm, folder, place, numerics)
-    tokenizer = VideoTokenizer(config.tokenizer)
+    with uninitialised():
+        tokenizer = VideoTokenizer(config.tokenizer)
     load_weights(tokenizer, folder / "tokenizer.safetensors")
     # The tokenizer stays in float32: it is a small part of the time, and its tokens must not depend on the device.
     tokenizer.to(place).eval().requires_grad_(False)

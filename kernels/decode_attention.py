@@ -13,7 +13,6 @@ a CUDA graph can hold it. Options, all free to go together:
 
 - `ancestors_BLA`, `query_positions_BL`: a step of tokens that are no run of positions, such as a diagonal or a tree;
 - `k_scales_BKC`, `v_scales_BKC`: a cache of int8;
-- `prefix_rows_B`: rows that share one prefix, such as samples of one prompt;
 - `mask_BLC`: the mask, where many layers share it.
 """
 
@@ -47,7 +46,6 @@ def decode_attention(
     query_positions_BL: torch.Tensor | None = None,
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
-    prefix_rows_B: torch.Tensor | None = None,
     mask_BLC: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
@@ -78,7 +76,6 @@ def decode_attention(
             `positions_B` + l. An earlier one than `positions_B` counts as `positions_B`.
         k_scales_BKC, v_scales_BKC: what the keys and the values of each slot are multiplied by, float32, those of the
             values at least 0; with an int8 cache, and only then.
-        prefix_rows_B: row of the cache in which this row's prefix lies, int64, 0 .. B - 1; by default its own.
         mask_BLC: what `slot_mask` makes of the others, float32; it saves the reference making it in every layer.
         backend: "reference" or "triton"; by default as `pick_backend` says.
 
@@ -91,7 +88,7 @@ def decode_attention(
     """
     _check_tensors(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC)
     (B, L), C = q_BLNE.shape[:2], k_cache_BKCE.shape[2]
-    _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL, prefix_rows_B)
+    _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL)
     check_tensor("mask_BLC", mask_BLC, (B, L, C), (torch.float32,), ("q_BLNE", q_BLNE))
     for name, number, low in (("frame_size", frame_size, 1), ("window", window, 1), ("prefix", prefix, 0)):
         require(number >= low, name, f"must be at least {low}", number)
@@ -110,7 +107,7 @@ def decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         prefix=prefix, frame_size=frame_size, window=window,
         ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
-        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, prefix_rows_B=prefix_rows_B, mask_BLC=mask_BLC,
+        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, mask_BLC=mask_BLC,
     )  # fmt: skip
 
 
@@ -147,13 +144,11 @@ def _check_rows(
     prefix_lengths_B: torch.Tensor,
     ancestors_BLA: torch.Tensor | None,
     query_positions_BL: torch.Tensor | None,
-    prefix_rows_B: torch.Tensor | None,
 ) -> None:
     (B, L), like = q_BLNE.shape[:2], ("q_BLNE", q_BLNE)
     check_tensor("positions_B", positions_B, (B,), (torch.int64,), like)
     check_tensor("prefix_lengths_B", prefix_lengths_B, (B,), (torch.int64, torch.int32), like)
     check_tensor("query_positions_BL", query_positions_BL, (B, L), (torch.int64,), like)
-    check_tensor("prefix_rows_B", prefix_rows_B, (B,), (torch.int64,), like)
     if ancestors_BLA is not None:
         shape = tuple(ancestors_BLA.shape)
         fits = len(shape) == 3 and shape[0] in (1, B) and shape[1] == L and shape[2] >= L

@@ -32,7 +32,6 @@ def decode_attention_reference(
     query_positions_BL: torch.Tensor | None = None,
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
-    prefix_rows_B: torch.Tensor | None = None,
     mask_BLC: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Arguments and result as `decode_attention`."""
@@ -42,10 +41,7 @@ def decode_attention_reference(
             L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
             ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         )  # fmt: skip
-    keys, values = (
-        [None if x is None else _prefixed(x, prefix_rows_B, prefix) for x in pair]
-        for pair in ((k_cache_BKCE, k_scales_BKC), (v_cache_BKCE, v_scales_BKC))
-    )
+    keys, values = [k_cache_BKCE, k_scales_BKC], [v_cache_BKCE, v_scales_BKC]
     # A slot that nobody sees may hold NaN, and 0 * NaN is NaN. That is rare, and to look for it takes less time on a
     # CPU than to clear such slots.
     if q_BLNE.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -102,13 +98,6 @@ def product(a_BKMX: torch.Tensor, b_BKXY: torch.Tensor) -> torch.Tensor:
     if M >= 4 or a_BKMX.device.type != "cpu":
         return a_BKMX @ b_BKXY
     return (F.pad(a_BKMX, (0, 0, 0, 4 - M)) @ b_BKXY)[:, :, :M]
-
-
-def _prefixed(cache_BKC: torch.Tensor, prefix_rows_B: torch.Tensor | None, prefix: int) -> torch.Tensor:
-    """The cache (B, K, C, …) with the prefix slots of these rows (None: its own) in place of each row's own."""
-    if prefix_rows_B is None:
-        return cache_BKC
-    return torch.cat([cache_BKC[prefix_rows_B, :, :prefix], cache_BKC[:, :, prefix:]], dim=2)
 
 
 def zero_unless(keep: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -174,7 +174,7 @@ def _attend_window(  # type: ignore[no-untyped-def]
 @triton.jit
 def _split_kernel(  # type: ignore[no-untyped-def]
     q_ptr, q_prefix_ptr, k_ptr, v_ptr, positions_ptr, prefix_lengths_ptr,
-    ancestors_ptr, query_positions_ptr, k_scales_ptr, v_scales_ptr, prefix_rows_ptr,
+    ancestors_ptr, query_positions_ptr, k_scales_ptr, v_scales_ptr,
     out_ptr, maximum_ptr, total_ptr,
     q_stride_b, q_stride_l, q_stride_h,
     q_prefix_stride_b, q_prefix_stride_l, q_prefix_stride_h,
@@ -225,15 +225,12 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     maximum_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total_M = tl.zeros([BLOCK_M], tl.float32)
     out_ME = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
-    row = batch
-    if prefix_rows_ptr is not None:
-        row = tl.load(prefix_rows_ptr + batch)
     q_M = batch * q_prefix_stride_b + token_M.to(tl.int64) * q_prefix_stride_l + head_M * q_prefix_stride_h
     q_mask_ME = row_mask_ME & (first < length)
     q_ME = tl.load(q_prefix_ptr + q_M[:, None] + dim_E[None, :], mask=q_mask_ME, other=0.0)
     maximum_M, total_M, out_ME = _attend_prefix(
-        q_ME, k_ptr + row * k_stride_b + kv_head * k_stride_h, v_ptr + row * v_stride_b + kv_head * v_stride_h,
-        k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, (row * tl.num_programs(1) + kv_head) * (prefix + ring),
+        q_ME, k_ptr + batch * k_stride_b + kv_head * k_stride_h, v_ptr + batch * v_stride_b + kv_head * v_stride_h,
+        k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, (batch * tl.num_programs(1) + kv_head) * (prefix + ring),
         first, tl.minimum(first + SPLIT, length), scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E,
     )  # fmt: skip
     q_M = batch * q_stride_b + token_M.to(tl.int64) * q_stride_l + head_M * q_stride_h
@@ -305,13 +302,12 @@ def decode_attention_triton(
     query_positions_BL: torch.Tensor | None = None,
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
-    prefix_rows_B: torch.Tensor | None = None,
     mask_BLC: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Arguments and result as `decode_attention`; E a multiple of 16 up to 128. `mask_BLC` is not looked at."""
     return _decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
-        ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix_rows_B, prefix, frame_size, window,
+        ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix, frame_size, window,
     )  # fmt: skip
 
 
@@ -328,7 +324,6 @@ def _decode_attention(
     query_positions_BL: torch.Tensor | None,
     k_scales_BKC: torch.Tensor | None,
     v_scales_BKC: torch.Tensor | None,
-    prefix_rows_B: torch.Tensor | None,
     prefix: int,
     frame_size: int,
     window: int,
@@ -345,9 +340,7 @@ def _decode_attention(
     positions_B, prefix_lengths_B = positions_B.contiguous(), prefix_lengths_B.contiguous()
     ancestors = None if ancestors_BLA is None else ancestors_BLA.contiguous().view(torch.uint8)
     shared_ancestors = ancestors is None or ancestors.shape[0] == 1
-    options = [
-        None if x is None else x.contiguous() for x in (query_positions_BL, k_scales_BKC, v_scales_BKC, prefix_rows_B)
-    ]
+    options = [None if x is None else x.contiguous() for x in (query_positions_BL, k_scales_BKC, v_scales_BKC)]
 
     most = prefix + window * frame_size - 1 + newer
     split = split_size(most)

@@ -98,7 +98,7 @@ class LMConfig:
         return Cost(
             parameters=parameters,
             weights=weights,
-            loading=self._loading(numerics, weights, parameters),
+            loading=self._loading(numerics),
             cache=held + 8 * rows * HISTORY * self.frame_size,
             state=held // rows,
             step=self._step(rows, count, slots, numerics),
@@ -106,19 +106,17 @@ class LMConfig:
             read=matrix_bytes + norms * itemsize,
         )
 
-    def _loading(self, numerics: Numerics, weights: int, parameters: int) -> int:
-        """Bytes beside the weights while they are read, as float16 from a file, in float32 and as they are to be."""
-        matrices = _matrices(self)
-        if numerics.device == "cpu":
-            return 4 * parameters - weights + 2 * parameters
-        if numerics.weights == "full":
-            return 0
-        # On a GPU int8 is made of one matrix after the other, and of the head last. A matrix lies there three times in
-        # float32: as it came, divided by its scales, rounded.
-        itemsize = numerics.dtype.itemsize
-        *inner, head = [inputs * outputs for inputs, outputs in matrices]
-        whole = parameters * itemsize
-        return max(whole - weights + 3 * 4 * max(inner), head * (itemsize - 1) + 3 * 4 * head)
+    def _loading(self, numerics: Numerics) -> int:
+        """Bytes beside the weights while they are loaded, one matrix after the other.
+
+        The largest is that of the head or of a layer's gates. To become int8 it is there as it came and, on a GPU,
+        three times in float32, or on a CPU once more in float32 and in int8.
+        """
+        largest, on_gpu = self.width * max(self.vocab_size, 2 * self.hidden), numerics.device != "cpu"
+        if numerics.weights == "int8":
+            return largest * (numerics.dtype.itemsize + 3 * 4 if on_gpu else 2 * 4 + 1)
+        # In float32 a second time while it is laid out anew; else as in the file, in float16.
+        return 0 if on_gpu else largest * (4 if numerics.dtype == torch.float32 else 2)
 
     def _step(self, rows: int, count: int, slots: int, numerics: Numerics) -> int:
         """Bytes of the largest layer of a pass, or of its logits."""

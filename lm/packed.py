@@ -36,8 +36,16 @@ def can_pack(linear: nn.Linear) -> bool:
 
 def pack_linears(module: nn.Module) -> None:
     """Put a `PackedLinear` in the place of every linear layer inside `module` that has a packed form."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear) and can_pack(child):
-            setattr(module, name, PackedLinear(child))
-        else:
-            pack_linears(child)
+    for name, _ in list(module.named_parameters()):
+        pack_weight(module, name)
+
+
+def pack_weight(module: nn.Module, name: str) -> bool:
+    """The same for the one parameter of this name inside `module`; whether it is the weight of such a layer."""
+    path, _, own = name.removesuffix(".weight").rpartition(".")
+    parent = module.get_submodule(path)
+    linear = getattr(parent, own)
+    fits = isinstance(linear, nn.Linear) and can_pack(linear)
+    if fits:
+        setattr(parent, own, PackedLinear(linear))
+    return fits

@@ -121,10 +121,18 @@ def quantise_linears(module: nn.Module, layer: type[nn.Module] | None = None) ->
         module: of a model.
         layer: `Int8Linear` or `Int8Weights`; by default what the device of the weights is fast with.
     """
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            assert child.bias is None
-            on_cpu = child.weight.device.type == "cpu"
-            setattr(module, name, (layer or (Int8Linear if on_cpu else Int8Weights))(child))
-        else:
-            quantise_linears(child, layer)
+    for name, _ in list(module.named_parameters()):
+        quantise_weight(module, name, layer)
+
+
+def quantise_weight(module: nn.Module, name: str, layer: type[nn.Module] | None = None) -> bool:
+    """The same for the one parameter of this name inside `module`; whether it is the weight of a linear layer."""
+    path, _, own = name.removesuffix(".weight").rpartition(".")
+    parent = module.get_submodule(path)
+    linear = getattr(parent, own)
+    if not isinstance(linear, nn.Linear):
+        return False
+    assert linear.bias is None
+    on_cpu = linear.weight.device.type == "cpu"
+    setattr(parent, own, (layer or (Int8Linear if on_cpu else Int8Weights))(linear))
+    return True

@@ -245,6 +245,44 @@ def test_tests_mirror_the_folders():
         assert folder in (".", "golden", "proofs", *FOLDERS), f"{name_of(path)} belongs to no folder"
 
 
+def always_true(test):
+    """Whether an asserted expression holds whatever the code does: a constant, a filled literal, or one beside `or`."""
+    if isinstance(test, ast.Constant):
+        return bool(test.value)
+    if isinstance(test, ast.Tuple | ast.List | ast.Set):
+        return any(not isinstance(element, ast.Starred) for element in test.elts)
+    if isinstance(test, ast.Dict):
+        return any(key is not None for key in test.keys)
+    if isinstance(test, ast.JoinedStr):
+        return any(isinstance(part, ast.Constant) and part.value for part in test.values)
+    if isinstance(test, ast.BoolOp):
+        return (any if isinstance(test.op, ast.Or) else all)(map(always_true, test.values))
+    if isinstance(test, ast.NamedExpr):
+        return always_true(test.value)
+    return isinstance(test, ast.Lambda | ast.GeneratorExp)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=name_of)
+def test_every_assertion_can_fail(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Assert):
+            inside = [part for part in ast.walk(node.test) if isinstance(part, ast.BoolOp) and always_true(part)]
+            assert not always_true(node.test) and not inside, f"{name_of(path)}:{node.lineno} cannot fail"
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        ("True", True), ("f() or True", True), ("f() or 1", True), ("f() and (g() or 'told')", False),
+        ("(f(), g())", True), ("f() and True", False), ("f() or False", False), ("f() or 0 or None", False),
+        ("(x for x in y)", True), ("[*f()]", False), ("{}", False), ("{1: f()}", True), ("f'{x}'", False),
+        ("f'x{x}'", True), ("f() == 1", False),
+    ],
+)  # fmt: skip
+def test_what_cannot_fail_is_told_from_what_can(test, expected):
+    assert always_true(ast.parse(test, mode="eval").body) == expected
+
+
 def test_the_public_face_is_small():
     import reelm
 

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -166,6 +168,19 @@ def test_the_contents_list_every_command(run):
     assert out.splitlines()[-1].strip().startswith("reelm generate")
     assert run() == (0, out, "")
     assert run("--version") == (0, f"reelm {reelm.__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["info"], ["info", "--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nothing_is_said_where_nobody_reads_on(words, unbuffered):
+    """As in `reelm --help | head -1`, whether the pipe is found closed while printing or at the end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "import sys; from reelm.cli import main; sys.exit(main())", *words]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_the_entry_point_is_main():

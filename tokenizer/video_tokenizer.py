@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core.checkpoint import load_weights, read_json
+from ..core.checkpoint import load_weights, read_json, uninitialised
 from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import require
@@ -173,6 +173,7 @@ def load_tokenizer(folder: Path, *, device: str = "auto") -> VideoTokenizer:
         ReelmError: a file is missing, damaged, or of another shape.
     """
     config = from_dict(TokenizerConfig, read_json(folder / "tokenizer.json"), "tokenizer.json")
-    tokenizer = VideoTokenizer(config)
+    with uninitialised():
+        tokenizer = VideoTokenizer(config)
     load_weights(tokenizer, folder / "tokenizer.safetensors")
     return tokenizer.to(pick_device(device)).eval().requires_grad_(False)

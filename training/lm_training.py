@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checkpoint import load_weights, read_json, save_json, save_tensors
+from ..core.checkpoint import load_weights, read_json, save_json, save_tensors, uninitialised
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
@@ -161,7 +161,9 @@ def train_lm(
             on_checkpoint(lm)
 
     def averaged(state: TrainState) -> VideoTransformer:
-        result, weights = VideoTransformer(recipe.model).to(place), state.average_model()
+        with uninitialised():
+            result = VideoTransformer(recipe.model).to(place)
+        weights = state.average_model()
         result.load_state_dict(fold_digits(weights, levels) if levels else weights)
         result.text = text
         return result.eval().requires_grad_(False)
@@ -188,7 +190,8 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     order = sizes.get("order", "raster")
     if order != model.config.order:
         note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
-    other = VideoTransformer(dataclasses.replace(model.config, order=order))
+    with uninitialised():
+        other = VideoTransformer(dataclasses.replace(model.config, order=order))
     load_weights(other, folder / "lm.safetensors")
     weights = other.state_dict()
     weights["neighbour_mix.weight"] = carry_over(weights["neighbour_mix.weight"], order, model.config.order)

@@ -26,7 +26,8 @@ from torch import nn
 from ..core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from ..core.config import check_same, to_dict
 from ..core.errors import CheckpointError, require
-from ..core.files import atomic_path, atomic_write, check_writable
+from ..core.files import atomic_path, check_writable
+from ..core.log import StepLog
 from ..core.progress import note, progress
 
 RECIPE = "recipe.json"
@@ -262,17 +263,16 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(path, "out")
     state = TrainState(model, config, beside)
-    log: list[dict[str, Any]] = []
     if resume:
         state.load(path)
-        lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-        log = [entry for entry in map(json.loads, lines) if entry["step"] <= state.step]
+    log = StepLog(folder / "metrics.jsonl")
+    log.cut(state.step)
     if recipe is not None:
         save_json(folder / RECIPE, _plain(recipe))
 
     def checkpoint() -> None:
         state.save(path)
-        draw_losses(log, folder / "loss.png")
+        draw_losses(log.entries, folder / "loss.png")
         if on_checkpoint is not None:
             on_checkpoint(state)
 
@@ -292,9 +292,7 @@ def train(
             norm = state.advance(value)
             if state.step % config.report_steps == 0 or state.step == config.steps:
                 figures = {"loss": value.detach(), "norm": norm, **metrics}
-                log.append({"step": state.step, **{name: round(float(figure), 5) for name, figure in figures.items()}})
-                # At once, to be looked at. A resumed run drops the lines after its state's step.
-                atomic_write(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
+                log.add({"step": state.step, **{name: round(float(figure), 5) for name, figure in figures.items()}})
             if stopped or state.step == config.steps or time.monotonic() - last > 60 * config.checkpoint_minutes:
                 checkpoint()
                 last = time.monotonic()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..core.checkpoint import save_json, save_tensors
+from ..core.checkpoint import save_json, save_tensors, uninitialised
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
@@ -187,9 +187,9 @@ def train_tokenizer(
     place = pick_device(device)
     check_stage(recipe, folder, decoder_of, resume)
     torch.manual_seed(recipe.seed)
-    if decoder_of is None:
-        model = VideoTokenizer(recipe.model).to(place)
-    else:
+    # Drawn for a second stage too, which does without it: its discriminator is drawn from the same seed after it.
+    model = VideoTokenizer(recipe.model).to(place)
+    if decoder_of is not None:
         model = _first_stage(decoder_of, recipe, folder, place)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
     second = None if decoder_of is None else _second_stage(model, recipe)
@@ -218,7 +218,8 @@ def train_tokenizer(
         save_json(folder / "tokenizer.json", to_dict(recipe.model))
         weights = averaged(state)
         save_tensors(folder / "tokenizer.safetensors", weights)
-        judged = VideoTokenizer(recipe.model).to(place).eval()
+        with uninitialised():
+            judged = VideoTokenizer(recipe.model).to(place).eval()
         judged.load_state_dict(weights)
         held_out = _world_held_out(recipe) if clips is None else clips.held_out
         if held_out:

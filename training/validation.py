@@ -7,7 +7,6 @@
 A small set of clips is soon known by heart: the loss still falls, and what the model makes of other clips gets worse.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core.checkpoint import save_tensors
-from ..core.files import atomic_write
+from ..core.log import StepLog, read_log
 from ..data.token_shards import Shards
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
@@ -25,8 +24,7 @@ TOLD = "held-out.jsonl"
 
 def read_entries(run: Path) -> list[dict[str, Any]]:
     """Step and nats_per_token of each checkpoint of a run that was measured, in their order."""
-    told = run / TOLD
-    return [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+    return read_log(run / TOLD)
 
 
 def best_of(entries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -39,22 +37,26 @@ class HeldOut:
 
     Attributes:
         best: the file with the weights of the best checkpoint so far.
-        entries: step and nats_per_token of each.
     """
 
     def __init__(self, sets: list[Shards], text: TextEncoder, folder: Path, *, batch_tokens: int, resume: bool) -> None:
         self._sets, self._text, self._batch_tokens = sets, text, batch_tokens
-        self.best, self._told = folder / "best.safetensors", folder / TOLD
-        self.entries = read_entries(folder) if resume else []
+        self.best, self._log = folder / "best.safetensors", StepLog(folder / TOLD)
+        if not resume:
+            self._log.cut(0)
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """Step and nats_per_token of each checkpoint."""
+        return self._log.entries
 
     def judge(self, model: VideoTransformer, step: int) -> None:
         """Measure a checkpoint, and keep it if none before was as good."""
-        self.entries = [entry for entry in self.entries if entry["step"] < step]  # a killed run may come here again
+        self._log.cut(step - 1)  # a killed run may come here again
         nats = round(nats_per_token(model, self._sets, self._text, self._batch_tokens), 5)
         if all(nats < entry["nats_per_token"] for entry in self.entries):
             save_tensors(self.best, model.state_dict())
-        self.entries.append({"step": step, "nats_per_token": nats})
-        atomic_write(self._told, "".join(json.dumps(entry) + "\n" for entry in self.entries))
+        self._log.add({"step": step, "nats_per_token": nats})
 
 
 @torch.no_grad()

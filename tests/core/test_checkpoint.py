@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from reelm.core import checkpoint
-from reelm.core.checkpoint import find_checkpoint
+from reelm.core.checkpoint import find_checkpoint, load_weights, uninitialised
 from reelm.core.errors import CheckpointError
-from reelm.generation.pretrained import load_pretrained
+from reelm.generation.pretrained import load_pretrained, read_config
+from reelm.lm.transformer import VideoTransformer
+from reelm.tokenizer.quantizer import QuantizerConfig
+from reelm.tokenizer.tokenizer_config import TokenizerConfig
+from reelm.tokenizer.video_tokenizer import VideoTokenizer
 
 
 @pytest.fixture
@@ -89,3 +94,72 @@ def test_a_bundled_name_wins_over_a_folder_so_named(folder, tmp_path, monkeypatc
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(CheckpointError, match="must be a folder, a hub id or one of"):
         find_checkpoint("wrold")
+
+
+@pytest.mark.parametrize("kind", ["fsq", "vq", "lfq"])
+def test_what_is_made_uninitialised_and_loaded_is_what_was_saved(kind, folder, tmp_path):
+    """No random number is drawn, and every parameter and buffer has the bits of the file or of a fresh model."""
+    for make in (
+        lambda: VideoTransformer(read_config(folder).lm),
+        lambda: VideoTokenizer(TokenizerConfig(quantizer=QuantizerConfig(kind=kind))),
+    ):
+        fresh, before = make(), torch.get_rng_state()
+        save_file(fresh.state_dict(), tmp_path / "fresh.safetensors")
+        with uninitialised():
+            model = make()
+        load_weights(model, tmp_path / "fresh.safetensors")
+        assert torch.equal(torch.get_rng_state(), before)
+        for one, other in (
+            (fresh.named_parameters, model.named_parameters),
+            (fresh.named_buffers, model.named_buffers),
+        ):
+            for (name, wanted), (_, tensor) in zip(one(), other(), strict=True):
+                assert torch.equal(tensor, wanted), name
+
+
+def test_uninitialised_leaves_out_the_drawing_alone():
+    with uninitialised():
+        linear, norm, drawn = nn.Linear(3, 3), nn.LayerNorm(3), torch.zeros(9).normal_()
+    assert drawn.eq(0).all() and norm.weight.eq(1).all() and linear.weight.requires_grad
+    assert torch.zeros(9).normal_().ne(0).any()
+
+
+def test_a_sum_that_overflows_is_no_infinity_and_infinities_that_cancel_are_not_finite(tmp_path):
+    linear, path = nn.Linear(4, 1, bias=False), tmp_path / "linear.safetensors"
+    for values, message in (([6e4] * 4, None), ([torch.inf, -torch.inf, 0, 0], "weight must be finite")):
+        save_file({"weight": torch.tensor([values], dtype=torch.float16)}, path)
+        if message is None:
+            load_weights(linear, path)
+            assert linear.weight.tolist() == [[60000.0] * 4]
+        else:
+            with pytest.raises(CheckpointError, match=message):
+                load_weights(linear, path)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(tmp_path):
+    linear, path = nn.Linear(2, 2), tmp_path / "linear.safetensors"
+
+    def replace(name):
+        (tmp_path / "other").write_bytes(path.read_bytes())
+        (tmp_path / "other").replace(path)
+        return False
+
+    save_file(linear.state_dict(), path)
+    with pytest.raises(CheckpointError, match="must stay as it is while it is read"):
+        load_weights(linear, path, replace=replace)
+
+
+def test_a_layer_that_is_put_in_the_place_of_another_is_kept_and_the_others_have_memory_of_their_own(tmp_path):
+    model, path = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tmp_path / "model.safetensors"
+    wanted = {name: torch.randn(tensor.shape).half() for name, tensor in model.state_dict().items()}
+    save_file(wanted, path)
+
+    def replace(name):
+        if name == "0.bias":
+            model[0] = nn.Identity()
+        return name == "0.bias"
+
+    load_weights(model, path, dtype=torch.bfloat16, replace=replace)
+    assert isinstance(model[0], nn.Identity)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, wanted[name].bfloat16())

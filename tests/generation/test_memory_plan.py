@@ -50,18 +50,17 @@ def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator):
     assert plan.weights == 4 * lm + tokenizer_bytes(parts.config.tokenizer)
     half = plan_memory(parts.config, dtype="bfloat16")
     assert half.weights == plan.weights - 2 * lm
-    assert half.weights + half.loading == plan.weights + plan.loading
+    assert half.loading == plan.loading // 2
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_int8_weights_on_a_gpu_take_half_and_are_made_of_whole_ones(name):
+def test_int8_weights_on_a_gpu_take_half(name):
     config = preset_config(name)
     full, small = (plan_memory(config, device="cuda", weights=weights) for weights in ("full", "int8"))
     assert 0.5 < small.weights / full.weights < 0.55
-    assert full.loading == 0
-    assert small.weights + small.loading > full.weights
-    for weights, plan in (("full", full), ("int8", small)):
-        assert preset_plan(name, device="cuda", weights=weights).loading == plan.loading
+    assert full.loading == preset_plan(name, device="cuda").loading == 0
+    assert small.weights + small.loading < full.weights, "from a file, one matrix after the other"
+    assert small.weights + preset_plan(name, device="cuda", weights="int8").loading > full.weights
 
 
 def test_int8_weights_and_cache_are_those_of_the_loaded_model(debug_checkpoint):
@@ -76,16 +75,13 @@ def test_int8_weights_and_cache_are_those_of_the_loaded_model(debug_checkpoint):
     held = sum(parameter.numel() * parameter.element_size() for parameter in parts.lm.parameters())
     held += sum(m.scales_O.nbytes + m.zeros_O.nbytes for m in parts.lm.modules() if isinstance(m, Int8Linear))
     assert plan.weights == held + tokenizer_bytes(parts.config.tokenizer)
-    full = plan_memory(parts.config, batch=2)
-    assert plan.weights + plan.loading == full.weights + full.loading
 
 
-def test_loading_takes_the_larger_file(debug_checkpoint, config):
-    sizes = {name: (debug_checkpoint / f"{name}.safetensors").stat().st_size for name in ("tokenizer", "lm")}
-    assert sizes["tokenizer"] > sizes["lm"]
-    assert plan_memory(config_of(debug_checkpoint)).loading == pytest.approx(sizes["tokenizer"], rel=0.1)
-    size = (find_checkpoint("world") / "lm.safetensors").stat().st_size
-    assert plan_memory(config).loading == pytest.approx(size, rel=0.01)
+def test_loading_takes_the_largest_matrix_beside_the_weights(config):
+    lm = VideoTransformer(config.lm)
+    largest = max(parameter.numel() for parameter in lm.parameters())
+    for options, each in (({}, 4), ({"dtype": "bfloat16"}, 2), ({"weights": "int8"}, 9)):
+        assert plan_memory(config, **options).loading == each * largest
 
 
 @pytest.mark.parametrize("kind", ["fsq", "vq", "lfq"])
@@ -143,8 +139,9 @@ def test_the_total_is_the_largest_phase(config):
     short, long = plan_memory(config), plan_memory(config, seconds=600.0)
     assert max(short.phases, key=short.phases.get) == "sampling"
     assert max(long.phases, key=long.phases.get) == "decoding"
-    large = dataclasses.replace(config, lm=dataclasses.replace(config.lm, width=1024))
-    assert max(plan_memory(large).phases, key=plan_memory(large).phases.get) == "loading"
+    wide = dataclasses.replace(config, lm=dataclasses.replace(config.lm, depth=1, width=8192))
+    wide = plan_memory(wide, weights="int8", seconds=0.1)
+    assert max(wide.phases, key=wide.phases.get) == "loading"
     assert long.total == long.phases["decoding"] == long.values()["total"] == long.values()["peak_decoding"]
 
 
@@ -329,10 +326,62 @@ def test_a_large_model_of_int8_takes_what_is_planned(large_checkpoint):
         check_machine("int8", "cpu")
     except ReelmError as error:
         pytest.skip(str(error))
-    loading, after, both = measure(large_checkpoint, 4, 2.0, weights="int8", cache="int8")
-    assert max(abs(loading - 1), abs(both - 1)) < 0.15
-    # The heap may keep some of what the weights were made of: a fifth above the plan in one run, nothing in another.
-    assert 0.85 < after < 1.3
+    ratios = measure(large_checkpoint, 4, 2.0, weights="int8", cache="int8")
+    assert all(abs(ratio - 1) < 0.15 for ratio in ratios)
+
+
+LOAD = """
+import sys, time
+from pathlib import Path
+import torch
+from safetensors import safe_open
+from reelm.lm.packed import PackedLinear
+from reelm.generation.pretrained import load_pretrained
+
+def now(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+def read():
+    with safe_open(folder / "lm.safetensors", framework="pt") as file:
+        return {name: file.get_tensor(name).float() for name in file.keys()}
+
+def read_and_pack():
+    tensors = read()
+    for name in list(tensors):
+        if name in packed:
+            tensors[name] = torch.ops.mkldnn._reorder_linear_weight(tensors[name], None)
+    return tensors
+
+what, folder = sys.argv[1], Path(sys.argv[2])
+torch.set_num_threads(1)
+world = load_pretrained("world", device="cpu").lm  # so that all libraries are in memory, and their code has run
+names = [name for name, layer in world.named_modules() if isinstance(layer, PackedLinear)]
+packed = {f"{name}.weight" for name in names}
+packed |= {name.replace(".0.", f".{block}.") for name in packed for block in range(64)}
+run = {"read": read, "read and pack": read_and_pack, "load": lambda: load_pretrained(folder, device="cpu")}[what]
+Path("/proc/self/clear_refs").write_text("5")
+base, start = now("VmRSS"), time.perf_counter()
+result = run()
+print(time.perf_counter() - start, now("VmHWM") - base)
+"""
+
+
+@linux
+@pytest.mark.slow
+def test_a_large_model_is_loaded_in_the_memory_and_twice_the_time_of_its_weights(large_checkpoint):
+    """The time of reading: from safetensors to float32, laid out as the model reads them, without checks or a hash."""
+    best, peaks = {}, []
+    for what in ["read", "read and pack", "load"] * 5:  # others may be at work on this machine: the least of each
+        done = subprocess.run([sys.executable, "-c", LOAD, what, str(large_checkpoint)], capture_output=True, text=True)
+        seconds, peak = map(float, done.stdout.split())
+        best[what] = min(seconds, best.get(what, seconds))
+        peaks += [peak] * (what == "load")
+    memory = max(peaks) / plan_memory(config_of(large_checkpoint)).weights
+    times = {what: best["load"] / best[what] for what in ("read", "read and pack")}
+    print(f"\npeak {memory:.3f} of the weights; {best}; the time of loading over that of the others: {times}")
+    assert memory < 1.15
+    assert times["read and pack"] < 2
 
 
 @linux

@@ -87,12 +87,9 @@ def decode_attention(**arguments):
     """`decode_attention`, query by query, in the dtype of the queries."""
     q, q_prefix, prefix = arguments["q_BLNE"], arguments["q_prefix_BLNE"], arguments["prefix"]
     caches = [dequantised(arguments[f"{x}_cache_BKCE"], arguments.get(f"{x}_scales_BKC"), q.dtype) for x in "kv"]
-    prefix_rows = arguments.get("prefix_rows_B", torch.arange(len(q)))
     out = torch.empty_like(q)
     for b, slots_of_row in enumerate(slots_of_step(**arguments)):
-        k_SKE, v_SKE = (
-            torch.cat([cache[prefix_rows[b], :, :prefix], cache[b, :, prefix:]], 1).transpose(0, 1) for cache in caches
-        )
+        k_SKE, v_SKE = (cache[b].transpose(0, 1) for cache in caches)
         for token, slots in enumerate(slots_of_row):
             out[b, token] = attend(q[b, token], q_prefix[b, token], k_SKE, v_SKE, slots, prefix)
     return out
@@ -100,7 +97,7 @@ def decode_attention(**arguments):
 
 def decode_arguments(
     seed, dtype, *, K, group, E, prefix, frame_size, window, positions, lengths, L=1, A=None, spare=0,
-    ancestors=False, query_positions=False, int8=False, prefix_rows=False,
+    ancestors=False, query_positions=False, int8=False,
 ):  # fmt: skip
     """Random arguments of `decode_attention`, with these options; what nobody sees is poisoned."""
     random, device, B = torch.Generator().manual_seed(seed), torch.get_default_device(), len(positions)
@@ -125,8 +122,6 @@ def decode_arguments(
     if query_positions:  # some before the first newer slot, some far after it
         jumps = integers((window + 1) * frame_size + 1, B, L) - frame_size
         arguments["query_positions_BL"] = (torch.tensor(positions)[:, None] + jumps).clamp(min=0)
-    if prefix_rows:
-        arguments["prefix_rows_B"] = integers(B, B)
     if int8:
         for x in "kv":
             arguments[f"{x}_cache_BKCE"] = (integers(255, *shape) - 127).to(torch.int8)
@@ -137,11 +132,9 @@ def decode_arguments(
 
 def poison(arguments):
     """Put NaN into every slot of the caches (or of their scales) that no query sees."""
-    prefix, seen_BC = arguments["prefix"], torch.zeros(arguments["k_cache_BKCE"][:, 0, :, 0].shape, dtype=torch.bool)
+    seen_BC = torch.zeros(arguments["k_cache_BKCE"][:, 0, :, 0].shape, dtype=torch.bool)
     for b, slots_of_row in enumerate(slots_of_step(**arguments)):
-        for slot in set().union(*slots_of_row):
-            row = arguments["prefix_rows_B"][b] if slot < prefix and "prefix_rows_B" in arguments else b
-            seen_BC[row, slot] = True
+        seen_BC[b, list(set().union(*slots_of_row))] = True
     kind = "scales_BKC" if "k_scales_BKC" in arguments else "cache_BKCE"
     for x in "kv":
         arguments[f"{x}_{kind}"].transpose(1, 2)[~seen_BC] = float("nan")

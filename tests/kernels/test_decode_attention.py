@@ -29,7 +29,7 @@ def test_a_step_equals_the_oracle_and_never_reads_a_slot_that_nobody_sees(oracle
         K=draw(st.integers(1, 2)), group=draw(st.integers(1, 3)), E=draw(st.integers(1, 9)),
         positions=positions, lengths=[draw(st.integers(0, layout["prefix"])) for _ in positions],
         ancestors=ancestors, query_positions=draw(st.booleans()),
-        int8=draw(st.booleans()), prefix_rows=draw(st.booleans()),
+        int8=draw(st.booleans()),
     )  # fmt: skip
     out = decode_attention(**arguments, backend="reference")
     torch.testing.assert_close(out, oracle.decode_attention(**arguments))
@@ -132,17 +132,6 @@ def test_a_query_that_sees_nothing_gets_zeros(oracle):
     assert out[0, 0].eq(0).all() and out[0, 1].ne(0).all() and out[1].ne(0).all()
 
 
-def test_rows_that_share_a_prefix_equal_rows_with_copies_of_it(oracle):
-    sizes = {"K": 2, "group": 2, "E": 8, "prefix": 3, "frame_size": 4, "window": 2}
-    for int8 in (False, True):
-        arguments = oracle.decode_arguments(0, torch.float64, **sizes, positions=[5] * 3, lengths=[3] * 3, int8=int8)
-        shared = decode_attention(**arguments, prefix_rows_B=torch.tensor([2, 0, 0]))
-        for name in ("k_cache_BKCE", "v_cache_BKCE", "k_scales_BKC", "v_scales_BKC"):
-            if name in arguments:
-                arguments[name][:, :, :3] = arguments[name][[2, 0, 0], :, :3]
-        assert torch.equal(shared, decode_attention(**arguments))
-
-
 def test_an_int8_cache_costs_less_than_a_hundredth(oracle):
     sizes = {"K": 4, "group": 2, "E": 64, "prefix": 16, "frame_size": 16, "window": 16}
     exact = oracle.decode_arguments(0, torch.float64, **sizes, positions=[1000, 300], lengths=[16, 9], spare=1)
@@ -196,8 +185,8 @@ def test_every_dtype_keeps_its_own(dtype, int8):
     assert out.dtype == dtype and out.eq(1).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"L": 3, "A": 4, "ancestors": True, "query_positions": True, "int8": True,
-                                          "prefix_rows": True}], ids=["plain", "all options"])  # fmt: skip
+@pytest.mark.parametrize("options", [{}, {"L": 3, "A": 4, "ancestors": True, "query_positions": True, "int8": True}],
+                         ids=["plain", "all options"])  # fmt: skip
 def test_the_reference_is_compiled_whole(oracle, options):
     sizes = {"K": 1, "group": 2, "E": 8, "prefix": 2, "frame_size": 4, "window": 2} | options
     arguments = oracle.decode_arguments(0, torch.float32, **sizes, positions=[9, 30], lengths=[0, 2])
@@ -232,8 +221,6 @@ SCALES = {"k_scales_BKC": torch.zeros(1, 2, 6), "v_scales_BKC": torch.zeros(1, 2
         ({"ancestors_BLA": torch.ones(1, 1, 1)}, "ancestors_BLA: must be torch.bool"),
         ({"query_positions_BL": torch.zeros(1, 2, dtype=torch.int64)}, "query_positions_BL: must have the shape"),
         ({"query_positions_BL": torch.zeros(1, 1)}, "query_positions_BL: must be torch.int64"),
-        ({"prefix_rows_B": torch.zeros(2, dtype=torch.int64)}, "prefix_rows_B: must have the shape"),
-        ({"prefix_rows_B": torch.zeros(1, dtype=torch.int32)}, "prefix_rows_B: must be torch.int64"),
         ({"mask_BLC": torch.zeros(1, 1, 5)}, r"mask_BLC: must have the shape \(1, 1, 6\)"),
         ({"mask_BLC": torch.zeros(1, 1, 6).bool()}, "mask_BLC: must be torch.float32"),
         (INT8, "k_scales_BKC: must be given with a cache of int8, got None"),

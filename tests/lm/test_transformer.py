@@ -119,6 +119,11 @@ def test_a_cache_that_starts_at_frame_10000_equals_the_window_at_the_start(order
             cache.advance(12)
         outs.append(torch.cat(logits, 1))
     assert (outs[0] - outs[1]).abs().max() < 1e-4
+    # Three layers of a window of 3 and a token's neighbours reach back over 8 latent frames.
+    with torch.no_grad():
+        whole = model(tokens, text, lengths)
+    assert (outs[1] - whole)[:, 8 * 12 :].abs().max() < 1e-4
+    assert (outs[1] - whole)[:, :12].abs().max() > 0.1
 
 
 def test_no_gradient_from_a_token_to_earlier_logits_or_to_its_own(order):

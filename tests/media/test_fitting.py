@@ -47,7 +47,7 @@ def test_same_rate_changes_nothing():
 
 def test_known_rates():
     assert numbers(resample_frames(numbered(8), 8, 4)[0]) == [0, 2, 4, 6]
-    assert numbers(resample_frames(numbered(4), 4, 8)[0]) == [0, 0, 1, 1, 2, 2, 3, 3] or True
+    assert numbers(resample_frames(numbered(4), 4, 8)[0]) == [0, 0, 1, 1, 2, 2, 3, 3]  # half way: the later one
     assert numbers(resample_frames(numbered(30), 30, 8)[0]) == [0, 4, 8, 11, 15, 19, 23, 26]
 
 

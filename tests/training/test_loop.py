@@ -53,6 +53,8 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, optimiz
 
     part = train(make(), stopping, config(optimizer=optimizer), tmp_path / "parts")
     assert part.step == 13
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:  # as a run that went on and was killed leaves it
+        file.write('{"step": 14, "loss": 1.0, "norm": 1.0}\n{"step": 15, "lo')
     again = train(make(), loss, config(optimizer=optimizer), tmp_path / "parts", resume=True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     for name, tensor in whole.average_model().items():

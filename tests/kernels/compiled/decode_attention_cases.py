@@ -5,7 +5,7 @@ import torch
 
 from reelm.kernels.decode_attention_triton import decode_attention_triton
 
-EVERY_OPTION = {"ancestors_BLA", "query_positions_BL", "k_scales_BKC", "v_scales_BKC", "prefix_rows_B"}
+EVERY_OPTION = {"ancestors_BLA", "query_positions_BL", "k_scales_BKC", "v_scales_BKC"}
 DRAFT = EVERY_OPTION - {"k_scales_BKC", "v_scales_BKC"}
 INT8 = EVERY_OPTION - DRAFT
 SHAPES = [
@@ -46,7 +46,7 @@ def arguments(dtype, E, N, K, L, prefix, frame_size, window, options, B=2):
     cache = torch.zeros(B, K, slots, E, dtype=torch.int8 if "k_scales_BKC" in options else dtype)
     optional = {
         "ancestors_BLA": torch.zeros(B, L, A, dtype=torch.bool), "k_scales_BKC": scales, "v_scales_BKC": scales,
-        "query_positions_BL": torch.zeros(B, L, dtype=torch.int64), "prefix_rows_B": numbers,
+        "query_positions_BL": torch.zeros(B, L, dtype=torch.int64),
     }  # fmt: skip
     q = torch.zeros(B, L, N, E, dtype=dtype)
     return {

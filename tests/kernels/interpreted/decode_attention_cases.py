@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reelm.kernels import decode_attention_triton
 from reelm.kernels.decode_attention import decode_attention
 
-EVERY_OPTION = {"ancestors": True, "query_positions": True, "int8": True, "prefix_rows": True}
+EVERY_OPTION = {"ancestors": True, "query_positions": True, "int8": True}
 
 
 def converted(arguments, dtype):
@@ -22,14 +22,9 @@ def converted(arguments, dtype):
 
 
 def alone(arguments, b):
-    """Row b by itself, its prefix in its own row."""
-    prefix, B = arguments["prefix"], len(arguments["positions_B"])
-    row = {name: x[b : b + 1] if torch.is_tensor(x) and len(x) == B else x for name, x in arguments.items()}
-    prefix_rows = row.pop("prefix_rows_B", torch.tensor([b]))
-    for name in row:
-        if name[0] in "kv":
-            row[name] = torch.cat([arguments[name][prefix_rows, :, :prefix], row[name][:, :, prefix:]], 2)
-    return row
+    """Row b by itself."""
+    B = len(arguments["positions_B"])
+    return {name: x[b : b + 1] if torch.is_tensor(x) and len(x) == B else x for name, x in arguments.items()}
 
 
 def sizes(K, group, E, prefix, frame_size, window, positions, lengths, **more):
@@ -55,7 +50,6 @@ DECODE = {
     "diagonal": (BF16, sizes(1, 4, 32, 2, 8, 2, (20,), (2,), L=8, query_positions=True)),
     "int8": (F32, sizes(2, 2, 16, 5, 4, 3, (0, 57), (5, 1), int8=True)),
     "int8, bf16": (BF16, sizes(1, 2, 64, 5, 16, 3, (300,), (5,), L=2, int8=True)),
-    "shared prefix": (F32, sizes(1, 2, 16, 70, 4, 2, (5, 50, 9), (70, 3, 66), prefix_rows=True)),
     "everything": (F32, sizes(2, 2, 16, 5, 4, 3, (3, 90, 14), (5, 0, 2), L=3, A=7, **EVERY_OPTION)),
     "everything, bf16, splits": (BF16, sizes(1, 2, 32, 40, 32, 16, (3, 999), (33, 40), L=2, A=40, **EVERY_OPTION)),
 }
@@ -91,7 +85,7 @@ def cases(draw):
         "lengths": [draw(st.integers(0, prefix)) for _ in range(B)],
         "L": L, "A": L + draw(st.integers(0, 100)) if ancestors else L, "spare": draw(st.integers(0, 3)),
         "ancestors": ancestors,
-    } | {name: draw(st.booleans()) for name in ("query_positions", "int8", "prefix_rows")}  # fmt: skip
+    } | {name: draw(st.booleans()) for name in ("query_positions", "int8")}  # fmt: skip
 
 
 def test_sizes_and_options_that_hypothesis_draws(examples, oracle, check_error):
@@ -263,7 +257,7 @@ def test_the_registered_op_is_compiled_whole(oracle, options):
     whole = torch.compile(decode_attention, fullgraph=True, backend="aot_eager")
     assert torch.equal(whole(**arguments, backend="triton"), expected)
     names = ("q_BLNE", "q_prefix_BLNE", "k_cache_BKCE", "v_cache_BKCE", "positions_B", "prefix_lengths_B",
-             "ancestors_BLA", "query_positions_BL", "k_scales_BKC", "v_scales_BKC", "prefix_rows_B",
+             "ancestors_BLA", "query_positions_BL", "k_scales_BKC", "v_scales_BKC",
              "prefix", "frame_size", "window")  # fmt: skip
     torch.library.opcheck(torch.ops.reelm.decode_attention.default, [arguments.get(name) for name in names])
 
