@@ -6,6 +6,7 @@ drawn on the CPU and moved there, so that the GPU is given those of the interpre
 plain torch makes at the same precision. Everything that torch.empty returns is NaN.
 """
 
+import dataclasses
 import os
 
 import numpy as np
@@ -64,6 +65,45 @@ def right_interpreter(monkeypatch):
     monkeypatch.setattr(builder, "create_dot", create_dot_of_bfloat16)
     monkeypatch.setattr(builder, "cast_impl", cast_to_nearest)
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_tensor_and_index)
+
+
+@pytest.fixture(autouse=True)
+def quick_interpreter(monkeypatch, right_interpreter):
+    """Spares the interpreter what it does again and again without effect: most of its time, and none of its results."""
+    if not INTERPRETED:
+        return
+    from triton.runtime import interpreter
+
+    # It works out whether sums of integers overflow, and then asserts so only when debugging.
+    builder = interpreter.interpreter_builder
+    spared = dataclasses.replace(builder.options, sanitize_overflow=builder.options.debug)
+    monkeypatch.setattr(builder, "options", spared)
+
+    # Every call of a function in a kernel replaces triton.language's functions, which stay so until the launch ends.
+    patch_lang, launch, patched = interpreter._patch_lang, interpreter.GridExecutor.__call__, set()
+
+    def patch_once_a_launch(fn):
+        if id(fn.__globals__) not in patched:
+            patched.add(id(fn.__globals__))
+            return patch_lang(fn)
+
+    def launch_afresh(self, *args, **options):
+        patched.clear()
+        return launch(self, *args, **options)
+
+    monkeypatch.setattr(interpreter, "_patch_lang", patch_once_a_launch)
+    monkeypatch.setattr(interpreter.GridExecutor, "__call__", launch_afresh)
+
+    # Every look at a dtype makes the whole table of dtypes.
+    numpy_dtype, numpy_dtypes = interpreter._get_np_dtype, {}
+
+    def numpy_dtype_made_once(kind):
+        name = kind.scalar.name
+        if name not in numpy_dtypes:
+            numpy_dtypes[name] = numpy_dtype(kind)
+        return numpy_dtypes[name]
+
+    monkeypatch.setattr(interpreter, "_get_np_dtype", numpy_dtype_made_once)
 
 
 @pytest.fixture(params=[12, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"])
