@@ -79,7 +79,7 @@ def run_clips(
         opened = mark(device)
         while min(emitted.values()) <= index:
             for frame in engine.step():
-                tokens_BtS[clips.index(frame.clip), frame.index] = frame.tokens_S
+                tokens_BtS[clips.index(frame.clip), frame.number] = frame.tokens_S
                 emitted[frame.clip] += 1
         sampled.append(now(device) - start)
         counts.append(engine.stats.passes - done)

@@ -49,8 +49,9 @@ class Frames:
         require(self.role in get_args(FrameRole), "role", f"must be one of {get_args(FrameRole)}", self.role)
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Frames) and self.role == other.role
-        return same and torch.equal(self.frames_THWC.cpu(), other.frames_THWC.cpu())
+        if not isinstance(other, Frames) or self.role != other.role:
+            return False
+        return torch.equal(self.frames_THWC.cpu(), other.frames_THWC.cpu())
 
     __hash__ = None  # type: ignore[assignment]  # tensors have none by their values
 

@@ -16,7 +16,7 @@ import torch
 from ..core.errors import ReelmError
 from ..core.memory import available_memory
 from ..sampling.decoders import MOST_FRAMES
-from .memory_plan import MemoryPlan, clip_bytes, plan_clips, plan_memory, require_memory, show_bytes
+from .memory_plan import MemoryPlan, clip_bytes, plan_loaded, plan_memory, require_memory, show_bytes
 from .pretrained import ModelConfig, Pretrained
 from .request import MAX_SECONDS, Request
 
@@ -82,10 +82,10 @@ def plan_call(
         lengths: latent frames of each clip.
         batch: clips at a time.
         whole: see `admit`.
-        options: those of `plan_clips` but `seconds` and `clips`.
+        options: those of `plan_loaded` but `seconds` and `clips`.
     """
     seconds = config.tokenizer.compression.frames(max(lengths)) / config.fps
-    plan = plan_clips(config, seconds=min(seconds, MAX_SECONDS), batch=batch, clips=len(lengths), **options)
+    plan = plan_loaded(config, seconds=min(seconds, MAX_SECONDS), batch=batch, clips=len(lengths), **options)
     alike = Counter(lengths)
     real = sum(count * clip_bytes(config, length) for length, count in alike.items()) if whole else 0
     saved = len(lengths) * clip_bytes(config, max(lengths)) - real

@@ -148,13 +148,13 @@ def plan_memory(
     """
     require(device in ("cpu", "cuda"), "device", "must be 'cpu' or 'cuda'", device)
     numerics = pick_numerics(dtype, weights, cache, torch.device(device))
-    return plan_clips(
+    return plan_loaded(
         config, numerics, seconds=seconds, batch=batch, clips=clips, sampling=sampling, block_size=block_size,
         keep_state=keep_state, continuing=continuing,
     )  # fmt: skip
 
 
-def plan_clips(
+def plan_loaded(
     config: ModelConfig,
     numerics: Numerics,
     *,

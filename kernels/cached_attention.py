@@ -73,19 +73,18 @@ def attention_step(
             `decode_attention`.
         backend: "reference" or "triton"; by default the CPU path where it fits, else as `pick_backend` says.
     """
-    seen = {"prefix": prefix, "frame_size": frame_size, "window": window}
-    chosen: dict[str, torch.Tensor | None] = {
-        "ancestors_BLA": ancestors_BLA, "query_positions_BL": query_positions_BL
-    }  # fmt: skip
     mask_BLC = table = None
     if pick_backend("decode_attention", backend, k_cache_BKCE) == "reference":  # the kernel makes its mask by itself
         count, slots = slots_BL.shape[1], k_cache_BKCE.shape[2]
-        mask_BLC = slot_mask(count, slots, positions_B, prefix_lengths_B, **seen, **chosen)
+        mask_BLC = slot_mask(
+            count, slots, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
+            ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+        )  # fmt: skip
         if backend is None and _fits_the_cpu_path(k_cache_BKCE):
             table = cpu_table(slots_BL, rotation, mask_BLC, heads=heads, kv_heads=k_cache_BKCE.shape[1])
     return AttentionStep(
-        slots_BL, rotation, positions_B, prefix_lengths_B, **seen, **chosen, mask_BLC=mask_BLC, table=table,
-        backend=backend,
+        slots_BL, rotation, positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA,
+        query_positions_BL, mask_BLC, table, backend,
     )  # fmt: skip
 
 
@@ -118,17 +117,15 @@ def cached_attention(
         return cached_attention_cpu(
             qkv_BLHE, q_norm_E, k_norm_E, step.table, k_cache_BKCE, v_cache_BKCE, prefix=step.prefix
         )
-    held = {
-        "k_cache_BKCE": k_cache_BKCE, "v_cache_BKCE": v_cache_BKCE, "k_scales_BKC": k_scales_BKC,
-        "v_scales_BKC": v_scales_BKC,
-    }  # fmt: skip
     q_BLNE, q_prefix_BLNE = rope_norm_cache(
-        qkv_BLHE, q_norm_E, k_norm_E, step.slots_BL, **held, rotation=step.rotation, backend=step.backend
-    )
+        qkv_BLHE, q_norm_E, k_norm_E, step.slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=step.rotation,
+        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, backend=step.backend,
+    )  # fmt: skip
     return decode_attention(
-        q_BLNE, q_prefix_BLNE, **held, positions_B=step.positions_B, prefix_lengths_B=step.prefix_lengths_B,
+        q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, step.positions_B, step.prefix_lengths_B,
         prefix=step.prefix, frame_size=step.frame_size, window=step.window, ancestors_BLA=step.ancestors_BLA,
-        query_positions_BL=step.query_positions_BL, mask_BLC=step.mask_BLC, backend=step.backend,
+        query_positions_BL=step.query_positions_BL, k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC,
+        mask_BLC=step.mask_BLC, backend=step.backend,
     )  # fmt: skip
 
 

@@ -23,7 +23,9 @@ from .loading import load_transformer
 # (config, folder, device, numerics) -> the model, ready to sample, and a name of its weights.
 Load = Callable[[Any, Path, torch.device, Numerics], tuple[LanguageModel, str]]
 
-_KINDS: dict[str, tuple[type[Any], Load]] = {LMConfig.kind: (LMConfig, load_transformer)}
+_KINDS: dict[str, tuple[type[Any], Callable[..., tuple[LanguageModel, str]]]] = {
+    LMConfig.kind: (LMConfig, load_transformer)
+}
 
 
 def register(kind: str, config: type[LanguageModelConfig], load: Load) -> None:

@@ -49,7 +49,7 @@ class VideoTransformer(nn.Module):
         cache_precision: whether the caches that it makes hold keys and values in its own dtype ("full") or in int8.
     """
 
-    horizon: None = None
+    horizon: int | None = None
     backend: Backend | None = None
     text: TextEncoder | None = None
     weights_precision: Precision = "full"

@@ -49,7 +49,7 @@ def draw_clips(engine: Engine, plans: Sequence[ClipPlan], *, keep_states: bool =
 
     drawn = _frames(engine, plans, ended)
     for frame in progress(drawn, "generating", unit="latent frame", total=sum(map(len, tokens))):
-        tokens[frame.clip][frame.index - given[frame.clip]] = frame.tokens_S
+        tokens[frame.clip][frame.number - given[frame.clip]] = frame.tokens_S
     return [DrawnClip(tokens_tS, state) for tokens_tS, state in zip(tokens, states, strict=True)]
 
 

@@ -36,10 +36,10 @@ StepCallback = Callable[[int, dict[int, torch.Tensor]], None]
 
 
 class LatentFrame(NamedTuple):
-    """A latent frame that is complete: the number of its clip, its own from 0 on, its tokens (S,) as written."""
+    """A latent frame that is complete: its clip, its own number from 0 on, its tokens (S,) as written."""
 
     clip: int
-    index: int
+    number: int
     tokens_S: torch.Tensor
 
 

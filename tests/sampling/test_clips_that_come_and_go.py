@@ -53,7 +53,7 @@ class Coming:
         while engine.stats.tokens < wanted and not all(map(engine.ended, engine.clips)):
             for frame in engine.step():
                 clip = ours[number, frame.clip]
-                assert frame.index == len(self.tokens[clip])
+                assert frame.number == len(self.tokens[clip])
                 self.tokens[clip].append(frame.tokens_S)
 
     def remove(self):
