@@ -9,8 +9,8 @@ Every class here is one call's keyword options; what an option means stands in i
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union
 
 import numpy as np
 import torch
@@ -28,6 +28,18 @@ from .video import Video
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Item = TypeVar("Item", covariant=True)
+
+
+class Listed(Protocol[Item]):
+    """A list or a tuple. `Sequence[str]` would take a single string too; a string can only be asked for strings."""
+
+    def __contains__(self, value: object, /) -> bool: ...
+    def __getitem__(self, index: SupportsIndex, /) -> Item: ...
+    def __iter__(self) -> Iterator[Item]: ...
+    def __len__(self) -> int: ...
+
+
 # Numbers of Python, numpy and torch; arrays and tensors of no axis.
 WholeNumber: TypeAlias = int | np.integer[Any] | np.ndarray | torch.Tensor
 Number: TypeAlias = float | np.floating[Any] | np.integer[Any] | np.ndarray | torch.Tensor
@@ -39,8 +51,8 @@ PromptTimes: TypeAlias = Sequence[tuple[float | np.floating[Any] | np.integer[An
 TemperatureTimes: TypeAlias = Sequence[tuple[Number, Number]]
 # A prompt, or one that changes over time: [(0, "a red ball"), (4.0, "a blue ring")].
 Prompt: TypeAlias = str | PromptTimes
-# A batch of prompts. A `Sequence[str]` would take a single prompt, which is one too.
-Prompts: TypeAlias = list[str] | tuple[str, ...] | Sequence[PromptTimes] | list[str | PromptTimes]
+# A batch of prompts.
+Prompts: TypeAlias = Listed[str | PromptTimes]
 # Pictures in memory, and all else that can be continued: see `VideoGenerator.continue_clip`.
 _Picture: TypeAlias = Union[np.ndarray, torch.Tensor, "Image"]
 Pictures: TypeAlias = _Picture | Sequence[np.ndarray] | Sequence[torch.Tensor] | Sequence["Image"]
