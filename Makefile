@@ -63,6 +63,7 @@ format:
 
 types:
 	cd .typing && ../.venv/bin/mypy --config-file ../pyproject.toml -p reelm
+	$(PY) tests/typing/check.py
 
 # The bundled model from nothing, as its card tells: some hours on two CPU cores, with glibc told to keep its memory. Where
 # the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16" saves half of the language model's time.

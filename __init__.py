@@ -14,6 +14,16 @@ from .bench.sampling import benchmark
 from .core.errors import CheckpointError, ClipError, ReelmError
 from .core.shapes import TokenGrid
 from .generation.generator import VideoGenerator
+from .generation.stream import ClipStream
 from .generation.video import Video
 
-__all__ = ["CheckpointError", "ClipError", "ReelmError", "TokenGrid", "Video", "VideoGenerator", "benchmark"]
+__all__ = [
+    "CheckpointError",
+    "ClipError",
+    "ClipStream",
+    "ReelmError",
+    "TokenGrid",
+    "Video",
+    "VideoGenerator",
+    "benchmark",
+]

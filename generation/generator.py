@@ -11,8 +11,9 @@ is given to the engine as tokens: a `Video` of this model's as its own tokens, a
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ from .options import (
     ClipLike,
     ContinueOptions,
     GenerateOptions,
+    ImageLike,
     OutputType,
-    Pictures,
     Prompt,
     Prompts,
     StreamOptions,
@@ -41,13 +42,13 @@ from .options import (
 )
 from .pixels import decode_clips
 from .pretrained import Pretrained, load_pretrained, read_config
-from .request import Request, inherit, make_request
-from .schedule import is_schedule, latest
+from .request import Request, inherit, is_batch, make_request, named
+from .schedule import latest
 from .scoring import Score, score_clip
 from .session import SessionState
 from .source import Source, read_source
 from .stream import ClipStream
-from .video import Frames, Video, check_output_type
+from .video import Frames, Images, Video, check_output_type
 
 
 class VideoGenerator:
@@ -100,35 +101,46 @@ class VideoGenerator:
         return self.parts.config.fps
 
     @overload
-    def generate(
-        self, prompt: Prompt, *, num_videos_per_prompt: None = None, output_type: None = None,
-        **options: Unpack[GenerateOptions],
-    ) -> Video: ...  # fmt: skip
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: None = None, output_type: None = None,
+                 **options: Unpack[GenerateOptions]) -> Video: ...  # fmt: skip
     @overload
-    def generate(
-        self, prompt: Prompts, *, num_videos_per_prompt: WholeNumber | None = None, output_type: None = None,
-        **options: Unpack[GenerateOptions],
-    ) -> list[Video]: ...  # fmt: skip
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: None = None, output_type: Literal["np"],
+                 **options: Unpack[GenerateOptions]) -> np.ndarray: ...  # fmt: skip
     @overload
-    def generate(
-        self, prompt: Prompt, *, num_videos_per_prompt: WholeNumber, output_type: None = None,
-        **options: Unpack[GenerateOptions],
-    ) -> list[Video]: ...  # fmt: skip
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: None = None, output_type: Literal["pt"],
+                 **options: Unpack[GenerateOptions]) -> torch.Tensor: ...  # fmt: skip
     @overload
-    def generate(
-        self, prompt: Prompt, *, num_videos_per_prompt: None = None, output_type: OutputType,
-        **options: Unpack[GenerateOptions],
-    ) -> Frames: ...  # fmt: skip
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: None = None, output_type: Literal["pil"],
+                 **options: Unpack[GenerateOptions]) -> Images: ...  # fmt: skip
     @overload
-    def generate(
-        self, prompt: Prompts, *, num_videos_per_prompt: WholeNumber | None = None, output_type: OutputType,
-        **options: Unpack[GenerateOptions],
-    ) -> list[Frames]: ...  # fmt: skip
+    def generate(self, prompt: Prompts, *, num_videos_per_prompt: WholeNumber | None = None, output_type: None = None,
+                 **options: Unpack[GenerateOptions]) -> list[Video]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompts, *, num_videos_per_prompt: WholeNumber | None = None, output_type: Literal["np"],
+                 **options: Unpack[GenerateOptions]) -> list[np.ndarray]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompts, *, num_videos_per_prompt: WholeNumber | None = None, output_type: Literal["pt"],
+                 **options: Unpack[GenerateOptions]) -> list[torch.Tensor]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompts, *, num_videos_per_prompt: WholeNumber | None = None,
+                 output_type: Literal["pil"], **options: Unpack[GenerateOptions]) -> list[Images]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: WholeNumber, output_type: None = None,
+                 **options: Unpack[GenerateOptions]) -> list[Video]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: WholeNumber, output_type: Literal["np"],
+                 **options: Unpack[GenerateOptions]) -> list[np.ndarray]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: WholeNumber, output_type: Literal["pt"],
+                 **options: Unpack[GenerateOptions]) -> list[torch.Tensor]: ...  # fmt: skip
+    @overload
+    def generate(self, prompt: Prompt | None, *, num_videos_per_prompt: WholeNumber, output_type: Literal["pil"],
+                 **options: Unpack[GenerateOptions]) -> list[Images]: ...  # fmt: skip
 
     def generate(
-        self, prompt: Prompt | Prompts, *, num_videos_per_prompt: WholeNumber | None = None,
+        self, prompt: Prompt | Prompts | None, *, num_videos_per_prompt: WholeNumber | None = None,
         output_type: OutputType | None = None, **options: Unpack[GenerateOptions],
-    ) -> Video | Frames | list[Video] | list[Frames]:  # fmt: skip
+    ) -> Video | Frames | Sequence[Video | Frames]:  # fmt: skip
         """Generate a clip from a prompt, or clips from a list of prompts in one batch.
 
         Args:
@@ -150,30 +162,30 @@ class VideoGenerator:
             check_output_type(output_type, "output_type")
         given = {**options, "num_videos_per_prompt": num_videos_per_prompt}
         request = make_request(self.parts, "generate", prompt, given)
-        listed = isinstance(prompt, list | tuple) and not is_schedule(prompt)
-        one = len(request.plans) == 1
         keep_state = options.get("keep_state")
-        videos = self._run(request, None, one if keep_state is None else keep_state, options.get("callback_on_tokens"))
-        several = listed or num_videos_per_prompt is not None
-        if output_type is not None:
-            frames = [video.to(output_type) for video in videos]
-            return frames if several else frames[0]
-        return videos if several else videos[0]
+        if keep_state is None:
+            keep_state = len(request.plans) == 1 and output_type is None
+        videos = self._run(request, None, keep_state, options.get("callback_on_tokens"))
+        if num_videos_per_prompt is None and not is_batch(prompt):
+            return videos[0] if output_type is None else videos[0].to(output_type)
+        return videos if output_type is None else [video.to(output_type) for video in videos]
 
     @overload
-    def continue_clip(
-        self, clip: ClipLike | None = None, *, image: Pictures | str | Path | None = None, output_type: None = None,
-        **options: Unpack[ContinueOptions],
-    ) -> Video: ...  # fmt: skip
+    def continue_clip(self, clip: ClipLike | None = None, *, image: ImageLike | None = None, output_type: None = None,
+                      **options: Unpack[ContinueOptions]) -> Video: ...  # fmt: skip
     @overload
-    def continue_clip(
-        self, clip: ClipLike | None = None, *, image: Pictures | str | Path | None = None, output_type: OutputType,
-        **options: Unpack[ContinueOptions],
-    ) -> Frames: ...  # fmt: skip
+    def continue_clip(self, clip: ClipLike | None = None, *, image: ImageLike | None = None, output_type: Literal["np"],
+                      **options: Unpack[ContinueOptions]) -> np.ndarray: ...  # fmt: skip
+    @overload
+    def continue_clip(self, clip: ClipLike | None = None, *, image: ImageLike | None = None, output_type: Literal["pt"],
+                      **options: Unpack[ContinueOptions]) -> torch.Tensor: ...  # fmt: skip
+    @overload
+    def continue_clip(self, clip: ClipLike | None = None, *, image: ImageLike | None = None,
+                      output_type: Literal["pil"], **options: Unpack[ContinueOptions]) -> Images: ...  # fmt: skip
 
     def continue_clip(
-        self, clip: ClipLike | None = None, *, image: Pictures | str | Path | None = None,
-        output_type: OutputType | None = None, **options: Unpack[ContinueOptions],
+        self, clip: ClipLike | None = None, *, image: ImageLike | None = None, output_type: OutputType | None = None,
+        **options: Unpack[ContinueOptions],
     ) -> Video | Frames:  # fmt: skip
         """Go on from a clip: the result starts with it and is `seconds` (2 by default) longer.
 
@@ -191,13 +203,15 @@ class VideoGenerator:
         """
         if output_type is not None:
             check_output_type(output_type, "output_type")
-        names = ("clip", "image")
-        require((clip is None) != (image is None), "clip, image", "must be exactly one of the two", names)
+        names = [name for name, value in {"clip": clip, "image": image}.items() if value is not None]
+        require(len(names) == 1, "clip, image", "must be exactly one of the two", names)
+        given = image if clip is None else clip
+        assert given is not None
         prompt = options.get("prompt")
         request = make_request(self.parts, "continue_clip", prompt, dict(options), added=True)
         require(len(request.plans) == 1, "prompt", "must be a single one to continue", prompt)
-        given: Any = image if clip is None else clip
-        source = read_source(self.parts, given, options.get("fit", "crop"), "clip" if image is None else "image")
+        with named(names[0]):
+            source = read_source(self.parts, given, options.get("fit", "crop"), names[0])
         if source.fitting:
             note(source.fitting)
         if source.missing and "conditions" not in options:
@@ -211,7 +225,7 @@ class VideoGenerator:
         (video,) = self._run(request, source, True, options.get("callback_on_tokens"))
         return video if output_type is None else video.to(output_type)
 
-    def stream(self, prompt: Prompt, **options: Unpack[StreamOptions]) -> ClipStream:
+    def stream(self, prompt: Prompt | None, **options: Unpack[StreamOptions]) -> ClipStream:
         """Make a clip whose frames (n, H, W, 3) uint8 come as their latent frames complete: one, then `temporal`.
 
         Without `seconds` or `num_frames` it goes on for ever, at a flat cost; dropping or closing the stream stops the
@@ -233,7 +247,11 @@ class VideoGenerator:
     @overload
     def decode(self, session: SessionState | str | Path, *, output_type: None = None) -> Video: ...
     @overload
-    def decode(self, session: SessionState | str | Path, *, output_type: OutputType) -> Frames: ...
+    def decode(self, session: SessionState | str | Path, *, output_type: Literal["np"]) -> np.ndarray: ...
+    @overload
+    def decode(self, session: SessionState | str | Path, *, output_type: Literal["pt"]) -> torch.Tensor: ...
+    @overload
+    def decode(self, session: SessionState | str | Path, *, output_type: Literal["pil"]) -> Images: ...
 
     def decode(self, session: SessionState | str | Path, *, output_type: OutputType | None = None) -> Video | Frames:
         """The clip of a session, or of the file of one, whose tokens were not made pixels.
@@ -248,12 +266,12 @@ class VideoGenerator:
         if output_type is not None:
             check_output_type(output_type, "output_type")
         state = session if isinstance(session, SessionState) else SessionState.load(session)
-        source = read_source(self.parts, state)
+        source = read_source(self.parts, state, argument="session")
         (frames,) = decode_clips(self.parts.tokenizer, [source.tokens_thw])
         video = self._video(frames, state, {})
         return video if output_type is None else video.to(output_type)
 
-    def score(self, clip: ClipLike, prompt: Prompt = None, *, fit: Fit = "crop") -> Score:
+    def score(self, clip: ClipLike, prompt: Prompt | None = None, *, fit: Fit = "crop") -> Score:
         """What every token of a clip costs under a prompt, in nats; see `score_clip`."""
         return score_clip(self.parts, clip, prompt, fit=fit)
 

@@ -9,8 +9,8 @@ Every class here is one call's keyword options; what an option means stands in i
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union
 
 import numpy as np
 import torch
@@ -27,18 +27,39 @@ from .video import Video
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A prompt, or one that changes over time: [(0, "a red ball"), (4.0, "a blue ring")]; None leaves it to the model.
-Prompt: TypeAlias = str | Sequence[tuple[float, str]] | None
+Item = TypeVar("Item", covariant=True)
+
+
+class Listed(Protocol[Item]):
+    """A list or a tuple. `Sequence[str]` would take a single string too; a string can only be asked for strings."""
+
+    def __contains__(self, value: object, /) -> bool: ...
+    def __getitem__(self, index: SupportsIndex, /) -> Item: ...
+    def __iter__(self) -> Iterator[Item]: ...
+    def __len__(self) -> int: ...
+
+
+# Numbers of Python, numpy and torch; arrays and tensors of no axis.
+WholeNumber: TypeAlias = int | np.integer[Any] | np.ndarray | torch.Tensor
+Number: TypeAlias = float | np.floating[Any] | np.integer[Any] | np.ndarray | torch.Tensor
+# The same, one for all clips or one for each; arrays and tensors of one axis will do.
+WholeNumbers: TypeAlias = WholeNumber | Sequence[WholeNumber]
+Numbers: TypeAlias = Number | Sequence[Number]
+# (second, prompt) from which on it holds, and (second, temperature).
+PromptTimes: TypeAlias = Sequence[tuple[float | np.floating[Any] | np.integer[Any], str]]
+TemperatureTimes: TypeAlias = Sequence[tuple[Number, Number]]
+# A prompt, or one that changes over time: [(0, "a red ball"), (4.0, "a blue ring")].
+Prompt: TypeAlias = str | PromptTimes
 # A batch of prompts.
-Prompts: TypeAlias = list[str] | tuple[str, ...] | list[list[tuple[float, str]]] | list[str | list[tuple[float, str]]]
+Prompts: TypeAlias = Listed[str | PromptTimes]
 # Pictures in memory, and all else that can be continued: see `VideoGenerator.continue_clip`.
 _Picture: TypeAlias = Union[np.ndarray, torch.Tensor, "Image"]
 Pictures: TypeAlias = _Picture | Sequence[np.ndarray] | Sequence[torch.Tensor] | Sequence["Image"]
+ImageLike: TypeAlias = str | os.PathLike[str] | Pictures
 ClipLike: TypeAlias = Video | SessionState | Clip | str | os.PathLike[str] | Pictures
-# One whole number or one for each prompt; those of numpy and torch will do.
-Seeds: TypeAlias = int | np.integer[Any] | Sequence[int] | np.ndarray | torch.Tensor
-Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
-WholeNumber: TypeAlias = int | np.integer[Any]
+# The tokens (t, *shape) of given segments, by the name of the segment.
+_Nested: TypeAlias = "Sequence[int | _Nested]"
+Controls: TypeAlias = Mapping[str, Union[np.ndarray, torch.Tensor, "_Nested"]]
 # What a call returns in place of a `Video`: see `Video.to`.
 OutputType: TypeAlias = Literal["np", "pt", "pil"]
 # (passes so far, the tokens (n,) that each clip of the call has got in the latest one, as written).
@@ -71,10 +92,10 @@ class DrawOptions(TypedDict, total=False):
     """
 
     negative_prompt: str | Sequence[str] | None
-    seed: Seeds | None
+    seed: WholeNumbers | None
     generator: torch.Generator | Sequence[torch.Generator] | None
     guidance_scale: Number
-    temperature: Number | Sequence[tuple[float, float]]
+    temperature: Number | TemperatureTimes
     top_k: WholeNumber | None
     top_p: Number
     min_p: Number
@@ -83,7 +104,7 @@ class DrawOptions(TypedDict, total=False):
     decoder: Literal["auto", "sequential", "jacobi", "diagonal"] | Decoder
     block_size: WholeNumber | None
     conditions: Sequence[Condition]
-    controls: Mapping[str, np.ndarray | torch.Tensor | Sequence[Any]]
+    controls: Controls
     callback_on_step_end: StepCallback | None
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None
 
@@ -101,8 +122,8 @@ class GenerateOptions(DrawOptions, total=False):
             who saves them loses nothing to what happens afterwards.
     """
 
-    seconds: Number | Sequence[float] | np.ndarray | None
-    num_frames: WholeNumber | Sequence[int] | np.ndarray | None
+    seconds: Numbers | None
+    num_frames: WholeNumbers | None
     batch_size: WholeNumber | None
     keep_state: bool | None
     callback_on_tokens: TokensCallback | None
@@ -123,7 +144,7 @@ class ContinueOptions(DrawOptions, total=False):
 
     seconds: Number | None
     num_frames: WholeNumber | None
-    prompt: Prompt
+    prompt: Prompt | None
     fit: Fit
     detail: bool
     callback_on_tokens: TokensCallback | None
@@ -151,32 +172,34 @@ CALLS: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_names(call: str, options: Mapping[str, Any]) -> None:
+def check_names(call: str, options: Mapping[str, object]) -> None:
     """Refuse options that this call does not have.
 
     Raises:
-        ReelmError: it names the calls that have the option, or the option of this call whose name is nearest.
+        ReelmError: it names the calls that have the option, or the option of this call whose name is nearest, or all of
+            them where none is near.
     """
     for name in options:
         if name in CALLS[call]:
             continue
         others = [other for other, names in CALLS.items() if name in names]
+        near = difflib.get_close_matches(name, CALLS[call], n=1)
         if others:
-            raise ReelmError(f"{name}: is no option of {call}; {' and '.join(others)} {_has(others)} it")
-        near = difflib.get_close_matches(name, CALLS[call], n=1, cutoff=0.0)
-        raise ReelmError(f"{name}: is no option of {call}; did you mean {near[0]!r}?")
+            *most, last = others
+            hint = f"{', '.join(most)} and {last} have it" if most else f"{last} has it"
+        else:
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CALLS[call])}"
+        raise ReelmError(f"{name}: is no option of {call}; {hint}")
 
 
-def _has(calls: Sequence[str]) -> str:
-    return "has" if len(calls) == 1 else "have"
-
-
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Numbers of numpy and torch as Python's own, arrays of one axis as lists; everything else as it is."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray | torch.Tensor) and value.ndim <= 1 and value.dtype not in (bool, torch.bool):
         return value.tolist()
-    if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if type(value) is tuple:
+        return tuple(plain(item) for item in value)
     return value

@@ -4,10 +4,11 @@ request = make_request(parts, "generate", ["a red ball", "a blue ring"], {"seed"
 request.plans[1].latent_frames
 """
 
+import contextlib
 import dataclasses
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from ..sampling.plan import ClipPlan
 from ..sampling.rules import LogitsProcessor, SamplingConfig
 from .options import Prompt, Prompts, StepCallback, check_names, plain
 from .pretrained import Pretrained
-from .schedule import Schedule, read_prompts, read_schedule, to_latent_frames
+from .schedule import Schedule, is_schedule, read_prompts, read_schedule, to_latent_frames
 from .source import Source
 
 T = TypeVar("T")
@@ -72,8 +73,9 @@ class Request:
 
 
 def make_request(
-    parts: Pretrained, call: str, prompt: Prompt | Prompts, options: Mapping[str, Any], *, added: bool = False
-) -> Request:
+    parts: Pretrained, call: str, prompt: Prompt | Prompts | None, options: Mapping[str, object], *,
+    added: bool = False,
+) -> Request:  # fmt: skip
     """Check the arguments of a call that draws tokens; the model's defaults fill in the rest.
 
     Args:
@@ -88,22 +90,23 @@ def make_request(
         ReelmError: an argument breaks its rule.
     """
     check_names(call, options)
-    given = {name: plain(value) for name, value in options.items()}
+    given: dict[str, Any] = {name: plain(value) for name, value in options.items()}
     prompts = [((0.0, ""),)] if prompt is None else _check_prompts(parts, prompt)
     samples = given.get("num_videos_per_prompt")
     count = 1 if samples is None else _whole(samples, "num_videos_per_prompt", 1)
     require(len(prompts) * count <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * count)
     for name, own in (("height", parts.config.height), ("width", parts.config.width)):
-        fits = given.get(name) in (None, own)
-        require(fits, name, f"must be {own}, the size that this model was made for", given.get(name))
+        size = given.get(name)
+        fits = size is None or (isinstance(size, int | float) and size == own)
+        require(fits, name, f"must be {own}, the size that this model was made for", size)
     draws = {name: given[name] for name in SAMPLING if name in given}
     temperatures = _pop_temperatures(draws)
     sampling = _sampling(parts.config.sampling, draws)
     negatives = _negatives(parts, given.get("negative_prompt"), len(prompts), sampling)
     seeds = _seeds(given.get("seed"), given.get("generator"), len(prompts))
     processors = _processors(given.get("logits_processor"))
-    on_step = given.get("callback_on_step_end")
-    require(on_step is None or callable(on_step), "callback_on_step_end", "must be callable", on_step)
+    for name in ("callback_on_step_end", "callback_on_tokens"):
+        require(given.get(name) is None or callable(given[name]), name, "must be callable", given.get(name))
     rate: dict[str, Any] = {"fps": parts.config.fps, "temporal": parts.tokenizer.compression.t, "added": added}
     conditions = _check_conditions(parts, given.get("conditions", ()))
     controls = _check_controls(parts, given.get("controls", {}))
@@ -123,7 +126,25 @@ def make_request(
     decoder = pick_decoder(
         parts, given.get("decoder", "auto"), given.get("block_size"), sampling, batch_size, one_by_one=bool(processors)
     )
-    return Request(plans, sampling, decoder, processors, on_step, batch_size)
+    return Request(plans, sampling, decoder, processors, given.get("callback_on_step_end"), batch_size)
+
+
+def is_batch(prompt: Prompt | Prompts | None) -> bool:
+    """Whether this is a list of prompts, and neither one of them nor its schedule."""
+    given = plain(prompt)
+    return isinstance(given, list | tuple) and not is_schedule(given)
+
+
+@contextlib.contextmanager
+def named(argument: str) -> Iterator[None]:
+    """Have refusals of the clip that is read inside call it what the user did; files are read under names of theirs."""
+    try:
+        yield
+    except ReelmError as error:
+        name, _, rest = str(error).partition(": ")
+        if name not in ("clip", "session"):
+            raise
+        raise type(error)(f"{argument}: {rest}") from error
 
 
 def pick_decoder(
@@ -142,7 +163,7 @@ def pick_decoder(
     )
 
 
-def inherit(request: Request, source: Source, prompted: bool, options: Mapping[str, Any]) -> Request:
+def inherit(request: Request, source: Source, prompted: bool, options: Mapping[str, object]) -> Request:
     """The request to continue `source`, with what the user left open filled in from it.
 
     Args:
@@ -220,7 +241,7 @@ def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, added: b
         frames = num_frames
     else:
         wanted = DEFAULT_SECONDS if seconds is None else seconds
-        number = isinstance(wanted, int | float) and math.isfinite(wanted) and wanted > 0
+        number = isinstance(wanted, int | float) and not isinstance(wanted, bool) and 0 < wanted < math.inf
         require(number, "seconds", "must be a number above 0", wanted)
         frames = max(1, round(wanted * parts.config.fps))
     require(
@@ -303,7 +324,7 @@ def _processors(given: Any) -> tuple[LogitsProcessor, ...]:
 
 
 def _check_prompts(parts: Pretrained, prompt: Prompt | Prompts) -> list[Schedule[str]]:
-    prompts = read_prompts(prompt)
+    prompts = read_prompts(plain(prompt))
     texts = [text for schedule in prompts for _, text in schedule]
     require(len(texts) > 0, "prompt", "must hold at least one prompt", prompt)
     require(all(text.strip() for text in texts), "prompt", "must not be empty", prompt)

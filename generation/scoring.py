@@ -81,7 +81,7 @@ class Score:
         )
 
 
-def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt = None, *, fit: Fit = "crop") -> Score:
+def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt | None = None, *, fit: Fit = "crop") -> Score:
     """Score the video tokens of a clip: at temperature 1 and without guidance, as the model was trained.
 
     Args:

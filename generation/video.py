@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 2**28
 
 # What `Video.to` makes.
+Images: TypeAlias = "list[Image]"
 Frames: TypeAlias = Union[np.ndarray, torch.Tensor, "list[Image]"]
 
 
@@ -91,11 +92,11 @@ class Video:
     @overload
     def to(self, kind: Literal["pt"]) -> torch.Tensor: ...
     @overload
-    def to(self, kind: Literal["pil"]) -> list["Image"]: ...
+    def to(self, kind: Literal["pil"]) -> Images: ...
     @overload
-    def to(self, kind: Literal["np", "pt", "pil"]) -> "np.ndarray | torch.Tensor | list[Image]": ...
+    def to(self, kind: Literal["np", "pt", "pil"]) -> Frames: ...
 
-    def to(self, kind: Literal["np", "pt", "pil"]) -> "np.ndarray | torch.Tensor | list[Image]":
+    def to(self, kind: Literal["np", "pt", "pil"]) -> Frames:
         """The frames as `np` (T, H, W, 3) or `pt` (T, 3, H, W), float32 in [0, 1], or as `pil`, a list of images."""
         check_output_type(kind, "kind")
         if kind == "pil":
@@ -131,13 +132,13 @@ class Video:
         return cls(frames, clip.fps, **_origin(clip.metadata, frames.shape[:3]))
 
 
-def video_metadata(video: Video) -> dict[str, Any]:
+def video_metadata(video: Video) -> dict[str, object]:
     """The table that a saved `video` carries; the schema is here and in `_origin`, nowhere else.
 
     `grid` is (t, h, w); `tokens` is base64 of zlib of little-endian uint16, or uint32 where an id needs it; `shape`
     is the (T, H, W) that the tokens stand for. `segments` has grid and tokens of the other segments, by name.
     """
-    values = {
+    values: dict[str, object] = {
         "reelm": __version__,
         "model": video.settings.get("model"),
         "prompt": video.prompt,
@@ -149,8 +150,7 @@ def video_metadata(video: Video) -> dict[str, Any]:
         values |= {"shape": video.frames.shape[:3], **packed}
         if video.segments:
             values["segments"] = {name: _pack_tokens(tokens) for name, tokens in video.segments.items()}
-    plain: dict[str, Any] = _plain(values)
-    return plain
+    return {key: _plain(value) for key, value in values.items()}
 
 
 def _origin(values: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -200,9 +200,9 @@ def _unpack_tokens(packed: dict[str, Any], limits: tuple[int, ...] | None = None
     return None if dtype is None else np.frombuffer(data, dtype).astype(np.int64).reshape(grid)
 
 
-def check_output_type(kind: Any, argument: str) -> None:
+def check_output_type(kind: object, argument: str) -> None:
     """Refuse what is no name of a form that `Video.to` has."""
-    require(kind in ("np", "pt", "pil"), argument, "must be 'np', 'pt' or 'pil'", kind)
+    require(isinstance(kind, str) and kind in ("np", "pt", "pil"), argument, "must be 'np', 'pt' or 'pil'", kind)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -30,6 +31,7 @@ MAY_IMPORT = {
     "": {"bench", "core", "generation"},  # the package's own __init__
 }  # fmt: skip
 TRAINING_DATA = {"training/tokenizer_training.py", "data/rendered.py", "evaluation/world_clips.py"}
+MOST_ANY = 12  # per cent of the public signatures that may name `Any`; at most 3 are wanted
 LIBRARIES = {  # who may know it
     "triton": lambda name: name.endswith("_triton.py"),
     "av": lambda name: name.startswith("media/"),
@@ -231,6 +233,39 @@ def test_no_file_name_stands_twice():
     names = [path.name for path in MODULES if path.name != "__init__.py"]
     twice = sorted({name for name in names if names.count(name) > 1})
     assert not twice
+
+
+def signatures(path):
+    """Of every public function and method, with its overloads: (name, whether one of its annotations names Any)."""
+
+    def visit(body, prefix):
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                visit(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                name = prefix + node.name
+                found[name] = found.get(name, False) or names_any(node)
+
+    def names_any(function):
+        given = function.args
+        arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        annotations = [function.returns, *(argument.annotation for argument in arguments if argument is not None)]
+        nodes = [node for annotation in annotations if annotation is not None for node in ast.walk(annotation)]
+        quoted = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        named = {node.id for node in nodes if isinstance(node, ast.Name)}
+        named |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        return "Any" in named or any(re.search(r"\bAny\b", text) for text in quoted)
+
+    found = {}
+    visit(tree_of(path).body, "")
+    return found.items()
+
+
+def test_few_public_signatures_name_any():
+    every = [(f"{name_of(path)}:{name}", vague) for path in MODULES for name, vague in signatures(path)]
+    vague = [name for name, named in every if named]
+    assert len(every) > 500
+    assert 100 * len(vague) / len(every) <= MOST_ANY, "\n".join(vague)
 
 
 def test_folders_are_one_level_deep():
