@@ -1,8 +1,8 @@
 """A peer of the tokenizer's benchmark: a network of the shape of NVIDIA's Cosmos discrete video tokenizers.
 
     peer = CosmosShape(Compression(4, 8, 8))        # random weights
-    tokens_Bthw = peer.encode(frames_BTHWC)         # as `VideoTokenizer` does: uint8 or float in [0, 1], T = 1 + 4 n
-    frames_BTHWC = peer.decode(tokens_Bthw)         # float32, about [0, 1]
+    tokens_Bthw = peer.encode(frames_BTHW3)         # as `VideoTokenizer` does: uint8 or float in [0, 1], T = 1 + 4 n
+    frames_BTHW3 = peer.decode(tokens_Bthw)         # float32, about [0, 1]
 
 It is a network of equal shape and cost, written here from published facts (NVIDIA 2025, arXiv 2501.03575, and the
 sizes in the configs of github.com/NVIDIA/Cosmos-Tokenizer); it is neither NVIDIA's code nor its weights, and it shows
@@ -54,9 +54,9 @@ class CosmosShape(nn.Module):
         self.quantizer = Quantizer(QuantizerConfig(levels=LEVELS))
         self.decoder = cosmos_decoder(compression, channels)
 
-    def encode(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
+    def encode(self, frames_BTHW3: torch.Tensor) -> torch.Tensor:
         """Tokens (B, t, h, w) int64 of a clip (B, T, H, W, 3), uint8 or float in [0, 1]."""
-        x = frames_BTHWC
+        x = frames_BTHW3
         x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x * 2 - 1
         x = torch.cat([x[:, :1].expand(-1, PATCH - 1, -1, -1, -1), x], 1).movedim(-1, 1)
         blocks = x.unflatten(4, (-1, PATCH)).unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))
@@ -181,14 +181,14 @@ class _Attention(nn.Module):
         order = (0, 3, 4, 2, 1) if self.in_time else (0, 2, 3, 4, 1)
         inputs = self.inputs(self.norm(x)).permute(order)
         shape = inputs.shape
-        q_RSD, k_RSD, v_RSD = inputs.reshape(-1, shape[3] if self.in_time else shape[2] * shape[3], shape[4]).chunk(
+        q_MSD, k_MSD, v_MSD = inputs.reshape(-1, shape[3] if self.in_time else shape[2] * shape[3], shape[4]).chunk(
             3, 2
         )
-        scores_RSS = q_RSD @ k_RSD.transpose(1, 2) * q_RSD.shape[2] ** -0.5
+        scores_MSS = q_MSD @ k_MSD.transpose(1, 2) * q_MSD.shape[2] ** -0.5
         if self.in_time:
-            later_SS = torch.ones_like(scores_RSS[0], dtype=torch.bool).triu(1)
-            scores_RSS = scores_RSS.masked_fill(later_SS, float("-inf"))
-        seen = (scores_RSS.softmax(2) @ v_RSD).view(*shape[:4], -1)
+            later_SS = torch.ones_like(scores_MSS[0], dtype=torch.bool).triu(1)
+            scores_MSS = scores_MSS.masked_fill(later_SS, float("-inf"))
+        seen = (scores_MSS.softmax(2) @ v_MSD).view(*shape[:4], -1)
         return x + self.out(seen.permute([order.index(axis) for axis in range(5)]))
 
 

@@ -1,6 +1,6 @@
 """Conditions: what a clip is made under beside its own past, such as a prompt or a reference frame.
 
-conditions = (Text("a red ball"), Frames(picture_THWC, role="reference"))
+conditions = (Text("a red ball"), Frames(picture_THW3, role="reference"))
 describe_conditions(conditions)                 # ["text", "frames:reference"]
 
 A language model says which kinds it reads (`LanguageModel.reads`) and turns a list of them into prefix slots or
@@ -35,23 +35,23 @@ class Frames:
     """Pictures that the clip is to show or to end in.
 
     Attributes:
-        frames_THWC: uint8 RGB.
+        frames_THW3: uint8 RGB.
         role: "reference" shows what things look like, "first" and "last" are where the clip begins and ends.
     """
 
-    frames_THWC: torch.Tensor
+    frames_THW3: torch.Tensor
     role: FrameRole = "reference"
 
     def __post_init__(self) -> None:
-        frames = self.frames_THWC
+        frames = self.frames_THW3
         fits = frames.ndim == 4 and frames.shape[3] == 3 and frames.dtype == torch.uint8 and frames.numel() > 0
-        require(fits, "frames_THWC", "must be (T, H, W, 3) uint8", (tuple(frames.shape), str(frames.dtype)))
+        require(fits, "frames_THW3", "must be (T, H, W, 3) uint8", (tuple(frames.shape), str(frames.dtype)))
         require(self.role in get_args(FrameRole), "role", f"must be one of {get_args(FrameRole)}", self.role)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Frames) or self.role != other.role:
             return False
-        return torch.equal(self.frames_THWC.cpu(), other.frames_THWC.cpu())
+        return torch.equal(self.frames_THW3.cpu(), other.frames_THW3.cpu())
 
     __hash__ = None  # type: ignore[assignment]  # tensors have none by their values
 

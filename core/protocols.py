@@ -73,7 +73,7 @@ class Cache(Protocol):
     """What a model remembers of the clips in its rows. `TokenHistory` has the part that all caches share."""
 
     frame_size: int
-    tokens_BR: torch.Tensor
+    tokens_BQ: torch.Tensor
     positions_B: torch.Tensor
 
     def next_positions(self, count: int, offsets: Sequence[int] | None = None) -> torch.Tensor:
@@ -206,7 +206,7 @@ class Codec(Protocol):
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
         """The token grid of a clip; a `ReelmError` where it has no whole number of tokens."""
 
-    def encode_chunk(self, frames_BTHWC: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+    def encode_chunk(self, frames_BTHW3: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
         """Tokens (B, t, h, w) of the next frames, and the state for those after them; None starts a clip."""
 
     def decode_frame(self, tokens_Bhw: torch.Tensor, states: Sequence[Any]) -> tuple[list[torch.Tensor], list[Any]]:

@@ -1,12 +1,23 @@
 """The one legend of shapes, and `TokenGrid`, the shape of a clip in tokens.
 
-    B batch        S sequence (tokens)   P prefix (text) slots     L query tokens of one decoding step
-    N query heads  K key/value heads     E head_dim                D model width     V vocabulary
-    T H W          frames, height, width of a clip in pixels (C = 3 channels)
-    t h w          latent frames, rows, columns of a clip in tokens
+    A newer positions that a step may see      N heads of queries
+    B clips, pictures or rows of a batch       O outputs of a linear layer
+    C slots of a cache                         P slots of the text prefix
+    D channels of a model or a codebook        Q slots of a ring of positions
+    E channels of a head                       R rows of logits: B, or 2 B under guidance
+    F half the channels of a head              S positions of a sequence or of a latent frame
+    G query heads of a key/value head          T frames
+    H rows of pixels                           U distinct prefixes
+    I inputs of a linear layer                 V token ids
+    J heads of a joint projection: N + 2 K     W columns of pixels
+    K heads of keys and values                 X any other axis
+    L positions of a pass                      Y any other axis beside X
+    M rows of a matrix, or items in a list     Z codes of a codebook
+    t latent frames                            h rows of tokens
+    w columns of tokens
 
-A name such as `tokens_BS` or `q_BSNE` carries its shape; without a suffix the docstring gives it. Frame 0 of a clip is
-a latent frame of its own, and every further `temporal` frames are one: T = 1 + temporal * (t - 1).
+A name such as `tokens_BS` or `q_BSNE` carries its shape; a digit is a size; without a suffix the docstring gives it.
+Frame 0 of a clip is a latent frame of its own, and every further `temporal` frames are one: T = 1 + temporal * (t - 1).
 """
 
 from dataclasses import dataclass

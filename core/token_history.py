@@ -21,13 +21,13 @@ class TokenHistory:
 
     Attributes:
         frame_size: tokens in a latent frame, S.
-        tokens_BR: the newest tokens; that of position p is in column p % R, with R = HISTORY * S.
+        tokens_BQ: the newest tokens; that of position p is in column p % R, with R = HISTORY * S.
         positions_B: the position of each row's next token, counted from the beginning of its cache.
     """
 
     def __init__(self, rows: int, frame_size: int, device: torch.device) -> None:
         self.frame_size = frame_size
-        self.tokens_BR = torch.zeros(rows, HISTORY * frame_size, device=device, dtype=torch.int64)
+        self.tokens_BQ = torch.zeros(rows, HISTORY * frame_size, device=device, dtype=torch.int64)
         self.positions_B = torch.zeros(rows, device=device, dtype=torch.int64)
 
     def next_positions(self, count: int, offsets: Sequence[int] | None = None) -> torch.Tensor:
@@ -39,16 +39,16 @@ class TokenHistory:
     def put_tokens(self, tokens_BL: torch.Tensor, offsets: Sequence[int] | None = None) -> None:
         """Set the tokens at the next L positions, or at these distances from the next one; nothing advances."""
         positions_BL = self.next_positions(tokens_BL.shape[1], offsets)
-        self.tokens_BR.scatter_(1, positions_BL % self.tokens_BR.shape[1], tokens_BL)
+        self.tokens_BQ.scatter_(1, positions_BL % self.tokens_BQ.shape[1], tokens_BL)
 
     def tokens(self, positions_BL: torch.Tensor) -> torch.Tensor:
         """The tokens (B, L) at these positions of the first B rows, as far as they are kept."""
-        return self.tokens_BR[: len(positions_BL)].gather(1, positions_BL % self.tokens_BR.shape[1])
+        return self.tokens_BQ[: len(positions_BL)].gather(1, positions_BL % self.tokens_BQ.shape[1])
 
     def frame(self, row: int, latent_frame: int) -> torch.Tensor:
         """The tokens (S,) of a latent frame of a row, counted from the beginning of its cache."""
         start = latent_frame % HISTORY * self.frame_size
-        return self.tokens_BR[row, start : start + self.frame_size].clone()
+        return self.tokens_BQ[row, start : start + self.frame_size].clone()
 
     def advance(self, count: int | torch.Tensor) -> None:
         """Move on by `count` positions: one number, or one for each row."""
@@ -62,16 +62,16 @@ class TokenHistory:
         """
         kept = [source for source in sources if source is not None]
         require(kept == sorted(set(kept)), "sources", "must ascend", list(sources))
-        self.tokens_BR = gather_rows(self.tokens_BR, sources)
+        self.tokens_BQ = gather_rows(self.tokens_BQ, sources)
         self.positions_B = gather_rows(self.positions_B, sources)
 
     def place_tokens(self, rows: Sequence[int], tokens_S: torch.Tensor) -> None:
         """Have these rows stand at the end of the tokens `tokens_S` of one clip, whose newest are kept."""
-        device, kept = self.positions_B.device, self.tokens_BR.shape[1]
+        device, kept = self.positions_B.device, self.tokens_BQ.shape[1]
         rows_B = torch.tensor(rows, device=device)
         self.positions_B[rows_B] = len(tokens_S)
-        positions_K = torch.arange(max(0, len(tokens_S) - kept), len(tokens_S), device=device)
-        self.tokens_BR[rows_B[:, None], positions_K % kept] = tokens_S.to(device)[positions_K]
+        positions_S = torch.arange(max(0, len(tokens_S) - kept), len(tokens_S), device=device)
+        self.tokens_BQ[rows_B[:, None], positions_S % kept] = tokens_S.to(device)[positions_S]
 
 
 def gather_rows(held: torch.Tensor, sources: Sequence[int | None]) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """A camera of one's own over a clip, so that a few clips show more motions than their own.
 
-crop_THWC = moving_crop(frames_THWC, 128, 128, 1.0, seed, number)
+crop_THW3 = moving_crop(frames_THW3, 128, 128, 1.0, seed, number)
 
 The crop travels over the picture and nears it or draws back, at a constant speed. What a model is to learn of motion is
 mostly that: what moved by so much moves on by as much, whatever it is a picture of.
@@ -16,11 +16,11 @@ ZOOM = 0.01  # of the scale a frame, for each pixel a frame of motion
 FORWARDS, BACKWARDS, STILL = 0.5, 0.25, 0.25  # shares: as it is, from its end, and a single frame of it all the time
 
 
-def moving_crop(frames_THWC: torch.Tensor, height: int, width: int, motion: float, *seed: int) -> torch.Tensor:
+def moving_crop(frames_THW3: torch.Tensor, height: int, width: int, motion: float, *seed: int) -> torch.Tensor:
     """A crop that moves, made smaller by a factor from 1 to the largest that leaves room.
 
     Args:
-        frames_THWC: uint8, at least as large as the crop.
+        frames_THW3: uint8, at least as large as the crop.
         height: of the crop in pixels.
         width: of the crop in pixels.
         motion: how far it moves in pixels of its own a frame, the root mean square of each of two directions; less
@@ -31,7 +31,7 @@ def moving_crop(frames_THWC: torch.Tensor, height: int, width: int, motion: floa
         (T, height, width, 3) uint8.
     """
     rng = np.random.default_rng(seed)
-    T, *size = frames_THWC.shape[:3]
+    T, *size = frames_THW3.shape[:3]
     order = rng.choice(3, p=(FORWARDS, BACKWARDS, STILL))
     times = (np.arange(T), np.arange(T)[::-1], np.full(T, rng.integers(T)))[order]
     scales_T, centres_T2 = _path(rng, T, np.array(size), np.array((height, width)), motion)
@@ -45,7 +45,7 @@ def moving_crop(frames_THWC: torch.Tensor, height: int, width: int, motion: floa
     made = []
     for time, theta_123 in zip(times.tolist(), theta_T23.split(1), strict=True):  # one by one: frames may be large
         grid = F.affine_grid(theta_123, [1, 3, finer * height, finer * width], align_corners=False)
-        picture_13HW = frames_THWC[time : time + 1].movedim(-1, 1).float()
+        picture_13HW = frames_THW3[time : time + 1].movedim(-1, 1).float()
         made_13HW = F.grid_sample(picture_13HW, grid, padding_mode="border", align_corners=False)
         made.append(F.avg_pool2d(made_13HW, finer).round().byte().movedim(1, -1))
     return torch.cat(made)

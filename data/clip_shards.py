@@ -2,7 +2,7 @@
 
     shards = ClipShards("shards", split="train")
     len(shards), shards.samples[7].captions, shards.height
-    frames_THWC = shards.read(7, start=30, count=17)        # uint8
+    frames_THW3 = shards.read(7, start=30, count=17)        # uint8
 
 A read decodes from the keyframe before `start`, straight from the tar. Nothing stays open between reads, so that
 threads, forks and other processes may share one.

@@ -1,7 +1,7 @@
 """What a tokenizer is trained on and judged by: random crops of prepared clips, and the ends that were held out.
 
 crops = CropLoader(ClipShards("shards"), batch_size=8, num_frames=9, height=64, width=64, seed=0)
-frames_BTHWC = crops.batch(step)                        # uint8; follows from (seed, step) alone
+frames_BTHW3 = crops.batch(step)                        # uint8; follows from (seed, step) alone
 ends = held_out_clips(ClipShards("shards", split="held-out"), temporal=4)
 """
 
@@ -41,10 +41,10 @@ class CropLoader:
 
     def batch(self, step: int) -> torch.Tensor:
         """Crops (B, T, H, W, 3) uint8, whatever was read before."""
-        frames_BTHWC = self._loader.batch(step).frames_BTHWC
+        frames_BTHW3 = self._loader.batch(step).frames_BTHW3
         return torch.stack([
-            random_crop(clip_THWC, *self._size, self._seed, 3, step, place)
-            for place, clip_THWC in enumerate(frames_BTHWC)
+            random_crop(clip_THW3, *self._size, self._seed, 3, step, place)
+            for place, clip_THW3 in enumerate(frames_BTHW3)
         ])  # fmt: skip
 
     def close(self) -> None:
@@ -52,25 +52,25 @@ class CropLoader:
         self._loader.close()
 
 
-def fitted(frames_THWC: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def fitted(frames_THW3: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(T, height, width, 3): the largest crop of this shape from the middle, made as large, as a clip is continued."""
-    return fit_clip(frames_THWC, 1.0, fps=1.0, height=height, width=width)[0]
+    return fit_clip(frames_THW3, 1.0, fps=1.0, height=height, width=width)[0]
 
 
-def random_crop(frames_THWC: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
+def random_crop(frames_THW3: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
     """(T, height, width, 3) from a place that follows from the seeds, of frames that are at least as large."""
-    rooms = (frames_THWC.shape[1] - height + 1, frames_THWC.shape[2] - width + 1)
+    rooms = (frames_THW3.shape[1] - height + 1, frames_THW3.shape[2] - width + 1)
     top, left = (int(mixed_bits(*seed, axis)[0]) % room for axis, room in enumerate(rooms))
-    return frames_THWC[:, top : top + height, left : left + width]
+    return frames_THW3[:, top : top + height, left : left + width]
 
 
-def random_scale_crop(frames_THWC: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
+def random_scale_crop(frames_THW3: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
     """As `random_crop`, of a crop that is larger by a factor from 1 to the largest that there is room for, and made
     smaller."""
-    most = min(frames_THWC.shape[1] / height, frames_THWC.shape[2] / width)
+    most = min(frames_THW3.shape[1] / height, frames_THW3.shape[2] / width)
     scale = most ** (int(mixed_bits(*seed, 3)[0]) / 2**64)
-    larger = (min(round(scale * height), frames_THWC.shape[1]), min(round(scale * width), frames_THWC.shape[2]))
-    return fitted(random_crop(frames_THWC, *larger, *seed), height, width)
+    larger = (min(round(scale * height), frames_THW3.shape[1]), min(round(scale * width), frames_THW3.shape[2]))
+    return fitted(random_crop(frames_THW3, *larger, *seed), height, width)
 
 
 def held_out_clips(shards: ClipShards, temporal: int) -> list[tuple[str, torch.Tensor]]:
@@ -83,6 +83,6 @@ def held_out_clips(shards: ClipShards, temporal: int) -> list[tuple[str, torch.T
         number = place * len(shards) // count
         sample = shards.samples[number]
         extra = (sample.frames - 1) % temporal
-        frames_THWC = torch.from_numpy(shards.read(number, extra, sample.frames - extra))
-        clips.append((sample.source, frames_THWC))
+        frames_THW3 = torch.from_numpy(shards.read(number, extra, sample.frames - extra))
+        clips.append((sample.source, frames_THW3))
     return clips

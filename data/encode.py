@@ -140,17 +140,17 @@ def _crops(
 ) -> Iterator[torch.Tensor]:
     """Crops (T, H, W, 3) uint8 of the windows (sample, first frame)."""
     for sample, start in cut:
-        frames_THWC = torch.from_numpy(shards.read(sample, start, windows.num_frames))
-        yield fitted(frames_THWC, *size)
+        frames_THW3 = torch.from_numpy(shards.read(sample, start, windows.num_frames))
+        yield fitted(frames_THW3, *size)
         for crop in range(1, windows.crops):
             # By the clip's bytes and the place, so that other clips in the folder change nothing.
             seed = (windows.seed, shards.samples[sample].crc32, start, crop)
             if windows.motion:
-                crop_THWC = moving_crop(frames_THWC, *size, windows.motion, *seed)
+                crop_THW3 = moving_crop(frames_THW3, *size, windows.motion, *seed)
             else:
-                crop_THWC = random_scale_crop(frames_THWC, *size, *seed)
+                crop_THW3 = random_scale_crop(frames_THW3, *size, *seed)
             mirrored = windows.mirror and bool(mixed_bits(*seed, 2)[0] >> 63)
-            yield crop_THWC.flip(2) if mirrored else crop_THWC
+            yield crop_THW3.flip(2) if mirrored else crop_THW3
 
 
 def _encode(tokenizer: VideoTokenizer, crops: Iterator[torch.Tensor]) -> torch.Tensor:

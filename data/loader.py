@@ -1,7 +1,7 @@
 """Batches of clips whose order needs no state but {epoch, sample}: the same on any number of workers and ranks.
 
     loader = ClipLoader(ClipShards("shards"), batch_size=8, num_frames=17, seed=0, workers=2)
-    loader.batch(step).frames_BTHWC                     # follows from (seed, step) alone: what training/loop.py asks
+    loader.batch(step).frames_BTHW3                     # follows from (seed, step) alone: what training/loop.py asks
     for batch in loader: ...                            # the same batches, from where load_state_dict left it
 
 A sample of F frames has F // num_frames windows, which do not overlap. An epoch is a seeded permutation of all windows;
@@ -37,12 +37,12 @@ class ClipBatch:
     """Windows in memory.
 
     Attributes:
-        frames_BTHWC: uint8 RGB.
+        frames_BTHW3: uint8 RGB.
         captions: of each clip.
         picks: where each comes from.
     """
 
-    frames_BTHWC: torch.Tensor
+    frames_BTHW3: torch.Tensor
     captions: list[tuple[str, ...]]
     picks: list[Pick]
 
@@ -173,8 +173,8 @@ class ClipLoader:
         return ClipBatch(torch.stack(frames), [self.shards.samples[pick.sample].captions for pick in picks], picks)
 
     def _read(self, pick: Pick) -> torch.Tensor:
-        frames_THWC = torch.from_numpy(self.shards.read(pick.sample, pick.start, self.num_frames))
-        return frames_THWC.flip(2) if pick.flipped else frames_THWC
+        frames_THW3 = torch.from_numpy(self.shards.read(pick.sample, pick.start, self.num_frames))
+        return frames_THW3.flip(2) if pick.flipped else frames_THW3
 
 
 def mixed_bits(*parts: int | np.ndarray) -> np.ndarray:

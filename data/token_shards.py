@@ -1,8 +1,8 @@
 """Token shards: clips as token grids with captions, in safetensors files; where tokenizer and language model meet.
 
-write_shard(folder / "clips-00000.safetensors", tokens_Nthw, captions, fps=8)
+write_shard(folder / "clips-00000.safetensors", tokens_Bthw, captions, fps=8)
 shards = read_shards(folder)
-shards.tokens_Nthw[i], shards.captions[i]
+shards.tokens_Bthw[i], shards.captions[i]
 """
 
 import json
@@ -21,21 +21,21 @@ class Shards:
     """Clips of one grid: tokens (N, t, h, w) int32, for each clip its captions, any of which tells it, and `fps`, the
     frames a second of all of them."""
 
-    tokens_Nthw: torch.Tensor
+    tokens_Bthw: torch.Tensor
     captions: list[list[str]]
     fps: float
 
 
 def write_shard(
-    path: Path, tokens_Nthw: torch.Tensor, captions: list[list[str]], *, fps: float, origin: str = ""
+    path: Path, tokens_Bthw: torch.Tensor, captions: list[list[str]], *, fps: float, origin: str = ""
 ) -> None:
     """Write clips atomically; each has at least one caption. `origin`: what they were made from."""
-    require(tokens_Nthw.ndim == 4, "tokens_Nthw", "must have 4 dimensions", tuple(tokens_Nthw.shape))
-    require(len(captions) == len(tokens_Nthw), "captions", f"must be {len(tokens_Nthw)}, one a clip", len(captions))
+    require(tokens_Bthw.ndim == 4, "tokens_Bthw", "must have 4 dimensions", tuple(tokens_Bthw.shape))
+    require(len(captions) == len(tokens_Bthw), "captions", f"must be {len(tokens_Bthw)}, one a clip", len(captions))
     require(all(captions), "captions", "must name at least one caption a clip", "an empty list")
     text = torch.frombuffer(bytearray(json.dumps(captions).encode()), dtype=torch.uint8)
     save_tensors(
-        path, {"tokens": tokens_Nthw.to(torch.int32), "captions": text}, {"origin": origin, "fps": repr(float(fps))}
+        path, {"tokens": tokens_Bthw.to(torch.int32), "captions": text}, {"origin": origin, "fps": repr(float(fps))}
     )
 
 

@@ -38,34 +38,34 @@ class Continuation:
     Attributes:
         name: of the clip.
         given: frames that the model was shown; they are the same in both.
-        truth_THWC: the clip, uint8.
-        shown_THWC: what was given and the model's continuation, as long as the truth, as a user sees it: with the
+        truth_THW3: the clip, uint8.
+        shown_THW3: what was given and the model's continuation, as long as the truth, as a user sees it: with the
             detail that was kept.
-        plain_THWC: what the tokens alone show, of the given frames too; as long as the truth.
+        plain_THW3: what the tokens alone show, of the given frames too; as long as the truth.
         made: the frames that it has made, which are whole latent frames.
         stats: what it took; see `Video`.
     """
 
     name: str
     given: int
-    truth_THWC: np.ndarray
-    shown_THWC: np.ndarray
-    plain_THWC: np.ndarray
+    truth_THW3: np.ndarray
+    shown_THW3: np.ndarray
+    plain_THW3: np.ndarray
     made: int
     stats: dict[str, Any]
 
-    def psnr(self, shown_THWC: np.ndarray) -> float:
-        """Decibels over all frames after the given ones; `shown_THWC` is as long as the truth, or one frame."""
-        truth = self.truth_THWC[self.given :]
-        shown = shown_THWC[self.given :] if len(shown_THWC) > 1 else np.broadcast_to(shown_THWC, truth.shape)
+    def psnr(self, shown_THW3: np.ndarray) -> float:
+        """Decibels over all frames after the given ones; `shown_THW3` is as long as the truth, or one frame."""
+        truth = self.truth_THW3[self.given :]
+        shown = shown_THW3[self.given :] if len(shown_THW3) > 1 else np.broadcast_to(shown_THW3, truth.shape)
         error = np.square(shown.astype(np.float64) - truth).mean()
         return float(10 * np.log10(255**2 / max(error, 1e-6)))
 
     def figures(self) -> dict[str, float]:
         """PSNR of the continuation, of it without kept detail, and of the last given frame repeated ("still")."""
         return {
-            "psnr": self.psnr(self.shown_THWC), "psnr_of_the_tokens_alone": self.psnr(self.plain_THWC),
-            "still": self.psnr(self.truth_THWC[self.given - 1][None]),
+            "psnr": self.psnr(self.shown_THW3), "psnr_of_the_tokens_alone": self.psnr(self.plain_THW3),
+            "still": self.psnr(self.truth_THW3[self.given - 1][None]),
         }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def write_continuations(folder: Path, continuations: list[Continuation], fps: fl
     continuations.mp4, in which they play beside each other, the truth on the left.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(each.truth_THWC, each.shown_THWC) for each in continuations]
+    pairs = [(each.truth_THW3, each.shown_THW3) for each in continuations]
     rows = torch.from_numpy(np.stack([clip for pair in pairs for clip in pair]))
     write_contact_sheet(folder / "continuations.png", rows, columns=COLUMNS, scale=1)
     write_clip(folder / "continuations.mp4", np.concatenate([np.concatenate(pair, 2) for pair in pairs]), fps)
@@ -143,8 +143,8 @@ def continue_held_out(
     def clips() -> Iterator[tuple[str, Video]]:
         for number in progress(chosen, "continuing", unit="clip"):
             told = shards.samples[number]
-            frames_THWC = fitted(torch.from_numpy(shards.read(number, 0, least)), *size).numpy()
-            yield told.source, Video(frames_THWC, config.fps, prompt=(*told.captions, "")[0])
+            frames_THW3 = fitted(torch.from_numpy(shards.read(number, 0, least)), *size).numpy()
+            yield told.source, Video(frames_THW3, config.fps, prompt=(*told.captions, "")[0])
 
     continuations = list(continue_beginnings(generator, clips(), predicted=predicted, seed=seed))
     write_continuations(folder, continuations, config.fps)

@@ -1,7 +1,7 @@
 """FVD, the Fréchet video distance (Unterthiner et al. 2018, arXiv 1812.01717), by a network of the user's.
 
     fvd = Fvd("i3d_torchscript.pt", frames=16)
-    for truth_THWC, shown_THWC in clips: fvd.add(truth_THWC, shown_THWC)
+    for truth_THW3, shown_THW3 in clips: fvd.add(truth_THW3, shown_THW3)
     fvd.figures()["fvd"]
 
 The file is a TorchScript with the signature of the i3d_torchscript.pt of StyleGAN-V's metrics: `net(videos,
@@ -46,13 +46,13 @@ class Fvd:
         self._features: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
 
     @torch.no_grad()
-    def add(self, truth_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> None:
+    def add(self, truth_THW3: torch.Tensor, shown_THW3: torch.Tensor) -> None:
         """One clip, and what is shown instead: both uint8."""
-        if len(truth_THWC) < self.frames:
+        if len(truth_THW3) < self.frames:
             self.left_out += 1
             return
-        for clip_THWC, features in zip((truth_THWC, shown_THWC), self._features, strict=True):
-            clip_13THW = clip_THWC[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
+        for clip_THW3, features in zip((truth_THW3, shown_THW3), self._features, strict=True):
+            clip_13THW = clip_THW3[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
             made = call_script(
                 self._net, "fvd_weights", clip_13THW, rescale=True, resize=True, return_features=True
             )  # fmt: skip
@@ -69,7 +69,7 @@ class Fvd:
         return {"fvd": distance, "fvd_n": count, "fvd_frames": self.frames, "fvd_left_out": self.left_out}
 
 
-def frechet_distance(features_ND: torch.Tensor, others_MD: torch.Tensor) -> float:
+def frechet_distance(features_BD: torch.Tensor, others_MD: torch.Tensor) -> float:
     """The Fréchet distance of the Gaussians with the means and (unbiased) covariances of two sets of features.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The last trace needs no root of a matrix, which with fewer clips than
@@ -78,7 +78,7 @@ def frechet_distance(features_ND: torch.Tensor, others_MD: torch.Tensor) -> floa
     Raises:
         ReelmError: a set has fewer than two rows, or they have other columns.
     """
-    sets = (features_ND.double(), others_MD.double())
+    sets = (features_BD.double(), others_MD.double())
     rule = f"must be (N, D) of at least {LEAST_CLIPS} rows, and of the same D"
     fits = all(part.ndim == 2 and len(part) >= LEAST_CLIPS for part in sets) and sets[0].shape[1] == sets[1].shape[1]
     require(fits, "features", rule, [tuple(part.shape) for part in sets])

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018, arXiv 1801.03924) by a network of the user's: how different two pictures look.
 
 lpips = load_lpips("vgg16.pt")
-lpips(images_N3HW, others_N3HW)        # (N,), 0 where they are equal
+lpips(images_B3HW, others_B3HW)        # (N,), 0 where they are equal
 
 The file is a TorchScript with the signature of the vgg16.pt of StyleGAN's metrics (StyleGAN2-ADA and StyleGAN3):
 `net(images, resize_images=False, return_lpips=True)` takes floats (N, 3, H, W) from 0 to 255 and gives features (N, D),
@@ -37,14 +37,14 @@ def load_lpips(path: str | Path, *, device: str | torch.device = "cpu", argument
     """
     net = load_script(path, argument, device=device)
 
-    def lpips(images_N3HW: torch.Tensor, others_N3HW: torch.Tensor) -> torch.Tensor:
-        shape = tuple(images_N3HW.shape)
+    def lpips(images_B3HW: torch.Tensor, others_B3HW: torch.Tensor) -> torch.Tensor:
+        shape = tuple(images_B3HW.shape)
         fits = len(shape) == 4 and shape[1] == 3 and min(shape[2:]) >= LEAST
         require(fits, "images", f"must be (N, 3, H, W) of at least {LEAST} pixels a side", shape)
-        require(others_N3HW.shape == images_N3HW.shape, "others", f"must be {shape}", tuple(others_N3HW.shape))
+        require(others_B3HW.shape == images_B3HW.shape, "others", f"must be {shape}", tuple(others_B3HW.shape))
         pair = [
             call_script(net, argument, part.float(), resize_images=False, return_lpips=True)
-            for part in (images_N3HW, others_N3HW)
+            for part in (images_B3HW, others_B3HW)
         ]
         return (pair[0] - pair[1]).square().sum(1)
 

@@ -94,7 +94,7 @@ def evaluate_own_clips(
                 drawn.append(continuation)
             table[-1] |= _figures(generator, continuation, warping)
             if fvd is not None:
-                fvd.add(torch.from_numpy(continuation.truth_THWC), torch.from_numpy(continuation.shown_THWC))
+                fvd.add(torch.from_numpy(continuation.truth_THW3), torch.from_numpy(continuation.shown_THW3))
         elif fvd is not None:
             fvd.left_out += 1
     require(bool(table), "clips", "must be at least one", 0)
@@ -113,12 +113,12 @@ def evaluate_own_clips(
 
 def _figures(generator: VideoGenerator, continuation: Continuation, warping: Warping) -> dict[str, float | None]:
     """`FIGURES` of one continuation."""
-    tokenizer, truth = generator.parts.tokenizer, continuation.truth_THWC
+    tokenizer, truth = generator.parts.tokenizer, continuation.truth_THW3
     tokens = encode_long(tokenizer, iter(truth))
     parts = decode_long(tokenizer, tokens, height=truth.shape[1], width=truth.shape[2], num_frames=len(truth))
     rebuilt = torch.cat(list(parts)).cpu().numpy()
     last = continuation.given - 1  # motion into the first predicted frame counts, too
-    true, shown, back = (torch.from_numpy(clip[last:]) for clip in (truth, continuation.shown_THWC, rebuilt))
+    true, shown, back = (torch.from_numpy(clip[last:]) for clip in (truth, continuation.shown_THW3, rebuilt))
     told = continuation.figures()
     return {
         "psnr": told["psnr"], "psnr_of_the_tokens_alone": told["psnr_of_the_tokens_alone"],

@@ -1,7 +1,7 @@
 """How like the truth a clip is, frame by frame: SSIM, MS-SSIM, and LPIPS where there are weights for it.
 
 likeness = load_likeness(lpips_weights=None)
-likeness(frames_THWC, shown_THWC)["ssim"]
+likeness(frames_THW3, shown_THW3)["ssim"]
 
 SSIM and MS-SSIM are torchmetrics' (the `metrics` extra; Wang et al. 2004 and 2003), of each frame in RGB. LPIPS is by a
 network of the user's: see lpips.py.
@@ -41,11 +41,11 @@ def load_likeness(lpips_weights: Path | None = None, *, device: str | torch.devi
     lpips = None if lpips_weights is None else load_lpips(lpips_weights, device=device)
 
     @torch.no_grad()
-    def likeness(frames_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> dict[str, float | None]:
-        side = min(frames_THWC.shape[1:3])
+    def likeness(frames_THW3: torch.Tensor, shown_THW3: torch.Tensor) -> dict[str, float | None]:
+        side = min(frames_THW3.shape[1:3])
         pairs = [
             [part.float().movedim(-1, 1) for part in pair]
-            for pair in zip(shown_THWC.split(BATCH), frames_THWC.split(BATCH), strict=True)
+            for pair in zip(shown_THW3.split(BATCH), frames_THW3.split(BATCH), strict=True)
         ]
         values: dict[str, float | None] = {"ssim": None, "ms_ssim": None}
         functions = {"ssim": (structural_similarity_index_measure, WINDOW),
@@ -53,12 +53,12 @@ def load_likeness(lpips_weights: Path | None = None, *, device: str | torch.devi
         for key, (function, least) in functions.items():
             if side >= least:
                 sums = [float(function(*pair, data_range=255.0)) * len(pair[0]) for pair in pairs]  # type: ignore[operator]
-                values[key] = sum(sums) / len(frames_THWC)
+                values[key] = sum(sums) / len(frames_THW3)
         if lpips is not None:
             values["lpips"] = None
             if side >= LEAST:
                 told = [float(lpips(*(part.to(device) for part in pair)).sum()) for pair in pairs]
-                values["lpips"] = sum(told) / len(frames_THWC)
+                values["lpips"] = sum(told) / len(frames_THW3)
         return values
 
     return likeness

@@ -1,6 +1,6 @@
 """How good a tokenizer is on clips: likeness, motion, codes, seams, speed.
 
-    report = evaluate_clips(tokenizer, [("a.mp4", frames_THWC)], contact_sheet=Path("sheet.png"))
+    report = evaluate_clips(tokenizer, [("a.mp4", frames_THW3)], contact_sheet=Path("sheet.png"))
     report["psnr"], report["ssim"], report["warping_error"], report["border_gap"]
 
 The metrics are in modules of their own: similarity.py (SSIM, MS-SSIM, LPIPS), warping.py and fvd.py. Nothing is
@@ -75,29 +75,29 @@ def evaluate_clips(
     table: list[dict[str, Any]] = []
     rows: list[torch.Tensor] = []
     used, gaps, seconds, errors, tokens_off = [], list[float](), [0.0, 0.0], [0.0], 0
-    for name, frames_THWC in progress(clips, "evaluating", unit="clip"):
-        count, height, width, _ = frames_THWC.shape
+    for name, frames_THW3 in progress(clips, "evaluating", unit="clip"):
+        count, height, width, _ = frames_THW3.shape
         began = time.perf_counter()
-        tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=chunk)))
+        tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=chunk)))
         encoded = time.perf_counter()
         parts = decode_long(tokenizer, tokens_thw.split(chunk), height=height, width=width, num_frames=count)
-        shown_THWC = torch.cat(list(parts)).cpu()
+        shown_THW3 = torch.cat(list(parts)).cpu()
         seconds = [seconds[0] + encoded - began, seconds[1] + time.perf_counter() - encoded]
-        psnr_T = frame_psnr(frames_THWC, shown_THWC)
-        gaps += _border_gaps(tokenizer, frames_THWC, psnr_T, chunk)
+        psnr_T = frame_psnr(frames_THW3, shown_THW3)
+        gaps += _border_gaps(tokenizer, frames_THW3, psnr_T, chunk)
         table.append({
             "name": name, "frames": count, "height": height, "width": width, "psnr": float(psnr_T.mean()),
-            "flicker": flicker(frames_THWC, shown_THWC), **likeness(frames_THWC, shown_THWC),
-            **warping(frames_THWC, shown_THWC),
+            "flicker": flicker(frames_THW3, shown_THW3), **likeness(frames_THW3, shown_THW3),
+            **warping(frames_THW3, shown_THW3),
         })  # fmt: skip
         if fvd is not None:
-            fvd.add(frames_THWC, shown_THWC)
+            fvd.add(frames_THW3, shown_THW3)
         used.append(tokens_thw.flatten().cpu())
-        error, differing = _streaming(tokenizer, frames_THWC[: 1 + STREAMED * tokenizer.compression.t])
+        error, differing = _streaming(tokenizer, frames_THW3[: 1 + STREAMED * tokenizer.compression.t])
         errors.append(error)
         tokens_off += differing
         if len(rows) < MOST_ROWS:
-            rows.append(reconstruction_rows(frames_THWC, shown_THWC))
+            rows.append(reconstruction_rows(frames_THW3, shown_THW3))
     require(bool(table), "clips", "must be at least one", 0)
     if contact_sheet is not None:
         _write_sheet(contact_sheet, rows)
@@ -115,17 +115,17 @@ def evaluate_clips(
     }  # fmt: skip
 
 
-def _border_gaps(tokenizer: VideoTokenizer, frames_THWC: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
+def _border_gaps(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
     """What each border costs in dB: the latent frame after it, against itself where chunks are twice as long.
 
     There it has no border before it, and everything else is the same. The first four chunks of a clip are looked at.
     """
-    temporal, (_, height, width, _) = tokenizer.compression.t, frames_THWC.shape
-    frames_THWC = frames_THWC[: 1 + (4 * chunk - 1) * temporal]
-    tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=2 * chunk)))
+    temporal, (_, height, width, _) = tokenizer.compression.t, frames_THW3.shape
+    frames_THW3 = frames_THW3[: 1 + (4 * chunk - 1) * temporal]
+    tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=2 * chunk)))
     parts = tokens_thw.split(2 * chunk)
-    shown = decode_long(tokenizer, parts, height=height, width=width, num_frames=len(frames_THWC))
-    without_T = frame_psnr(frames_THWC, torch.cat(list(shown)).cpu())
+    shown = decode_long(tokenizer, parts, height=height, width=width, num_frames=len(frames_THW3))
+    without_T = frame_psnr(frames_THW3, torch.cat(list(shown)).cpu())
     places = [slice(1 + (latent - 1) * temporal, 1 + latent * temporal) for latent in (chunk, 3 * chunk)]
     return [float((without_T[at] - psnr_T[: len(without_T)][at]).mean()) for at in places if at.start < len(without_T)]
 
@@ -159,10 +159,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.mean(known) if known else None
 
 
-def _streaming(tokenizer: VideoTokenizer, frames_THWC: torch.Tensor) -> tuple[float, int]:
+def _streaming(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor) -> tuple[float, int]:
     """How pixels and tokens that are made a latent frame at a time differ from those made at once."""
     device = next(tokenizer.parameters()).device
-    whole = [torch.cat(list(encode_long(tokenizer, iter(frames_THWC), chunk=chunk))) for chunk in (STREAMED, 1)]
+    whole = [torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=chunk))) for chunk in (STREAMED, 1)]
     tokens_Bthw = whole[0][None].to(device)
     at_once, cache, parts = tokenizer.decode(tokens_Bthw), None, []
     for latent in tokens_Bthw.split(1, 1):

@@ -1,6 +1,6 @@
 """The warping error of a clip: does what is shown move as the truth moves, or does it crawl and flicker on the way?
 
-    errors = warping_errors(truth_THWC, shown_THWC)
+    errors = warping_errors(truth_THW3, shown_THW3)
     errors["warping_error"], errors["warping_error_of_the_truth"]
 
 As in Lai et al. 2018 (arXiv 1808.00449, section 4.2): the frame before is carried along by the optical flow of the
@@ -48,15 +48,15 @@ def load_warping() -> Warping:
     except ImportError as error:
         raise ReelmError("evaluate: needs scikit-image: pip install 'reelm[metrics]'") from error
 
-    def warping(truth_THWC: torch.Tensor, shown_THWC: torch.Tensor) -> dict[str, float | None]:
-        count, height, width, _ = truth_THWC.shape
+    def warping(truth_THW3: torch.Tensor, shown_THW3: torch.Tensor) -> dict[str, float | None]:
+        count, height, width, _ = truth_THW3.shape
         pairs = list(range(1, count)) if min(height, width) >= LEAST_PIXELS else []
         if len(pairs) > MOST_PAIRS:
             pairs = [pairs[round(place)] for place in np.linspace(0, len(pairs) - 1, MOST_PAIRS)]
         made, true, trusted = list[float](), list[float](), list[float]()
         for last in pairs:
             ends = slice(last - 1, last + 1)
-            errors, share = _pair(_shrink(truth_THWC[ends]), _shrink(shown_THWC[ends]), optical_flow_ilk)
+            errors, share = _pair(_shrink(truth_THW3[ends]), _shrink(shown_THW3[ends]), optical_flow_ilk)
             trusted.append(share)
             if share:
                 true.append(errors[0])
@@ -91,8 +91,8 @@ def _pair(truth_23HW: torch.Tensor, shown_23HW: torch.Tensor, flow_of: Any) -> t
     # grid_sample wants (x, y), from -1 to 1.
     grid_HW2 = torch.stack([2 * columns / (width - 1) - 1, 2 * rows / (height - 1) - 1], -1)
 
-    def carried(pictures_CHW: torch.Tensor) -> torch.Tensor:
-        return F.grid_sample(pictures_CHW[None], grid_HW2[None], padding_mode="border", align_corners=True)[0]
+    def carried(pictures_BHW: torch.Tensor) -> torch.Tensor:
+        return F.grid_sample(pictures_BHW[None], grid_HW2[None], padding_mode="border", align_corners=True)[0]
 
     there_2HW = carried(forth_2HW)
     lengths = back_2HW.square().sum(0) + there_2HW.square().sum(0)

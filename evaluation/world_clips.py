@@ -107,11 +107,11 @@ def evaluate_model(
             continue
         wanted = [sample_scene(seed + 1, index, split="held-out", objects=objects) for index in range(count)]
         captions = [write_caption(s, np.random.default_rng([seed, i]), complete=True) for i, s in enumerate(wanted)]
-        frames_BTHWC, decoding = _generate(generator, captions, seed, batch, **options)
+        frames_BTHW3, decoding = _generate(generator, captions, seed, batch, **options)
         name = "generated_one_object" if objects == 1 else "generated_two_objects"
-        report[name] = {"n": count} | accuracy(_judge(frames_BTHWC, objects), wanted) | decoding
+        report[name] = {"n": count} | accuracy(_judge(frames_BTHW3, objects), wanted) | decoding
         if contact_sheet is not None and objects == 1:
-            write_contact_sheet(contact_sheet, frames_BTHWC[:24])
+            write_contact_sheet(contact_sheet, frames_BTHW3[:24])
     report["sampling"] = vars(generator.parts.config.sampling) | options
     return report
 
@@ -150,16 +150,16 @@ def evaluate_tokenizer(
     }
 
 
-def _kept(clips_BTHWC: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
+def _kept(clips_BTHW3: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
     """For each still cell of a still camera's clip, whether its token is that of one latent frame before.
 
     A cell is still where none of its pixels, nor those half a cell around it, changes over both latent frames.
     """
     t, h, w = ids_Bthw.shape[1:]
-    side = clips_BTHWC.shape[2] // h
-    change = (clips_BTHWC[:, 1:] != clips_BTHWC[:, :-1]).any(-1).float()  # (B, T - 1, H, W)
+    side = clips_BTHW3.shape[2] // h
+    change = (clips_BTHW3[:, 1:] != clips_BTHW3[:, :-1]).any(-1).float()  # (B, T - 1, H, W)
     around = torch.nn.functional.max_pool2d(change, 2 * side, stride=side, padding=side // 2)[..., :h, :w]
-    step = (clips_BTHWC.shape[1] - 1) // (t - 1)
+    step = (clips_BTHW3.shape[1] - 1) // (t - 1)
     moving = around.unflatten(1, (t - 1, step)).amax(2) > 0  # change within, or into, latent frame 1 .. t - 1
     before = torch.cat([torch.zeros_like(moving[:, :1]), moving[:, :-1]], 1)
     quiet = ~(moving | before)
@@ -184,5 +184,5 @@ def _generate(
     return torch.stack(clips), decoding
 
 
-def _judge(frames_BTHWC: torch.Tensor, objects: int) -> list[Verdict]:
-    return [verdict for part in frames_BTHWC.split(BATCH) for verdict in judge(part, objects=objects)]
+def _judge(frames_BTHW3: torch.Tensor, objects: int) -> list[Verdict]:
+    return [verdict for part in frames_BTHW3.split(BATCH) for verdict in judge(part, objects=objects)]

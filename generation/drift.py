@@ -125,14 +125,14 @@ def _read(parts: Pretrained, clip: ClipLike) -> Source:
 def _pictures(parts: Pretrained, source: Source) -> Iterator[np.ndarray]:
     """The frames (n, H, W, 3) uint8 of each latent frame: the given ones, else those that its tokens make."""
     compression, count = parts.tokenizer.compression, len(source.tokens_thw)
-    if source.frames_THWC is None:
+    if source.frames_THW3 is None:
         decoder = PixelDecoder(parts.tokenizer)
         for tokens_hw in source.tokens_thw:
             yield decoder.decode({0: tokens_hw})[0]
         return
-    frames_THWC = source.frames_THWC.numpy()[len(source.frames_THWC) - compression.frames(count) :]
+    frames_THW3 = source.frames_THW3.numpy()[len(source.frames_THW3) - compression.frames(count) :]
     for index in range(count):
-        yield frames_THWC[compression.frames(index) : compression.frames(index + 1)]
+        yield frames_THW3[compression.frames(index) : compression.frames(index + 1)]
 
 
 def _entropy(tokens_thw: np.ndarray) -> float:
@@ -148,19 +148,19 @@ def _repeated(tokens_thw: np.ndarray, start: int, end: int) -> float | None:
 
 def _looks(pictures: Iterator[np.ndarray]) -> dict[str, float]:
     """Mean colour and sharpness of the frames of these latent frames, each frame with the same weight."""
-    pixels, inner, colour_C, edges = 0, 0, np.zeros(3, np.int64), 0
-    for frames_THWC in pictures:
-        colour_C += frames_THWC.sum((0, 1, 2), dtype=np.int64)
-        pixels += frames_THWC[..., 0].size
+    pixels, inner, colour_3, edges = 0, 0, np.zeros(3, np.int64), 0
+    for frames_THW3 in pictures:
+        colour_3 += frames_THW3.sum((0, 1, 2), dtype=np.int64)
+        pixels += frames_THW3[..., 0].size
         # Whole numbers, so that an even picture has no edges at all, whatever its colour.
-        red_THW, green_THW, blue_THW = np.moveaxis(frames_THWC.astype(np.int32), -1, 0)
+        red_THW, green_THW, blue_THW = np.moveaxis(frames_THW3.astype(np.int32), -1, 0)
         luma_THW = LUMA[0] * red_THW + LUMA[1] * green_THW + LUMA[2] * blue_THW
         across = luma_THW[:, 1:-1, :-2] + luma_THW[:, 1:-1, 2:]
         down = luma_THW[:, :-2, 1:-1] + luma_THW[:, 2:, 1:-1]
         laplacian = np.abs(across + down - 4 * luma_THW[:, 1:-1, 1:-1])
         edges += int(laplacian.sum(dtype=np.int64))
         inner += laplacian.size
-    red, green, blue = (colour_C / (255 * pixels)).tolist()
+    red, green, blue = (colour_3 / (255 * pixels)).tolist()
     return {"red": red, "green": green, "blue": blue, "sharpness": edges / (255 * sum(LUMA) * inner)}
 
 

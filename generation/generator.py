@@ -305,25 +305,25 @@ class VideoGenerator:
             ))  # fmt: skip
         if on_tokens is not None:
             on_tokens(states)
-        if source is None or source.frames_THWC is None:
+        if source is None or source.frames_THW3 is None:
             clips = decode_clips(parts.tokenizer, [state.tokens_thw for state in states])
         else:
-            clips = [self._lengthen(source, source.frames_THWC.numpy(), states[0].tokens_thw)]
+            clips = [self._lengthen(source, source.frames_THW3.numpy(), states[0].tokens_thw)]
         seconds = {"read": read - began, "sample": sampled - read, "decode": time.perf_counter() - sampled}
         report = engine.stats.report(request.decoder, seconds)
         if not keep_state:
             states = [dataclasses.replace(state, cache={}) for state in states]
         return [self._video(frames, state, report) for frames, state in zip(clips, states, strict=True)]
 
-    def _lengthen(self, source: Source, given_THWC: np.ndarray, tokens_thw: torch.Tensor) -> np.ndarray:
+    def _lengthen(self, source: Source, given_THW3: np.ndarray, tokens_thw: torch.Tensor) -> np.ndarray:
         """The given frames themselves, not their reconstruction, and those of the tokens after the source's."""
         known = len(source.tokens_thw)
-        (frames_THWC,) = decode_clips(self.parts.tokenizer, [tokens_thw], known - 1)
-        again = len(frames_THWC) - (len(tokens_thw) - known) * self.parts.tokenizer.compression.t
-        decoded_THWC, new_THWC = np.split(frames_THWC, [again])
+        (frames_THW3,) = decode_clips(self.parts.tokenizer, [tokens_thw], known - 1)
+        again = len(frames_THW3) - (len(tokens_thw) - known) * self.parts.tokenizer.compression.t
+        decoded_THW3, new_THW3 = np.split(frames_THW3, [again])
         if source.detailed:
-            new_THWC = keep_detail(given_THWC[-again:], decoded_THWC, new_THWC)
-        return np.concatenate([given_THWC, new_THWC])
+            new_THW3 = keep_detail(given_THW3[-again:], decoded_THW3, new_THW3)
+        return np.concatenate([given_THW3, new_THW3])
 
     def _video(self, frames: np.ndarray, state: SessionState, stats: dict[str, Any]) -> Video:
         return Video(

@@ -32,7 +32,7 @@ class PixelDecoder:
         tokens_Bhw = torch.stack([frames[clip] for clip in clips]).to(self._codec.device)
         made, states = self._codec.decode_frame(tokens_Bhw, [self._states.get(clip) for clip in clips])
         self._states |= zip(clips, states, strict=True)
-        shown = [(frames_THWC.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for frames_THWC in made]
+        shown = [(frames_THW3.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for frames_THW3 in made]
         return dict(zip(clips, shown, strict=True))
 
     def forget(self, clip: Hashable) -> None:

@@ -108,7 +108,7 @@ def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 def _tensor_of(condition: Condition) -> torch.Tensor:
     if isinstance(condition, Text):
         return torch.frombuffer(bytearray(condition.text.encode() or b"\0"), dtype=torch.uint8)
-    return condition.frames_THWC if isinstance(condition, Frames) else condition.states_SD
+    return condition.frames_THW3 if isinstance(condition, Frames) else condition.states_SD
 
 
 def _condition_of(kind: str, tensor: torch.Tensor) -> Condition:

@@ -1,7 +1,7 @@
 """What a continuation starts from: any clip, as frames of the model's size and rate and as its tokens.
 
 source = read_source(parts, "holiday.mp4", fit="crop")
-source.grids["video"], source.frames_THWC, source.prompts
+source.grids["video"], source.frames_THW3, source.prompts
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Source:
     """A clip to continue.
 
     Attributes:
-        frames_THWC: uint8, at the model's rate and size; None where they are still to be decoded.
+        frames_THW3: uint8, at the model's rate and size; None where they are still to be decoded.
         grids: its tokens (t, *shape) by segment; up to `temporal - 1` of the first frames may have none.
         prompts, negative_prompt, conditions, key, sampling, temperatures: its own, where it has any; a clip that goes
             on with all of them is the one that was longer at once.
@@ -43,7 +43,7 @@ class Source:
         missing: one line on conditions that it was made under and that are not with it, or None.
     """
 
-    frames_THWC: torch.Tensor | None
+    frames_THW3: torch.Tensor | None
     grids: dict[str, torch.Tensor]
     prompts: PromptSchedule = ()
     negative_prompt: str = ""
@@ -92,12 +92,12 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
 
 
 def _foreign_source(
-    parts: Pretrained, frames_THWC: torch.Tensor, times_or_fps: np.ndarray | float, fit: Fit, prompt: str = ""
+    parts: Pretrained, frames_THW3: torch.Tensor, times_or_fps: np.ndarray | float, fit: Fit, prompt: str = ""
 ) -> Source:
     """A clip from elsewhere: its frames as they fit the model, and the tokens that these are encoded to."""
     config = parts.config
     frames, fitting = fit_clip(
-        frames_THWC, times_or_fps, fps=config.fps, height=config.height, width=config.width, fit=fit
+        frames_THW3, times_or_fps, fps=config.fps, height=config.height, width=config.width, fit=fit
     )
     tokens_thw, layout = encode_frames(parts.tokenizer, frames), config.lm.layout
     # What a clip from elsewhere has of other segments is not known: each of their tokens is the default one.
@@ -106,7 +106,7 @@ def _foreign_source(
     return Source(frames, {"video": tokens_thw, **grids}, prompts, detailed=True, fitting=fitting)
 
 
-def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: SessionState) -> Source:
+def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, state: SessionState) -> Source:
     """A clip of this model, with whatever of its settings is whole and sound: a file can hold anything."""
     settings = state.settings
     negative, own = settings.get("negative_prompt"), settings.get("lm") == parts.lm_id
@@ -117,7 +117,7 @@ def _own_source(parts: Pretrained, frames_THWC: torch.Tensor | None, state: Sess
     missing = f"warning: conditions: the clip was made under {', '.join(gone)}, which is not with it" if gone else None
     prompts = read_latent_schedule(settings.get("prompts"), str) or ((0, state.prompt),)
     return Source(
-        frames_THWC,
+        frames_THW3,
         state.grids,
         tuple((start, _readable_prompt(parts, text, own=own)) for start, text in prompts),
         _readable_prompt(parts, negative if isinstance(negative, str) else "", own=own),
@@ -169,15 +169,15 @@ def _same_grids(grids: dict[str, torch.Tensor], others: dict[str, torch.Tensor])
 
 
 @torch.no_grad()
-def encode_frames(codec: Codec, frames_THWC: torch.Tensor) -> torch.Tensor:
+def encode_frames(codec: Codec, frames_THW3: torch.Tensor) -> torch.Tensor:
     """Tokens (t, h, w) of frames whose sides the codec takes, chunk by chunk.
 
     The last frame must be the last of its latent frame, since the clip goes on after it: where the number of frames is
     not 1 + n * temporal, the first few are left out.
     """
     temporal = codec.compression.t
-    frames_THWC = frames_THWC[(len(frames_THWC) - 1) % temporal :]
-    chunks = [frames_THWC[:1], *frames_THWC[1:].split(CHUNK * temporal)] if len(frames_THWC) > 1 else [frames_THWC]
+    frames_THW3 = frames_THW3[(len(frames_THW3) - 1) % temporal :]
+    chunks = [frames_THW3[:1], *frames_THW3[1:].split(CHUNK * temporal)] if len(frames_THW3) > 1 else [frames_THW3]
     tokens, state = [], None
     for chunk in chunks:
         tokens_Bthw, state = codec.encode_chunk(chunk[None].to(codec.device), state)

@@ -66,11 +66,11 @@ def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], boo
     require(not len(stream.tokens), "stream", "must be at its beginning", f"{len(stream.tokens)} latent frames on")
     began, height, width = time.perf_counter(), 0, 0
     with ClipWriter(path, stream.fps) as writer:
-        for frames_THWC in progress(stream, "streaming", unit="latent frame"):
+        for frames_THW3 in progress(stream, "streaming", unit="latent frame"):
             if not writer.frames:
-                _, height, width, _ = frames_THWC.shape
+                _, height, width, _ = frames_THW3.shape
                 writer.metadata = _metadata(stream, (1, height, width))
-            writer.write(frames_THWC)
+            writer.write(frames_THW3)
             if stop():
                 break
         writer.metadata = _metadata(stream, (writer.frames, height, width), {"video": stream.tokens, **stream.segments})
@@ -85,9 +85,9 @@ def _metadata(
 ) -> dict[str, Any]:
     """The table that the file carries, of a clip of so many frames, rows and columns, with its tokens by segment."""
     # Of the frames only their shape counts: they are in the file, and an endless stream fits no memory.
-    none_THWC, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
+    none_THW3, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
     clip = Video(
-        none_THWC, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
+        none_THW3, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
         seed=stream.seed, settings=stream.settings,
     )  # fmt: skip
     return video_metadata(clip)

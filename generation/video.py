@@ -125,10 +125,10 @@ class Video:
             ClipError: the file is missing, broken, truncated or above the limits.
         """
         clip = read_clip(path, limits=limits)
-        frames_THWC = clip.frames_THWC
+        frames_THW3 = clip.frames_THW3
         if clip.times is not None:
-            frames_THWC, _ = resample_frames(frames_THWC, clip.times, clip.fps)
-        frames = frames_THWC.numpy()
+            frames_THW3, _ = resample_frames(frames_THW3, clip.times, clip.fps)
+        frames = frames_THW3.numpy()
         return cls(frames, clip.fps, **_origin(clip.metadata, frames.shape[:3]))
 
 

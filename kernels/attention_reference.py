@@ -45,26 +45,26 @@ def attention_reference(
     slots_S = torch.arange(S, device=q_BSNE.device)
     zero, outs, sums, blind = torch.zeros((), device=q_BSNE.device, dtype=wide), [], [], []
     queries = zip(q_BKGSE.split(sizes, 3), q_prefix_BKGSE.split(sizes, 3), strict=True)
-    for (rows, keys), (q_BKGRE, q_prefix_BKGRE) in zip(parts, queries, strict=True):
+    for (rows, keys), (q_BKGLE, q_prefix_BKGLE) in zip(parts, queries, strict=True):
         products = (
-            q_prefix_BKGRE.reshape(B, K, -1, E).to(wide) @ k_BKES[..., :prefix],
-            q_BKGRE.reshape(B, K, -1, E).to(wide) @ k_BKES[..., keys.start : keys.stop],
+            q_prefix_BKGLE.reshape(B, K, -1, E).to(wide) @ k_BKES[..., :prefix],
+            q_BKGLE.reshape(B, K, -1, E).to(wide) @ k_BKES[..., keys.start : keys.stop],
         )
-        scores_BKGRC = torch.cat(products, -1).unflatten(2, (N // K, len(rows)))
+        scores_BKGLC = torch.cat(products, -1).unflatten(2, (N // K, len(rows)))
         slots_C = torch.cat((slots_S[:prefix], slots_S[keys.start : keys.stop]))
-        visible_BRC = visible(
+        visible_BLC = visible(
             slots_S[rows.start : rows.stop], slots_C, prefix_lengths_B,
             prefix=prefix, frame_size=frame_size, window=window, mask=mask,
         )  # fmt: skip
         # Rows that see nothing see everything instead, and are zeroed at the end: a softmax of nothing is NaN.
-        blind.append(~visible_BRC.any(-1))
-        hidden_BRC = torch.where(visible_BRC | blind[-1][:, :, None], zero, -torch.inf)
-        scores_BKGRC = torch.add(hidden_BRC[:, None, None], scores_BKGRC, alpha=E**-0.5)
-        weights_BKMC = scores_BKGRC.softmax(-1).to(v_BSKE.dtype).flatten(2, 3)
+        blind.append(~visible_BLC.any(-1))
+        hidden_BLC = torch.where(visible_BLC | blind[-1][:, :, None], zero, -torch.inf)
+        scores_BKGLC = torch.add(hidden_BLC[:, None, None], scores_BKGLC, alpha=E**-0.5)
+        weights_BKMC = scores_BKGLC.softmax(-1).to(v_BSKE.dtype).flatten(2, 3)
         v_BKCE = torch.cat((v_BKSE[:, :, :prefix], v_BKSE[:, :, keys.start : keys.stop]), 2)
         outs.append((weights_BKMC @ v_BKCE).unflatten(2, (N // K, len(rows))))
         if return_lse:
-            sums.append(scores_BKGRC.logsumexp(-1))
+            sums.append(scores_BKGLC.logsumexp(-1))
     blind_BS = torch.cat(blind, 1)
     out_BSNE = torch.cat(outs, 3).permute(0, 3, 1, 2, 4).flatten(2, 3)
     out_BSNE = out_BSNE.masked_fill(blind_BS[:, :, None, None], 0.0)
@@ -88,7 +88,7 @@ def _parts(S: int, prefix: int, frame_size: int, window: int | None, mask: str) 
 
 
 def visible(
-    slots_R: torch.Tensor,
+    slots_L: torch.Tensor,
     slots_C: torch.Tensor,
     prefix_lengths_B: torch.Tensor,
     *,
@@ -98,17 +98,17 @@ def visible(
     mask: str,
 ) -> torch.Tensor:
     """The mask (B, R, C), True where the query of a slot of the sequence sees the key of another."""
-    query_R1, key_C = slots_R[:, None], slots_C
+    query_L1, key_C = slots_L[:, None], slots_C
     valid_BC = (key_C < prefix_lengths_B[:, None]) & (key_C < prefix)
     if mask == "full":
-        return (valid_BC | (key_C >= prefix))[:, None].expand(-1, len(slots_R), -1)
+        return (valid_BC | (key_C >= prefix))[:, None].expand(-1, len(slots_L), -1)
     # Latent frames of video tokens; those of prefix slots are negative.
-    query_frame_R1 = (query_R1 - prefix).div(frame_size, rounding_mode="floor")
+    query_frame_L1 = (query_L1 - prefix).div(frame_size, rounding_mode="floor")
     key_frame_C = (key_C - prefix).div(frame_size, rounding_mode="floor")
-    before_RC = key_C <= query_R1
+    before_LC = key_C <= query_L1
     if mask == "frame":
-        before_RC = before_RC | ((key_frame_C == query_frame_R1) & (key_C >= prefix) & (query_R1 >= prefix))
-    in_window_RC = key_C >= prefix
+        before_LC = before_LC | ((key_frame_C == query_frame_L1) & (key_C >= prefix) & (query_L1 >= prefix))
+    in_window_LC = key_C >= prefix
     if window is not None:
-        in_window_RC = in_window_RC & (query_frame_R1 - key_frame_C < window)
-    return before_RC & (valid_BC[:, None] | in_window_RC)
+        in_window_LC = in_window_LC & (query_frame_L1 - key_frame_C < window)
+    return before_LC & (valid_BC[:, None] | in_window_LC)

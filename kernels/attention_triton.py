@@ -69,21 +69,21 @@ def _walk_keys(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """The online softmax over keys start .. stop, in base 2; rows that have seen nothing yet have a maximum of -inf."""
     for first in range(start, stop, BLOCK_N):
-        k_NE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
-        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
+        k_SE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        scores_MS = tl.dot(q_ME, tl.trans(k_SE), input_precision="ieee") * scale_log2
         if MASKED:
-            key_N = first + tl.arange(0, BLOCK_N)
-            visible_MN = (key_N[None, :] >= low_M[:, None]) & (key_N[None, :] < high_M[:, None])
-            scores_MN = tl.where(visible_MN, scores_MN, float("-inf"))
-        new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MN, 1))
+            key_S = first + tl.arange(0, BLOCK_N)
+            visible_MS = (key_S[None, :] >= low_M[:, None]) & (key_S[None, :] < high_M[:, None])
+            scores_MS = tl.where(visible_MS, scores_MS, float("-inf"))
+        new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MS, 1))
         origin_M = new_maximum_M
         if MASKED:  # -inf - -inf is NaN: measure from 0 while a row has seen nothing
             origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
-        weights_MN = tl.exp2(scores_MN - origin_M[:, None])
+        weights_MS = tl.exp2(scores_MS - origin_M[:, None])
         shrink_M = tl.exp2(maximum_M - origin_M)
-        total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
-        v_NE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
-        out_ME = tl.dot(weights_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
+        total_M = total_M * shrink_M + tl.sum(weights_MS, 1)
+        v_SE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        out_ME = tl.dot(weights_MS.to(v_SE.dtype), v_SE, out_ME * shrink_M[:, None], input_precision="ieee")
         maximum_M = new_maximum_M
     return maximum_M, total_M, out_ME
 
@@ -196,17 +196,17 @@ def _walk_keys_back(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """dq over keys start .. stop, without the scale."""
     for first in range(start, stop, BLOCK_N):
-        k_NE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
-        v_NE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
-        scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
-        weights_MN = tl.exp2(scores_MN - lse_M[:, None])
+        k_SE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        v_SE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
+        scores_MS = tl.dot(q_ME, tl.trans(k_SE), input_precision="ieee") * scale_log2
+        weights_MS = tl.exp2(scores_MS - lse_M[:, None])
         if MASKED:
-            key_N = first + tl.arange(0, BLOCK_N)
-            visible_MN = (key_N[None, :] >= low_M[:, None]) & (key_N[None, :] < high_M[:, None])
-            weights_MN = tl.where(visible_MN, weights_MN, 0.0)
-        d_weights_MN = tl.dot(d_out_ME, tl.trans(v_NE), input_precision="ieee")
-        d_scores_MN = weights_MN * (d_weights_MN - delta_M[:, None])
-        dq_ME = tl.dot(d_scores_MN.to(k_NE.dtype), k_NE, dq_ME, input_precision="ieee")
+            key_S = first + tl.arange(0, BLOCK_N)
+            visible_MS = (key_S[None, :] >= low_M[:, None]) & (key_S[None, :] < high_M[:, None])
+            weights_MS = tl.where(visible_MS, weights_MS, 0.0)
+        d_weights_MS = tl.dot(d_out_ME, tl.trans(v_SE), input_precision="ieee")
+        d_scores_MS = weights_MS * (d_weights_MS - delta_M[:, None])
+        dq_ME = tl.dot(d_scores_MS.to(k_SE.dtype), k_SE, dq_ME, input_precision="ieee")
     return dq_ME
 
 
@@ -284,8 +284,8 @@ def _seen_by(key, S, prefix, frame_size, reach, in_prefix, MASK: tl.constexpr): 
 
 @triton.jit
 def _walk_rows(  # type: ignore[no-untyped-def]
-    k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, d_out_stride, start, stop, limit,
-    scale_log2, log2_e, dk_NE, dv_NE,
+    k_SE, v_SE, first_S, last_S, q_base, d_out_base, lse_base, delta_base, q_stride, d_out_stride, start, stop, limit,
+    scale_log2, log2_e, dk_SE, dv_SE,
     E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """dk (without the scale) and dv over rows start .. stop of one query head."""
@@ -299,16 +299,16 @@ def _walk_rows(  # type: ignore[no-untyped-def]
         else:
             lse_M = tl.load(lse_base + row_M) * log2_e
             delta_M = tl.load(delta_base + row_M)
-        scores_NM = tl.dot(k_NE, tl.trans(q_ME), input_precision="ieee") * scale_log2
-        weights_NM = tl.exp2(scores_NM - lse_M[None, :])
+        scores_SM = tl.dot(k_SE, tl.trans(q_ME), input_precision="ieee") * scale_log2
+        weights_SM = tl.exp2(scores_SM - lse_M[None, :])
         if MASKED:
-            visible_NM = (row_M[None, :] >= first_N[:, None]) & (row_M[None, :] < last_N[:, None])
-            weights_NM = tl.where(visible_NM, weights_NM, 0.0)
-        dv_NE = tl.dot(weights_NM.to(d_out_ME.dtype), d_out_ME, dv_NE, input_precision="ieee")
-        d_weights_NM = tl.dot(v_NE, tl.trans(d_out_ME), input_precision="ieee")
-        d_scores_NM = weights_NM * (d_weights_NM - delta_M[None, :])
-        dk_NE = tl.dot(d_scores_NM.to(q_ME.dtype), q_ME, dk_NE, input_precision="ieee")
-    return dk_NE, dv_NE
+            visible_SM = (row_M[None, :] >= first_S[:, None]) & (row_M[None, :] < last_S[:, None])
+            weights_SM = tl.where(visible_SM, weights_SM, 0.0)
+        dv_SE = tl.dot(weights_SM.to(d_out_ME.dtype), d_out_ME, dv_SE, input_precision="ieee")
+        d_weights_SM = tl.dot(v_SE, tl.trans(d_out_ME), input_precision="ieee")
+        d_scores_SM = weights_SM * (d_weights_SM - delta_M[None, :])
+        dk_SE = tl.dot(d_scores_SM.to(q_ME.dtype), q_ME, dk_SE, input_precision="ieee")
+    return dk_SE, dv_SE
 
 
 @triton.jit
@@ -324,7 +324,7 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     batch, kv_head, K = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     block = tl.program_id(0)
-    # A block of keys lies in the prefix or in the video. `key_N` counts from the start of its segment.
+    # A block of keys lies in the prefix or in the video. `key_S` counts from the start of its segment.
     in_prefix = block < prefix_blocks
     if in_prefix:
         first_key, segment, count = block * BLOCK_N, 0, prefix
@@ -332,13 +332,13 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
     else:
         first_key, segment, count = (block - prefix_blocks) * BLOCK_N, prefix, S - prefix
         length = S - prefix
-    key_N = first_key + tl.arange(0, BLOCK_N)
+    key_S = first_key + tl.arange(0, BLOCK_N)
     k_base = k_ptr + batch * k_stride_b + kv_head * k_stride_h
     v_base = v_ptr + batch * v_stride_b + kv_head * v_stride_h
-    k_NE = _tile(k_base, k_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
-    v_NE = _tile(v_base, v_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
+    k_SE = _tile(k_base, k_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
+    v_SE = _tile(v_base, v_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
     # All rows in [start, stop) see some of these keys, and all in [inner_start, inner_stop) every one of them.
-    first_N, last_N = _seen_by(key_N, S, prefix, frame_size, reach, in_prefix, MASK)
+    first_S, last_S = _seen_by(key_S, S, prefix, frame_size, reach, in_prefix, MASK)
     start, inner_stop = _seen_by(first_key, S, prefix, frame_size, reach, in_prefix, MASK)
     last_key = tl.minimum(first_key + BLOCK_N, length) - 1
     inner_start, stop = _seen_by(last_key, S, prefix, frame_size, reach, in_prefix, MASK)
@@ -346,8 +346,8 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
     inner_start = tl.minimum(start + tl.cdiv(tl.maximum(inner_start - start, 0), BLOCK_M) * BLOCK_M, stop)
     inner_stop = inner_start + tl.maximum(tl.minimum(inner_stop, stop) - inner_start, 0) // BLOCK_M * BLOCK_M
 
-    dk_NE = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
-    dv_NE = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+    dk_SE = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
+    dv_SE = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     for member in range(GROUP):
         head = kv_head * GROUP + member
         if in_prefix:
@@ -359,30 +359,30 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
         d_out_base = d_out_ptr + (batch * S * K * GROUP + head) * E
         lse_base = lse_ptr + (batch * K * GROUP + head) * S
         delta_base = delta_ptr + (batch * K * GROUP + head) * S
-        dk_NE, dv_NE = _walk_rows(
-            k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
+        dk_SE, dv_SE = _walk_rows(
+            k_SE, v_SE, first_S, last_S, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
             start, inner_start, stop, scale_log2, log2_e,
-            dk_NE, dv_NE, E, BLOCK_M, BLOCK_E, True,
+            dk_SE, dv_SE, E, BLOCK_M, BLOCK_E, True,
         )  # fmt: skip
-        dk_NE, dv_NE = _walk_rows(
-            k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
+        dk_SE, dv_SE = _walk_rows(
+            k_SE, v_SE, first_S, last_S, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
             inner_start, inner_stop, stop, scale_log2, log2_e,
-            dk_NE, dv_NE, E, BLOCK_M, BLOCK_E, False,
+            dk_SE, dv_SE, E, BLOCK_M, BLOCK_E, False,
         )  # fmt: skip
-        dk_NE, dv_NE = _walk_rows(
-            k_NE, v_NE, first_N, last_N, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
+        dk_SE, dv_SE = _walk_rows(
+            k_SE, v_SE, first_S, last_S, q_base, d_out_base, lse_base, delta_base, q_stride, K * GROUP * E,
             inner_stop, stop, stop, scale_log2, log2_e,
-            dk_NE, dv_NE, E, BLOCK_M, BLOCK_E, True,
+            dk_SE, dv_SE, E, BLOCK_M, BLOCK_E, True,
         )  # fmt: skip
 
     # Keys at and after `length` were zeros, not seen: their sums are not gradients.
     dim_E = tl.arange(0, BLOCK_E)
-    dk_NE = tl.where((key_N < length)[:, None], dk_NE * scale, 0.0)
-    dv_NE = tl.where((key_N < length)[:, None], dv_NE, 0.0)
-    at_NE = ((batch * S + segment + key_N[:, None]) * K + kv_head) * E + dim_E[None, :]
-    stored_NE = (key_N < count)[:, None] & (dim_E < E)[None, :]
-    tl.store(dk_ptr + at_NE, dk_NE.to(dk_ptr.dtype.element_ty), mask=stored_NE)
-    tl.store(dv_ptr + at_NE, dv_NE.to(dv_ptr.dtype.element_ty), mask=stored_NE)
+    dk_SE = tl.where((key_S < length)[:, None], dk_SE * scale, 0.0)
+    dv_SE = tl.where((key_S < length)[:, None], dv_SE, 0.0)
+    at_SE = ((batch * S + segment + key_S[:, None]) * K + kv_head) * E + dim_E[None, :]
+    stored_SE = (key_S < count)[:, None] & (dim_E < E)[None, :]
+    tl.store(dk_ptr + at_SE, dk_SE.to(dk_ptr.dtype.element_ty), mask=stored_SE)
+    tl.store(dv_ptr + at_SE, dv_SE.to(dv_ptr.dtype.element_ty), mask=stored_SE)
 
 
 def block_sizes(E: int, element_size: int) -> dict[str, dict[str, int]]:

@@ -1,7 +1,7 @@
 """The one door between a layer's projections where there is a cache: norm, rotation, ring write and attention.
 
     step = attention_step(cache.layer(0), heads=8, rotation=rotation, slots_BL=slots_BL, …)     # once a step
-    out_BLNE = cached_attention(qkv_BLHE, q_norm_E, k_norm_E, step, **cache.layer(layer))       # in every layer
+    out_BLNE = cached_attention(qkv_BLJE, q_norm_E, k_norm_E, step, **cache.layer(layer))       # in every layer
 
 `prefix_attention` fills the prefix of a cache. What is the same in every layer is prepared once: the mask, the tables
 of the CPU path and the choice of the path. There are three paths: for float32 on a CPU `cached_attention_cpu`, on a GPU
@@ -89,7 +89,7 @@ def attention_step(
 
 
 def cached_attention(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     step: AttentionStep,
@@ -102,7 +102,7 @@ def cached_attention(
     """Normalise and rotate queries and keys, write keys and values into the ring, and attend to it.
 
     Args:
-        qkv_BLHE: the projection of the step's tokens: H = N + 2 K heads, first those of the queries, then keys, values.
+        qkv_BLJE: the projection of the step's tokens: H = N + 2 K heads, first those of the queries, then keys, values.
         q_norm_E, k_norm_E: the weights of the norms.
         step: what `attention_step` prepared for this step.
         k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC: the layer's part of the cache, written in place.
@@ -115,10 +115,10 @@ def cached_attention(
     """
     if step.table is not None:
         return cached_attention_cpu(
-            qkv_BLHE, q_norm_E, k_norm_E, step.table, k_cache_BKCE, v_cache_BKCE, prefix=step.prefix
+            qkv_BLJE, q_norm_E, k_norm_E, step.table, k_cache_BKCE, v_cache_BKCE, prefix=step.prefix
         )
     q_BLNE, q_prefix_BLNE = rope_norm_cache(
-        qkv_BLHE, q_norm_E, k_norm_E, step.slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=step.rotation,
+        qkv_BLJE, q_norm_E, k_norm_E, step.slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=step.rotation,
         k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, backend=step.backend,
     )  # fmt: skip
     return decode_attention(
@@ -131,7 +131,7 @@ def cached_attention(
 
 @torch.no_grad()
 def prefix_attention(
-    qkv_BPHE: torch.Tensor,
+    qkv_BPJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     rotation: Rotation,
@@ -143,7 +143,7 @@ def prefix_attention(
     """Normalise and rotate the queries and keys of prefixes, and attend among them: what fills a cache at its start.
 
     Args:
-        qkv_BPHE: the projection of the prefixes: H = N + 2 K heads, first those of the queries, then keys, values.
+        qkv_BPJE: the projection of the prefixes: H = N + 2 K heads, first those of the queries, then keys, values.
         q_norm_E, k_norm_E: the weights of the norms.
         rotation: of the P slots, (1, P, 1, E / 2) each.
         prefix_lengths_B: how many slots of each prefix are valid.
@@ -153,16 +153,16 @@ def prefix_attention(
     Returns:
         The output (B, P, N, E), and the keys and values (B, K, P, E) that go into the cache.
     """
-    (B, P, H, E), N = qkv_BPHE.shape, qkv_BPHE.shape[2] - 2 * kv_heads
-    if backend is None and _fits_the_cpu_path(qkv_BPHE):
-        qk_BPHE, v_BPKE = qkv_BPHE.split((H - kv_heads, kv_heads), 2)
-        _, rotated_BPHE = norm_and_rotate(qk_BPHE, q_norm_E, k_norm_E, N, *factors(rotation))
-        q_BPNE, k_BPKE = rotated_BPHE.split((N, kv_heads), 2)
+    (B, P, H, E), N = qkv_BPJE.shape, qkv_BPJE.shape[2] - 2 * kv_heads
+    if backend is None and _fits_the_cpu_path(qkv_BPJE):
+        qk_BPJE, v_BPKE = qkv_BPJE.split((H - kv_heads, kv_heads), 2)
+        _, rotated_BPJE = norm_and_rotate(qk_BPJE, q_norm_E, k_norm_E, N, *factors(rotation))
+        q_BPNE, k_BPKE = rotated_BPJE.split((N, kv_heads), 2)
     else:
-        k_BKPE, v_BKPE = qkv_BPHE.new_empty((2, B, kv_heads, P, E))
-        slots_BP = torch.arange(P, device=qkv_BPHE.device).expand(B, -1)
+        k_BKPE, v_BKPE = qkv_BPJE.new_empty((2, B, kv_heads, P, E))
+        slots_BP = torch.arange(P, device=qkv_BPJE.device).expand(B, -1)
         q_BPNE, _ = rope_norm_cache(
-            qkv_BPHE, q_norm_E, k_norm_E, slots_BP, k_BKPE, v_BKPE, rotation=rotation, backend=backend
+            qkv_BPJE, q_norm_E, k_norm_E, slots_BP, k_BKPE, v_BKPE, rotation=rotation, backend=backend
         )
         k_BPKE, v_BPKE = k_BKPE.transpose(1, 2), v_BKPE.transpose(1, 2)
     out_BPNE = attention(q_BPNE, k_BPKE, v_BPKE, prefix=P, prefix_lengths_B=prefix_lengths_B, backend=backend)

@@ -1,7 +1,7 @@
 """`cached_attention` for float32 on a CPU, in as few operations as the step allows.
 
     table = cpu_table(slots_BL, rotation, mask_BLC, heads=8, kv_heads=2)
-    out_BLNE = cached_attention_cpu(qkv_BLHE, q_norm_E, k_norm_E, table, k_cache_BKCE, v_cache_BKCE, prefix=32)
+    out_BLNE = cached_attention_cpu(qkv_BLJE, q_norm_E, k_norm_E, table, k_cache_BKCE, v_cache_BKCE, prefix=32)
 
 A decoding step is some hundred small operations, and a third of its time once went into what surrounds them: checks,
 and tables that were made anew in every layer. `rope_norm_cache` and `decode_attention` are the definition; a test holds
@@ -61,25 +61,25 @@ def factors(rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def norm_and_rotate(
-    qk_BLHE: torch.Tensor, q_norm_E: torch.Tensor, k_norm_E: torch.Tensor, heads: int, cos_BL1E: torch.Tensor,
+    qk_BLJE: torch.Tensor, q_norm_E: torch.Tensor, k_norm_E: torch.Tensor, heads: int, cos_BL1E: torch.Tensor,
     sin_BL1E: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Queries and keys normalised, and the same rotated: half as many operations as one after the other.
 
     Args:
-        qk_BLHE: heads of queries first, then of keys.
+        qk_BLJE: heads of queries first, then of keys.
         q_norm_E, k_norm_E: the weights of the norms.
         heads: how many are of queries.
         cos_BL1E, sin_BL1E: what `factors` makes of a rotation.
     """
-    norm_HE = torch.cat((q_norm_E.expand(heads, -1), k_norm_E.expand(qk_BLHE.shape[2] - heads, -1)))
-    normed_BLHE = rms_norm(qk_BLHE, norm_HE, 1e-6)
-    first, second = normed_BLHE.chunk(2, -1)
-    return normed_BLHE, torch.addcmul(normed_BLHE * cos_BL1E, torch.cat((second, first), -1), sin_BL1E)
+    norm_JE = torch.cat((q_norm_E.expand(heads, -1), k_norm_E.expand(qk_BLJE.shape[2] - heads, -1)))
+    normed_BLJE = rms_norm(qk_BLJE, norm_JE, 1e-6)
+    first, second = normed_BLJE.chunk(2, -1)
+    return normed_BLJE, torch.addcmul(normed_BLJE * cos_BL1E, torch.cat((second, first), -1), sin_BL1E)
 
 
 def cached_attention_cpu(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     table: CpuTable,
@@ -89,21 +89,21 @@ def cached_attention_cpu(
     prefix: int,
 ) -> torch.Tensor:
     """The output (B, L, N, E) of attention; keys and values of the tokens are written into the cache."""
-    (B, L, H, E), K = qkv_BLHE.shape, k_cache_BKCE.shape[1]
+    (B, L, H, E), K = qkv_BLJE.shape, k_cache_BKCE.shape[1]
     N = H - 2 * K
     G = N // K
-    qk_BLHE, rotated_BLHE = norm_and_rotate(
-        qkv_BLHE[:, :, : N + K], q_norm_E, k_norm_E, N, table.cos_BL1E, table.sin_BL1E
+    qk_BLJE, rotated_BLJE = norm_and_rotate(
+        qkv_BLJE[:, :, : N + K], q_norm_E, k_norm_E, N, table.cos_BL1E, table.sin_BL1E
     )
 
     # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
         return q_BLNE.view(B, L, K, G, E).permute(0, 2, 3, 1, 4).reshape(B, K, G * L, E)
 
-    k_cache_BKCE.transpose(1, 2).index_put_(table.place, rotated_BLHE[:, :, N:])
-    v_cache_BKCE.transpose(1, 2).index_put_(table.place, qkv_BLHE[:, :, N + K :])
+    k_cache_BKCE.transpose(1, 2).index_put_(table.place, rotated_BLJE[:, :, N:])
+    v_cache_BKCE.transpose(1, 2).index_put_(table.place, qkv_BLJE[:, :, N + K :])
     k_BKEC = k_cache_BKCE.transpose(2, 3)
-    q_BKME, q_prefix_BKME = rows(rotated_BLHE[:, :, :N].contiguous()), rows(qk_BLHE[:, :, :N].contiguous())
+    q_BKME, q_prefix_BKME = rows(rotated_BLJE[:, :, :N].contiguous()), rows(qk_BLJE[:, :, :N].contiguous())
     scores = torch.cat((product(q_prefix_BKME, k_BKEC[..., :prefix]), product(q_BKME, k_BKEC[..., prefix:])), -1)
     weights_BKMC = torch.add(table.mask_BKMC, scores, alpha=E**-0.5).softmax(-1)
     return product(weights_BKMC, v_cache_BKCE).reshape(B, N, L, E).transpose(1, 2)

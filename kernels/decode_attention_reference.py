@@ -132,17 +132,17 @@ def visible_slots(
     newer, ring = L if ancestors_BLA is None else ancestors_BLA.shape[2], C - prefix
     last_B1 = positions_B[:, None] + (newer - 1)
     # How far behind the last newer position a slot's position is: the known ones follow on the newer ones.
-    behind_BR = (last_B1 - slots_C[:ring]) % ring
+    behind_BQ = (last_B1 - slots_C[:ring]) % ring
     query_BL = positions_B[:, None] + slots_C[:L]
     if query_positions_BL is not None:
         query_BL = torch.maximum(query_positions_BL, positions_B[:, None])
     reach_BL = torch.minimum(last_B1, last_B1 - (query_BL // frame_size - (window - 1)) * frame_size)
-    in_window_BLR = behind_BR[:, None] <= reach_BL[:, :, None]
+    in_window_BLQ = behind_BQ[:, None] <= reach_BL[:, :, None]
     if ancestors_BLA is not None:
         ancestors_BLA = ancestors_BLA.flip(2).expand(len(positions_B), -1, -1)
-        ancestors_BLR = ancestors_BLA.gather(2, behind_BR.clamp(max=newer - 1)[:, None].expand(-1, L, -1))
-        in_window_BLR = torch.where(behind_BR[:, None] < newer, ancestors_BLR, in_window_BLR)
+        ancestors_BLQ = ancestors_BLA.gather(2, behind_BQ.clamp(max=newer - 1)[:, None].expand(-1, L, -1))
+        in_window_BLQ = torch.where(behind_BQ[:, None] < newer, ancestors_BLQ, in_window_BLQ)
     elif L > 1:
-        in_window_BLR &= behind_BR[:, None] >= (L - 1) - slots_C[:L, None]
+        in_window_BLQ &= behind_BQ[:, None] >= (L - 1) - slots_C[:L, None]
     valid_BLP = (slots_C[:prefix] < prefix_lengths_B[:, None])[:, None].expand(-1, L, -1)
-    return torch.cat([valid_BLP, in_window_BLR], dim=-1)
+    return torch.cat([valid_BLP, in_window_BLQ], dim=-1)

@@ -37,64 +37,64 @@ def _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window)
 
 
 @triton.jit
-def _load_heads(pointers_NE, keep_N, E: tl.constexpr, BLOCK_E: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Rows of E values; zeros beyond E, and where `keep_N` is False (None: nowhere)."""
+def _load_heads(pointers_SE, keep_S, E: tl.constexpr, BLOCK_E: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Rows of E values; zeros beyond E, and where `keep_S` is False (None: nowhere)."""
     if E < BLOCK_E:
-        mask_NE = (tl.arange(0, BLOCK_E) < E)[None, :]
-        if keep_N is not None:
-            mask_NE = mask_NE & keep_N[:, None]
-        return tl.load(pointers_NE, mask=mask_NE, other=0)
-    elif keep_N is not None:
-        return tl.load(pointers_NE, mask=keep_N[:, None], other=0)
+        mask_SE = (tl.arange(0, BLOCK_E) < E)[None, :]
+        if keep_S is not None:
+            mask_SE = mask_SE & keep_S[:, None]
+        return tl.load(pointers_SE, mask=mask_SE, other=0)
+    elif keep_S is not None:
+        return tl.load(pointers_SE, mask=keep_S[:, None], other=0)
     else:
-        return tl.load(pointers_NE)
+        return tl.load(pointers_SE)
 
 
 @triton.jit
-def _load_scales(pointers_N, keep_N):  # type: ignore[no-untyped-def]
-    if keep_N is None:
-        return tl.load(pointers_N)
+def _load_scales(pointers_S, keep_S):  # type: ignore[no-untyped-def]
+    if keep_S is None:
+        return tl.load(pointers_S)
     else:
-        return tl.load(pointers_N, mask=keep_N, other=1.0)
+        return tl.load(pointers_S, mask=keep_S, other=1.0)
 
 
 @triton.jit
 def _attend(  # type: ignore[no-untyped-def]
     q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-    slot_N, keep_N, visible_MN, scale_log2, maximum_M, total_M, out_ME,
+    slot_S, keep_S, visible_MS, scale_log2, maximum_M, total_M, out_ME,
     E: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """One block of keys and values into the online softmax, in base 2.
 
-    Slots where `keep_N` is False are not read; scores count where `visible_MN` is True (None: everywhere).
+    Slots where `keep_S` is False are not read; scores count where `visible_MS` is True (None: everywhere).
     """
-    slot_N = slot_N.to(tl.int64)
+    slot_S = slot_S.to(tl.int64)
     dim_E = tl.arange(0, BLOCK_E)
-    k_NE = _load_heads(k_base + slot_N[:, None] * k_stride_c + dim_E[None, :], keep_N, E, BLOCK_E)
-    v_NE = _load_heads(v_base + slot_N[:, None] * v_stride_c + dim_E[None, :], keep_N, E, BLOCK_E)
+    k_SE = _load_heads(k_base + slot_S[:, None] * k_stride_c + dim_E[None, :], keep_S, E, BLOCK_E)
+    v_SE = _load_heads(v_base + slot_S[:, None] * v_stride_c + dim_E[None, :], keep_S, E, BLOCK_E)
     if k_scales_ptr is not None:
         # Exact: every int8 is a number of each of the dtypes that queries have.
-        k_NE, v_NE = k_NE.to(tl.float32).to(q_ME.dtype), v_NE.to(tl.float32).to(q_ME.dtype)
-    scores_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision="ieee") * scale_log2
+        k_SE, v_SE = k_SE.to(tl.float32).to(q_ME.dtype), v_SE.to(tl.float32).to(q_ME.dtype)
+    scores_MS = tl.dot(q_ME, tl.trans(k_SE), input_precision="ieee") * scale_log2
     if k_scales_ptr is not None:
-        scores_MN *= _load_scales(k_scales_ptr + first_scale + slot_N, keep_N)[None, :]
+        scores_MS *= _load_scales(k_scales_ptr + first_scale + slot_S, keep_S)[None, :]
         # The scale of a value goes into the exponent of its weight: weights stay at most 1, which float16 can hold
         # whatever the scales are, and the total takes it out again. SMALLEST_SCALE stands for 0.
-        v_scale_N = _load_scales(v_scales_ptr + first_scale + slot_N, keep_N)
-        v_scale_N = tl.where(v_scale_N < SMALLEST_SCALE, SMALLEST_SCALE, v_scale_N)
-        scores_MN += tl.log2(v_scale_N)[None, :]
-    if visible_MN is not None:
-        scores_MN = tl.where(visible_MN, scores_MN, float("-inf"))
-    new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MN, 1))
+        v_scale_S = _load_scales(v_scales_ptr + first_scale + slot_S, keep_S)
+        v_scale_S = tl.where(v_scale_S < SMALLEST_SCALE, SMALLEST_SCALE, v_scale_S)
+        scores_MS += tl.log2(v_scale_S)[None, :]
+    if visible_MS is not None:
+        scores_MS = tl.where(visible_MS, scores_MS, float("-inf"))
+    new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MS, 1))
     # -inf - -inf is NaN: measure from 0 while a row has seen nothing.
     origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
-    weights_MN = tl.exp2(scores_MN - origin_M[:, None])
+    weights_MS = tl.exp2(scores_MS - origin_M[:, None])
     shrink_M = tl.exp2(maximum_M - origin_M)
     if k_scales_ptr is not None:
-        total_M = total_M * shrink_M + tl.sum(weights_MN * (1.0 / v_scale_N)[None, :], 1)
+        total_M = total_M * shrink_M + tl.sum(weights_MS * (1.0 / v_scale_S)[None, :], 1)
     else:
-        total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
-    out_ME = tl.dot(weights_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
+        total_M = total_M * shrink_M + tl.sum(weights_MS, 1)
+    out_ME = tl.dot(weights_MS.to(v_SE.dtype), v_SE, out_ME * shrink_M[:, None], input_precision="ieee")
     return new_maximum_M, total_M, out_ME
 
 
@@ -106,19 +106,19 @@ def _attend_prefix(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Prefix slots first .. stop, which every row sees alike."""
     for start in range(first, stop, BLOCK_N):
-        slot_N = start + tl.arange(0, BLOCK_N)
-        keep_N = slot_N < stop
+        slot_S = start + tl.arange(0, BLOCK_N)
+        keep_S = slot_S < stop
         maximum_M, total_M, out_ME = _attend(
             q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-            slot_N, keep_N, keep_N[None, :], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+            slot_S, keep_S, keep_S[None, :], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
         )  # fmt: skip
     return maximum_M, total_M, out_ME
 
 
 @triton.jit
-def _slots(slot_N, ring, prefix):  # type: ignore[no-untyped-def]
+def _slots(slot_S, ring, prefix):  # type: ignore[no-untyped-def]
     """Slots of the cache from slots of the ring, counted on beyond its end."""
-    return prefix + tl.where(slot_N >= ring, slot_N - ring, slot_N)
+    return prefix + tl.where(slot_S >= ring, slot_S - ring, slot_S)
 
 
 @triton.jit
@@ -135,38 +135,38 @@ def _attend_window(  # type: ignore[no-untyped-def]
     """
     middle, right = low + left * BLOCK_N, low + (left + full) * BLOCK_N
     for start in range(low, middle, BLOCK_N):
-        place_N = start + tl.arange(0, BLOCK_N)
-        slot_N = _slots(first_slot + place_N, ring, prefix)
+        place_S = start + tl.arange(0, BLOCK_N)
+        slot_S = _slots(first_slot + place_S, ring, prefix)
         maximum_M, total_M, out_ME = _attend(
             q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-            slot_N, None, place_N[None, :] >= window_M[:, None], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+            slot_S, None, place_S[None, :] >= window_M[:, None], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
         )  # fmt: skip
     for start in range(middle, right, BLOCK_N):
-        slot_N = _slots(first_slot + start + tl.arange(0, BLOCK_N), ring, prefix)
+        slot_S = _slots(first_slot + start + tl.arange(0, BLOCK_N), ring, prefix)
         maximum_M, total_M, out_ME = _attend(
             q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-            slot_N, None, None, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+            slot_S, None, None, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
         )  # fmt: skip
     for start in tl.range(right, high, EDGE_N, num_stages=2):
-        place_N = start + tl.arange(0, EDGE_N)
-        newer_N = place_N - known
-        visible_MN = place_N[None, :] >= window_M[:, None]
+        place_S = start + tl.arange(0, EDGE_N)
+        newer_S = place_S - known
+        visible_MS = place_S[None, :] >= window_M[:, None]
         if ancestors_ptr is None:
-            visible_MN = visible_MN & (newer_N[None, :] <= token_M[:, None])
+            visible_MS = visible_MS & (newer_S[None, :] <= token_M[:, None])
         else:
-            is_newer_N = (newer_N >= 0) & (newer_N < newer)
-            ancestors_MN = tl.load(
-                ancestors_ptr + token_M[:, None] * newer + newer_N[None, :],
-                mask=valid_M[:, None] & is_newer_N[None, :], other=0,
+            is_newer_S = (newer_S >= 0) & (newer_S < newer)
+            ancestors_MS = tl.load(
+                ancestors_ptr + token_M[:, None] * newer + newer_S[None, :],
+                mask=valid_M[:, None] & is_newer_S[None, :], other=0,
             )  # fmt: skip
-            visible_MN = tl.where(is_newer_N[None, :], ancestors_MN != 0, visible_MN)
-        visible_MN = visible_MN & (place_N < high)[None, :] & valid_M[:, None]
+            visible_MS = tl.where(is_newer_S[None, :], ancestors_MS != 0, visible_MS)
+        visible_MS = visible_MS & (place_S < high)[None, :] & valid_M[:, None]
         # A slot that no row sees is not read: it may hold NaN, and 0 * NaN is NaN.
-        keep_N = tl.max(visible_MN.to(tl.int32), 0) > 0
-        slot_N = _slots(first_slot + place_N, ring, prefix)
+        keep_S = tl.max(visible_MS.to(tl.int32), 0) > 0
+        slot_S = _slots(first_slot + place_S, ring, prefix)
         maximum_M, total_M, out_ME = _attend(
             q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-            slot_N, keep_N, visible_MN, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+            slot_S, keep_S, visible_MS, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
         )  # fmt: skip
     return maximum_M, total_M, out_ME
 

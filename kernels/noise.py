@@ -75,18 +75,18 @@ def gumbel_noise(seeds: torch.Tensor, samples: torch.Tensor, positions: torch.Te
         vocab_size: V.
     """
     shape = torch.broadcast_shapes(seeds.shape, samples.shape, positions.shape)
-    keys_N3 = torch.stack([numbers.expand(shape).flatten() for numbers in (seeds, samples, positions)], -1)
-    parts = [_noise_rows(part_N3, vocab_size) for part_N3 in keys_N3.split(max(1, _AT_ONCE // vocab_size))]
+    keys_M3 = torch.stack([numbers.expand(shape).flatten() for numbers in (seeds, samples, positions)], -1)
+    parts = [_noise_rows(part_M3, vocab_size) for part_M3 in keys_M3.split(max(1, _AT_ONCE // vocab_size))]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*shape, vocab_size)
 
 
-def _noise_rows(keys_N3: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    seed_N1, sample_N1, position_N1 = keys_N3.split(1, -1)
-    block_X = torch.arange(-(-vocab_size // 4), device=keys_N3.device)
+def _noise_rows(keys_M3: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    seed_M1, sample_M1, position_M1 = keys_M3.split(1, -1)
+    block_X = torch.arange(-(-vocab_size // 4), device=keys_M3.device)
     # What does not depend on the block stays one number a row for the first two rounds.
     words = philox(
-        [block_X, position_N1 & _MASK, (position_N1 >> 32) & _MASK, sample_N1 & _MASK],
-        (seed_N1 & _MASK, (seed_N1 >> 32) & _MASK),
+        [block_X, position_M1 & _MASK, (position_M1 >> 32) & _MASK, sample_M1 & _MASK],
+        (seed_M1 & _MASK, (seed_M1 >> 32) & _MASK),
     )
     return gumbel(torch.stack(words, -1).flatten(-2)[:, :vocab_size])
 

@@ -1,7 +1,7 @@
 """What lies between the projection of the next tokens and their attention, in one launch: norm, rotation, ring write.
 
     q_BLNE, q_prefix_BLNE = rope_norm_cache(
-        qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=rotation
+        qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=rotation
     )
     out_BLNE = decode_attention(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, …)
 
@@ -20,7 +20,7 @@ from .rotary import Rotation
 
 @torch.no_grad()
 def rope_norm_cache(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     slots_BL: torch.Tensor,
@@ -42,7 +42,7 @@ def rope_norm_cache(
     or 1 where the head is all zeros: x is about the int8 times its scale.
 
     Args:
-        qkv_BLHE: the projection of L tokens: H = N + 2 K heads, first those of the queries, then keys, then values.
+        qkv_BLJE: the projection of L tokens: H = N + 2 K heads, first those of the queries, then keys, then values.
         q_norm_E: weights of the queries' norm.
         k_norm_E: weights of the keys' norm.
         slots_BL: the slot of each token, int64, 0 .. C - 1, no two of a row the same; `RingCache.slots` makes them.
@@ -61,37 +61,37 @@ def rope_norm_cache(
     Raises:
         ReelmError: the shapes, dtypes or devices do not fit together, or scales are missing or without use.
     """
-    _check(qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE)
-    _check_rotation(qkv_BLHE, rotation)
-    _check_scales(qkv_BLHE, k_cache_BKCE, k_scales_BKC, v_scales_BKC)
+    _check(qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE)
+    _check_rotation(qkv_BLJE, rotation)
+    _check_scales(qkv_BLJE, k_cache_BKCE, k_scales_BKC, v_scales_BKC)
     require(epsilon >= 0, "epsilon", "must be at least 0", epsilon)
     run = rope_norm_cache_reference
-    unserved = None if qkv_BLHE.dtype in FLOATS else f"dtype {qkv_BLHE.dtype}"
-    if pick_backend("rope_norm_cache", backend, qkv_BLHE, unserved) == "triton":
+    unserved = None if qkv_BLJE.dtype in FLOATS else f"dtype {qkv_BLJE.dtype}"
+    if pick_backend("rope_norm_cache", backend, qkv_BLJE, unserved) == "triton":
         # Importing reelm must not import triton.
         from .rope_norm_cache_triton import rope_norm_cache_triton as run
     return run(
-        qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
+        qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
         rotation=rotation, epsilon=epsilon, k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC,
     )  # fmt: skip
 
 
 def _check(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     slots_BL: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
 ) -> None:
-    require(qkv_BLHE.ndim == 4, "qkv_BLHE", "must have 4 dimensions", tuple(qkv_BLHE.shape))
-    B, L, H, E = qkv_BLHE.shape
-    require(qkv_BLHE.dtype.is_floating_point, "qkv_BLHE", "must be of a floating-point dtype", qkv_BLHE.dtype)
-    require(E >= 2 and E % 2 == 0, "qkv_BLHE", "must have an even head_dim", E)
+    require(qkv_BLJE.ndim == 4, "qkv_BLJE", "must have 4 dimensions", tuple(qkv_BLJE.shape))
+    B, L, H, E = qkv_BLJE.shape
+    require(qkv_BLJE.dtype.is_floating_point, "qkv_BLJE", "must be of a floating-point dtype", qkv_BLJE.dtype)
+    require(E >= 2 and E % 2 == 0, "qkv_BLJE", "must have an even head_dim", E)
     require(k_cache_BKCE.ndim == 4, "k_cache_BKCE", "must have 4 dimensions", tuple(k_cache_BKCE.shape))
     K, C = k_cache_BKCE.shape[1:3]
     require(K >= 1 and 2 * K < H, "k_cache_BKCE", f"must have 1 .. {(H - 1) // 2} heads, H being {H}", K)
-    like, dtypes = ("qkv_BLHE", qkv_BLHE), (qkv_BLHE.dtype, torch.int8)
+    like, dtypes = ("qkv_BLJE", qkv_BLJE), (qkv_BLJE.dtype, torch.int8)
     check_tensor("k_cache_BKCE", k_cache_BKCE, (B, K, C, E), dtypes, like)
     check_tensor("v_cache_BKCE", v_cache_BKCE, (B, K, C, E), (k_cache_BKCE.dtype,), like)
     check_tensor("slots_BL", slots_BL, (B, L), (torch.int64,), like)
@@ -102,15 +102,15 @@ def _check(
             raise ReelmError(f"{name}: must be contiguous along its last axis, got strides {cache.stride()}")
 
 
-def _check_rotation(qkv_BLHE: torch.Tensor, rotation: Rotation) -> None:
-    B, L, _, E = qkv_BLHE.shape
+def _check_rotation(qkv_BLJE: torch.Tensor, rotation: Rotation) -> None:
+    B, L, _, E = qkv_BLJE.shape
     for part in rotation:
         shape = (1 if part.shape[0] == 1 else B, L, 1, E // 2)
-        check_tensor("rotation", part, shape, (torch.float64, *FLOATS), ("qkv_BLHE", qkv_BLHE))
+        check_tensor("rotation", part, shape, (torch.float64, *FLOATS), ("qkv_BLJE", qkv_BLJE))
 
 
 def _check_scales(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     k_scales_BKC: torch.Tensor | None,
     v_scales_BKC: torch.Tensor | None,
@@ -119,4 +119,4 @@ def _check_scales(
     for name, scales in (("k_scales_BKC", k_scales_BKC), ("v_scales_BKC", v_scales_BKC)):
         rule = "must be given for int8 caches" if int8 else "must be None unless the caches are int8"
         require((scales is not None) == int8, name, rule, None if scales is None else tuple(scales.shape))
-        check_tensor(name, scales, k_cache_BKCE.shape[:3], (torch.float32,), ("qkv_BLHE", qkv_BLHE))
+        check_tensor(name, scales, k_cache_BKCE.shape[:3], (torch.float32,), ("qkv_BLJE", qkv_BLJE))

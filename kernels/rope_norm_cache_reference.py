@@ -1,7 +1,7 @@
 """`rope_norm_cache` in plain torch: what the Triton kernel is tested against, and the way to sample on a CPU.
 
 q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
-    qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
+    qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
     rotation=rotation, epsilon=1e-6, k_scales_BKC=None, v_scales_BKC=None,
 )
 """
@@ -14,7 +14,7 @@ from .rotary import Rotation, rotate
 
 
 def rope_norm_cache_reference(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     slots_BL: torch.Tensor,
@@ -27,19 +27,19 @@ def rope_norm_cache_reference(
     v_scales_BKC: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Arguments and result as `rope_norm_cache`."""
-    B, H = qkv_BLHE.shape[0], qkv_BLHE.shape[2]
+    B, H = qkv_BLJE.shape[0], qkv_BLJE.shape[2]
     K = k_cache_BKCE.shape[1]
     N = H - 2 * K
-    exact = torch.promote_types(qkv_BLHE.dtype, torch.float32)
-    qk_BLHE, v_BLKE = qkv_BLHE.to(exact).split((N + K, K), 2)
+    exact = torch.promote_types(qkv_BLJE.dtype, torch.float32)
+    qk_BLJE, v_BLKE = qkv_BLJE.to(exact).split((N + K, K), 2)
     # Queries and keys together, normalised and turned: half as many operations.
-    norm_HE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1))).to(exact)
-    qk_BLHE = rms_norm(qk_BLHE, norm_HE, epsilon)
-    q_rotated_BLNE, k_BLKE = rotate(qk_BLHE, rotation).split((N, K), 2)
+    norm_JE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1))).to(exact)
+    qk_BLJE = rms_norm(qk_BLJE, norm_JE, epsilon)
+    q_rotated_BLNE, k_BLKE = rotate(qk_BLJE, rotation).split((N, K), 2)
     place = (torch.arange(B, device=slots_BL.device)[:, None], slots_BL)
     _write(k_BLKE, k_cache_BKCE, k_scales_BKC, place)
     _write(v_BLKE, v_cache_BKCE, v_scales_BKC, place)
-    return q_rotated_BLNE.to(qkv_BLHE.dtype), qk_BLHE[:, :, :N].to(qkv_BLHE.dtype)
+    return q_rotated_BLNE.to(qkv_BLJE.dtype), qk_BLJE[:, :, :N].to(qkv_BLJE.dtype)
 
 
 def _write(

@@ -1,7 +1,7 @@
 """`rope_norm_cache` in Triton: a program for each head of each token.
 
     q_BLNE, q_prefix_BLNE = rope_norm_cache_triton(
-        qkv_BLHE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
+        qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
         rotation=rotation, epsilon=1e-6, k_scales_BKC=None, v_scales_BKC=None,
     )
 
@@ -102,7 +102,7 @@ def _rope_norm_cache_kernel(  # type: ignore[no-untyped-def]
 
 
 def rope_norm_cache_triton(
-    qkv_BLHE: torch.Tensor,
+    qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor,
     k_norm_E: torch.Tensor,
     slots_BL: torch.Tensor,
@@ -115,19 +115,19 @@ def rope_norm_cache_triton(
     v_scales_BKC: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Arguments and result as `rope_norm_cache`; float32, bfloat16 or float16."""
-    B, L, H, E = qkv_BLHE.shape
+    B, L, H, E = qkv_BLJE.shape
     K = k_cache_BKCE.shape[1]
     N = H - 2 * K
-    q_BLNE, q_prefix_BLNE = (torch.empty((B, L, N, E), dtype=qkv_BLHE.dtype, device=qkv_BLHE.device) for _ in range(2))
+    q_BLNE, q_prefix_BLNE = (torch.empty((B, L, N, E), dtype=qkv_BLJE.dtype, device=qkv_BLJE.device) for _ in range(2))
     if B * L == 0:
         return q_BLNE, q_prefix_BLNE
-    qkv_BLHE = qkv_BLHE if qkv_BLHE.stride(3) == 1 else qkv_BLHE.contiguous()
+    qkv_BLJE = qkv_BLJE if qkv_BLJE.stride(3) == 1 else qkv_BLJE.contiguous()
     # Without scales the caches stand in for them; the kernel then leaves them alone.
     scales = (k_cache_BKCE if k_scales_BKC is None else k_scales_BKC,
               v_cache_BKCE if v_scales_BKC is None else v_scales_BKC)  # fmt: skip
-    strides = [stride for x in (qkv_BLHE, k_cache_BKCE, v_cache_BKCE, *scales) for stride in x.stride()[:3]]
+    strides = [stride for x in (qkv_BLJE, k_cache_BKCE, v_cache_BKCE, *scales) for stride in x.stride()[:3]]
     _rope_norm_cache_kernel[(B * L, H)](
-        qkv_BLHE, q_norm_E.contiguous(), k_norm_E.contiguous(), slots_BL.contiguous(),
+        qkv_BLJE, q_norm_E.contiguous(), k_norm_E.contiguous(), slots_BL.contiguous(),
         *(part.expand(B, L, 1, E // 2).contiguous() for part in rotation),
         k_cache_BKCE, v_cache_BKCE, *scales, q_BLNE, q_prefix_BLNE, *strides, L, N, K, epsilon,
         F=E // 2, BLOCK_F=triton.next_power_of_2(E // 2), QUANTISE=k_scales_BKC is not None, num_warps=1,

@@ -88,34 +88,34 @@ def _score_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     tile = tl.program_id(0)
     row = tl.program_id(1).to(tl.int64)
-    id_N = tile * TILE + tl.arange(0, TILE)
-    valid_N = id_N < V
-    score_N = tl.load(logits_ptr + row * logits_stride + id_N, mask=valid_N, other=0.0).to(tl.float32)
+    id_V = tile * TILE + tl.arange(0, TILE)
+    valid_V = id_V < V
+    score_V = tl.load(logits_ptr + row * logits_stride + id_V, mask=valid_V, other=0.0).to(tl.float32)
     if GUIDED:
         unconditional_ptr = logits_ptr + (tl.num_programs(1) + row) * logits_stride
-        unconditional_N = tl.load(unconditional_ptr + id_N, mask=valid_N, other=0.0).to(tl.float32)
-        score_N = unconditional_N + guidance_scale * (score_N - unconditional_N)
+        unconditional_V = tl.load(unconditional_ptr + id_V, mask=valid_V, other=0.0).to(tl.float32)
+        score_V = unconditional_V + guidance_scale * (score_V - unconditional_V)
     # NaN is not equal to itself.
-    score_N = tl.where(valid_N & (score_N == score_N), score_N * inverse_temperature, float("-inf"))
+    score_V = tl.where(valid_V & (score_V == score_V), score_V * inverse_temperature, float("-inf"))
     if GREEDY:
-        perturbed_N = score_N
+        perturbed_V = score_V
     elif DRAWN:
-        perturbed_N = score_N + tl.load(noise_ptr + row * noise_stride + id_N, mask=valid_N, other=0.0)
+        perturbed_V = score_V + tl.load(noise_ptr + row * noise_stride + id_V, mask=valid_V, other=0.0)
     else:
         seed, sample, position = tl.load(seeds_ptr + row), tl.load(samples_ptr + row), tl.load(positions_ptr + row)
-        perturbed_N = score_N + _noise_of_tile(tile, seed, sample, position, TILE)
+        perturbed_V = score_V + _noise_of_tile(tile, seed, sample, position, TILE)
     if RULES:
-        tl.store(scores_ptr + row * V + id_N, score_N, mask=valid_N)
-        tl.store(perturbed_ptr + row * V + id_N, perturbed_N, mask=valid_N)
-        best_G = tl.max(tl.reshape(score_N, [TILE // GROUP, GROUP]), 1)
-        group_G = tile * (TILE // GROUP) + tl.arange(0, TILE // GROUP)
+        tl.store(scores_ptr + row * V + id_V, score_V, mask=valid_V)
+        tl.store(perturbed_ptr + row * V + id_V, perturbed_V, mask=valid_V)
+        best_X = tl.max(tl.reshape(score_V, [TILE // GROUP, GROUP]), 1)
+        group_X = tile * (TILE // GROUP) + tl.arange(0, TILE // GROUP)
         groups = tl.cdiv(V, GROUP)
-        tl.store(best_ptr + row * groups + group_G, best_G, mask=group_G < groups)
+        tl.store(best_ptr + row * groups + group_X, best_X, mask=group_X < groups)
     else:
-        best = tl.max(perturbed_N, 0)
+        best = tl.max(perturbed_V, 0)
         winner = row * tl.num_programs(0) + tile
         tl.store(best_ptr + winner, best)
-        tl.store(ids_ptr + winner, tl.min(tl.where(perturbed_N == best, id_N, V), 0))
+        tl.store(ids_ptr + winner, tl.min(tl.where(perturbed_V == best, id_V, V), 0))
 
 
 @triton.jit
@@ -144,13 +144,13 @@ def _from_order(order):  # type: ignore[no-untyped-def]
 @triton.jit
 def _entries(start, list_ptr, count, LISTED: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The ids of BLOCK entries, and which of them there are."""
-    place_N = start + tl.arange(0, BLOCK)
-    valid_N = place_N < count
+    place_V = start + tl.arange(0, BLOCK)
+    valid_V = place_V < count
     if LISTED:
-        id_N = tl.load(list_ptr + place_N, mask=valid_N, other=0)
+        id_V = tl.load(list_ptr + place_V, mask=valid_V, other=0)
     else:
-        id_N = place_N
-    return id_N, valid_N
+        id_V = place_V
+    return id_V, valid_V
 
 
 @triton.jit
@@ -162,12 +162,12 @@ def _bound_of(  # type: ignore[no-untyped-def]
     while low < high:
         middle = (low + high + 1) >> 1
         bound = _from_order(middle)
-        reach_N = tl.zeros([BLOCK], tl.int32)
+        reach_V = tl.zeros([BLOCK], tl.int32)
         for start in range(0, count, BLOCK):
-            id_N, valid_N = _entries(start, list_ptr, count, LISTED, BLOCK)
-            score_N = tl.load(scores_ptr + id_N, mask=valid_N, other=0.0)
-            reach_N += (valid_N & (score_N >= bound)).to(tl.int32)
-        reach = tl.sum(reach_N, 0)
+            id_V, valid_V = _entries(start, list_ptr, count, LISTED, BLOCK)
+            score_V = tl.load(scores_ptr + id_V, mask=valid_V, other=0.0)
+            reach_V += (valid_V & (score_V >= bound)).to(tl.int32)
+        reach = tl.sum(reach_V, 0)
         low = tl.where(reach >= k, middle, low)
         high = tl.where(reach == k, middle, tl.where(reach > k, high, middle - 1))
     return _from_order(low)
@@ -179,21 +179,21 @@ def _draw(  # type: ignore[no-untyped-def]
     LISTED: tl.constexpr, WEIGHED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The mass of all scores from one bound on, where exp(best) is 1, and the best perturbed one from another on."""
-    mass_N = tl.zeros([BLOCK], tl.float32)
-    best_N = tl.full([BLOCK], float("-inf"), tl.float32)
-    best_id_N = tl.zeros([BLOCK], tl.int32)
+    mass_V = tl.zeros([BLOCK], tl.float32)
+    best_V = tl.full([BLOCK], float("-inf"), tl.float32)
+    best_id_V = tl.zeros([BLOCK], tl.int32)
     for start in range(0, count, BLOCK):
-        id_N, valid_N = _entries(start, list_ptr, count, LISTED, BLOCK)
-        score_N = tl.load(scores_ptr + id_N, mask=valid_N, other=float("-inf"))
-        perturbed_N = tl.load(perturbed_ptr + id_N, mask=valid_N, other=float("-inf"))
+        id_V, valid_V = _entries(start, list_ptr, count, LISTED, BLOCK)
+        score_V = tl.load(scores_ptr + id_V, mask=valid_V, other=float("-inf"))
+        perturbed_V = tl.load(perturbed_ptr + id_V, mask=valid_V, other=float("-inf"))
         if WEIGHED:
-            mass_N += tl.where(valid_N & (score_N >= weighed_from), tl.exp(score_N - best), 0.0)
-        better_N = (score_N >= drawn_from) & (perturbed_N > best_N)
-        best_N = tl.where(better_N, perturbed_N, best_N)
-        best_id_N = tl.where(better_N, id_N, best_id_N)
+            mass_V += tl.where(valid_V & (score_V >= weighed_from), tl.exp(score_V - best), 0.0)
+        better_V = (score_V >= drawn_from) & (perturbed_V > best_V)
+        best_V = tl.where(better_V, perturbed_V, best_V)
+        best_id_V = tl.where(better_V, id_V, best_id_V)
     # Ids rise from turn to turn, so that each lane holds its lowest.
-    token = tl.min(tl.where(best_N == tl.max(best_N, 0), best_id_N, 2147483647), 0)
-    return tl.sum(mass_N, 0), token
+    token = tl.min(tl.where(best_V == tl.max(best_V, 0), best_id_V, 2147483647), 0)
+    return tl.sum(mass_V, 0), token
 
 
 @triton.jit
@@ -207,11 +207,11 @@ def _rules_kernel(  # type: ignore[no-untyped-def]
     perturbed_ptr += row * V
     best_ptr += row * groups
     list_ptr += row * V
-    best_N = tl.full([BLOCK], float("-inf"), tl.float32)
+    best_V = tl.full([BLOCK], float("-inf"), tl.float32)
     for start in range(0, groups, BLOCK):
-        group_N = start + tl.arange(0, BLOCK)
-        best_N = tl.maximum(best_N, tl.load(best_ptr + group_N, mask=group_N < groups, other=float("-inf")))
-    best = tl.max(best_N, 0)
+        group_V = start + tl.arange(0, BLOCK)
+        best_V = tl.maximum(best_V, tl.load(best_ptr + group_V, mask=group_V < groups, other=float("-inf")))
+    best = tl.max(best_V, 0)
 
     least = tl.full([], float("-inf"), tl.float32)
     drawn_from = least
@@ -228,12 +228,12 @@ def _rules_kernel(  # type: ignore[no-untyped-def]
             listed_from = tl.maximum(least, drawn_from)
         count = 0
         for start in range(0, V, BLOCK):
-            id_N = start + tl.arange(0, BLOCK)
-            score_N = tl.load(scores_ptr + id_N, mask=id_N < V, other=float("-inf"))
-            kept_N = (score_N >= listed_from) & (score_N > float("-inf"))
-            place_N = count + tl.cumsum(kept_N.to(tl.int32), 0) - 1
-            tl.store(list_ptr + place_N, id_N, mask=kept_N)
-            count += tl.sum(kept_N.to(tl.int32), 0)
+            id_V = start + tl.arange(0, BLOCK)
+            score_V = tl.load(scores_ptr + id_V, mask=id_V < V, other=float("-inf"))
+            kept_V = (score_V >= listed_from) & (score_V > float("-inf"))
+            place_V = count + tl.cumsum(kept_V.to(tl.int32), 0) - 1
+            tl.store(list_ptr + place_V, id_V, mask=kept_V)
+            count += tl.sum(kept_V.to(tl.int32), 0)
         tl.debug_barrier()  # the list is read by other threads than wrote it
     if TOP_K:
         if count > top_k:
@@ -281,7 +281,7 @@ def sample_triton(
     rules = temperature > 0 and (ruled_by_k or top_p < 1 or min_p > 0)
     blocks = block_sizes(V)
     tiles, groups = triton.cdiv(V, blocks["TILE"]), triton.cdiv(V, GROUP)
-    best_BG = torch.empty(B, groups if rules else tiles, dtype=torch.float32, device=device)
+    best_BX = torch.empty(B, groups if rules else tiles, dtype=torch.float32, device=device)
     # Without rules the tiles' winners, with rules the list of what may be drawn.
     ids_BV = torch.empty(B, V if rules else tiles, dtype=torch.int32, device=device)
     scores_BV, perturbed_BV = torch.empty(2, B, V if rules else 0, dtype=torch.float32, device=device)
@@ -289,17 +289,17 @@ def sample_triton(
     noise = inputs[0] if noise_BV is None else noise_BV if noise_BV.stride(-1) == 1 else noise_BV.contiguous()
     # Contracted to fused multiply-adds, the noise would have other bits.
     _score_kernel[(tiles, B)](
-        *inputs, noise, scores_BV, perturbed_BV, best_BG, ids_BV,
+        *inputs, noise, scores_BV, perturbed_BV, best_BX, ids_BV,
         inputs[0].stride(0), noise.stride(0), V, float(guidance_scale), 1 / temperature if temperature > 0 else 1.0,
         GUIDED=guidance_scale != 1, GREEDY=temperature == 0, DRAWN=noise_BV is not None, RULES=rules,
         TILE=blocks["TILE"], GROUP=GROUP, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     if not rules:
-        _winner_kernel[(B,)](best_BG, ids_BV, tokens_B, tiles, BLOCK=triton.next_power_of_2(tiles), num_warps=1)
+        _winner_kernel[(B,)](best_BX, ids_BV, tokens_B, tiles, BLOCK=triton.next_power_of_2(tiles), num_warps=1)
         return tokens_B
     listed = ruled_by_k or (min_p > 0 and top_p == 1)
     _rules_kernel[(B,)](
-        scores_BV, perturbed_BV, best_BG, ids_BV, tokens_B, V, groups, top_k if ruled_by_k else 0, float(top_p),
+        scores_BV, perturbed_BV, best_BX, ids_BV, tokens_B, V, groups, top_k if ruled_by_k else 0, float(top_p),
         math.log(min_p) if min_p > 0 else 0.0,
         TOP_K=ruled_by_k, TOP_P=top_p < 1, MIN_P=min_p > 0, LISTED=listed,
         BLOCK=blocks["BLOCK"], LISTED_BLOCK=min(LISTED_BLOCK, blocks["BLOCK"]) if listed else blocks["BLOCK"],

@@ -33,12 +33,12 @@ class Attention(nn.Module):
 
     def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
         """(B, S, D) to the same shape; `attend` knows the positions of the tokens, the mask and the cache."""
-        qkv_BSHE = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim))
-        return self.out(attend(layer, self, qkv_BSHE).flatten(2))
+        qkv_BSJE = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim))
+        return self.out(attend(layer, self, qkv_BSJE).flatten(2))
 
-    def rotated(self, qkv_BSHE: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
+    def rotated(self, qkv_BSJE: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
         """Rotated queries, plain queries, rotated keys, values; `rope_norm_cache` is the same where no gradient is."""
-        q, k, v = qkv_BSHE.split(self.heads, 2)
+        q, k, v = qkv_BSJE.split(self.heads, 2)
         # In float32 whatever the precision of the products.
         q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), 1e-6).to(v.dtype)
         k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), 1e-6).to(v.dtype)

@@ -131,12 +131,12 @@ class RingCache(TokenHistory):
         index = torch.tensor(rows, device=self.positions_B.device)
         prefix, window = self.config.prefix, self.config.window * self.config.frame_size
         # The window alone: what is older nobody sees, and drafts may have been written over it.
-        positions_W = torch.arange(max(0, len(tokens_S) - window), len(tokens_S))
+        positions_S = torch.arange(max(0, len(tokens_S) - window), len(tokens_S))
         for name, held in self._held.items():
             given = state[name].to(held.device)
-            old_W, new_W = ((prefix + positions_W % (x.shape[3] - prefix)).to(held.device) for x in (given, held))
+            old_S, new_S = ((prefix + positions_S % (x.shape[3] - prefix)).to(held.device) for x in (given, held))
             for place, row in enumerate(rows):
                 held[:, row, :, :prefix] = given[:, place, :, :prefix]
-                held[:, row][:, :, new_W] = given[:, place][:, :, old_W]
+                held[:, row][:, :, new_S] = given[:, place][:, :, old_S]
         self.prefix_lengths_B[index] = state["prefix_lengths"].to(index.device)
         self.place_tokens(rows, tokens_S)

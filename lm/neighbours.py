@@ -1,6 +1,6 @@
 """Which known tokens make a slot's input, and where they lie.
 
-offsets_SO, inside_SO = neighbour_tables(8, 8, "raster")      # tokens at position + offsets_SO, where inside
+offsets_SX, inside_SX = neighbour_tables(8, 8, "raster")      # tokens at position + offsets_SX, where inside
 """
 
 import torch

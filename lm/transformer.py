@@ -56,8 +56,8 @@ class VideoTransformer(nn.Module):
     cache_precision: Precision = "full"
 
     places_S: torch.Tensor
-    neighbour_offsets_SO: torch.Tensor
-    neighbour_inside_SO: torch.Tensor
+    neighbour_offsets_SX: torch.Tensor
+    neighbour_inside_SX: torch.Tensor
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
@@ -84,17 +84,17 @@ class VideoTransformer(nn.Module):
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.5 if module.embedding_dim < 128 else 0.1)
 
-    def _video_input(self, history_BR: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
+    def _video_input(self, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """The inputs (B, L, D) of these slots; position p's token is history[p % R]."""
         size = self.config.frame_size
         turn_BL = positions_BL % size
-        index_BLO = positions_BL[..., None] + self.neighbour_offsets_SO[turn_BL]
+        index_BLX = positions_BL[..., None] + self.neighbour_offsets_SX[turn_BL]
         # Those before the clip have negative positions: latent frame -1 or -2.
-        inside_BLO = self.neighbour_inside_SO[turn_BL] & (index_BLO >= 0)
-        index_BLO %= history_BR.shape[1]
-        tokens_BLO = history_BR.gather(1, index_BLO.flatten(1)).view_as(index_BLO)
-        tokens_BLO = torch.where(inside_BLO, tokens_BLO, self.config.vocab_size)
-        return self.neighbour_mix(self.token_embedding(tokens_BLO).flatten(2)) + self.place_embedding(
+        inside_BLX = self.neighbour_inside_SX[turn_BL] & (index_BLX >= 0)
+        index_BLX %= history_BQ.shape[1]
+        tokens_BLX = history_BQ.gather(1, index_BLX.flatten(1)).view_as(index_BLX)
+        tokens_BLX = torch.where(inside_BLX, tokens_BLX, self.config.vocab_size)
+        return self.neighbour_mix(self.token_embedding(tokens_BLX).flatten(2)) + self.place_embedding(
             self.places_S[turn_BL]
         )
 
@@ -263,10 +263,10 @@ class VideoTransformer(nn.Module):
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
-        return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BR, positions_BL), attend)))
+        return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BQ, positions_BL), attend)))
 
 
 def order_tables(config: LMConfig) -> dict[str, torch.Tensor]:
     """The buffers of a model that follow from its order, by name."""
-    offsets_SO, inside_SO = neighbour_tables(config.rows, config.columns, config.order)
-    return {"places_S": config.layout.places_S, "neighbour_offsets_SO": offsets_SO, "neighbour_inside_SO": inside_SO}
+    offsets_SX, inside_SX = neighbour_tables(config.rows, config.columns, config.order)
+    return {"places_S": config.layout.places_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}

@@ -1,7 +1,7 @@
 """What a clip file holds: its frames in memory, the limits on reading it, and the settings that travel inside it.
 
     clip = read_clip("holiday.mp4", limits=ClipLimits(max_seconds=60))      # reader.py
-    write_clip("copy.mkv", clip.frames_THWC, clip.fps, metadata=clip.metadata)   # writer.py
+    write_clip("copy.mkv", clip.frames_THW3, clip.fps, metadata=clip.metadata)   # writer.py
 
 Every file that reelm writes carries one JSON table: the caller's metadata and, under the reserved key `clip`, the
 `Layout`, which says what some containers cannot (a gif has no frame rate, H.264 has no odd sizes).
@@ -26,13 +26,13 @@ class Clip:
     """A clip in memory.
 
     Attributes:
-        frames_THWC: uint8 RGB.
+        frames_THW3: uint8 RGB.
         fps: frames per second; the mean rate where it varies, and 1.0 for a still image.
         metadata: the table that reelm wrote into the file; empty where there is none.
         times: (T,) seconds from the first frame, only where the frame rate varies, else None.
     """
 
-    frames_THWC: torch.Tensor
+    frames_THW3: torch.Tensor
     fps: float
     metadata: dict[str, Any] = field(default_factory=dict)
     times: np.ndarray | None = None

@@ -1,7 +1,7 @@
 """Make any clip fit a model: arrays and images to uint8 frames, then to the model's frame rate and size.
 
-frames_THWC, times_or_fps = as_frames(array_or_images_or_clip)
-frames_THWC, said = fit_clip(frames_THWC, times_or_fps or 8, fps=8, height=64, width=64)
+frames_THW3, times_or_fps = as_frames(array_or_images_or_clip)
+frames_THW3, said = fit_clip(frames_THW3, times_or_fps or 8, fps=8, height=64, width=64)
 # said == "1280x720 at 25 fps -> 64x64 at 8 fps, centre crop", or None if nothing had to change
 """
 
@@ -28,7 +28,7 @@ ROUNDED = 0.75e-3  # seconds by which a time in a file, and a clip's usual time 
 
 
 def fit_clip(
-    frames_THWC: torch.Tensor,
+    frames_THW3: torch.Tensor,
     times_or_fps: np.ndarray | Sequence[float] | float,
     *,
     fps: float,
@@ -39,7 +39,7 @@ def fit_clip(
     """Resample a clip in time and space.
 
     Args:
-        frames_THWC: uint8.
+        frames_THW3: uint8.
         times_or_fps: the frame rate of the clip, or the time of each of its frames in seconds, ascending.
         fps: frames per second to make; see `resample_frames`. A single frame stays a single frame.
         height: rows to make.
@@ -52,19 +52,19 @@ def fit_clip(
     Raises:
         ReelmError: the frames, the rates, the size or `fit` are wrong.
     """
-    frames_ok = isinstance(frames_THWC, torch.Tensor) and frames_THWC.ndim == 4 and frames_THWC.dtype == torch.uint8
-    require(frames_ok, "frames_THWC", "must be a uint8 tensor (T, H, W, 3)", _shape_of(frames_THWC))
+    frames_ok = isinstance(frames_THW3, torch.Tensor) and frames_THW3.ndim == 4 and frames_THW3.dtype == torch.uint8
+    require(frames_ok, "frames_THW3", "must be a uint8 tensor (T, H, W, 3)", _shape_of(frames_THW3))
     require(
-        frames_THWC.shape[3] == 3 and frames_THWC.numel() > 0,
-        "frames_THWC",
+        frames_THW3.shape[3] == 3 and frames_THW3.numel() > 0,
+        "frames_THW3",
         "must have shape (T, H, W, 3) without zeros",
-        tuple(frames_THWC.shape),
+        tuple(frames_THW3.shape),
     )
     require(height > 0, "height", "must be above 0", height)
     require(width > 0, "width", "must be above 0", width)
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
-    source_count, source_height, source_width, _ = frames_THWC.shape
-    frames, source_fps = resample_frames(frames_THWC, times_or_fps, fps)
+    source_count, source_height, source_width, _ = frames_THW3.shape
+    frames, source_fps = resample_frames(frames_THW3, times_or_fps, fps)
     frames, how = _resize(frames, height, width, fit)
 
     before, after = f"{source_width}x{source_height}", f"{width}x{height}"
@@ -77,7 +77,7 @@ def fit_clip(
 
 
 def resample_frames(
-    frames_THWC: torch.Tensor, times_or_fps: np.ndarray | Sequence[float] | float, fps: float
+    frames_THW3: torch.Tensor, times_or_fps: np.ndarray | Sequence[float] | float, fps: float
 ) -> tuple[torch.Tensor, float]:
     """The frames that a player would show at 0, 1/fps, 2/fps, ... seconds, to the nearest.
 
@@ -85,7 +85,7 @@ def resample_frames(
     rate; where a clip holds a picture for long, the picture stays until half an output frame before the next one.
 
     Args:
-        frames_THWC: the frames; only the first axis matters.
+        frames_THW3: the frames; only the first axis matters.
         times_or_fps: frames per second, or (T,) ascending seconds.
         fps: frames per second to make.
 
@@ -93,7 +93,7 @@ def resample_frames(
         The chosen frames (T', H, W, 3), at least one, and the clip's own mean rate in frames per second.
     """
     require(np.isfinite(fps) and fps > 0, "fps", "must be finite and above 0", fps)
-    count = len(frames_THWC)
+    count = len(frames_THW3)
     times = np.asarray(times_or_fps, np.float64)
     if times.ndim == 0:
         rate = float(times)
@@ -103,16 +103,16 @@ def resample_frames(
     gaps = np.diff(times)
     require(bool(np.isfinite(times).all() and (gaps >= 0).all()), "times_or_fps", "times must ascend", times)
     if count == 1 or times[-1] == times[0]:
-        return frames_THWC[:1] if count > 1 else frames_THWC, fps
+        return frames_THW3[:1] if count > 1 else frames_THW3, fps
     times = times - times[0]
     rate = float((count - 1) / times[-1])
     usual = float(np.median(gaps)) or 1 / rate
     wanted = whole_frames(float(times[-1] + usual), fps)
     if wanted == count and np.abs(times - np.arange(count) / fps).max() < 0.25 / fps:
-        return frames_THWC, rate
+        return frames_THW3, rate
     slack = 0.5 * min(usual, 1 / fps) + 1e-9
     index = np.searchsorted(times, np.arange(wanted) / fps + slack, side="right") - 1
-    return frames_THWC[torch.from_numpy(index)], rate
+    return frames_THW3[torch.from_numpy(index)], rate
 
 
 def whole_frames(seconds: float, fps: float) -> int:
@@ -124,10 +124,10 @@ def whole_frames(seconds: float, fps: float) -> int:
     return max(1, math.floor((seconds + ROUNDED) * fps + 0.5 + 1e-6))
 
 
-def _resize(frames_THWC: torch.Tensor, height: int, width: int, fit: Fit) -> tuple[torch.Tensor, str]:
-    source_height, source_width = frames_THWC.shape[1:3]
+def _resize(frames_THW3: torch.Tensor, height: int, width: int, fit: Fit) -> tuple[torch.Tensor, str]:
+    source_height, source_width = frames_THW3.shape[1:3]
     if (source_height, source_width) == (height, width):
-        return frames_THWC, ""
+        return frames_THW3, ""
     # The scale that fills the size (crop), or that fits inside it (pad).
     scales = (height / source_height, width / source_width)
     how = ""
@@ -139,7 +139,7 @@ def _resize(frames_THWC: torch.Tensor, height: int, width: int, fit: Fit) -> tup
         if (crop_height, crop_width) != (source_height, source_width):
             how = ", centre crop"
         top, left = (source_height - crop_height) // 2, (source_width - crop_width) // 2
-        frames_THWC = frames_THWC[:, top : top + crop_height, left : left + crop_width]
+        frames_THW3 = frames_THW3[:, top : top + crop_height, left : left + crop_width]
     elif fit == "pad":
         scale = min(scales)
         inner_height = min(height, max(1, round(source_height * scale)))
@@ -148,12 +148,12 @@ def _resize(frames_THWC: torch.Tensor, height: int, width: int, fit: Fit) -> tup
             how = ", black bars"
     elif abs(scales[0] / scales[1] - 1) > 1e-9:
         how = ", stretched"
-    out = torch.zeros(len(frames_THWC), height, width, 3, dtype=torch.uint8)
+    out = torch.zeros(len(frames_THW3), height, width, 3, dtype=torch.uint8)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     target = out[:, top : top + inner_height, left : left + inner_width]
-    step = max(1, CHUNK_ELEMENTS // (frames_THWC[0].numel() + target[0].numel()))
-    for start in range(0, len(frames_THWC), step):
-        chunk = frames_THWC[start : start + step].permute(0, 3, 1, 2).float()
+    step = max(1, CHUNK_ELEMENTS // (frames_THW3[0].numel() + target[0].numel()))
+    for start in range(0, len(frames_THW3), step):
+        chunk = frames_THW3[start : start + step].permute(0, 3, 1, 2).float()
         chunk = F.interpolate(chunk, (inner_height, inner_width), mode="bilinear", antialias=True, align_corners=False)
         target[start : start + step] = chunk.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
     return out, how
@@ -175,7 +175,7 @@ def as_frames(source: Any, argument: str = "clip") -> tuple[torch.Tensor, np.nda
         ReelmError: another type, rank or dtype, an ambiguous shape, a zero size, NaN, or floats outside [0, 1].
     """
     if isinstance(source, Clip):
-        return source.frames_THWC, source.fps if source.times is None else source.times
+        return source.frames_THW3, source.fps if source.times is None else source.times
     if isinstance(source, list | tuple):
         require(len(source) > 0, argument, "must hold at least one frame", source)
         images = [_array(item, argument) for item in source]
@@ -221,15 +221,15 @@ def _channels_last(array: torch.Tensor, argument: str) -> torch.Tensor:
     return array[..., None].expand(-1, -1, -1, 3)
 
 
-def _to_uint8(array_THWC: torch.Tensor, argument: str) -> torch.Tensor:
-    if array_THWC.dtype == torch.uint8:
-        return array_THWC.contiguous()
-    require(array_THWC.is_floating_point(), argument, "must be uint8, or float in [0, 1]", array_THWC.dtype)
-    low, high = float(array_THWC.min()), float(array_THWC.max())
+def _to_uint8(array_THW3: torch.Tensor, argument: str) -> torch.Tensor:
+    if array_THW3.dtype == torch.uint8:
+        return array_THW3.contiguous()
+    require(array_THW3.is_floating_point(), argument, "must be uint8, or float in [0, 1]", array_THW3.dtype)
+    low, high = float(array_THW3.min()), float(array_THW3.max())
     require(low == low and high == high, argument, "must be finite", "NaN")
     inside = low >= -TOLERANCE and high <= 1 + TOLERANCE
     require(inside, argument, "floats must be in [0, 1]", (low, high))
-    return (array_THWC.float() * 255).round_().clamp_(0, 255).byte().contiguous()
+    return (array_THW3.float() * 255).round_().clamp_(0, 255).byte().contiguous()
 
 
 def _shape_of(value: Any) -> Any:

@@ -3,7 +3,7 @@
     with open_video(path) as video:                       # video.fps, video.height, video.metadata, ...
         for seconds, frame in video.decode(max_pixels):   # refuses a file that ends before its header says
             rgb_HW3 = video.rgb(frame)
-    frames_THWC = read_window(mp4_bytes, start=30, count=17)
+    frames_THW3 = read_window(mp4_bytes, start=30, count=17)
 
 Colour tags and rotation are honoured. `reader.py` is for whole clips, `streaming.py` for those of any length.
 """

@@ -1,7 +1,7 @@
 """Frames to video files by PyAV: H.264 in BT.709 (`.mp4`), or ffv1 without loss (`.mkv`).
 
     encoder = VideoEncoder(path, ".mp4", 8, pack_metadata(None, layout))     # writer.py is for whole clips
-    encoder.write(frames_THWC, "ball.mp4")                                   # as often as one likes
+    encoder.write(frames_THW3, "ball.mp4")                                   # as often as one likes
     encoder.finish()
 
 PyAV itself: imageio's plugin for it (2.38) hands container options on (faststart works), but no encoder option (crf,
@@ -79,19 +79,19 @@ class VideoEncoder:
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         self._stream = stream
 
-    def write(self, frames_THWC: np.ndarray, name: str) -> None:
+    def write(self, frames_THW3: np.ndarray, name: str) -> None:
         """Encode uint8 frames; `name` is the file the user asked for, for the one line about padding."""
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
-        height, width = frames_THWC.shape[1:3]
+        height, width = frames_THW3.shape[1:3]
         pad = (height % 2, width % 2) if self._format == "yuv420p" else (0, 0)
         if self._stream is None:
             self._open_stream(height + pad[0], width + pad[1])
             if any(pad):
                 to = f"{width + pad[1]}x{height + pad[0]}"
                 note(f"{name}: H.264 has no odd sizes, so {width}x{height} is padded to {to} by repeating its edge")
-        for image in frames_THWC:
+        for image in frames_THW3:
             if any(pad):
                 image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
             rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")

@@ -1,6 +1,6 @@
 """Read a clip: any video file, gif, webp, still image, or a folder of PNGs that reelm wrote.
 
-    clip = read_clip("holiday.mp4")                     # clip.frames_THWC uint8, clip.fps
+    clip = read_clip("holiday.mp4")                     # clip.frames_THW3 uint8, clip.fps
     tail = read_clip("holiday.mp4", last_seconds=2)     # enough to continue a long clip, in little memory
 
 Colour tags and rotation are honoured (the transfer curve of HDR video is not). A file that is truncated, broken or
@@ -79,18 +79,18 @@ def reading(path: Path) -> Iterator[None]:
 
 def _build(path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: float, metadata: dict[str, Any]) -> Clip:
     """Stack `frames` (each (H, W, 3)), and drop the times of a clip whose frame rate is constant."""
-    frames_THWC: np.ndarray | None = None
+    frames_THW3: np.ndarray | None = None
     for index, frame in enumerate(frames):
-        if frames_THWC is None:
-            frames_THWC = np.empty((len(times), *frame.shape), np.uint8)
-        if frame.shape != frames_THWC.shape[1:]:
+        if frames_THW3 is None:
+            frames_THW3 = np.empty((len(times), *frame.shape), np.uint8)
+        if frame.shape != frames_THW3.shape[1:]:
             raise ClipError(f"clip: must have frames of one size, got {frame.shape} in {str(path)!r}")
-        frames_THWC[index] = frame
-    if frames_THWC is None:
+        frames_THW3[index] = frame
+    if frames_THW3 is None:
         raise ClipError(f"clip: must have at least one frame, got 0 in {str(path)!r}")
     times = np.maximum.accumulate(times - times[0])
     steady = np.abs(times - np.arange(len(times)) / fps).max() <= max(0.25 / fps, ROUNDING)
-    return Clip(torch.from_numpy(frames_THWC), fps, metadata, None if steady else times)
+    return Clip(torch.from_numpy(frames_THW3), fps, metadata, None if steady else times)
 
 
 # ---- video files: PyAV

@@ -55,8 +55,8 @@ def stream_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS) -> Cli
             rate, _ = next(frames)
             return ClipStream(rate, frames)
         clip = read_clip(path, limits=limits)
-    times = np.arange(len(clip.frames_THWC)) / clip.fps if clip.times is None else clip.times
-    return ClipStream(clip.fps, zip(times.tolist(), clip.frames_THWC.numpy(), strict=True))
+    times = np.arange(len(clip.frames_THW3)) / clip.fps if clip.times is None else clip.times
+    return ClipStream(clip.fps, zip(times.tolist(), clip.frames_THW3.numpy(), strict=True))
 
 
 def _video_frames(path: Path, limits: ClipLimits) -> Iterator[tuple[float, np.ndarray]]:

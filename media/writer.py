@@ -1,9 +1,9 @@
 """Write a clip: mp4 for players, mkv or PNGs without loss, gif and webp for pages; whole, or as its frames arrive.
 
-    write_clip("ball.mp4", frames_THWC, fps=8, metadata={"prompt": "a red ball"})
+    write_clip("ball.mp4", frames_THW3, fps=8, metadata={"prompt": "a red ball"})
     with ClipWriter("long.mp4", fps=8) as writer:       # long.partial.mp4 plays while it grows, even after a kill
-        for frames_THWC in generator.stream(...):
-            writer.write(frames_THWC)                   # long.mp4 appears at the end
+        for frames_THW3 in generator.stream(...):
+            writer.write(frames_THW3)                   # long.mp4 appears at the end
 
 The suffix decides: `.mp4` is H.264, 4:2:0, BT.709 converted and tagged, index first; `.mkv` is ffv1, exact RGB; `.gif`;
 `.webp`; a path without suffix, or with a slash at its end, is a folder of PNGs and a settings.json.
@@ -54,13 +54,13 @@ def check_output(path: str | Path) -> Path:
 
 
 def write_clip(
-    path: str | Path, frames_THWC: np.ndarray | torch.Tensor, fps: float, *, metadata: dict[str, Any] | None = None
+    path: str | Path, frames_THW3: np.ndarray | torch.Tensor, fps: float, *, metadata: dict[str, Any] | None = None
 ) -> Path:
     """Write uint8 RGB frames atomically: after a failure or a kill, an old file at `path` is still there.
 
     Args:
         path: the file or folder; its suffix is the format.
-        frames_THWC: (T, H, W, 3) uint8.
+        frames_THW3: (T, H, W, 3) uint8.
         fps: frames per second.
         metadata: a table of JSON values that `read_clip` gives back.
 
@@ -69,7 +69,7 @@ def write_clip(
     """
     suffix = _suffix(path)
     path = check_output(path)
-    frames = _checked_frames(frames_THWC)
+    frames = _checked_frames(frames_THW3)
     _check_fps(fps, suffix)
     text = pack_metadata(metadata, Layout(float(fps), *frames.shape[:3]))
     with _writing(path):
@@ -147,20 +147,20 @@ class ClipWriter:
     def __enter__(self) -> "ClipWriter":
         return self
 
-    def write(self, frames_THWC: np.ndarray | torch.Tensor) -> None:
+    def write(self, frames_THW3: np.ndarray | torch.Tensor) -> None:
         """Append uint8 RGB frames (T, H, W, 3), all of the size of the first.
 
         Raises:
             ReelmError: the frames are wrong, or the disk refused.
         """
-        frames = _checked_frames(frames_THWC)
+        frames = _checked_frames(frames_THW3)
         with _writing(self.growing):
             if self._encoder is None:
                 self._size = (frames.shape[1], frames.shape[2])
                 text = pack_metadata(self.metadata, self._layout)
                 self._encoder = VideoEncoder(self.growing, self._suffix, self.fps, text, growing=True)
             size = f"must be {self._size} like the frames before"
-            require(frames.shape[1:3] == self._size, "frames_THWC", size, frames.shape[1:3])
+            require(frames.shape[1:3] == self._size, "frames_THW3", size, frames.shape[1:3])
             self._encoder.write(frames, self.path.name)
             self.frames += len(frames)
 
@@ -203,14 +203,14 @@ def _check_fps(fps: float, suffix: str) -> None:
     )
 
 
-def _checked_frames(frames_THWC: Any) -> np.ndarray:
-    if isinstance(frames_THWC, torch.Tensor):
-        frames_THWC = frames_THWC.detach().cpu().numpy()
-    shape: tuple[int, ...] = tuple(getattr(frames_THWC, "shape", ()))
-    require(len(shape) == 4 and shape[-1] == 3, "frames_THWC", "must have shape (T, H, W, 3)", shape or frames_THWC)
-    require(min(shape) > 0, "frames_THWC", "must hold at least one frame of one pixel", shape)
-    require(frames_THWC.dtype == np.uint8, "frames_THWC", "must be uint8", frames_THWC.dtype)
-    return np.asarray(frames_THWC)
+def _checked_frames(frames_THW3: Any) -> np.ndarray:
+    if isinstance(frames_THW3, torch.Tensor):
+        frames_THW3 = frames_THW3.detach().cpu().numpy()
+    shape: tuple[int, ...] = tuple(getattr(frames_THW3, "shape", ()))
+    require(len(shape) == 4 and shape[-1] == 3, "frames_THW3", "must have shape (T, H, W, 3)", shape or frames_THW3)
+    require(min(shape) > 0, "frames_THW3", "must hold at least one frame of one pixel", shape)
+    require(frames_THW3.dtype == np.uint8, "frames_THW3", "must be uint8", frames_THW3.dtype)
+    return np.asarray(frames_THW3)
 
 
 @contextlib.contextmanager
@@ -227,12 +227,12 @@ def _writing(path: Path) -> Iterator[None]:
 # ---- images: imageio
 
 
-def _write_animation(path: Path, suffix: str, frames_THWC: np.ndarray, fps: float, text: str) -> None:
+def _write_animation(path: Path, suffix: str, frames_THW3: np.ndarray, fps: float, text: str) -> None:
     import imageio.v3 as iio
 
     # Times are rounded, not durations, so that a long clip keeps its rate: 24 fps in a gif is 40, 40, 50 ms, ...
     tick = 10 if suffix == ".gif" else 1
-    ends = np.rint(np.arange(len(frames_THWC) + 1) * 1000 / fps / tick).astype(int) * tick
+    ends = np.rint(np.arange(len(frames_THW3) + 1) * 1000 / fps / tick).astype(int) * tick
     durations = np.diff(ends).tolist()
     options: dict[str, Any] = {"duration": durations if len(durations) > 1 else durations[0]}
     if suffix == ".gif":
@@ -243,7 +243,7 @@ def _write_animation(path: Path, suffix: str, frames_THWC: np.ndarray, fps: floa
         exif = Image.Exif()
         exif[0x010E] = text  # ImageDescription
         options |= {"exif": exif.tobytes(), "quality": 90, "loop": 0}
-    iio.imwrite(path, frames_THWC, plugin="pillow", extension=suffix, **options)
+    iio.imwrite(path, frames_THW3, plugin="pillow", extension=suffix, **options)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -258,14 +258,14 @@ def _is_ours(folder: Path) -> bool:
     return unpack_metadata((folder / "settings.json").read_text(encoding="utf-8", errors="replace"))[1] is not None
 
 
-def _write_folder(path: Path, frames_THWC: np.ndarray, text: str) -> None:
+def _write_folder(path: Path, frames_THW3: np.ndarray, text: str) -> None:
     import imageio.v3 as iio
 
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
     old = path.with_name(f"{temporary.name}-old")
     temporary.mkdir()
     try:
-        for index, frame in enumerate(frames_THWC):
+        for index, frame in enumerate(frames_THW3):
             iio.imwrite(temporary / FRAME_NAME.format(index), frame, plugin="pillow", extension=".png")
         (temporary / "settings.json").write_text(text + "\n", encoding="utf-8")
         # A folder cannot replace a full one in one step; for a moment the old one has another name.

@@ -73,29 +73,29 @@ class Sampler:
         if any(plan.temperatures for plan in self.plans):
             logits_RLV = logits_RLV * self._warmth(logits_RLV, positions, ahead)
             options["temperature"] = 1.0
-        noise_NV, plain = None, pick_backend("sample", self.backend, logits_RLV) == "reference"
+        noise_MV, plain = None, pick_backend("sample", self.backend, logits_RLV) == "reference"
         if options["temperature"] > 0 and plain and offsets is None:
-            noise_NV = self._ahead.take([plan.key for plan in self.plans], positions, count).flatten(0, 1)
+            noise_MV = self._ahead.take([plan.key for plan in self.plans], positions, count).flatten(0, 1)
         device = logits_RLV.device
         positions_BL = torch.tensor(positions, device=device)[:, None] + torch.tensor(ahead, device=device)
-        return self.on_device(logits_RLV, positions_BL, options, noise_NV)
+        return self.on_device(logits_RLV, positions_BL, options, noise_MV)
 
     def on_device(
         self,
         logits_RLV: torch.Tensor,
         positions_BL: torch.Tensor,
         options: dict[str, Any] | None = None,
-        noise_NV: torch.Tensor | None = None,
+        noise_MV: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The tokens (B, L) of these positions, by the settings alone, or by these options of `sample`."""
         count = logits_RLV.shape[1]
-        seeds_N, samples_N = self._keys_2B.repeat_interleave(count, 1)
+        seeds_M, samples_M = self._keys_2B.repeat_interleave(count, 1)
         options = dict(vars(self.settings)) if options is None else options
-        tokens_N = sample(
-            logits_RLV.flatten(0, 1), seeds_N, samples_N, positions_BL.flatten(), **options, noise_BV=noise_NV,
+        tokens_M = sample(
+            logits_RLV.flatten(0, 1), seeds_M, samples_M, positions_BL.flatten(), **options, noise_BV=noise_MV,
             backend=self.backend,
         )  # fmt: skip
-        return tokens_N.view(positions_BL.shape)
+        return tokens_M.view(positions_BL.shape)
 
     def _warmth(self, logits_RLV: torch.Tensor, positions: Sequence[int], ahead: Sequence[int]) -> torch.Tensor:
         """What the logits (R, L, 1) are multiplied by: one over the temperature of each position's latent frame."""

@@ -323,3 +323,21 @@ def test_the_public_face_is_small():
 
     assert len(reelm.__all__) <= 10
     assert all(hasattr(reelm, name) for name in reelm.__all__)
+
+
+SHAPE = re.compile(r"_?[a-z0-9]+(?:_[a-z0-9]+)*_((?=[A-Z0-9thw]*[A-Z])[A-Z0-9thw]+|thw|hw)")
+
+
+def test_every_letter_of_a_shape_is_in_the_legend_once():
+    legend = ast.get_docstring(tree_of(ROOT / "core" / "shapes.py")).split("\n\n")[1]
+    letters = re.findall(r"(?:^|  )([A-Zthw]) [a-z]", legend, re.M)
+    assert len(set(letters)) == len(letters) >= 25, "a letter has one meaning"
+    used = set()
+    for path in MODULES:
+        for node in ast.walk(tree_of(path)):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "attr", None)
+            found = SHAPE.fullmatch(name) if isinstance(name, str) else None
+            for letter in found[1] if found else "":
+                assert letter.isdigit() or letter in letters, f"{name_of(path)}:{node.lineno} {name}"
+                used.add(letter)
+    assert {letter for letter in used if not letter.isdigit()} == set(letters), "a letter of the legend is not used"

@@ -2,7 +2,7 @@
 
     stream = stream_clip("holiday.mp4")                              # or any frames (H, W, 3) uint8
     for tokens_thw in encode_long(tokenizer, stream.frames): ...     # latent frames as they are complete
-    for frames_THWC in decode_long(tokenizer, tokens, height=720, width=1280): ...      # uint8
+    for frames_THW3 in decode_long(tokenizer, tokens, height=720, width=1280): ...      # uint8
 
 Where the stride does not divide the height or width, the last row or column of pixels is repeated at the bottom and on
 the right; where the length is not 1 + n * temporal, the last frame is repeated. `decode_long` cuts both off again when
@@ -22,15 +22,15 @@ TILE = 96
 Frame = np.ndarray | torch.Tensor
 
 
-def pad_picture(frames_THWC: torch.Tensor, stride_h: int, stride_w: int) -> torch.Tensor:
+def pad_picture(frames_THW3: torch.Tensor, stride_h: int, stride_w: int) -> torch.Tensor:
     """Frames whose sides are multiples of the stride: the last row and column go on."""
-    height, width = frames_THWC.shape[1:3]
+    height, width = frames_THW3.shape[1:3]
     below, right = -height % stride_h, -width % stride_w
     if not below and not right:
-        return frames_THWC
-    rows = torch.arange(height + below, device=frames_THWC.device).clamp(max=height - 1)
-    columns = torch.arange(width + right, device=frames_THWC.device).clamp(max=width - 1)
-    return frames_THWC[:, rows][:, :, columns]
+        return frames_THW3
+    rows = torch.arange(height + below, device=frames_THW3.device).clamp(max=height - 1)
+    columns = torch.arange(width + right, device=frames_THW3.device).clamp(max=width - 1)
+    return frames_THW3[:, rows][:, :, columns]
 
 
 def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torch.Tensor]:
@@ -72,8 +72,8 @@ def encode_long(
     tiled, stride = TiledTokenizer(tokenizer, tile), tokenizer.compression
     device = next(tokenizer.parameters()).device
     cache: TileCache | None = None
-    for group_THWC in _groups(frames, stride.t, chunk):
-        padded = pad_picture(group_THWC, stride.h, stride.w)
+    for group_THW3 in _groups(frames, stride.t, chunk):
+        padded = pad_picture(group_THW3, stride.h, stride.w)
         tokens_Bthw, cache = tiled.encode_chunk(padded[None].to(device), cache)
         yield tokens_Bthw[0].cpu()
 
@@ -115,9 +115,9 @@ def decode_long(
         for token_frame in part_thw.split(1):
             if num_frames is not None and done >= num_frames:
                 return
-            frames_BTHWC, cache = tiled.decode_chunk(token_frame[None].to(device), cache)
-            left = frames_BTHWC.shape[1] if num_frames is None else num_frames - done
-            shown = frames_BTHWC[0, :left, :height, :width]
+            frames_BTHW3, cache = tiled.decode_chunk(token_frame[None].to(device), cache)
+            left = frames_BTHW3.shape[1] if num_frames is None else num_frames - done
+            shown = frames_BTHW3[0, :left, :height, :width]
             done += len(shown)
             yield (shown.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     require(

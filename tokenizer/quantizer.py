@@ -1,8 +1,8 @@
 """The quantizer: continuous latents <-> token ids, by vector-quantize-pytorch behind one small contract.
 
 quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
-codes_BND, tokens_BN, loss = quantizer(latents_BND)
-codes_BND = quantizer.codes(tokens_BN)                  # what a decoder sees
+codes_BSD, tokens_BS, loss = quantizer(latents_BSD)
+codes_BSD = quantizer.codes(tokens_BS)                  # what a decoder sees
 """
 
 import math
@@ -86,45 +86,45 @@ class Quantizer(nn.Module):
                 threshold_ema_dead_code=2,
             )
 
-    def forward(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return codes (B, N, D) with straight-through gradients, ids (B, N) int64, and a scalar auxiliary loss."""
-        with torch.autocast(latents_BND.device.type, enabled=False):
+        with torch.autocast(latents_BSD.device.type, enabled=False):
             if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
-                return self._nearest(latents_BND.float())
-            result = self.codebook(latents_BND.float())
+                return self._nearest(latents_BSD.float())
+            result = self.codebook(latents_BSD.float())
             codes, tokens = result[0], result[1].long()
             loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
             if self.training and self.config.kind == "fsq" and self.config.spread:
-                loss = loss + self.config.spread * spread_loss(latents_BND, codes, self.config.levels)
+                loss = loss + self.config.spread * spread_loss(latents_BSD, codes, self.config.levels)
         return codes, tokens, loss
 
-    def _nearest(self, latents_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _nearest(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the library does with a learned codebook that is not being trained, without its matrix of distances."""
-        tokens_BN = nearest_code(latents_BND.flatten(0, 1), self.codebook.codebook).view(latents_BND.shape[:2])
-        return self.codes(tokens_BN), tokens_BN, latents_BND.new_zeros(())
+        tokens_BS = nearest_code(latents_BSD.flatten(0, 1), self.codebook.codebook).view(latents_BSD.shape[:2])
+        return self.codes(tokens_BS), tokens_BS, latents_BSD.new_zeros(())
 
-    def codes(self, tokens_BN: torch.Tensor) -> torch.Tensor:
+    def codes(self, tokens_BS: torch.Tensor) -> torch.Tensor:
         """The codes (B, N, D) of ids (B, N)."""
         if self.config.kind == "vq":
-            return self.codebook.get_codes_from_indices(tokens_BN)
-        return self.codebook.indices_to_codes(tokens_BN)
+            return self.codebook.get_codes_from_indices(tokens_BS)
+        return self.codebook.indices_to_codes(tokens_BS)
 
 
-def spread_loss(latents_BND: torch.Tensor, codes_BND: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
+def spread_loss(latents_BSD: torch.Tensor, codes_BSD: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
     """How far a batch of FSQ's codes, through which gradients pass, is from evenly used and uncorrelated channels.
 
     In each channel the latents in order should fall on the levels in order, as many on each: the mean squared distance
     to that (the Wasserstein distance of a line, as Kolouri et al. 2018, arXiv 1804.01947, use it for latents), in units
     of the levels' variance; plus the mean squared correlation of two channels (as VICReg, arXiv 2105.04906).
     """
-    size_D = torch.tensor(levels, device=codes_BND.device)
+    size_D = torch.tensor(levels, device=codes_BSD.device)
     # The library has an even number of levels about -1/2, an odd one about 0, in units of half their number.
-    places_MD = codes_BND.flatten(0, 1).float() * (size_D // 2) + (1 - size_D % 2) / 2
+    places_MD = codes_BSD.flatten(0, 1).float() * (size_D // 2) + (1 - size_D % 2) / 2
     variance_D = (size_D**2 - 1) / 12
     count = len(places_MD)
-    ranks_M1 = torch.arange(count, device=codes_BND.device).unsqueeze(1)
+    ranks_M1 = torch.arange(count, device=codes_BSD.device).unsqueeze(1)
     wanted_MD = (ranks_M1 * size_D).div(count, rounding_mode="floor") - (size_D - 1) / 2
-    ordered_MD = places_MD.gather(0, latents_BND.detach().flatten(0, 1).argsort(dim=0, stable=True))
+    ordered_MD = places_MD.gather(0, latents_BSD.detach().flatten(0, 1).argsort(dim=0, stable=True))
     uneven = ((ordered_MD - wanted_MD).square().mean(0) / variance_D).mean()
     scaled_MD = places_MD * variance_D.rsqrt()
     moments_DD = scaled_MD.T @ scaled_MD / count

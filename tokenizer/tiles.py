@@ -1,8 +1,8 @@
 """A tokenizer for pictures of any size: tile by tile, with the exact halo of its receptive field, in bounded memory.
 
     tiled = TiledTokenizer(tokenizer, tile=64)                       # cells of TILE x TILE tokens
-    tokens_Bthw, cache = tiled.encode_chunk(frames_BTHWC, None)      # sides are multiples of the stride
-    frames_BTHWC, cache = tiled.decode_chunk(tokens_Bthw, None)
+    tokens_Bthw, cache = tiled.encode_chunk(frames_BTHW3, None)      # sides are multiples of the stride
+    frames_BTHW3, cache = tiled.decode_chunk(tokens_Bthw, None)
 
 Each tile is computed with as many tokens around it as its result depends on, cut off at the picture's borders, and only
 the tile itself is kept. So the result is that of the whole picture, seams and all borders included; what overlaps is
@@ -60,16 +60,16 @@ class TiledTokenizer:
             for place, span in enumerate(across):
                 yield index * len(across) + place, down, span
 
-    def encode_chunk(self, frames_BTHWC: torch.Tensor, cache: TileCache | None) -> tuple[torch.Tensor, TileCache]:
+    def encode_chunk(self, frames_BTHW3: torch.Tensor, cache: TileCache | None) -> tuple[torch.Tensor, TileCache]:
         """Tokens of the next frames, and the cache for those after them; None starts a clip."""
         stride, config = self.tokenizer.compression, self.tokenizer.config
-        grid = self.tokenizer.grid(1, *frames_BTHWC.shape[2:4])
+        grid = self.tokenizer.grid(1, *frames_BTHW3.shape[2:4])
         tokens_Bthw, pasts = torch.empty(0), []
         for index, down, across in self._tiles(grid.h, grid.w, config.encoder_halo):
             rows = slice(down.low * stride.h, down.high * stride.h)
             columns = slice(across.low * stride.w, across.high * stride.w)
             part, past = self.tokenizer.encode_chunk(
-                frames_BTHWC[:, :, rows, columns], None if cache is None else cache[index]
+                frames_BTHW3[:, :, rows, columns], None if cache is None else cache[index]
             )
             if not index:
                 tokens_Bthw = part.new_empty(*part.shape[:2], grid.h, grid.w)
@@ -83,18 +83,18 @@ class TiledTokenizer:
         """Frames of the next latent frames, and the cache for those after them; None starts a clip."""
         stride, config = self.tokenizer.compression, self.tokenizer.config
         h, w = tokens_Bthw.shape[2:]
-        frames_BTHWC, pasts = torch.empty(0), []
+        frames_BTHW3, pasts = torch.empty(0), []
         for index, down, across in self._tiles(h, w, config.decoder_halo):
             part, past = self.tokenizer.decode_chunk(
                 tokens_Bthw[:, :, down.low : down.high, across.low : across.high],
                 None if cache is None else cache[index],
             )
             if not index:
-                frames_BTHWC = part.new_empty(*part.shape[:2], h * stride.h, w * stride.w, 3)
+                frames_BTHW3 = part.new_empty(*part.shape[:2], h * stride.h, w * stride.w, 3)
             rows = slice((down.start - down.low) * stride.h, (down.stop - down.low) * stride.h)
             columns = slice((across.start - across.low) * stride.w, (across.stop - across.low) * stride.w)
-            frames_BTHWC[
+            frames_BTHW3[
                 :, :, down.start * stride.h : down.stop * stride.h, across.start * stride.w : across.stop * stride.w
             ] = part[:, :, rows, columns]
             pasts.append(past)
-        return frames_BTHWC, pasts
+        return frames_BTHW3, pasts

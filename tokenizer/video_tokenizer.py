@@ -1,8 +1,8 @@
 """The tokenizer: clips <-> grids of tokens, causal in time, at once or chunk by chunk with the same result.
 
     tokenizer = VideoTokenizer(TokenizerConfig())
-    tokens_Bthw = tokenizer.encode(frames_BTHWC)              # uint8 or float in [0, 1]; T = 1 + 4 n
-    frames_BTHWC = tokenizer.decode(tokens_Bthw)              # float in [0, 1]
+    tokens_Bthw = tokenizer.encode(frames_BTHW3)              # uint8 or float in [0, 1]; T = 1 + 4 n
+    frames_BTHW3 = tokenizer.decode(tokens_Bthw)              # float in [0, 1]
 
     cache = None                                              # streaming: latent frames as they come
     for latent_frame in tokens_Bthw.split(1, dim=1):
@@ -82,9 +82,9 @@ class VideoTokenizer(nn.Module):
             require(value >= stride and value % stride == 0, name, f"must be a multiple of {stride}", value)
         return TokenGrid(c.latent_frames(num_frames), height // c.h, width // c.w)
 
-    def _group(self, frames_BTHWC: torch.Tensor, first: bool) -> torch.Tensor:
+    def _group(self, frames_BTHW3: torch.Tensor, first: bool) -> torch.Tensor:
         """Frames to (B * t, temporal * 3, H, W) in [-1, 1]; frame 0 becomes a group of its copies."""
-        x = frames_BTHWC
+        x = frames_BTHW3
         x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x * 2 - 1
         if first:
             x = torch.cat([x[:, :1].expand(-1, self.config.temporal - 1, -1, -1, -1), x], 1)
@@ -97,24 +97,24 @@ class VideoTokenizer(nn.Module):
         return (frames.permute(0, 1, 3, 4, 2).float() + 1) / 2
 
     def _quantize(
-        self, frames_BTHWC: torch.Tensor, cache: ConvCache | None
+        self, frames_BTHW3: torch.Tensor, cache: ConvCache | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, ConvCache]:
-        groups, batch = self._group(frames_BTHWC, first=cache is None), frames_BTHWC.shape[0]
+        groups, batch = self._group(frames_BTHW3, first=cache is None), frames_BTHW3.shape[0]
         latents, pasts = self.encoder(groups, len(groups) // batch, cache)
         codes, tokens, loss = self.quantizer(latents.flatten(2).transpose(1, 2))
         codes = codes.transpose(1, 2).unflatten(2, latents.shape[2:]).to(latents.dtype)
         return codes, tokens.unflatten(1, latents.shape[2:]).unflatten(0, (batch, -1)), loss, pasts
 
-    def encode(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
+    def encode(self, frames_BTHW3: torch.Tensor) -> torch.Tensor:
         """Tokens (B, t, h, w) int64 of a clip (B, T, H, W, 3), uint8 or float in [0, 1]; see `grid` for its shape."""
-        return self.encode_chunk(frames_BTHWC, None)[0]
+        return self.encode_chunk(frames_BTHW3, None)[0]
 
-    def encode_chunk(self, frames_BTHWC: torch.Tensor, cache: ConvCache | None) -> tuple[torch.Tensor, ConvCache]:
+    def encode_chunk(self, frames_BTHW3: torch.Tensor, cache: ConvCache | None) -> tuple[torch.Tensor, ConvCache]:
         """Tokens of the next frames, and the cache for those after them; None starts a clip.
 
         A chunk is 1 + n * temporal frames at the start, and n * temporal later on.
         """
-        _, frames, height, width, _ = frames_BTHWC.shape
+        _, frames, height, width, _ = frames_BTHW3.shape
         if cache is None:
             self.grid(frames, height, width)
         else:
@@ -122,7 +122,7 @@ class VideoTokenizer(nn.Module):
             whole = frames >= temporal and frames % temporal == 0
             require(whole, "num_frames", f"must be a multiple of {temporal} after the first chunk", frames)
             self.grid(1, height, width)
-        _, tokens, _, pasts = self._quantize(frames_BTHWC, cache)
+        _, tokens, _, pasts = self._quantize(frames_BTHW3, cache)
         return tokens, pasts
 
     def decode(self, tokens_Bthw: torch.Tensor) -> torch.Tensor:
@@ -153,15 +153,15 @@ class VideoTokenizer(nn.Module):
         codes = self.quantizer.codes(tokens_Bhw.flatten(1))
         codes = codes.transpose(1, 2).unflatten(2, (h, w)).to(weight.dtype)
         groups, pasts = self.decoder(codes, 1, together)
-        frames_BTHWC = self._ungroup(groups, 1, first=False)
+        frames_BTHW3 = self._ungroup(groups, 1, first=False)
         skipped = [0 if state is not None else self.config.temporal - 1 for state in states]
-        frames = [frames_THWC[skip:] for frames_THWC, skip in zip(frames_BTHWC, skipped, strict=True)]
+        frames = [frames_THW3[skip:] for frames_THW3, skip in zip(frames_BTHW3, skipped, strict=True)]
         return frames, [[past[row : row + 1] for past in pasts] for row in range(len(states))]
 
-    def forward(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, frames_BTHW3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reconstruction (B, T, H, W, 3), tokens (B, t, h, w) and the quantizer's loss: one training step's view."""
-        grid = self.grid(*frames_BTHWC.shape[1:4])
-        codes, tokens, loss, _ = self._quantize(frames_BTHWC, None)
+        grid = self.grid(*frames_BTHW3.shape[1:4])
+        codes, tokens, loss, _ = self._quantize(frames_BTHW3, None)
         groups, _ = self.decoder(codes, grid.t, None)
         return self._ungroup(groups, grid.t, first=True), tokens, loss
 

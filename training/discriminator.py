@@ -1,8 +1,8 @@
 """A small discriminator of clips, and the hinge losses between it and a decoder.
 
     discriminator = Discriminator()
-    ours = -discriminator(made_BTHWC).mean()                  # what the decoder lowers
-    its = hinge(discriminator(frames_BTHWC), discriminator(made_BTHWC.detach()))
+    ours = -discriminator(made_BTHW3).mean()                  # what the decoder lowers
+    its = hinge(discriminator(frames_BTHW3), discriminator(made_BTHW3.detach()))
 
 It scores patches in space and time (as pix2pix does those of pictures, Isola et al. 2017, arXiv 1611.07004): a score
 sees 38 rows and columns of pixels and 17 frames. Every layer has spectral normalisation (Miyato et al. 2018, arXiv
@@ -30,11 +30,11 @@ class Discriminator(nn.Module):
             layers += [spectral_norm(nn.Conv3d(channels, width, (3, 4, 4), stride, padding=1)), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv3d(WIDTHS[-1], 1, 3, padding=1)))
 
-    def forward(self, frames_BTHWC: torch.Tensor) -> torch.Tensor:
+    def forward(self, frames_BTHW3: torch.Tensor) -> torch.Tensor:
         """(B, T, H, W, 3), of at least LEAST rows and columns, to (B, 1, t, h, w)."""
         # The norm is found by products that must not be rounded, and torch computes it inside of the layers.
-        with torch.autocast(frames_BTHWC.device.type, enabled=False):
-            return self.layers(frames_BTHWC.float().movedim(-1, 1) * 2 - 1)
+        with torch.autocast(frames_BTHW3.device.type, enabled=False):
+            return self.layers(frames_BTHW3.float().movedim(-1, 1) * 2 - 1)
 
 
 def hinge(real: torch.Tensor, made: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ OWN, EMBEDDING, HEAD = 0.2, 0.25, 0.01
 class DigitSum(nn.Module):
     """A table (V, D), or (V + 1, D) with a last row of its own, plus for each row the sum of its digits' vectors."""
 
-    digits_VK: torch.Tensor
+    digits_VX: torch.Tensor
 
     def __init__(self, levels: tuple[int, ...], width: int) -> None:
         super().__init__()
@@ -32,12 +32,12 @@ class DigitSum(nn.Module):
         firsts = torch.tensor([0, *levels[:-1]]).cumsum(0)
         sizes = torch.tensor(levels)
         ids_V1 = torch.arange(int(sizes.prod()))[:, None]
-        self.register_buffer("digits_VK", ids_V1 // places % sizes + firsts, persistent=False)
+        self.register_buffer("digits_VX", ids_V1 // places % sizes + firsts, persistent=False)
         self.shared = nn.Parameter(torch.zeros(sum(levels), width))
 
     def forward(self, own_VD: torch.Tensor) -> torch.Tensor:
         """The table that is used."""
-        sums_VD = self.shared[self.digits_VK].sum(1)
+        sums_VD = self.shared[self.digits_VX].sum(1)
         return own_VD + nn.functional.pad(sums_VD, (0, 0, 0, len(own_VD) - len(sums_VD)))
 
 

@@ -63,7 +63,7 @@ class TokenBatches:
 
     def __init__(self, sets: list[Shards], text: TextEncoder, recipe: LMTraining) -> None:
         self.sets, self.text, self.recipe = sets, text, recipe
-        weights = np.array([shards.tokens_Nthw.numel() for shards in sets], dtype=np.float64)
+        weights = np.array([shards.tokens_Bthw.numel() for shards in sets], dtype=np.float64)
         # Which set each step takes: drawn once, so that a step knows how much of its set came before it.
         self.choice = np.random.default_rng([recipe.seed, 1]).choice(
             len(sets), recipe.train.steps, p=weights / weights.sum()
@@ -80,7 +80,7 @@ class TokenBatches:
         """tokens (B, t, h, w) int64, text ids (B, P) and lengths (B,) of a step, on the CPU."""
         recipe, which = self.recipe, int(self.choice[step])
         shards = self.sets[which]
-        size = max(1, recipe.batch_tokens // shards.tokens_Nthw[0].numel())
+        size = max(1, recipe.batch_tokens // shards.tokens_Bthw[0].numel())
         first = int((self.choice[:step] == which).sum()) * size
         count = len(shards.captions)
         clips = [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
@@ -90,7 +90,7 @@ class TokenBatches:
             for i in clips
         ]
         text_BP, lengths_B = self.text.prefix(prompts, recipe.model.prefix, "captions")
-        return shards.tokens_Nthw[clips].long(), text_BP, lengths_B
+        return shards.tokens_Bthw[clips].long(), text_BP, lengths_B
 
 
 def train_lm(
@@ -122,10 +122,10 @@ def train_lm(
     place = pick_device(device)
     sets = read_shards(data)
     for shards in sets:
-        grid = tuple(shards.tokens_Nthw.shape[2:])
+        grid = tuple(shards.tokens_Bthw.shape[2:])
         require(grid == (recipe.model.rows, recipe.model.columns), "rows, columns", f"must be {grid} as in the data",
                 (recipe.model.rows, recipe.model.columns))  # fmt: skip
-        largest = int(shards.tokens_Nthw.max())
+        largest = int(shards.tokens_Bthw.max())
         require(largest < recipe.model.vocab_size, "vocab_size", f"must be above {largest}", recipe.model.vocab_size)
     fits = text.vocab_size <= recipe.model.text_vocab_size
     require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", recipe.model.text_vocab_size)

@@ -1,7 +1,7 @@
 """What a tokenizer is trained to lower: distances between a clip and its reconstruction. No network is asked.
 
-value = reconstruction_loss(frames_BTHWC, reconstruction_BTHWC, moving_weight=4.0)
-value += 0.1 * structure_loss(frames_BTHWC, reconstruction_BTHWC)
+value = reconstruction_loss(frames_BTHW3, reconstruction_BTHW3, moving_weight=4.0)
+value += 0.1 * structure_loss(frames_BTHW3, reconstruction_BTHW3)
 """
 
 import torch
@@ -12,36 +12,36 @@ WINDOW = 8
 SCALES = 3
 
 
-def moving_pixels(frames_BTHWC: torch.Tensor, threshold: float = 0.03) -> torch.Tensor:
+def moving_pixels(frames_BTHW3: torch.Tensor, threshold: float = 0.03) -> torch.Tensor:
     """(B, T, H, W, 1) of 0 and 1: where a frame in [0, 1] differs from the one before or after it."""
-    change = (frames_BTHWC[:, 1:] - frames_BTHWC[:, :-1]).abs().amax(-1, keepdim=True) > threshold
+    change = (frames_BTHW3[:, 1:] - frames_BTHW3[:, :-1]).abs().amax(-1, keepdim=True) > threshold
     none = torch.zeros_like(change[:, :1])
     return (torch.cat([none, change], 1) | torch.cat([change, none], 1)).float()
 
 
 def reconstruction_loss(
-    frames_BTHWC: torch.Tensor, reconstruction_BTHWC: torch.Tensor, moving_weight: float
+    frames_BTHW3: torch.Tensor, reconstruction_BTHW3: torch.Tensor, moving_weight: float
 ) -> torch.Tensor:
     """Weighted Charbonnier distance sqrt(d^2 + e^2) - e with e = 0.05: quadratic near zero, linear far away."""
-    distance = torch.sqrt((frames_BTHWC - reconstruction_BTHWC).square() + 0.05**2) - 0.05
+    distance = torch.sqrt((frames_BTHW3 - reconstruction_BTHW3).square() + 0.05**2) - 0.05
     if moving_weight == 1:
         return distance.mean()
-    weight = 1 + (moving_weight - 1) * moving_pixels(frames_BTHWC)
+    weight = 1 + (moving_weight - 1) * moving_pixels(frames_BTHW3)
     return (distance * weight).mean() / weight.mean()
 
 
-def structure_loss(frames_BTHWC: torch.Tensor, reconstruction_BTHWC: torch.Tensor) -> torch.Tensor:
+def structure_loss(frames_BTHW3: torch.Tensor, reconstruction_BTHW3: torch.Tensor) -> torch.Tensor:
     """How much of the local contrast and its pattern is lost, at full, half and quarter size: from 0 to 2.
 
     1 minus the contrast-structure factor of SSIM, averaged over windows and scales (Wang, Simoncelli and Bovik 2003,
     "Multiscale structural similarity for image quality assessment"; as a loss beside L1: Zhao et al. 2017, arXiv
     1511.08861). Ours has flat windows of 8 pixels every 4, on luma; scales at which no window fits are left out.
     """
-    luma = torch.tensor(LUMA, device=frames_BTHWC.device)
+    luma = torch.tensor(LUMA, device=frames_BTHW3.device)
     # About the middle, and no matrix product, which autocast would round: variances are small differences.
     x, y = (
-        (clip_BTHWC.float() * luma).sum(-1).flatten(0, 1).unsqueeze(1) - 0.5
-        for clip_BTHWC in (frames_BTHWC, reconstruction_BTHWC)
+        (clip_BTHW3.float() * luma).sum(-1).flatten(0, 1).unsqueeze(1) - 0.5
+        for clip_BTHW3 in (frames_BTHW3, reconstruction_BTHW3)
     )
     lost: list[torch.Tensor] = []
     while min(x.shape[2:]) >= WINDOW and len(lost) < SCALES:
@@ -51,4 +51,4 @@ def structure_loss(frames_BTHWC: torch.Tensor, reconstruction_BTHWC: torch.Tenso
         kept = (2 * (xy - mean_x * mean_y) + 0.03**2) / (deviations + 0.03**2)
         lost.append(1 - kept.mean())
         x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-    return torch.stack(lost).mean() if lost else reconstruction_BTHWC.new_zeros(())
+    return torch.stack(lost).mean() if lost else reconstruction_BTHW3.new_zeros(())

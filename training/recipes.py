@@ -123,7 +123,7 @@ def _unguided(sampling: SamplingConfig) -> SamplingConfig:
 
 def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], model: LMConfig) -> LMConfig:
     """The sizes of the language model, with the vocabularies and the grid of the data."""
-    rows, columns = sets[0].tokens_Nthw.shape[2:]
+    rows, columns = sets[0].tokens_Bthw.shape[2:]
     return dataclasses.replace(
         model, vocab_size=tokenizer.vocab_size, rows=rows, columns=columns, text_vocab_size=text.vocab_size
     )

@@ -1,8 +1,8 @@
 """The second stage of a tokenizer's training: its decoder alone, so that every token stays what it was.
 
     stage = SecondStage(load_tokenizer(folder), adversarial_weight=0.25)
-    made_BTHWC, tokens_Bthw = stage.reconstruct(frames_BTHWC)                 # uint8, or float in [0, 1]
-    loss, figures = stage.add_losses(frames_BTHWC, made_BTHWC, distance)      # float in [0, 1]
+    made_BTHW3, tokens_Bthw = stage.reconstruct(frames_BTHW3)                 # uint8, or float in [0, 1]
+    loss, figures = stage.add_losses(frames_BTHW3, made_BTHW3, distance)      # float in [0, 1]
     train(tokenizer.decoder, ..., beside=stage.discriminator)
 
 Encoder and quantizer stand outside of what is trained: no optimizer and no moving average knows them. Losses that pay
@@ -46,15 +46,15 @@ class SecondStage:
             self.discriminator = Discriminator().to(next(tokenizer.parameters()).device)
         tokenizer.decoder.train().requires_grad_(True)
 
-    def reconstruct(self, frames_BTHWC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def reconstruct(self, frames_BTHW3: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the decoder makes of a clip's tokens (B, T, H, W, 3), and the tokens (B, t, h, w)."""
         # As they are encoded in use: autocast would round, and give other tokens here and there.
-        with torch.no_grad(), torch.autocast(frames_BTHWC.device.type, enabled=False):
-            tokens_Bthw = self.tokenizer.encode(frames_BTHWC)
+        with torch.no_grad(), torch.autocast(frames_BTHW3.device.type, enabled=False):
+            tokens_Bthw = self.tokenizer.encode(frames_BTHW3)
         return self.tokenizer.decode(tokens_Bthw), tokens_Bthw
 
     def add_losses(
-        self, frames_BTHWC: torch.Tensor, made_BTHWC: torch.Tensor, distance: torch.Tensor
+        self, frames_BTHW3: torch.Tensor, made_BTHW3: torch.Tensor, distance: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The distance of a clip and what was made of it with the stage's own losses, and what a log tells of them.
 
@@ -63,18 +63,18 @@ class SecondStage:
         """
         figures: dict[str, torch.Tensor] = {}
         if self.perceptual is not None:
-            images = (clip.float().flatten(0, 1).movedim(-1, 1) * 255 for clip in (frames_BTHWC, made_BTHWC))
+            images = (clip.float().flatten(0, 1).movedim(-1, 1) * 255 for clip in (frames_BTHW3, made_BTHW3))
             figures["perceptual"] = self.perceptual(*images).mean()
             distance = distance + self.perceptual_weight * figures["perceptual"]
         if self.discriminator is None:
             return distance, {name: value.detach() for name, value in figures.items()}
-        adversarial = -self.discriminator(made_BTHWC).mean()
-        (wanted_BTHWC,) = torch.autograd.grad(distance, made_BTHWC, retain_graph=True)
+        adversarial = -self.discriminator(made_BTHW3).mean()
+        (wanted_BTHW3,) = torch.autograd.grad(distance, made_BTHW3, retain_graph=True)
         # Its gradient ends at the pixels: the discriminator gets none of it, and the decoder gets it below.
-        (sharper_BTHWC,) = torch.autograd.grad(adversarial, made_BTHWC)
-        share = (wanted_BTHWC.norm() / sharper_BTHWC.norm().clamp(min=1e-12)).clamp(max=1)
-        passed = (made_BTHWC * (self.adversarial_weight * share * sharper_BTHWC)).sum()
-        its = hinge(self.discriminator(frames_BTHWC), self.discriminator(made_BTHWC.detach()))
+        (sharper_BTHW3,) = torch.autograd.grad(adversarial, made_BTHW3)
+        share = (wanted_BTHW3.norm() / sharper_BTHW3.norm().clamp(min=1e-12)).clamp(max=1)
+        passed = (made_BTHW3 * (self.adversarial_weight * share * sharper_BTHW3)).sum()
+        its = hinge(self.discriminator(frames_BTHW3), self.discriminator(made_BTHW3.detach()))
         figures |= {"adversarial": adversarial, "adversarial_share": share, "discriminator": its}
         value = self.adversarial_weight * share * adversarial.detach()
         loss = distance + value + (passed - passed.detach()) + (its - its.detach())

@@ -118,7 +118,7 @@ def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -
 def _world_held_out(recipe: TokenizerTraining) -> list[tuple[str, torch.Tensor]]:
     scenes = [sample_scene(recipe.seed, index, split="held-out") for index in range(8)]
     clips = render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width)
-    return [(f"world {index}", clip_THWC) for index, clip_THWC in enumerate(clips)]
+    return [(f"world {index}", clip_THW3) for index, clip_THW3 in enumerate(clips)]
 
 
 def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None, resume: bool) -> None:

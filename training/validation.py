@@ -64,13 +64,13 @@ def nats_per_token(model: VideoTransformer, sets: list[Shards], text: TextEncode
     """What a token of these clips costs the model under each clip's first caption: the mean over all of them."""
     place, nats, tokens = next(model.parameters()).device, 0.0, 0
     for shards in sets:
-        size = max(1, batch_tokens // shards.tokens_Nthw[0].numel())
+        size = max(1, batch_tokens // shards.tokens_Bthw[0].numel())
         for first in range(0, len(shards.captions), size):
-            tokens_Nthw = shards.tokens_Nthw[first : first + size].long().to(place)
+            tokens_Bthw = shards.tokens_Bthw[first : first + size].long().to(place)
             prompts = [captions[0] for captions in shards.captions[first : first + size]]
             text_BP, lengths_B = (part.to(place) for part in text.prefix(prompts, model.config.prefix, "captions"))
-            logits = model(tokens_Nthw, text_BP, lengths_B)
-            wanted_N = model.layout.pack({"video": tokens_Nthw}).flatten()
-            nats += float(F.cross_entropy(logits.flatten(0, 1).float(), wanted_N, reduction="sum"))
-            tokens += tokens_Nthw.numel()
+            logits = model(tokens_Bthw, text_BP, lengths_B)
+            wanted_S = model.layout.pack({"video": tokens_Bthw}).flatten()
+            nats += float(F.cross_entropy(logits.flatten(0, 1).float(), wanted_S, reduction="sum"))
+            tokens += tokens_Bthw.numel()
     return nats / tokens

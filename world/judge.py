@@ -1,6 +1,6 @@
 """The judge: what a clip of the world shows, measured from its pixels alone, in the words of `scene`.
 
-    verdicts = judge(frames_BTHWC)                      # uint8; one object a clip
+    verdicts = judge(frames_BTHW3)                      # uint8; one object a clip
     verdicts[0].objects[0].colour, verdicts[0].camera
     accuracy(verdicts, scenes)                          # {"colour": 1.0, ..., "all": 0.99}
 
@@ -64,22 +64,22 @@ class Verdict:
 
 
 @torch.no_grad()
-def judge(frames_BTHWC: torch.Tensor, *, objects: int = 1) -> list[Verdict]:
+def judge(frames_BTHW3: torch.Tensor, *, objects: int = 1) -> list[Verdict]:
     """Measure clips, each of `objects` objects, from the start of their scenes: growth and zooms end after seconds.
 
     Args:
-        frames_BTHWC: (B, T, H, W, 3) uint8, at least 5 frames of at least 32 x 32 pixels, 8 frames a second.
+        frames_BTHW3: (B, T, H, W, 3) uint8, at least 5 frames of at least 32 x 32 pixels, 8 frames a second.
         objects: 1 or 2; the more visible one comes first.
 
     Raises:
         ReelmError: another shape or type of frames, or number of objects.
     """
-    shape = tuple(frames_BTHWC.shape)
-    require(frames_BTHWC.dtype == torch.uint8, "frames", "must be uint8", frames_BTHWC.dtype)
+    shape = tuple(frames_BTHW3.shape)
+    require(frames_BTHW3.dtype == torch.uint8, "frames", "must be uint8", frames_BTHW3.dtype)
     require(len(shape) == 5 and shape[-1] == 3, "frames", "must have the shape (B, T, H, W, 3)", shape)
     require(shape[1] >= 5 and min(shape[2:4]) >= 32, "frames", "must be at least 5 of at least 32 x 32 pixels", shape)
     require(objects in (1, 2), "objects", "must be 1 or 2", objects)
-    return [verdict for chunk in frames_BTHWC.split(CHUNK) for verdict in _judge_chunk(chunk, objects)]
+    return [verdict for chunk in frames_BTHW3.split(CHUNK) for verdict in _judge_chunk(chunk, objects)]
 
 
 def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
@@ -95,8 +95,8 @@ def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
         things = []
         for n in range(count):
             m = b * count + n
-            there = float(found.evidence_BN[b, n]) >= MIN_EVIDENCE
-            names = (COLOURS[int(found.colour_BN[b, n])], SHAPES[int(shape_M[m])], motions[m])
+            there = float(found.evidence_BX[b, n]) >= MIN_EVIDENCE
+            names = (COLOURS[int(found.colour_BX[b, n])], SHAPES[int(shape_M[m])], motions[m])
             things.append(ObjectVerdict(*names) if there else ObjectVerdict(NOTHING, NOTHING, NOTHING))
         kind = int(ground.kind_B[b])
         background = BACKGROUNDS[kind] if kind >= 0 else NOTHING

@@ -1,6 +1,6 @@
 """Measurements in the pixels of a clip of the world: its background, and the place, size and turn of each object.
 
-    video = normalise(frames_BTHWC)                     # floats, the shorter side 64 pixels
+    video = normalise(frames_BTHW3)                     # floats, the shorter side 64 pixels
     ground = measure_background(video)                  # which palette, and how far every pixel is from it
     objects = find_objects(video, ground, count=1)      # colours, soft masks, tones
     pose = track(objects.mask, objects.tone)            # centres, radii and patches of masks that lie on each other
@@ -40,8 +40,8 @@ class Ground:
 class Objects:
     """Colour numbers, evidence (pixels a frame), masks in [0, 1] and tones (1 lit, SHADE shaded) (B, N, T, H, W)."""
 
-    colour_BN: torch.Tensor
-    evidence_BN: torch.Tensor
+    colour_BX: torch.Tensor
+    evidence_BX: torch.Tensor
     mask: torch.Tensor
     tone: torch.Tensor
 
@@ -55,9 +55,9 @@ class Pose:
     patch: torch.Tensor
 
 
-def normalise(frames_BTHWC: torch.Tensor) -> torch.Tensor:
+def normalise(frames_BTHW3: torch.Tensor) -> torch.Tensor:
     """(B, T, H, W, 3) uint8 to (B, T, 3, H, W) floats in [0, 255], resized so that the shorter side has 64 pixels."""
-    video = frames_BTHWC.movedim(-1, 2).float().contiguous()
+    video = frames_BTHW3.movedim(-1, 2).float().contiguous()
     height, width = video.shape[-2:]
     short = min(height, width)
     if short == SIDE:
@@ -90,11 +90,11 @@ def _to_line(video: torch.Tensor, first: torch.Tensor, way: torch.Tensor) -> tup
     return share, square.clamp(min=0).sqrt()
 
 
-def measure_background(video_BTCHW: torch.Tensor) -> Ground:
+def measure_background(video_BT3HW: torch.Tensor) -> Ground:
     """The background whose palette is nearest to the pixels; -1 where they are not near to any, or lack its pattern."""
-    first, way = (table.to(video_BTCHW.device) for table in _background_palettes(video_BTCHW.shape[-2]))
-    low, high, spread = _tile_statistics().to(video_BTCHW.device)
-    sample = video_BTCHW[:, ::4, :, ::2, ::2]
+    first, way = (table.to(video_BT3HW.device) for table in _background_palettes(video_BT3HW.shape[-2]))
+    low, high, spread = _tile_statistics().to(video_BT3HW.device)
+    sample = video_BT3HW[:, ::4, :, ::2, ::2]
     lines = [_to_line(sample, first[kind, :, ::2], way[kind]) for kind in range(len(first))]
     share, distance = (torch.stack(values, 1).flatten(2) for values in zip(*lines, strict=True))
     # The median pixel must lie where half of the tile's texels do: night's line from dark to bright passes all greys.
@@ -108,7 +108,7 @@ def measure_background(video_BTCHW: torch.Tensor) -> Ground:
     mean_B = (share_BS * near_BS).sum(-1) / count_B
     spread_B = (((share_BS - mean_B[:, None]).square() * near_BS).sum(-1) / count_B).sqrt()
     known_B = (near_BS.float().mean(-1) > 0.5) & (spread_B > FLAT * spread[kind_B])
-    share, to_ground = _to_line(video_BTCHW, first[kind_B][:, None], way[kind_B][:, None])
+    share, to_ground = _to_line(video_BT3HW, first[kind_B][:, None], way[kind_B][:, None])
     return Ground(torch.where(known_B, kind_B, -1), share.clamp(-0.5, 1.5), to_ground)
 
 
@@ -133,12 +133,12 @@ def _to_colour(video: torch.Tensor, colour: torch.Tensor) -> tuple[torch.Tensor,
     return tone, square.clamp(min=0).sqrt()
 
 
-def find_objects(video_BTCHW: torch.Tensor, ground: Ground, *, count: int) -> Objects:
+def find_objects(video_BT3HW: torch.Tensor, ground: Ground, *, count: int) -> Objects:
     """The `count` colours that most pixels have, the most visible first, and their masks; no two share a colour."""
-    palette = object_colours().to(video_BTCHW.device)
-    evidence = _colour_evidence(video_BTCHW[:, ::4], ground.distance_BTHW[:, ::4], palette)
-    evidence_BN, colour_BN = evidence.topk(count, dim=1)
-    chosen = [_to_colour(video_BTCHW, palette[colour_BN[:, n], None]) for n in range(count)]
+    palette = object_colours().to(video_BT3HW.device)
+    evidence = _colour_evidence(video_BT3HW[:, ::4], ground.distance_BTHW[:, ::4], palette)
+    evidence_BX, colour_BX = evidence.topk(count, dim=1)
+    chosen = [_to_colour(video_BT3HW, palette[colour_BX[:, n], None]) for n in range(count)]
     covers = []
     for n, (_, distance) in enumerate(chosen):
         other = ground.distance_BTHW
@@ -146,7 +146,7 @@ def find_objects(video_BTCHW: torch.Tensor, ground: Ground, *, count: int) -> Ob
             other = torch.minimum(other, rival[1])
         # A pixel on a border is a mixture: its distances to both sides tell the parts.
         covers.append(soft_cover(other / (other + distance).clamp(min=1e-3)))
-    return Objects(colour_BN, evidence_BN, torch.stack(covers, 1), torch.stack([tone for tone, _ in chosen], 1))
+    return Objects(colour_BX, evidence_BX, torch.stack(covers, 1), torch.stack([tone for tone, _ in chosen], 1))
 
 
 def soft_cover(share: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ def test_conditions_are_equal_by_what_they_hold():
 
 @pytest.mark.parametrize("frames", [PICTURE[0], PICTURE.float(), PICTURE[..., :2], PICTURE[:0]])
 def test_what_is_no_picture_is_refused(frames):
-    with pytest.raises(ReelmError, match=r"^frames_THWC: must be \(T, H, W, 3\) uint8"):
+    with pytest.raises(ReelmError, match=r"^frames_THW3: must be \(T, H, W, 3\) uint8"):
         Frames(frames)
 
 

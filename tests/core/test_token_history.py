@@ -23,7 +23,7 @@ def newest(history, row):
     """The position of a row, and its tokens from the oldest that is kept on."""
     position = int(history.positions_B[row])
     kept = torch.arange(max(0, position - HISTORY * SIZE), position)
-    return position, history.tokens_BR[row][kept % (HISTORY * SIZE)].tolist()
+    return position, history.tokens_BQ[row][kept % (HISTORY * SIZE)].tolist()
 
 
 clips_of_any_length = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=5)

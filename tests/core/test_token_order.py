@@ -43,12 +43,12 @@ def test_tokens_of_a_lattice_are_no_neighbours(rows, columns):
 @settings(max_examples=40, deadline=None)
 @given(sizes, sizes, st.sampled_from(ORDERS))
 def test_neighbours_are_known_and_where_they_are_said_to_be(rows, columns, order):
-    offsets_SO, inside_SO = neighbour_tables(rows, columns, order)
+    offsets_SX, inside_SX = neighbour_tables(rows, columns, order)
     places, size = scan_order(rows, columns, order).tolist(), rows * columns
-    assert (offsets_SO[inside_SO] < 0).all() and (offsets_SO >= -3 * size).all()
+    assert (offsets_SX[inside_SX] < 0).all() and (offsets_SX >= -3 * size).all()
     for number, neighbour in enumerate(neighbours(order)):
         for turn, place in enumerate(places):
-            at, inside = turn + int(offsets_SO[turn, number]), bool(inside_SO[turn, number])
+            at, inside = turn + int(offsets_SX[turn, number]), bool(inside_SX[turn, number])
             if neighbour is None:
                 assert inside and at == turn - 1
                 continue
@@ -62,11 +62,11 @@ def test_neighbours_are_known_and_where_they_are_said_to_be(rows, columns, order
 
 
 def test_of_the_last_lattice_all_that_is_around_is_known():
-    inside_SO = neighbour_tables(8, 8, "coarse")[1]
+    inside_SX = neighbour_tables(8, 8, "coarse")[1]
     sides = [neighbours("coarse").index(n) for n in AROUND if abs(n[1]) + abs(n[2]) == 1]
     last = len(lattices(8, 8)[-1])
     # But for four at the left border and four at the lower one.
-    assert inside_SO[-last:, sides].sum() == 4 * last - 8
+    assert inside_SX[-last:, sides].sum() == 4 * last - 8
 
 
 @pytest.mark.parametrize("old", ORDERS)

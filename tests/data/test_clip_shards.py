@@ -32,7 +32,7 @@ def in_sequence(long_shards, tmp_path_factory):
         for tar in sorted(long_shards.glob("*.tar")):
             shutil.unpack_archive(tar, folder, filter="data")
         path = sorted(folder.glob("*.mp4"))[number]
-        clips.append(read_clip(path).frames_THWC.numpy())
+        clips.append(read_clip(path).frames_THW3.numpy())
         assert (len(clips[-1]), read_clip(path).fps) == (sample.frames, sample.fps)
     return clips
 

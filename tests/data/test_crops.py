@@ -34,7 +34,7 @@ def loader(shards, **changes):
 def test_a_batch_is_cut_out_of_the_windows_at_places_of_its_own(shards):
     crops, whole, places = loader(shards), ClipLoader(ClipShards(shards), 3, 5, 0, flip=True), set()
     for step in range(12):
-        batch, windows = crops.batch(step), whole.batch(step).frames_BTHWC
+        batch, windows = crops.batch(step), whole.batch(step).frames_BTHW3
         assert batch.shape == (3, 5, 16, 24, 3) and batch.dtype == torch.uint8
         for crop, window in zip(batch, windows, strict=True):
             found = [
@@ -61,7 +61,7 @@ def test_a_batch_follows_from_seed_and_step(shards):
 
 def test_a_crop_may_be_the_whole_picture(shards):
     crops = loader(shards, height=48, width=64)
-    assert torch.equal(crops.batch(2), ClipLoader(ClipShards(shards), 3, 5, 0, flip=True).batch(2).frames_BTHWC)
+    assert torch.equal(crops.batch(2), ClipLoader(ClipShards(shards), 3, 5, 0, flip=True).batch(2).frames_BTHW3)
     crops.close()
 
 

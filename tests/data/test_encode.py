@@ -33,7 +33,7 @@ def test_every_window_is_there_as_it_is_encoded_alone(long_shards, tokenizer, tm
     assert sets.fps == 10
     assert sets.captions == [["clip 0"]] * 11 + [["clip 1"]] * 8 + [["clip 2"]]
     windows = [(0, 5 * n) for n in range(11)] + [(1, 5 * n) for n in range(8)] + [(2, 0)]
-    for tokens_thw, (sample, start) in zip(sets.tokens_Nthw, windows, strict=True):
+    for tokens_thw, (sample, start) in zip(sets.tokens_Bthw, windows, strict=True):
         alone = tokenizer.encode(torch.from_numpy(shards.read(sample, start, 9))[None])
         assert torch.equal(tokens_thw.long(), alone[0])
 
@@ -74,14 +74,14 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     (sets,) = read_shards(tmp_path / "a")
     assert sets.captions[:10] == [["clip 0"]] * 10
     assert sets.captions[20:] == [["clip 2"]] * 5
-    whole_THWC = torch.from_numpy(shards.read(0, 30, 9))
-    middle, *others = sets.tokens_Nthw[5:10].long()
-    assert torch.equal(middle, tokenizer.encode(fitted(whole_THWC, 24, 16)[None])[0])
+    whole_THW3 = torch.from_numpy(shards.read(0, 30, 9))
+    middle, *others = sets.tokens_Bthw[5:10].long()
+    assert torch.equal(middle, tokenizer.encode(fitted(whole_THW3, 24, 16)[None])[0])
     assert len({tuple(tokens.flatten().tolist()) for tokens in others}) >= 3
 
     def places(tokens_thw, mirrored=False):
         """Where in the frame a crop of these tokens lies."""
-        frames = whole_THWC.flip(2) if mirrored else whole_THWC
+        frames = whole_THW3.flip(2) if mirrored else whole_THW3
         made = tokenizer.encode(torch.stack([frames[:, :, left : left + 16] for left in range(17)]))
         return (made == tokens_thw).flatten(1).all(1).nonzero()[:, 0].tolist()
 
@@ -89,14 +89,14 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     # Half are mirrored, by the same seed in the same places; another seed takes others.
     encode_shards(tokenizer, shards, tmp_path / "b", replace(windows, mirror=True))
     encode_shards(tokenizer, shards, tmp_path / "c", replace(windows, seed=1))
-    mirrored, elsewhere = (read_shards(tmp_path / name)[0].tokens_Nthw for name in "bc")
-    differ = [bool((one != other).any()) for one, other in zip(sets.tokens_Nthw, mirrored, strict=True)]
+    mirrored, elsewhere = (read_shards(tmp_path / name)[0].tokens_Bthw for name in "bc")
+    differ = [bool((one != other).any()) for one, other in zip(sets.tokens_Bthw, mirrored, strict=True)]
     assert not any(differ[::5])
     assert 5 <= sum(differ) <= 15  # of 20
     changed = next(n for n in range(6, 10) if differ[n])
     assert places(mirrored[changed].long(), mirrored=True)
-    assert (elsewhere != sets.tokens_Nthw).any()
-    assert torch.equal(elsewhere[::5], sets.tokens_Nthw[::5])
+    assert (elsewhere != sets.tokens_Bthw).any()
+    assert torch.equal(elsewhere[::5], sets.tokens_Bthw[::5])
 
 
 @pytest.mark.parametrize("motion", [0.0, 1.0])
@@ -111,7 +111,7 @@ def test_where_there_is_room_the_others_are_of_any_size_or_move(long_shards, tok
     for crop in (1, 2, 3):
         seed = (0, shards.samples[0].crc32, 0, crop)
         crops.append(moving_crop(whole, *size, motion, *seed) if motion else random_scale_crop(whole, *size, *seed))
-    assert torch.equal(sets.tokens_Nthw[:4].long(), tokenizer.encode(torch.stack(crops)))
+    assert torch.equal(sets.tokens_Bthw[:4].long(), tokenizer.encode(torch.stack(crops)))
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -133,8 +133,8 @@ def test_a_batch_holds_the_frames_and_captions_of_its_picks(long_shards):
         flipped = 0
         for step in (0, 1, 2, 9, 3):  # in any order
             batch = loader.batch(step)
-            assert (batch.frames_BTHWC.shape, batch.frames_BTHWC.dtype) == ((6, 17, 24, 32, 3), torch.uint8)
-            for frames, captions, pick in zip(batch.frames_BTHWC, batch.captions, batch.picks, strict=True):
+            assert (batch.frames_BTHW3.shape, batch.frames_BTHW3.dtype) == ((6, 17, 24, 32, 3), torch.uint8)
+            for frames, captions, pick in zip(batch.frames_BTHW3, batch.captions, batch.picks, strict=True):
                 wanted = torch.from_numpy(shards.read(pick.sample, pick.start, 17))
                 assert torch.equal(frames, wanted.flip(2) if pick.flipped else wanted)
                 assert captions == shards.samples[pick.sample].captions
@@ -225,7 +225,7 @@ def loss(model, step):
     with (out / "order.jsonl").open("a") as file:
         picks = [(p.epoch, p.sample, p.start, p.flipped) for p in batch.picks]
         file.write(json.dumps([step, picks]) + "\\n")
-    return model(batch.frames_BTHWC[:, 0].flatten(1).float() / 255).square().mean(), {}
+    return model(batch.frames_BTHW3[:, 0].flatten(1).float() / 255).square().mean(), {}
 
 config = TrainConfig(steps=steps, warmup=1, checkpoint_minutes=0.1 / 60, report_steps=1)
 train(model, loss, config, out, resume=(out / "state.safetensors").exists())

@@ -112,7 +112,7 @@ def test_samples_are_the_fitted_frames_and_no_end_is_in_training(tmp_path, pictu
     (tmp_path / "a").mkdir()
     write_clip(tmp_path / "a" / "b.mkv", frames, 8)
     prepare(tmp_path / "a", tmp_path / "out", small, workers=0)
-    wanted, _ = fit_clip(read_clip(tmp_path / "a" / "b.mkv").frames_THWC, 8.0, fps=8, height=24, width=32)
+    wanted, _ = fit_clip(read_clip(tmp_path / "a" / "b.mkv").frames_THW3, 8.0, fps=8, height=24, width=32)
     train, held_out = ClipShards(tmp_path / "out"), ClipShards(tmp_path / "out", "held-out")
     assert [(s.first_frame, s.frames) for s in train.samples] == [(0, 5), (5, 5), (10, 5), (15, 5), (20, 1)]
     assert [(s.first_frame, s.frames) for s in held_out.samples] == [(21, 2)]

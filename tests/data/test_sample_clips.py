@@ -33,7 +33,7 @@ def test_fitted_clips_are_the_first_frames_of_the_fitted_clip(folder):
     ]  # fmt: skip
     assert [name for name, _ in clips.skipped] == ["c.mp4"]
     whole = read_clip(folder / "a.mkv")
-    wanted, _ = fit_clip(whole.frames_THWC, whole.fps, fps=8, height=16, width=16)
+    wanted, _ = fit_clip(whole.frames_THW3, whole.fps, fps=8, height=16, width=16)
     assert len(wanted) == 10
     assert np.array_equal(made[0][1], wanted[:6].numpy())
     stretched = next(clips.fitted(fps=8, height=16, width=16, fit="stretch"))[1]

@@ -11,9 +11,9 @@ def test_shards_of_one_grid_are_joined_in_order(tmp_path):
     write_shard(tmp_path / "b.safetensors", second, [["d"]], fps=8)
     write_shard(tmp_path / "c.safetensors", long, [["e"]], fps=8)
     short, longer = read_shards(tmp_path)
-    assert torch.equal(short.tokens_Nthw, torch.cat([first, second]).int())
+    assert torch.equal(short.tokens_Bthw, torch.cat([first, second]).int())
     assert short.captions == [["één"], ["b", "c"], ["d"]]
-    assert longer.tokens_Nthw.shape == (1, 5, 2, 2)
+    assert longer.tokens_Bthw.shape == (1, 5, 2, 2)
 
 
 def test_wrong_shards_are_refused(tmp_path):

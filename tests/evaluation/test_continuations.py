@@ -43,7 +43,7 @@ def test_what_moves_and_what_does_not_are_told_apart(debug_generator, shards, tm
     for key in ("psnr", "psnr_of_the_tokens_alone"):
         assert report[key] == pytest.approx((still[key] + flickering[key]) / 2)
     assert still["psnr"] != still["psnr_of_the_tokens_alone"]  # which has no kept detail in it
-    frames = read_clip(tmp_path / "out" / "continuations.mp4").frames_THWC
+    frames = read_clip(tmp_path / "out" / "continuations.mp4").frames_THW3
     assert frames.shape == (26, 64, 128, 3)
     assert (tmp_path / "out" / "continuations.png").is_file()
 
@@ -54,7 +54,7 @@ def test_larger_clips_are_made_to_fit(debug_generator, tmp_path):
     write_clip(tmp_path / "clips/0.mkv", np.ascontiguousarray(ramp), 10)
     prepare(tmp_path / "clips", tmp_path / "shards", PrepareConfig(height=96, width=160, held_out_seconds=2), workers=0)
     continue_held_out(debug_generator, ClipShards(tmp_path / "shards", "held-out"), tmp_path, predicted=4)
-    truth = read_clip(tmp_path / "continuations.mp4").frames_THWC[0, 32, :64, 0].float()  # 96 of the columns, from 32
+    truth = read_clip(tmp_path / "continuations.mp4").frames_THW3[0, 32, :64, 0].float()  # 96 of the columns, from 32
     assert truth[0] == pytest.approx(32, abs=4) and truth[-1] == pytest.approx(127, abs=4)
 
 
@@ -75,12 +75,12 @@ def test_the_tokens_alone_lie_beside_the_truth(debug_generator):
     made = debug_generator.generate(None, num_frames=13, seed=3)
     (continuation,) = continue_beginnings(debug_generator, [("a", made)], predicted=4)
     shown = debug_generator.continue_clip(Video(made.frames[:9], made.fps), num_frames=4, seed=0)
-    assert np.array_equal(continuation.shown_THWC, shown.frames)
-    assert np.array_equal(continuation.plain_THWC, debug_generator.decode(shown.state).frames)
-    assert continuation.plain_THWC.shape == continuation.truth_THWC.shape == (13, 64, 64, 3)
-    assert not np.array_equal(continuation.plain_THWC[9:], continuation.shown_THWC[9:])
+    assert np.array_equal(continuation.shown_THW3, shown.frames)
+    assert np.array_equal(continuation.plain_THW3, debug_generator.decode(shown.state).frames)
+    assert continuation.plain_THW3.shape == continuation.truth_THW3.shape == (13, 64, 64, 3)
+    assert not np.array_equal(continuation.plain_THW3[9:], continuation.shown_THW3[9:])
     (short,) = continue_beginnings(debug_generator, [("a", made)], predicted=1)
-    assert len(short.plain_THWC) == len(short.shown_THWC) == 10 and short.made == 4
+    assert len(short.plain_THW3) == len(short.shown_THW3) == 10 and short.made == 4
 
 
 def test_the_least_frames_of_a_clip(debug_generator, shards, tmp_path):

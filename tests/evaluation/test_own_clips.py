@@ -132,7 +132,7 @@ def test_only_so_many_continuations_are_kept_and_drawn(debug_generator, monkeypa
     report = evaluate_own_clips(debug_generator, clips, predicted=1, folder=tmp_path)
     assert report["continued"] == 3
     assert all(entry["psnr"] > 0 for entry in report["clips"])
-    drawn = read_clip(tmp_path / "continuations.mp4").frames_THWC[:, :, :64]
+    drawn = read_clip(tmp_path / "continuations.mp4").frames_THW3[:, :, :64]
     assert len(drawn) == 2 * 10
     wanted = np.concatenate([video.frames for _, video in clips[:2]])
     assert np.abs(drawn.numpy().astype(float) - wanted).mean() < 10  # but for the loss of the encoding

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from reelm.generation.detail import ALIKE, NEIGHBOURHOOD, keep_detail
 
 
-def plainly(given_NHWC, decoded_NHWC, frames_THWC):
+def plainly(given_NHWC, decoded_NHWC, frames_THW3):
     """The formula of the docstring, pixel by pixel."""
-    half, (height, width) = NEIGHBOURHOOD // 2, frames_THWC.shape[1:3]
-    shown = np.zeros_like(frames_THWC)
-    for t, frame in enumerate(frames_THWC.astype(float)):
+    half, (height, width) = NEIGHBOURHOOD // 2, frames_THW3.shape[1:3]
+    shown = np.zeros_like(frames_THW3)
+    for t, frame in enumerate(frames_THW3.astype(float)):
         apart = np.square(decoded_NHWC.astype(float) - frame).mean(-1)
         for y in range(height):
             for x in range(width):

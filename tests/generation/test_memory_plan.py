@@ -45,7 +45,7 @@ def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator):
         sampling = SamplingConfig(guidance_scale=scale)
         plan = plan_memory(parts.config, batch=batch, sampling=sampling)
         cache = parts.lm.make_cache(batch * (1 if scale == 1 else 2))
-        assert plan.cache == cache.nbytes + cache.tokens_BR.nbytes
+        assert plan.cache == cache.nbytes + cache.tokens_BQ.nbytes
     lm = sum(parameter.numel() for parameter in VideoTransformer(parts.config.lm).parameters())
     assert plan.weights == 4 * lm + tokenizer_bytes(parts.config.tokenizer)
     half = plan_memory(parts.config, dtype="bfloat16")
@@ -71,7 +71,7 @@ def test_int8_weights_and_cache_are_those_of_the_loaded_model(debug_checkpoint):
     parts = load_pretrained(debug_checkpoint, device="cpu", weights="int8", cache="int8")
     plan = plan_memory(parts.config, batch=2, weights="int8", cache="int8")
     cache = parts.lm.make_cache(4)
-    assert plan.cache == cache.nbytes + cache.tokens_BR.nbytes
+    assert plan.cache == cache.nbytes + cache.tokens_BQ.nbytes
     held = sum(parameter.numel() * parameter.element_size() for parameter in parts.lm.parameters())
     held += sum(m.scales_O.nbytes + m.zeros_O.nbytes for m in parts.lm.modules() if isinstance(m, Int8Linear))
     assert plan.weights == held + tokenizer_bytes(parts.config.tokenizer)

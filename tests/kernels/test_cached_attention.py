@@ -33,7 +33,7 @@ def filled(model, positions, seed=0, dtype=torch.float32):
     rows = len(positions)
     lengths = torch.randint(model.config.prefix + 1, (rows,), generator=random)
     model.prefill(cache, torch.randint(11, (rows, model.config.prefix), generator=random), lengths)
-    cache.tokens_BR.random_(model.config.vocab_size, generator=random)
+    cache.tokens_BQ.random_(model.config.vocab_size, generator=random)
     # What is not written yet is left as it is; all else is anything.
     for row, position in enumerate(positions):
         used = model.config.prefix + min(position, cache.ring)

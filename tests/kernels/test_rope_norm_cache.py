@@ -20,9 +20,9 @@ def turned(x_E, angles_F):
     return torch.cat((pairs_F.real, pairs_F.imag))
 
 
-def oracle(qkv_BLHE, q_norm_E, k_norm_E, angles_BLF, K, epsilon):
+def oracle(qkv_BLJE, q_norm_E, k_norm_E, angles_BLF, K, epsilon):
     """(q, q_prefix, k, v) in float64."""
-    B, L, H, E = qkv_BLHE.shape
+    B, L, H, E = qkv_BLJE.shape
     N = H - 2 * K
     q, q_prefix, k = (
         torch.zeros(B, L, N, E).double(),
@@ -32,12 +32,12 @@ def oracle(qkv_BLHE, q_norm_E, k_norm_E, angles_BLF, K, epsilon):
     for b in range(B):
         for token in range(L):
             for head in range(N):
-                q_prefix[b, token, head] = normalised(qkv_BLHE[b, token, head], q_norm_E, epsilon)
+                q_prefix[b, token, head] = normalised(qkv_BLJE[b, token, head], q_norm_E, epsilon)
                 q[b, token, head] = turned(q_prefix[b, token, head], angles_BLF[b % len(angles_BLF), token])
             for head in range(K):
-                plain_E = normalised(qkv_BLHE[b, token, N + head], k_norm_E, epsilon)
+                plain_E = normalised(qkv_BLJE[b, token, N + head], k_norm_E, epsilon)
                 k[b, token, head] = turned(plain_E, angles_BLF[b % len(angles_BLF), token])
-    return q, q_prefix, k, qkv_BLHE[:, :, N + K :].double()
+    return q, q_prefix, k, qkv_BLJE[:, :, N + K :].double()
 
 
 def draw(dtype, B, L, N, K, E, C, seed=0):
@@ -175,10 +175,10 @@ ZEROS = torch.zeros(2, 2, 5, 8)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"qkv_BLHE": torch.zeros(2, 3, 40)}, "qkv_BLHE: must have 4 dimensions"),
-        ({"qkv_BLHE": torch.zeros(2, 3, 7, 9)}, "qkv_BLHE: must have an even head_dim, got 9"),
-        ({"qkv_BLHE": torch.zeros(2, 3, 7, 8, dtype=torch.int8)}, "qkv_BLHE: must be of a floating-point dtype"),
-        ({"qkv_BLHE": torch.zeros(2, 3, 4, 8)}, r"k_cache_BKCE: must have 1 .. 1 heads, H being 4, got 2"),
+        ({"qkv_BLJE": torch.zeros(2, 3, 40)}, "qkv_BLJE: must have 4 dimensions"),
+        ({"qkv_BLJE": torch.zeros(2, 3, 7, 9)}, "qkv_BLJE: must have an even head_dim, got 9"),
+        ({"qkv_BLJE": torch.zeros(2, 3, 7, 8, dtype=torch.int8)}, "qkv_BLJE: must be of a floating-point dtype"),
+        ({"qkv_BLJE": torch.zeros(2, 3, 4, 8)}, r"k_cache_BKCE: must have 1 .. 1 heads, H being 4, got 2"),
         ({"k_cache_BKCE": torch.zeros(2, 2, 40)}, "k_cache_BKCE: must have 4 dimensions"),
         ({"k_cache_BKCE": torch.zeros(1, 2, 5, 8)}, r"k_cache_BKCE: must have the shape \(2, 2, 5, 8\)"),
         ({"k_cache_BKCE": ZEROS.half()}, "k_cache_BKCE: must be torch.float32 or torch.int8"),
@@ -189,7 +189,7 @@ ZEROS = torch.zeros(2, 2, 5, 8)
         ({"slots_BL": torch.zeros(2, 3, dtype=torch.int32)}, "slots_BL: must be torch.int64"),
         ({"q_norm_E": torch.zeros(4)}, r"q_norm_E: must have the shape \(8,\)"),
         ({"k_norm_E": torch.zeros(8, dtype=torch.int64)}, "k_norm_E: must be torch.float64 or torch.float32"),
-        ({"k_norm_E": torch.zeros(8, device="meta")}, "k_norm_E: must be on cpu as qkv_BLHE is"),
+        ({"k_norm_E": torch.zeros(8, device="meta")}, "k_norm_E: must be on cpu as qkv_BLJE is"),
         ({"rotation": (torch.zeros(2, 3, 1, 4), torch.zeros(2, 3, 4))}, "rotation: must have the shape"),
         ({"epsilon": -1.0}, "epsilon: must be at least 0"),
         ({"k_scales_BKC": ZEROS[..., 0]}, "k_scales_BKC: must be None unless the caches are int8"),
@@ -205,7 +205,7 @@ ZEROS = torch.zeros(2, 2, 5, 8)
 def test_bad_arguments_are_refused_by_name(changes, message):
     part = torch.zeros(2, 3, 1, 4)
     arguments = {
-        "qkv_BLHE": torch.zeros(2, 3, 7, 8), "q_norm_E": torch.ones(8), "k_norm_E": torch.ones(8),
+        "qkv_BLJE": torch.zeros(2, 3, 7, 8), "q_norm_E": torch.ones(8), "k_norm_E": torch.ones(8),
         "slots_BL": torch.arange(3).expand(2, -1), "k_cache_BKCE": ZEROS, "v_cache_BKCE": ZEROS,
         "rotation": (part, part),
     }  # fmt: skip

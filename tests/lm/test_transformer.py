@@ -100,7 +100,7 @@ def test_memory_does_not_grow_with_the_clip():
     model = make()
     short, long = (roll(model, *inputs(frames), [12])[1] for frames in (2, 40))
     assert short.nbytes == long.nbytes
-    assert short.tokens_BR.shape == long.tokens_BR.shape
+    assert short.tokens_BQ.shape == long.tokens_BQ.shape
 
 
 def test_a_cache_that_starts_at_frame_10000_equals_the_window_at_the_start(order):

@@ -18,8 +18,8 @@ def numbered(count, height=4, width=4):
     return torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, height, width, 3).contiguous()
 
 
-def numbers(frames_THWC):
-    return frames_THWC[:, 0, 0, 0].tolist()
+def numbers(frames_THW3):
+    return frames_THW3[:, 0, 0, 0].tolist()
 
 
 # ---- time
@@ -128,14 +128,14 @@ def test_chunks_make_no_difference(monkeypatch):
         ({"height": 0}, "height: must be above 0"),
         ({"width": -4}, "width: must be above 0"),
         ({"fit": "zoom"}, "fit: must be one of"),
-        ({"frames_THWC": torch.zeros(3, 4, 4, 3)}, "must be a uint8 tensor"),
-        ({"frames_THWC": torch.zeros(0, 4, 4, 3, dtype=torch.uint8)}, "without zeros"),
+        ({"frames_THW3": torch.zeros(3, 4, 4, 3)}, "must be a uint8 tensor"),
+        ({"frames_THW3": torch.zeros(0, 4, 4, 3, dtype=torch.uint8)}, "without zeros"),
     ],
 )
 def test_bad_arguments(change, rule):
-    arguments = {"frames_THWC": numbered(3), "times_or_fps": 8, "fps": 8, "height": 4, "width": 4} | change
+    arguments = {"frames_THW3": numbered(3), "times_or_fps": 8, "fps": 8, "height": 4, "width": 4} | change
     with pytest.raises(ReelmError, match=rule):
-        fit_clip(arguments.pop("frames_THWC"), arguments.pop("times_or_fps"), **arguments)
+        fit_clip(arguments.pop("frames_THW3"), arguments.pop("times_or_fps"), **arguments)
 
 
 # ---- what counts as frames

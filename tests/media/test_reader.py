@@ -89,13 +89,13 @@ TAGGED = [(1, Colorspace.ITU709), (6, Colorspace.ITU601), (9, Colorspace.BT2020)
 )
 def test_colour_tags_are_honoured(tmp_path, tag, matrix, full):
     path = encode(tmp_path / "a.mp4", patches(), tags=tag, matrix=matrix, full=full)
-    read = read_clip(path).frames_THWC.numpy()[:, 8::16, 8::16].astype(int)
+    read = read_clip(path).frames_THW3.numpy()[:, 8::16, 8::16].astype(int)
     assert np.abs(read - COLOURS.reshape(2, 4, 3)).max() <= 4
 
 
 def test_untagged_hd_is_bt709(tmp_path):
     path = encode(tmp_path / "a.mp4", patches(2, 360), tags=None, matrix=Colorspace.ITU709)
-    read = read_clip(path).frames_THWC.numpy()[:, 180::360, 180::360].astype(int)
+    read = read_clip(path).frames_THW3.numpy()[:, 180::360, 180::360].astype(int)
     assert np.abs(read - COLOURS.reshape(2, 4, 3)).max() <= 4
 
 
@@ -103,7 +103,7 @@ def test_untagged_hd_is_bt709(tmp_path):
 def test_rotation_is_honoured(tmp_path, angle):
     path = encode(tmp_path / "a.mp4", patches(), rotation=angle)
     upright = np.rot90(COLOURS.reshape(2, 4, 3), angle // 90)
-    read = read_clip(path).frames_THWC.numpy()
+    read = read_clip(path).frames_THW3.numpy()
     assert read.shape[1:] == (upright.shape[0] * 16, upright.shape[1] * 16, 3)
     assert np.abs(read[0, 8::16, 8::16].astype(int) - upright).max() <= 4
 
@@ -111,7 +111,7 @@ def test_rotation_is_honoured(tmp_path, angle):
 def test_variable_frame_rate_keeps_times(tmp_path):
     pts = [0, 40, 80, 1080, 1120, 3000]
     clip = read_clip(encode(tmp_path / "a.mp4", moving(6), pts=pts))
-    assert clip.frames_THWC.shape == (6, 32, 32, 3)
+    assert clip.frames_THW3.shape == (6, 32, 32, 3)
     assert np.allclose(clip.times, np.array(pts) / 1000, atol=1e-3)
 
 
@@ -121,12 +121,12 @@ def test_constant_frame_rate_has_no_times(tmp_path, fps, suffix):
     clip = read_clip(encode(tmp_path / f"a{suffix}", moving(40), fps=fps))
     assert clip.times is None
     assert clip.fps == pytest.approx(float(fps), rel=1e-6)
-    assert [number_of(frame) for frame in clip.frames_THWC] == list(range(40))
+    assert [number_of(frame) for frame in clip.frames_THW3] == list(range(40))
 
 
 def test_one_frame(tmp_path):
     clip = read_clip(encode(tmp_path / "a.mp4", moving(1), fps=8))
-    assert (clip.frames_THWC.shape, clip.fps, clip.times) == ((1, 32, 32, 3), 8.0, None)
+    assert (clip.frames_THW3.shape, clip.fps, clip.times) == ((1, 32, 32, 3), 8.0, None)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".gif", ""])
@@ -134,10 +134,10 @@ def test_last_seconds_are_the_end_of_the_clip(tmp_path, suffix):
     path = write_clip(tmp_path / f"a{suffix}", moving(50), 10)
     limits = ClipLimits(max_bytes=15 * 32 * 32 * 3 if suffix != ".gif" else 10**9)
     clip = read_clip(path, last_seconds=1.5, limits=limits)
-    assert [number_of(frame) for frame in clip.frames_THWC] == list(range(35, 50))
+    assert [number_of(frame) for frame in clip.frames_THW3] == list(range(35, 50))
     assert clip.times is None
-    assert len(read_clip(path, last_seconds=1e-3).frames_THWC) == 1
-    assert len(read_clip(path, last_seconds=100).frames_THWC) == 50
+    assert len(read_clip(path, last_seconds=1e-3).frames_THW3) == 1
+    assert len(read_clip(path, last_seconds=100).frames_THW3) == 50
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
@@ -151,26 +151,26 @@ def test_still_image_is_a_clip_of_one_frame(tmp_path, suffix):
     image = moving(1)[0]
     Image.fromarray(image).save(tmp_path / f"a{suffix}", **({"quality": 95} if suffix in (".jpg", ".webp") else {}))
     clip = read_clip(tmp_path / f"a{suffix}")
-    assert (clip.frames_THWC.shape, clip.fps, clip.metadata) == ((1, 32, 32, 3), 1.0, {})
-    assert np.abs(clip.frames_THWC[0].numpy().astype(int) - image).max() <= 4
+    assert (clip.frames_THW3.shape, clip.fps, clip.metadata) == ((1, 32, 32, 3), 1.0, {})
+    assert np.abs(clip.frames_THW3[0].numpy().astype(int) - image).max() <= 4
 
 
 def test_photo_is_turned_upright_and_transparency_is_black(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(patches(1)[0]).save(tmp_path / "a.jpg", exif=exif, quality=100)
-    assert read_clip(tmp_path / "a.jpg").frames_THWC.shape == (1, 64, 32, 3)
+    assert read_clip(tmp_path / "a.jpg").frames_THW3.shape == (1, 64, 32, 3)
     rgba = np.full((4, 4, 4), 255, np.uint8)
     rgba[:, :2, 3] = 0
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    frame = read_clip(tmp_path / "a.png").frames_THWC[0]
+    frame = read_clip(tmp_path / "a.png").frames_THW3[0]
     assert frame[:, :2].max() == 0 and frame[:, 2:].min() == 255
 
 
 def test_content_decides_not_the_suffix(tmp_path):
     gif = write_clip(tmp_path / "a.gif", moving(3), 10)
     gif.rename(tmp_path / "a.mp4")
-    assert read_clip(tmp_path / "a.mp4").frames_THWC.shape == (3, 32, 32, 3)
+    assert read_clip(tmp_path / "a.mp4").frames_THW3.shape == (3, 32, 32, 3)
 
 
 def test_foreign_gif_with_uneven_durations(tmp_path):
@@ -184,7 +184,7 @@ def test_foreign_gif_with_uneven_durations(tmp_path):
 def test_names_that_look_like_protocols_are_plain_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.rename(write_clip("a.mp4", moving(2), 8), "data:a%03d.mp4")
-    assert len(read_clip("data:a%03d.mp4").frames_THWC) == 2
+    assert len(read_clip("data:a%03d.mp4").frames_THW3) == 2
 
 
 # ---- what is refused
@@ -241,7 +241,7 @@ def test_gif_cut_between_two_frames_is_refused(tmp_path):
     with pytest.raises(ClipError, match="6 of 9 declared frames"):
         read_clip(path)
     path.write_bytes(whole)
-    assert len(read_clip(path).frames_THWC) == 10
+    assert len(read_clip(path).frames_THW3) == 10
 
 
 def test_folder_with_missing_or_foreign_pictures_is_refused(tmp_path):
@@ -272,7 +272,7 @@ def test_mp4_cut_without_encoding_is_whole(tmp_path):
                 new.mux(packet)
     with av.open(str(tmp_path / "cut.mp4")) as container:
         assert container.streams.video[0].frames == 40
-    assert [number_of(frame) for frame in read_clip(tmp_path / "cut.mp4").frames_THWC] == list(range(7, 40))
+    assert [number_of(frame) for frame in read_clip(tmp_path / "cut.mp4").frames_THW3] == list(range(7, 40))
 
 
 def test_bomb_is_refused_from_its_header(tmp_path):
@@ -304,7 +304,7 @@ def test_every_format_obeys_the_limits(tmp_path, suffix):
         Image.fromarray(moving(1)[0]).save(path)
     else:
         path = write_clip(tmp_path / f"a{suffix}", moving(20), 10)
-    assert len(read_clip(path).frames_THWC) in (1, 20)
+    assert len(read_clip(path).frames_THW3) in (1, 20)
     with pytest.raises(ClipError, match="pixels in a frame, got 1024"):
         read_clip(path, limits=ClipLimits(max_pixels=1023))
     with pytest.raises(ClipError, match="bytes once decoded"):
@@ -325,7 +325,7 @@ def test_limits_hold_where_the_header_says_nothing(tmp_path):
             frame.pts, frame.time_base = index, Fraction(1, 24)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert len(read_clip(path).frames_THWC) == 48
+    assert len(read_clip(path).frames_THW3) == 48
     with pytest.raises(ClipError, match="bytes once decoded"):
         read_clip(path, limits=ClipLimits(max_bytes=47 * 32 * 32 * 3))
 
@@ -362,7 +362,7 @@ def sweep(tmp_path, suffix, count, seed):
         path.write_bytes(mutate(source, rng))
         try:
             clip = read_clip(path, limits=limits)
-            assert clip.frames_THWC.numel() > 0 and clip.fps > 0 and isinstance(clip.metadata, dict)
+            assert clip.frames_THW3.numel() > 0 and clip.fps > 0 and isinstance(clip.metadata, dict)
             outcomes["clip"] += 1
         except ClipError as error:
             assert path.name in str(error)
@@ -403,5 +403,5 @@ def test_real_footage(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         frames, size, fps = stream.frames, (stream.height, stream.width), float(stream.average_rate)
-    assert clip.frames_THWC.shape == (round(0.4 * fps), *size, 3) and clip.fps == fps and frames > 10
-    assert clip.frames_THWC.float().std() > 5
+    assert clip.frames_THW3.shape == (round(0.4 * fps), *size, 3) and clip.fps == fps and frames > 10
+    assert clip.frames_THW3.float().std() > 5

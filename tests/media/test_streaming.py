@@ -62,7 +62,7 @@ def test_a_stream_is_the_clip(tmp_path, suffix, count, fps, size):
     path = write_clip(tmp_path / f"a{suffix}", moving(count), 10)
     clip, stream = read_clip(path), stream_clip(path)
     assert stream.fps == clip.fps
-    wanted, _ = fit_clip(clip.frames_THWC, clip.fps, fps=fps, height=size[0], width=size[1], fit="pad")
+    wanted, _ = fit_clip(clip.frames_THW3, clip.fps, fps=fps, height=size[0], width=size[1], fit="pad")
     made = np.stack(list(stream_fitted(stream, fps=fps, height=size[0], width=size[1], fit="pad")))
     assert np.array_equal(made, wanted.numpy())
 
@@ -119,7 +119,7 @@ def test_frames_written_as_they_arrive_have_regular_keyframes(tmp_path):
     assert all(packets) and 3 not in {kind for _, kind in kinds}  # B
     clip = read_clip(path)
     assert clip.fps == 8
-    assert np.abs(clip.frames_THWC.numpy().astype(int) - frames).mean() < 3
+    assert np.abs(clip.frames_THW3.numpy().astype(int) - frames).mean() < 3
 
 
 @pytest.mark.parametrize("size", [(16, 16), (24, 32), (64, 48)])

@@ -62,9 +62,9 @@ def test_round_trip(tmp_path, name, count, height, width):
     metadata = {"prompt": "ein Bär \u202e \U0001f43b", "seed": 7, "list": [1.5, None]}
     assert write_clip(tmp_path / name, torch.from_numpy(frames), 24, metadata=metadata) == tmp_path / name
     clip = read_clip(tmp_path / name)
-    assert clip.frames_THWC.shape == frames.shape and clip.metadata == metadata and clip.times is None
+    assert clip.frames_THW3.shape == frames.shape and clip.metadata == metadata and clip.times is None
     assert clip.fps == pytest.approx(24, abs=1e-9)
-    error = np.abs(clip.frames_THWC.numpy().astype(int) - frames)
+    error = np.abs(clip.frames_THW3.numpy().astype(int) - frames)
     if name in EXACT:
         assert error.max() == 0
     else:
@@ -77,7 +77,7 @@ def test_flat_colours_are_true(tmp_path, name):
     colours = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
     colours[0] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]
     frames = np.broadcast_to(colours.repeat(16, axis=0).repeat(16, axis=1), (6, 64, 64, 3))
-    read = read_clip(write_clip(tmp_path / name, frames, 8)).frames_THWC.numpy()[:, 8::16, 8::16].astype(int)
+    read = read_clip(write_clip(tmp_path / name, frames, 8)).frames_THW3.numpy()[:, 8::16, 8::16].astype(int)
     assert np.abs(read - colours).max() <= (0 if name in EXACT else 3)
 
 
@@ -90,14 +90,14 @@ def test_flat_colours_are_true(tmp_path, name):
 def test_mkv_is_exact(tmp_path_factory, shape, fps, seed):
     frames = noise(*shape, seed)
     clip = read_clip(write_clip(tmp_path_factory.mktemp("clip") / "a.mkv", frames, fps))
-    assert np.array_equal(clip.frames_THWC.numpy(), frames)
+    assert np.array_equal(clip.frames_THW3.numpy(), frames)
     assert clip.fps == pytest.approx(fps, rel=1e-3)
 
 
 @pytest.mark.parametrize("fps", [0.05, 7.5, 23.976, 24000 / 1001, 30, 1000])
 def test_mp4_keeps_the_rate(tmp_path, fps):
     clip = read_clip(write_clip(tmp_path / "a.mp4", moving(12), fps))
-    assert clip.fps == pytest.approx(fps, rel=1e-6) and clip.times is None and len(clip.frames_THWC) == 12
+    assert clip.fps == pytest.approx(fps, rel=1e-6) and clip.times is None and len(clip.frames_THW3) == 12
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -105,8 +105,8 @@ def test_equal_frames_are_all_there(tmp_path, name):
     """Encoders of gif and webp merge them."""
     frames = moving(4)[[0, 0, 0, 1, 1, 2, 3, 3]]
     clip = read_clip(write_clip(tmp_path / name, frames, 24))
-    assert np.abs(clip.frames_THWC.numpy().astype(int) - frames).mean() < 4 and len(clip.frames_THWC) == 8
-    assert len(read_clip(write_clip(tmp_path / name, frames[[0, 0, 0]], 24)).frames_THWC) == 3
+    assert np.abs(clip.frames_THW3.numpy().astype(int) - frames).mean() < 4 and len(clip.frames_THW3) == 8
+    assert len(read_clip(write_clip(tmp_path / name, frames[[0, 0, 0]], 24)).frames_THW3) == 3
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -148,7 +148,7 @@ def test_a_scaled_copy_is_not_cropped(tmp_path):
         stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
         container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
         container.mux(stream.encode(None))
-    assert read_clip(tmp_path / "b.mp4").frames_THWC.shape == (1, 64, 64, 3)
+    assert read_clip(tmp_path / "b.mp4").frames_THW3.shape == (1, 64, 64, 3)
 
 
 # ---- what is refused, before anything is written
@@ -168,11 +168,11 @@ GOOD = moving(2)
         ("a.mp4", GOOD, "8", "fps: must be"),
         ("a.gif", GOOD, 60, "fps: must be from 0.01 to 50 in .gif"),
         ("a.webp", GOOD, 120, "fps: must be from 0.01 to 90 in .webp"),
-        ("a.mp4", GOOD.astype(np.float32), 8, "frames_THWC: must be uint8"),
-        ("a.mp4", GOOD[0], 8, r"frames_THWC: must have shape \(T, H, W, 3\)"),
-        ("a.mp4", GOOD[..., :2], 8, "frames_THWC: must have shape"),
-        ("a.mp4", GOOD[:0], 8, "frames_THWC: must hold at least one frame"),
-        ("a.mp4", "frames", 8, "frames_THWC: must have shape"),
+        ("a.mp4", GOOD.astype(np.float32), 8, "frames_THW3: must be uint8"),
+        ("a.mp4", GOOD[0], 8, r"frames_THW3: must have shape \(T, H, W, 3\)"),
+        ("a.mp4", GOOD[..., :2], 8, "frames_THW3: must have shape"),
+        ("a.mp4", GOOD[:0], 8, "frames_THW3: must hold at least one frame"),
+        ("a.mp4", "frames", 8, "frames_THW3: must have shape"),
     ],
 )
 def test_bad_arguments(tmp_path, name, frames, fps, rule):
@@ -211,11 +211,11 @@ def test_folder_of_pictures_replaces_only_its_own_kind(tmp_path):
     write_clip(folder, moving(5), 8)
     write_clip(f"{folder}/", moving(3), 8)
     assert sorted(path.name for path in folder.iterdir())[-1] == "settings.json"
-    assert len(read_clip(folder).frames_THWC) == 3
+    assert len(read_clip(folder).frames_THW3) == 3
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ReelmError, match="or one that reelm wrote"):
         write_clip(folder, moving(4), 8)
-    assert (folder / "notes.txt").read_text() == "mine" and len(read_clip(folder).frames_THWC) == 3
+    assert (folder / "notes.txt").read_text() == "mine" and len(read_clip(folder).frames_THW3) == 3
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "frame_0.png").write_bytes(b"")
     with pytest.raises(ReelmError, match="or one that reelm wrote"):
@@ -240,7 +240,7 @@ def test_disk_full_at_the_rename(tmp_path, name, monkeypatch):
         write_clip(tmp_path / name, moving(4), 8)
     monkeypatch.undo()
     clip = read_clip(tmp_path / name)
-    assert clip.metadata == {"old": True} and len(clip.frames_THWC) == 3
+    assert clip.metadata == {"old": True} and len(clip.frames_THW3) == 3
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -275,7 +275,7 @@ def test_disk_that_takes_no_more(tmp_path, name):
     command = [sys.executable, "-c", CHILD, str(old), str(sizer), *map(str, limits)]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert output.split("\n")[:-1] == [f"{limit} refused" for limit in limits]
-    assert len(read_clip(old).frames_THWC) == 3
+    assert len(read_clip(old).frames_THW3) == 3
     assert [path.name for path in folder.iterdir()] == [name]
 
 
@@ -310,7 +310,7 @@ def test_kill_during_a_save_leaves_a_whole_file(tmp_path, name, delays):
             time.sleep(delay)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert read_clip(tmp_path / name).frames_THWC.shape == (60, 96, 96, 3)
+        assert read_clip(tmp_path / name).frames_THW3.shape == (60, 96, 96, 3)
 
 
 # ---- frames as they arrive
@@ -325,16 +325,16 @@ def test_stream_plays_while_it_grows_and_ends_as_an_ordinary_file(tmp_path, suff
             writer.write(torch.from_numpy(frames[start : start + 12]))
             growing = read_clip(writer.growing)
             # The last frame is on disk once its successor comes.
-            assert len(growing.frames_THWC) == start + 11 == writer.frames - 1
+            assert len(growing.frames_THW3) == start + 11 == writer.frames - 1
             assert growing.metadata == {"prompt": "a"} and growing.fps == 24
             assert read_clip(path).metadata == {"old": True}
-        streamed = read_clip(writer.growing).frames_THWC
+        streamed = read_clip(writer.growing).frames_THW3
         writer.metadata = {"prompt": "a", "tokens": "x" * 10_000}
     clip = read_clip(path)
     assert clip.metadata == {"prompt": "a", "tokens": "x" * 10_000}
-    assert clip.frames_THWC.shape == frames.shape and clip.fps == 24 and clip.times is None
-    assert torch.equal(clip.frames_THWC[:59], streamed), "the packets are copied, not encoded again"
-    error = np.abs(clip.frames_THWC.numpy().astype(int) - frames)
+    assert clip.frames_THW3.shape == frames.shape and clip.fps == 24 and clip.times is None
+    assert torch.equal(clip.frames_THW3[:59], streamed), "the packets are copied, not encoded again"
+    error = np.abs(clip.frames_THW3.numpy().astype(int) - frames)
     assert error.max() == 0 if suffix == ".mkv" else error.mean() < 3
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     if suffix == ".mp4":
@@ -352,14 +352,14 @@ def test_stream_is_readable_wherever_it_is_cut(tmp_path, suffix):
         data = writer.growing.read_bytes()
         raise KeyError
     assert not writer.path.exists()
-    assert len(read_clip(writer.growing).frames_THWC) == 20, "an exception loses no frame"
+    assert len(read_clip(writer.growing).frames_THW3) == 20, "an exception loses no frame"
     cut = tmp_path / f"cut{suffix}"
     counts = []
     for end in np.linspace(len(data) // 3, len(data), 60).astype(int):
         cut.write_bytes(data[:end])
         # A fragment's header is written in one call with what follows: half of one is no trace of a kill.
         if suffix == ".mkv" or spans(cut)[-1][0] == "mdat":
-            counts.append(len(read_clip(cut).frames_THWC))
+            counts.append(len(read_clip(cut).frames_THW3))
     assert counts == sorted(counts) and len(counts) > 50 and 4 <= counts[0] <= 7 and counts[-1] == 19
 
 
@@ -382,7 +382,7 @@ def test_stream_survives_a_kill(tmp_path, suffix):
         process.send_signal(signal.SIGKILL)
         process.wait()
     clip = read_clip(tmp_path / f"a.partial{suffix}")
-    assert len(clip.frames_THWC) >= said - 1
+    assert len(clip.frames_THW3) >= said - 1
 
 
 def test_stream_refusals(tmp_path):
@@ -402,7 +402,7 @@ def test_stream_refusals(tmp_path):
     ):
         writer.write(moving(5))
         writer.write(moving(2, 16, 16))
-    assert len(read_clip(tmp_path / "a.partial.mp4").frames_THWC) == 5
+    assert len(read_clip(tmp_path / "a.partial.mp4").frames_THW3) == 5
 
 
 def test_failed_end_of_a_stream_keeps_what_grew(tmp_path, monkeypatch):
@@ -416,7 +416,7 @@ def test_failed_end_of_a_stream_keeps_what_grew(tmp_path, monkeypatch):
     monkeypatch.setattr(clip_write, "remux", full)
     with pytest.raises(ReelmError, match="No space left"):
         writer.close()
-    assert len(read_clip(path).frames_THWC) == 2 and len(read_clip(writer.growing).frames_THWC) == 9
+    assert len(read_clip(path).frames_THW3) == 2 and len(read_clip(writer.growing).frames_THW3) == 9
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.partial.mp4"]
 
 

@@ -191,7 +191,7 @@ class PlainTransformer(nn.Module):
                 states_QD[1 : 1 + len(ids)] = self.words(ids.long().to(self.device))
                 visible_Q[1 : 1 + len(ids)] = True
             else:
-                mean_CHW = condition.frames_THWC.to(self.device, torch.float32).mean(0).permute(2, 0, 1) / 255
+                mean_CHW = condition.frames_THW3.to(self.device, torch.float32).mean(0).permute(2, 0, 1) / 255
                 colours_QC = F.adaptive_avg_pool2d(mean_CHW, CELLS).flatten(1).T.to(states_QD.dtype)
                 states_QD[-(CELLS**2) :] = self.colours(colours_QC) + self.cells.weight[:-1]
                 visible_Q[-(CELLS**2) :] = True

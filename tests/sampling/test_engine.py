@@ -74,8 +74,8 @@ def test_processors_run_in_order_on_what_came_before_and_on_guided_logits(debug_
 def test_memory_is_flat_however_long_it_rolls(debug_generator):
     parts = debug_generator.parts
     clips = begin(parts, ["a red ball"], [NoiseKey(1)], SamplingConfig())
-    before = (clips.engine.cache.keys.data_ptr(), clips.engine.cache.nbytes, clips.engine.cache.tokens_BR.shape)
+    before = (clips.engine.cache.keys.data_ptr(), clips.engine.cache.nbytes, clips.engine.cache.tokens_BQ.shape)
     for _ in range(20):
         clips.next()
-    assert (clips.engine.cache.keys.data_ptr(), clips.engine.cache.nbytes, clips.engine.cache.tokens_BR.shape) == before
+    assert (clips.engine.cache.keys.data_ptr(), clips.engine.cache.nbytes, clips.engine.cache.tokens_BQ.shape) == before
     assert not any(len(row.seen) for row in clips.engine._rows)

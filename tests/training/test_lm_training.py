@@ -51,7 +51,7 @@ def test_batches_follow_from_the_step_and_miss_no_clip(data, text):
         assert all(torch.equal(a, b) for a, b in zip((tokens, ids, lengths), again(step), strict=True))
         assert tokens.numel() <= 96
         seen.setdefault(tokens.shape[1], []).extend(map(tuple, tokens.flatten(1).tolist()))
-    short = read_shards(data)[0].tokens_Nthw.flatten(1).tolist()
+    short = read_shards(data)[0].tokens_Bthw.flatten(1).tolist()
     assert set(seen) == {3, 5}
     assert set(seen[3][:40]) == set(map(tuple, short))
 

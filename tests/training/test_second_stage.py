@@ -116,14 +116,14 @@ def test_token_shards_of_the_first_stage_are_those_of_the_second(tmp_path, first
     options = {"clips": 2, "num_frames": 5, "seed": 1, "height": 16, "width": 16}
     encode_world(load_tokenizer(first / "fsq", device="cpu"), tmp_path / "tokens", **options)
     (path,) = (tmp_path / "tokens").iterdir()
-    written, shards = path.stat().st_mtime_ns, read_shards(tmp_path / "tokens")[0].tokens_Nthw
+    written, shards = path.stat().st_mtime_ns, read_shards(tmp_path / "tokens")[0].tokens_Bthw
     encode_world(load_tokenizer(tmp_path / "sharper", device="cpu"), tmp_path / "tokens", **options)
     assert path.stat().st_mtime_ns == written
     # Those of another encoder or codebook are made anew.
     other = load_tokenizer(tmp_path / "sharper", device="cpu")
     other.encoder.head[1].bias += 1
     encode_world(other, tmp_path / "tokens", **options)
-    assert not torch.equal(read_shards(tmp_path / "tokens")[0].tokens_Nthw, shards)
+    assert not torch.equal(read_shards(tmp_path / "tokens")[0].tokens_Bthw, shards)
     learned = load_tokenizer(first / "vq", device="cpu")
     name = learned.tokens_id
     learned.decoder.head.bias.data += 1

@@ -53,7 +53,7 @@ def test_nats_are_the_mean_over_all_tokens_however_they_are_batched(tokens, text
     lm, sets, nats, count = model(order=order), read_shards(tokens / "held-out"), 0.0, 0
     text_BP, lengths_B = text.prefix(["a red ball"], 4, "captions")
     for shards in sets:
-        for clip in shards.tokens_Nthw.long():
+        for clip in shards.tokens_Bthw.long():
             logits = lm(clip[None], text_BP, lengths_B)[0]
             # Of each place, in raster order.
             logits_thwV = torch.stack([as_grids(lm, value_S[None])[0] for value_S in logits.unbind(-1)], -1)

@@ -26,12 +26,12 @@ NEAREST = [
 
 
 def check(oracle, dtype, N, K, D, seed=0):
-    x_ND, codebook_KD = draw(dtype, N, K, D, seed)
-    ids_N = nearest_code(x_ND, codebook_KD, backend="triton")
-    oracle.check_nearest(ids_N, x_ND, codebook_KD)
+    x_MD, codebook_ZD = draw(dtype, N, K, D, seed)
+    ids_M = nearest_code(x_MD, codebook_ZD, backend="triton")
+    oracle.check_nearest(ids_M, x_MD, codebook_ZD)
     if N:
-        alone = nearest_code(x_ND[-1:], codebook_KD, backend="triton")
-        assert torch.equal(alone, ids_N[-1:])
+        alone = nearest_code(x_MD[-1:], codebook_ZD, backend="triton")
+        assert torch.equal(alone, ids_M[-1:])
 
 
 @pytest.mark.parametrize(("dtype", "N", "K", "D"), NEAREST)
@@ -52,30 +52,30 @@ def test_sizes_that_hypothesis_draws(oracle, examples):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_codes_far_apart_are_told_exactly(dtype):
-    _, codebook_KD = draw(dtype, 0, 300, 24)
+    _, codebook_ZD = draw(dtype, 0, 300, 24)
     wanted_N = torch.arange(299, -1, -3)
-    x_ND = (codebook_KD[wanted_N].float() * 1.01).to(dtype)
-    assert torch.equal(nearest_code(x_ND, codebook_KD, backend="triton"), wanted_N)
+    x_MD = (codebook_ZD[wanted_N].float() * 1.01).to(dtype)
+    assert torch.equal(nearest_code(x_MD, codebook_ZD, backend="triton"), wanted_N)
 
 
 def test_of_codes_at_the_same_distance_the_lowest_id_is_taken(oracle):
     # Small integers: all is exact in float32. 150 codes of 25 places, so that equals lie in one block and in several.
-    x_ND, codebook_KD = (x.clamp(-2, 2).round() for x in draw(torch.float32, 40, 150, 2))
-    distances_NK = oracle.distances(x_ND, codebook_KD)
+    x_MD, codebook_ZD = (x.clamp(-2, 2).round() for x in draw(torch.float32, 40, 150, 2))
+    distances_NK = oracle.distances(x_MD, codebook_ZD)
     lowest_N = (distances_NK == distances_NK.min(1, keepdim=True).values).int().argmax(1)
-    assert torch.equal(nearest_code(x_ND, codebook_KD, backend="triton"), lowest_N)
+    assert torch.equal(nearest_code(x_MD, codebook_ZD, backend="triton"), lowest_N)
 
 
 def test_the_padding_of_the_codebook_is_never_chosen():
     # Padding reads as zeros: the nearest of all, were it not masked.
-    x_ND, codebook_KD = torch.full((5, 3), 1e-3), torch.full((70, 3), 9.0)
-    assert nearest_code(x_ND, codebook_KD, backend="triton").eq(0).all()
+    x_MD, codebook_ZD = torch.full((5, 3), 1e-3), torch.full((70, 3), 9.0)
+    assert nearest_code(x_MD, codebook_ZD, backend="triton").eq(0).all()
 
 
 def test_strides_are_free():
-    x_ND, codebook_KD = draw(torch.float32, 20, 70, 6)
-    apart = (x_ND.T.contiguous().T, codebook_KD.repeat_interleave(2, 0)[::2])
-    expected = nearest_code(x_ND, codebook_KD, backend="triton")
+    x_MD, codebook_ZD = draw(torch.float32, 20, 70, 6)
+    apart = (x_MD.T.contiguous().T, codebook_ZD.repeat_interleave(2, 0)[::2])
+    expected = nearest_code(x_MD, codebook_ZD, backend="triton")
     assert torch.equal(nearest_code(*apart, backend="triton"), expected)
 
 
