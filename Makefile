@@ -49,9 +49,9 @@ gpu-decode:
 	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
 		--sweep batch --batch 8 --json > $(OUT)/cosmos-4b-batch.json
 	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
-		--no-peers --weights int8 --json > $(OUT)/cosmos-4b-int8.json
+		--no-baselines --weights int8 --json > $(OUT)/cosmos-4b-int8.json
 	.venv/bin/reelm bench --device cuda --preset cosmos-4b --seconds 0.04 --repeats 1 --decoder sequential \
-		--no-peers --weights int8 --cache int8 --json > $(OUT)/cosmos-4b-int8-cache.json
+		--no-baselines --weights int8 --cache int8 --json > $(OUT)/cosmos-4b-int8-cache.json
 
 lint:
 	$(PY) -m ruff check .

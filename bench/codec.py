@@ -4,7 +4,7 @@
     print(report)                       # a list and a table; report["rows"], json.dumps(report)
 
 Both turn the same clip of uint8 into token ids, and those into pixels, in one process. They take turns, after a round
-that is not counted; times are medians over the rounds. A ratio is the median over the rounds of the peer's time divided
+that is not counted; times are medians over the rounds. A ratio is the median over the rounds of the baseline's time divided
 by the row's of the same round, so that what slows the machine for a while slows both.
 """
 
@@ -28,10 +28,10 @@ from .table import list_lines, table_lines
 
 COLUMNS = (
     *("row", "encode_ms", "decode_ms", "both_ms", "encode_ratio", "decode_ratio", "ratio", "frames_per_second"),
-    *("encode_gflops", "decode_gflops", "gflop_s", "parameters", "says"),
+    *("encode_gflops", "decode_gflops", "gflop_s", "parameters", "note"),
 )
 DEFAULT = ("base", "4x8x8")  # preset and compression
-CHECK_CHANNELS = 8  # of the peer, where only whether it runs is asked
+CHECK_CHANNELS = 8  # of the baseline, where only whether it runs is asked
 
 
 class TokenizerReport(dict[str, Any]):
@@ -69,7 +69,7 @@ def measure_tokenizer(
     repeats: int = 5,
     device: str = "auto",
     dtype: str = "auto",
-    peers: bool = True,
+    baselines: bool = True,
     check: bool = False,
 ) -> TokenizerReport:
     """Load a tokenizer by name, or make one of random weights, and measure it: see `benchmark_tokenizer`.
@@ -78,7 +78,7 @@ def measure_tokenizer(
         preset: random weights of this size: tiny, small or base.
         compression: frames x rows x columns of a token of the preset: 4x8x8, 8x8x8, 4x16x16 or 8x16x16.
         tokenizer: the folder of a tokenizer's training, in place of a preset.
-        num_frames, height, width, batch, repeats, peers, check: as for `benchmark_tokenizer`.
+        num_frames, height, width, batch, repeats, baselines, check: as for `benchmark_tokenizer`.
         device, dtype: of both networks; see core/device.py.
 
     Raises:
@@ -93,7 +93,7 @@ def measure_tokenizer(
         model.to(pick_dtype(dtype, next(model.parameters()).device))
     return benchmark_tokenizer(
         model, name=str(tokenizer or preset), num_frames=num_frames, height=height, width=width, batch=batch,
-        repeats=repeats, peers=peers, check=check,
+        repeats=repeats, baselines=baselines, check=check,
     )  # fmt: skip
 
 
@@ -106,19 +106,19 @@ def benchmark_tokenizer(
     width: int = 128,
     batch: int = 1,
     repeats: int = 5,
-    peers: bool = True,
+    baselines: bool = True,
     check: bool = False,
 ) -> TokenizerReport:
     """Encode and decode a random clip `repeats` times with each network after one round that is not counted.
 
     Args:
-        tokenizer: to be measured, on its device and in its dtype; the peer goes there too.
+        tokenizer: to be measured, on its device and in its dtype; the baseline goes there too.
         name: what the report calls it.
         num_frames, height, width: of a clip, whole tokens of it.
         batch: clips at once.
         repeats: counted rounds.
-        peers: whether the network of Cosmos's shape has a row.
-        check: a clip of a few tokens, one round and a narrow peer: whether it runs, not how fast.
+        baselines: whether the network of Cosmos's shape has a row.
+        check: a clip of a few tokens, one round and a narrow baseline: whether it runs, not how fast.
 
     Raises:
         ReelmError: an argument is out of its range.
@@ -131,14 +131,14 @@ def benchmark_tokenizer(
     grid = tokenizer.grid(num_frames, height, width)
     networks: dict[str, tuple[nn.Module, str]] = {"reelm": (tokenizer, name)}
     left_out = {}
-    if peers and has_peer(stride):
-        peer = CosmosShape(stride, CHECK_CHANNELS if check else CHANNELS)
-        _randomise(peer)
+    if baselines and has_peer(stride):
+        baseline = CosmosShape(stride, CHECK_CHANNELS if check else CHANNELS)
+        _randomise(baseline)
         networks["cosmos"] = (
-            peer.to(weight.device, weight.dtype),
+            baseline.to(weight.device, weight.dtype),
             "a narrow network for --check" if check else "a network of equal shape",
         )
-    elif peers:
+    elif baselines:
         left_out["cosmos"] = "no such compression"
     generator = torch.Generator().manual_seed(0)
     clip = torch.randint(256, (batch, num_frames, height, width, 3), dtype=torch.uint8, generator=generator)
@@ -157,7 +157,7 @@ def benchmark_tokenizer(
     base = None if check else times.get("cosmos")  # a ratio to a narrow network would tell nothing
     report["rows"] = [
         {"row": row, **_figures(times[row], base), **_rates(times[row], work[row], batch * num_frames),
-         "parameters": sum(parameter.numel() for parameter in network.parameters()), "says": says}
+         "parameters": sum(parameter.numel() for parameter in network.parameters()), "note": says}
         for row, (network, says) in networks.items()
     ]  # fmt: skip
     return report
@@ -192,15 +192,15 @@ def _count(network: Any, clip: torch.Tensor) -> tuple[float, float]:
     return encoding.get_total_flops() / 1e9, decoding.get_total_flops() / 1e9
 
 
-def _figures(times: list[tuple[float, float]], peer: list[tuple[float, float]] | None) -> dict[str, Any]:
-    """Milliseconds of encoding, decoding and both, and how often they go into the peer's."""
+def _figures(times: list[tuple[float, float]], baseline: list[tuple[float, float]] | None) -> dict[str, Any]:
+    """Milliseconds of encoding, decoding and both, and how often they go into the baseline's."""
     figures: dict[str, Any] = {}
     kinds = {"encode": (1, 0), "decode": (0, 1), "both": (1, 1)}
     for kind, (first, second) in kinds.items():
         each = [first * encode + second * decode for encode, decode in times]
         figures[f"{kind}_ms"] = statistics.median(each) * 1e3
-        if peer is not None:
-            theirs = [first * encode + second * decode for encode, decode in peer]
+        if baseline is not None:
+            theirs = [first * encode + second * decode for encode, decode in baseline]
             ratios = [a / b for a, b in zip(theirs, each, strict=True)]
             figures["ratio" if kind == "both" else f"{kind}_ratio"] = statistics.median(ratios)
     return figures | {"rounds_ms": [1e3 * (encode + decode) for encode, decode in times]}

@@ -6,7 +6,7 @@
 
 A case is one problem; its rows (ours, and torch's ways to do the same) take turns, in rounds, so that a drift of the
 clock hits all of them. Before it is timed, a row's result is compared with the case's reference: a row that is wrong
-is reported as failed and gets no time, a peer that cannot run here says why. Times are medians over rounds of the mean
+is reported as failed and gets no time, a baseline that cannot run here says why. Times are medians over rounds of the mean
 over a CUDA graph of calls, or of plain calls where a row cannot be captured. Denominators (copy bandwidth, matmul rate)
 are measured in the same run.
 """
@@ -114,7 +114,7 @@ def _measure(case: Case, check: bool, rounds: int, document: dict[str, Any]) -> 
             result |= {"error": error, "ok": error <= case.tolerance}
             if not check and result["ok"]:
                 timed.append((result, _Row(name, _repeated(run, case.capture))))
-        except Exception as reason:  # a peer's limits are its own; ours show as a failed row
+        except Exception as reason:  # a baseline's limits are its own; ours show as a failed row
             result |= {"ok": False, "failed": f"{type(reason).__name__}: {str(reason).splitlines()[0][:200]}"}
     del expected
     for _ in range(rounds):
@@ -130,9 +130,9 @@ def _measure(case: Case, check: bool, rounds: int, document: dict[str, Any]) -> 
             rate = case.nbytes / milliseconds / 1e6
             result |= {"gb_s": rate, "share_of_copy": rate / document["copy_gb_s"]}
     ours = next((r for r in results if r["row"] == "reelm"), {})
-    peers = [r["microseconds"] for r in results if r["row"] != "reelm" and "microseconds" in r]
-    if peers and "microseconds" in ours:
-        ours["best_peer_over_ours"] = min(peers) / ours["microseconds"]
+    baselines = [r["microseconds"] for r in results if r["row"] != "reelm" and "microseconds" in r]
+    if baselines and "microseconds" in ours:
+        ours["best_peer_over_ours"] = min(baselines) / ours["microseconds"]
     return results
 
 
@@ -219,7 +219,7 @@ def _line(row: dict[str, Any]) -> str:
         line += f"{row['microseconds']:10.1f} us"
         line += f" {row['tflop_s']:7.0f} TFLOP/s" if "tflop_s" in row else ""
         line += f" {row['gb_s']:7.0f} GB/s ({100 * row['share_of_copy']:.0f}% of copy)" if "gb_s" in row else ""
-        line += f" {row['best_peer_over_ours']:6.2f} x the best peer" if "best_peer_over_ours" in row else ""
+        line += f" {row['best_peer_over_ours']:6.2f} x the best baseline" if "best_peer_over_ours" in row else ""
     elif row["ok"]:
         line += f"ok, error {row['error']:.1e}"
     else:

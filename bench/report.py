@@ -14,7 +14,7 @@ import torch
 from ..core.errors import require
 from ..core.files import atomic_path, check_writable
 from ..generation.pretrained import Pretrained
-from ..sampling.passes import Decoder
+from ..sampling.decoder import Decoder
 from ..sampling.rules import SamplingConfig
 from .machine import machine_name, measure_ceilings
 from .table import list_lines, table_lines
@@ -22,9 +22,9 @@ from .table import list_lines, table_lines
 # The tables that a report may have, and their columns.
 TABLES = {
     "rows": ("row", "tokens_per_second", "ratio", "ms_per_token", "tokens_per_pass", "p50_ms", "p95_ms", "bandwidth",
-             "mismatching_tokens", "logits_difference", "says"),
+             "mismatching_tokens", "logits_difference", "note"),
     "depths": ("latent_frame", "wrapped", "tokens_per_second", "ratio", "ms_per_latent_frame", "passes"),
-    "batches": ("clips", "tokens_per_second", "ratio", "ms_per_latent_frame", "tokens_per_pass", "says"),
+    "batches": ("clips", "tokens_per_second", "ratio", "ms_per_latent_frame", "tokens_per_pass", "note"),
 }  # fmt: skip
 
 

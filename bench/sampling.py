@@ -54,7 +54,7 @@ def benchmark(
     decoder: str = "auto",
     block_size: int | None = None,
     prompt: str = "",
-    peers: bool = True,
+    baselines: bool = True,
     sweep: str | None = None,
     check: bool = False,
 ) -> BenchmarkReport:
@@ -69,7 +69,7 @@ def benchmark(
         repeats: counted rounds; figures are their medians.
         decoder, block_size: as for `generate`: the default row.
         prompt: of all clips.
-        peers: whether others have rows too: our own step compiled by torch, and transformers, where they can.
+        baselines: whether others have rows too: our own step compiled by torch, and transformers, where they can.
         sweep: "depth" or "batch": the default variant alone, along a clip or over batches, in place of the rows.
         check: tiny sizes for the ceilings, clips of one latent frame, one round: whether it runs, not how fast.
 
@@ -100,12 +100,12 @@ def benchmark(
     plan = admit(parts, request, whole=False)
     if seconds >= FLAT_FROM and not check:
         return _long_clip(parts, request, latent_frames, rounds)
-    return _in_turns(parts, request, plan, rounds, latent_frames, peers=peers, check=check)
+    return _in_turns(parts, request, plan, rounds, latent_frames, baselines=baselines, check=check)
 
 
 def _in_turns(
     parts: Pretrained, request: Request, plan: MemoryPlan, rounds: list[list[ClipPlan]], latent_frames: int, *,
-    peers: bool, check: bool,
+    baselines: bool, check: bool,
 ) -> BenchmarkReport:  # fmt: skip
     """All variants, round after round, and what each is held against."""
     batch, sampling, chosen = len(request.plans), request.sampling, request.decoder
@@ -114,24 +114,26 @@ def _in_turns(
     peak = peak_memory_bytes(parts.lm.device)
     report = describe(parts, sampling, chosen, batch, latent_frames=latent_frames, check=check)
     report |= {"peak_memory_bytes": peak, "planned_memory_bytes": plan.runtime + plan.weights + plan.call}
-    variants, left_out = own_variants(parts, chosen, sampling, batch, compiled=peers and not check)
-    others, missing = hugging_face_rows(parts, sampling, batch) if peers else ([], {})
+    variants, left_out = own_variants(parts, chosen, sampling, batch, compiled=baselines and not check)
+    others, missing = hugging_face_rows(parts, sampling, batch) if baselines else ([], {})
     count = latent_frames * parts.lm.layout.frame_size
     runs: dict[str, list[ClipRun]] = {variant.name: [] for variant in variants}
-    times: dict[str, list[float]] = {peer.name: [] for peer in others}
+    times: dict[str, list[float]] = {baseline.name: [] for baseline in others}
     for number, plans in enumerate(progress([rounds[0], *rounds], "benchmark", unit="round")):
         for variant in variants if number else variants[1:]:  # the first variant is warm
             runs[variant.name] += [run_clips(parts, variant, plans, sampling, latent_frames)][number == 0 :]
-        for peer in others:
-            times[peer.name] += [peer.run(count)][number == 0 :]
+        for baseline in others:
+            times[baseline.name] += [baseline.run(count)][number == 0 :]
     oracle = SEQUENTIAL if SEQUENTIAL in runs else DEFAULT
     rows = []
     for variant in variants:
         rows.append(_row(report, variant, runs[variant.name], batch * count))
         rows[-1] |= _held_against(parts, variant, runs[variant.name], runs[oracle], request)
-    for peer in others:
-        each = statistics.median(times[peer.name]) / (batch * count)
-        rows.append({"row": peer.name, "tokens_per_second": 1 / each, "ms_per_token": each * 1e3, "says": peer.says})
+    for baseline in others:
+        each = statistics.median(times[baseline.name]) / (batch * count)
+        rows.append(
+            {"row": baseline.name, "tokens_per_second": 1 / each, "ms_per_token": each * 1e3, "note": baseline.note}
+        )
     base = others[0].name if others else oracle
     rate = next(row["tokens_per_second"] for row in rows if row["row"] == base)
     for row in rows:
@@ -181,7 +183,7 @@ def _row(report: BenchmarkReport, variant: Variant, runs: list[ClipRun], tokens:
         "p50_ms": middle * 1e3,
         "p95_ms": sorted(passes)[math.ceil(0.95 * (len(passes) - 1))] * 1e3,
         "bandwidth": f"{100 * seconds_of_a_copy / middle:.0f}%",
-        "says": f"{variant.decoder.name}, {variant.decoder.exactness}"
+        "note": f"{variant.decoder.name}, {variant.decoder.exactness}"
         + (f", block {block.block_size}" if isinstance(block, Jacobi) else "")
         + (f", {variant.remark}" if variant.remark else ""),
     }

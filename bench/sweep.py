@@ -120,7 +120,7 @@ def _batches(
                 "tokens_per_second": clips * latent_frames * parts.lm.layout.frame_size / took,
                 "ms_per_latent_frame": took / latent_frames * 1e3,
                 "tokens_per_pass": statistics.mean(run.tokens_per_pass for run in kept),
-                "says": f"{request.decoder.name}{block}",
+                "note": f"{request.decoder.name}{block}",
             }
         )
     return points

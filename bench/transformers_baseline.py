@@ -1,7 +1,7 @@
 """Peers of the benchmark: other ways to draw as many tokens, in this process, from a transformer of the same shape.
 
-    peers, left_out = hugging_face_rows(parts, sampling, batch=1)        # left_out: {name: why}
-    seconds = peers[0].run(tokens)
+    baselines, left_out = hugging_face_rows(parts, sampling, batch=1)        # left_out: {name: why}
+    seconds = baselines[0].run(tokens)
 
 transformers cannot express prefix + window attention nor the neighbours that make a token's input, so its rows run a
 Llama of equal width, depth, heads and vocabulary with random weights: as many products, caches and logits a token. They
@@ -24,15 +24,15 @@ from ..sampling.rules import SamplingConfig
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """A way to draw tokens: `run(count)` draws so many for each clip of the batch and returns the seconds it took."""
 
     name: str
-    says: str
+    note: str
     run: Callable[[int], float]
 
 
-def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -> tuple[list[Peer], dict[str, str]]:
+def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -> tuple[list[Baseline], dict[str, str]]:
     """`generate` of transformers with a static and a dynamic cache, or why it is left out."""
     if importlib.util.find_spec("transformers") is None:
         return [], {"transformers": "not installed (the bench extra)"}
@@ -46,7 +46,9 @@ def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -
         return [], {"transformers": f"a second model takes {show_bytes(needed)}, {show_bytes(free)} are free"}
     made: dict[str, Any] = {}
     return [
-        Peer(f"transformers, {cache} cache", "a Llama of equal shape", _llama(parts, lm, sampling, batch, cache, made))
+        Baseline(
+            f"transformers, {cache} cache", "a Llama of equal shape", _llama(parts, lm, sampling, batch, cache, made)
+        )
         for cache in ("static", "dynamic")
     ], {}
 

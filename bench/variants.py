@@ -20,9 +20,9 @@ from ..generation.pretrained import Pretrained
 from ..generation.request import Request, pick_decoder
 from ..kernels.backend import pick_backend
 from ..lm.packed import PackedLinear
+from ..sampling.decoder import Decoder
 from ..sampling.engine import Engine
 from ..sampling.noise_keys import NoiseKey
-from ..sampling.passes import Decoder
 from ..sampling.plan import ClipPlan
 from ..sampling.rules import SamplingConfig
 from ..sampling.teacher import TeacherForcing

@@ -25,7 +25,7 @@ class Bench(ModelCommand):
         decoder: of the default row: auto, sequential, jacobi or diagonal.
         block_size: tokens that jacobi looks at in a pass.
         prompt: of all clips.
-        peers: give torch.compile and transformers rows too, where they are there.
+        baselines: give torch.compile and transformers rows too, where they are there.
         sweep: depth (along a clip) or batch: measure the default way there, in place of the rows.
         check: tiny sizes and one round: whether it runs, not how fast.
         plot: draw the rows or the sweep into this .png (needs matplotlib).
@@ -41,7 +41,7 @@ class Bench(ModelCommand):
     decoder: str = "auto"
     block_size: int | None = None
     prompt: str = ""
-    peers: bool = True
+    baselines: bool = True
     sweep: str | None = None
     check: bool = False
     plot: Path | None = None
@@ -55,7 +55,7 @@ class Bench(ModelCommand):
         report = benchmark(
             self._generator(), seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale,
             temperature=self.temperature, repeats=self.repeats, decoder=self.decoder, block_size=self.block_size,
-            prompt=self.prompt, peers=self.peers, sweep=self.sweep, check=self.check,
+            prompt=self.prompt, baselines=self.baselines, sweep=self.sweep, check=self.check,
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         if self.plot is not None:
@@ -88,7 +88,7 @@ class BenchTokenizer(Command):
         repeats: counted rounds, in which the networks take turns; figures are their medians.
         device: auto, cpu or cuda[:n].
         dtype: auto, float32, bfloat16 or float16, of both networks.
-        peers: give the network of the shape of Cosmos a row too.
+        baselines: give the network of the shape of Cosmos a row too.
         check: a tiny clip and one round: whether it runs, not how fast.
         json: print one JSON document and nothing else.
     """
@@ -104,7 +104,7 @@ class BenchTokenizer(Command):
     repeats: int = 5
     device: str = "auto"
     dtype: str = "auto"
-    peers: bool = True
+    baselines: bool = True
     check: bool = False
     json: bool = False
 
@@ -114,7 +114,7 @@ class BenchTokenizer(Command):
         report = measure_tokenizer(
             preset=self.preset, compression=self.compression, tokenizer=self.tokenizer, num_frames=self.num_frames,
             height=self.height, width=self.width, batch=self.batch, repeats=self.repeats, device=self.device,
-            dtype=self.dtype, peers=self.peers, check=self.check,
+            dtype=self.dtype, baselines=self.baselines, check=self.check,
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         return 0

@@ -103,7 +103,7 @@ class FrameLayout:
         return sum(segment.vocab_size for segment in self.segments)
 
     @cached_property
-    def places_S(self) -> torch.Tensor:
+    def raster_S(self) -> torch.Tensor:
         """For each token as written, its place among the segments' grids in raster order, one after the other."""
         places, first = [], 0
         with CPU:
@@ -166,7 +166,7 @@ class FrameLayout:
             require(grid.shape[-axes:] == segment.shape, segment.name, rule, tuple(grid.shape))
             rows.append(grid.flatten(-axes) + self.first_id(segment.name))
         joined = rows[0] if len(rows) == 1 else torch.cat(rows, -1)
-        return joined[..., self.places_S.to(joined.device)]
+        return joined[..., self.raster_S.to(joined.device)]
 
     def unpack(self, tokens_S: torch.Tensor) -> dict[str, torch.Tensor]:
         """What `pack` was given, (…, *shape) by name, from tokens (…, S)."""
@@ -175,8 +175,8 @@ class FrameLayout:
 
     def as_grids(self, values_S: torch.Tensor) -> dict[str, torch.Tensor]:
         """Values (…, S) that belong to the tokens of latent frames, as grids (…, *shape) by name of the segment."""
-        placed_S = values_S[..., self.places_S.argsort().to(values_S.device)]
-        parts = placed_S.split([segment.size for segment in self.segments], -1)
+        in_raster_S = values_S[..., self.raster_S.argsort().to(values_S.device)]
+        parts = in_raster_S.split([segment.size for segment in self.segments], -1)
         return {
             segment.name: part.unflatten(-1, segment.shape) for segment, part in zip(self.segments, parts, strict=True)
         }

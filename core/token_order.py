@@ -1,6 +1,6 @@
 """The order in which a language model writes the tokens of a latent frame.
 
-    places_S = scan_order(rows=8, columns=8, order="coarse")      # the raster place of each token in turn
+    raster_S = scan_order(rows=8, columns=8, order="coarse")      # the raster place of each token in turn
 
 "raster" goes row by row. "coarse" goes from coarse to fine: first every second token of every second row, these again
 from coarse to fine, then those between them diagonally, then those left in even rows, then the other ones. Tokens that
@@ -20,11 +20,11 @@ ORDERS = get_args(Order)
 
 def lattices(rows: int, columns: int) -> list[torch.Tensor]:
     """The places of each lattice of a "coarse" order, in raster numbering, in the order in which they are written."""
-    places_hw, found = torch.arange(rows * columns).view(rows, columns), []
-    while places_hw.numel() > 1:
-        found += [places_hw[1::2, ::2], places_hw[::2, 1::2], places_hw[1::2, 1::2]]
-        places_hw = places_hw[::2, ::2]
-    return [part.flatten() for part in (places_hw, *reversed(found)) if part.numel()]
+    raster_hw, found = torch.arange(rows * columns).view(rows, columns), []
+    while raster_hw.numel() > 1:
+        found += [raster_hw[1::2, ::2], raster_hw[::2, 1::2], raster_hw[1::2, 1::2]]
+        raster_hw = raster_hw[::2, ::2]
+    return [part.flatten() for part in (raster_hw, *reversed(found)) if part.numel()]
 
 
 def scan_order(rows: int, columns: int, order: Order) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ..core.condition import Condition
 from ..core.errors import ReelmError
 from ..media.clip import Clip
 from ..media.fitting import Fit
-from ..sampling.passes import Decoder
+from ..sampling.decoder import Decoder
 from ..sampling.rules import LogitsProcessor
 from .session import SessionState
 from .video import Video
@@ -82,7 +82,7 @@ class DrawOptions(TypedDict, total=False):
         min_p: only tokens with at least this share of the best one's probability; 0 for all.
         height, width: in pixels; a model has one size, so another one is refused.
         decoder: "sequential", a token a pass; "jacobi", the same tokens in fewer passes; "auto", the faster of them;
-            "diagonal", other tokens, by diagonals or lattices; or a decoder of one's own (sampling/passes.py).
+            "diagonal", other tokens, by diagonals or lattices; or a decoder of one's own (sampling/decoder.py).
         block_size: positions that `jacobi` looks at in a pass, up to two latent frames.
         conditions: what the clips are made under beside their prompts, of kinds that the model reads.
         controls: the tokens (t, *shape) of the model's given segments by name, an entry for each latent frame that is

@@ -19,10 +19,10 @@ from ..core.condition import Condition
 from ..core.errors import ReelmError, require
 from ..core.progress import note
 from ..lm.text import words_of
+from ..sampling.decoder import Decoder
 from ..sampling.decoders import make_decoder
 from ..sampling.engine import Engine
 from ..sampling.noise_keys import NoiseKey
-from ..sampling.passes import Decoder
 from ..sampling.plan import ClipPlan
 from ..sampling.rules import LogitsProcessor, SamplingConfig
 from .options import Prompt, Prompts, StepCallback, check_names, plain

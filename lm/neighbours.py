@@ -24,9 +24,9 @@ def neighbours(order: Order) -> tuple[tuple[int, int, int] | None, ...]:
 
 def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tensor, torch.Tensor]:
     """The neighbours' positions relative to a slot's, and whether they are known, each (rows * columns, O)."""
-    places_S = scan_order(rows, columns, order)
-    turn_S = places_S.argsort()  # of each place
-    y_S, x_S, now_S = places_S // columns, places_S % columns, torch.arange(len(places_S))
+    raster_S = scan_order(rows, columns, order)
+    turn_S = raster_S.argsort()  # of each place
+    y_S, x_S, now_S = raster_S // columns, raster_S % columns, torch.arange(len(raster_S))
     offsets, inside = [], []
     for neighbour in neighbours(order):
         if neighbour is None:
@@ -36,7 +36,7 @@ def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tenso
         dt, dy, dx = neighbour
         y, x = y_S + dy, x_S + dx
         in_picture = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-        turn = turn_S[torch.where(in_picture, y * columns + x, 0)] + dt * len(places_S)
+        turn = turn_S[torch.where(in_picture, y * columns + x, 0)] + dt * len(raster_S)
         known = in_picture & (turn < now_S)
         offsets.append(torch.where(known, turn - now_S, 0))
         inside.append(known)

@@ -55,7 +55,7 @@ class VideoTransformer(nn.Module):
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
 
-    places_S: torch.Tensor
+    raster_S: torch.Tensor
     neighbour_offsets_SX: torch.Tensor
     neighbour_inside_SX: torch.Tensor
 
@@ -95,13 +95,13 @@ class VideoTransformer(nn.Module):
         tokens_BLX = history_BQ.gather(1, index_BLX.flatten(1)).view_as(index_BLX)
         tokens_BLX = torch.where(inside_BLX, tokens_BLX, self.config.vocab_size)
         return self.neighbour_mix(self.token_embedding(tokens_BLX).flatten(2)) + self.place_embedding(
-            self.places_S[turn_BL]
+            self.raster_S[turn_BL]
         )
 
     def _rotation(self, positions_BL: torch.Tensor) -> Rotation:
         """The rotations of video positions, by where and when their tokens are seen."""
         config, turn_BL = self.config, positions_BL % self.config.frame_size
-        seen_BL = positions_BL - turn_BL + self.places_S[turn_BL]
+        seen_BL = positions_BL - turn_BL + self.raster_S[turn_BL]
         return video_rotation(seen_BL, config.rows, config.columns, config.head_dim)
 
     def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:
@@ -269,4 +269,4 @@ class VideoTransformer(nn.Module):
 def order_tables(config: LMConfig) -> dict[str, torch.Tensor]:
     """The buffers of a model that follow from its order, by name."""
     offsets_SX, inside_SX = neighbour_tables(config.rows, config.columns, config.order)
-    return {"places_S": config.layout.places_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}
+    return {"raster_S": config.layout.raster_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}

@@ -3,15 +3,15 @@
     decoder = make_decoder("jacobi", block_size=16)
     decoder.step(engine)                        # one pass of the model: some tokens more for every clip
 
-passes.py says what a decoder is; an instance of one's own goes wherever a decoder's name does.
+decoder.py says what a decoder is; an instance of one's own goes wherever a decoder's name does.
 """
 
 from typing import get_args
 
 from ..core.errors import require
 from ..core.layout import FrameLayout
+from .decoder import Decoder, EngineView, Exactness
 from .diagonal import Diagonal
-from .passes import Decoder, Exactness, Passes
 
 
 class Sequential:
@@ -20,7 +20,7 @@ class Sequential:
     name = "sequential"
     exactness: Exactness = "exact"
 
-    def step(self, engine: Passes) -> None:
+    def step(self, engine: EngineView) -> None:
         """One more token for every clip."""
         tokens_B1 = engine.draw(engine.logits(1))
         engine.accept(tokens_B1, [min(1, limit) for limit in engine.limits])
@@ -43,7 +43,7 @@ class Jacobi:
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
 
-    def step(self, engine: Passes) -> None:
+    def step(self, engine: EngineView) -> None:
         """At least one more token for every clip, at most a block."""
         drafts_BL = engine.drafts(self.block_size)
         tokens_BL = engine.draw(engine.logits(self.block_size))

@@ -19,7 +19,7 @@ import torch
 
 from ..core.errors import require
 from ..core.token_order import Order, lattices
-from .passes import Exactness, Passes, Wave
+from .decoder import EngineView, Exactness, Wave
 
 
 class Diagonal:
@@ -41,7 +41,7 @@ class Diagonal:
         require(frames in (1, 2), "frames", "must be 1 or 2", frames)
         self.delay, self.frames = delay, frames
 
-    def step(self, engine: Passes) -> None:
+    def step(self, engine: EngineView) -> None:
         """Whole latent frames for every clip that may have some: as many as all of these may have."""
         (rows, columns), order, limits = engine.layout.video.shape, engine.layout.video.order, engine.limits
         size = rows * columns

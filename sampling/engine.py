@@ -23,8 +23,8 @@ from ..core.errors import require
 from ..core.layout import FrameLayout
 from ..core.protocols import CacheState, LanguageModel
 from .cuda_graph import Captured, CudaGraph, Replayable
+from .decoder import Decoder, Wave
 from .decoders import Sequential
-from .passes import Decoder, Wave
 from .plan import ClipPlan
 from .rows import ClipRow, SegmentRules, first_anchor
 from .rules import LogitsProcessor, SamplingConfig

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .passes import Decoder
+from .decoder import Decoder
 
 
 @dataclass

@@ -9,7 +9,7 @@ What is scored or checked in this way is what is sampled from: the same passes o
 
 import torch
 
-from .passes import Exactness, Passes
+from .decoder import EngineView, Exactness
 
 
 class TeacherForcing:
@@ -28,7 +28,7 @@ class TeacherForcing:
         self._blocks = iter(tokens_BS.split(block_size, 1))
         self.logits_RLV = torch.empty(0)
 
-    def step(self, engine: Passes) -> None:
+    def step(self, engine: EngineView) -> None:
         """One more block."""
         tokens_BL = next(self._blocks)
         batch, count = tokens_BL.shape

@@ -56,11 +56,11 @@ FROZEN = {
     "decode": [*MODEL, "--output", "-o"],
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
-        *("--block-size", "--prompt", "--no-peers", "--sweep", "--check", "--plot"),
+        *("--block-size", "--prompt", "--no-baselines", "--sweep", "--check", "--plot"),
     ],
     "bench tokenizer": [
         *("--preset", "--compression", "--tokenizer", "--num-frames", "--height", "--width", "--batch", "--repeats"),
-        *("--device", "--dtype", "--no-peers", "--check", "--json"),
+        *("--device", "--dtype", "--no-baselines", "--check", "--json"),
     ],
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [
@@ -374,7 +374,7 @@ def test_a_prompt_that_changes(run, debug, debug_generator):
 
 
 def test_bench_prints_tables_and_then_json(run, debug):
-    words = ["--seconds", 0.1, "--batch", 2, "--guidance-scale", 1, "--repeats", 1, "--no-peers", *debug]
+    words = ["--seconds", 0.1, "--batch", 2, "--guidance-scale", 1, "--repeats", 1, "--no-baselines", *debug]
     code, out, err = run("bench", *words)
     assert (code, err) == (0, "")
     report = json.loads(out.splitlines()[-1])
@@ -382,7 +382,7 @@ def test_bench_prints_tables_and_then_json(run, debug):
     assert report["tokens_per_second"] > 0
     assert [row["mismatching_tokens"] for row in report["rows"]] == [0, 0, 0]
     assert len(out.splitlines()) == len(report) - 1 + 1 + 1 + len(report["rows"]) + 1
-    code, out, _ = run("bench", "--check", "--json", "--no-peers", "--plot", "rows.png", *debug)
+    code, out, _ = run("bench", "--check", "--json", "--no-baselines", "--plot", "rows.png", *debug)
     assert code == 0
     assert list(json.loads(out)) == list(report)
     assert Path("rows.png").read_bytes().startswith(b"\x89PNG")
@@ -395,7 +395,7 @@ def test_bench_sweeps_and_presets(run, debug):
     assert (code, [point["clips"] for point in report["batches"]]) == (0, [1, 2])
     assert Path("batch.png").read_bytes().startswith(b"\x89PNG")
     words = ["bench", "--preset", "emu3-8b", "--device", "cpu"]
-    code, out, _ = run(*words, "--check", "--no-peers", "--json")
+    code, out, _ = run(*words, "--check", "--no-baselines", "--json")
     report = json.loads(out)
     assert (code, report["model"]) == (0, "emu3-8b, random weights, reduced for a check")
     assert all(row["ok"] for row in report["rows"])
@@ -412,7 +412,7 @@ def test_bench_of_a_preset_that_does_not_fit_makes_nothing(run, monkeypatch):
 
 def test_bench_tokenizer_prints_a_table_and_then_json(run, debug_checkpoint):
     words = ["bench", "tokenizer", "--preset", "tiny", "--device", "cpu"]
-    small = ["--num-frames", 9, "--height", 16, "--width", 32, "--batch", 2, "--repeats", 2, "--no-peers"]
+    small = ["--num-frames", 9, "--height", 16, "--width", 32, "--batch", 2, "--repeats", 2, "--no-baselines"]
     code, out, err = run(*words, "--compression", "8x16x16", "--dtype", "bfloat16", *small)
     assert (code, err) == (0, "")
     report = json.loads(out.splitlines()[-1])
@@ -428,7 +428,7 @@ def test_bench_tokenizer_prints_a_table_and_then_json(run, debug_checkpoint):
     shutil.copy(debug_checkpoint / "tokenizer.safetensors", "own")
     code, out, _ = run(*words[:2], "--tokenizer", "own", "--check", "--json", "--dtype", "float16", "--device", "cpu")
     found = json.loads(out)
-    assert (code, found["tokenizer"], found["dtype"], found["rows"][0]["says"]) == (0, "own", "float16", "own")
+    assert (code, found["tokenizer"], found["dtype"], found["rows"][0]["note"]) == (0, "own", "float16", "own")
     refused = run(*words, "--tokenizer", "own")
     assert refused[:2] == (2, "") and "preset, compression: must not be given with a tokenizer" in refused[2]
     assert "preset: must be one of tiny, small, base, got 'x'" in run(*words[:2], "--preset", "x")[2]

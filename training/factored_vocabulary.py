@@ -1,7 +1,7 @@
 """What token ids share: FSQ's ids are numbers whose digits are the levels of the latent's channels.
 
-    share_digits(model, levels=(8, 8, 8, 5))     # before training
-    weights = fold_digits(state_dict)            # after it: those of a plain model, which computes the same
+    factor_vocabulary(model, levels=(8, 8, 8, 5))     # before training
+    weights = merge_factors(state_dict)            # after it: those of a plain model, which computes the same
 
 Two ids that differ in one digit stand for almost the same patch, but a table with a row an id learns each from nothing.
 In training, the embedding of a token and its row in the head are therefore a row of its own plus a vector for each of
@@ -21,7 +21,7 @@ NAMES = ("token_embedding", "head")
 OWN, EMBEDDING, HEAD = 0.2, 0.25, 0.01
 
 
-class DigitSum(nn.Module):
+class FactoredTable(nn.Module):
     """A table (V, D), or (V + 1, D) with a last row of its own, plus for each row the sum of its digits' vectors."""
 
     digits_VX: torch.Tensor
@@ -41,7 +41,7 @@ class DigitSum(nn.Module):
         return own_VD + nn.functional.pad(sums_VD, (0, 0, 0, len(own_VD) - len(sums_VD)))
 
 
-def share_digits(model: VideoTransformer, levels: tuple[int, ...], *, fresh: bool = True) -> None:
+def factor_vocabulary(model: VideoTransformer, levels: tuple[int, ...], *, fresh: bool = True) -> None:
     """Have the model's ids share what they learn.
 
     Args:
@@ -58,7 +58,7 @@ def share_digits(model: VideoTransformer, levels: tuple[int, ...], *, fresh: boo
         module: nn.Module = getattr(model, name)
         weight = module.weight
         assert isinstance(weight, nn.Parameter)
-        total = DigitSum(levels, weight.shape[1]).to(weight.device)
+        total = FactoredTable(levels, weight.shape[1]).to(weight.device)
         if fresh:
             with torch.no_grad():
                 weight.mul_(OWN if name == "token_embedding" else 0)
@@ -66,12 +66,12 @@ def share_digits(model: VideoTransformer, levels: tuple[int, ...], *, fresh: boo
         parametrize.register_parametrization(module, "weight", total)
 
 
-def fold_digits(weights: dict[str, torch.Tensor], levels: tuple[int, ...]) -> dict[str, torch.Tensor]:
+def merge_factors(weights: dict[str, torch.Tensor], levels: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """The weights of a model that shares digits, or their average, as those of a plain one."""
     plain = {name: tensor for name, tensor in weights.items() if ".parametrizations." not in name}
     for name in NAMES:
         own_VD, shared = (weights[f"{name}.parametrizations.weight.{part}"] for part in ("original", "0.shared"))
-        total = DigitSum(levels, own_VD.shape[1]).to(own_VD.device)
+        total = FactoredTable(levels, own_VD.shape[1]).to(own_VD.device)
         with torch.no_grad():
             total.shared.copy_(shared)
             plain[f"{name}.weight"] = total(own_VD)

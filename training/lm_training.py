@@ -26,7 +26,7 @@ from ..lm.lm_config import LMConfig
 from ..lm.neighbours import carry_over
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
-from .factored_vocabulary import fold_digits, share_digits
+from .factored_vocabulary import factor_vocabulary, merge_factors
 from .loop import TrainConfig, TrainState, train
 from .validation import HeldOut
 
@@ -138,7 +138,7 @@ def train_lm(
     if init is not None:
         start_from(model, init, text)
     if levels:
-        share_digits(model, levels, fresh=init is None)
+        factor_vocabulary(model, levels, fresh=init is None)
     batches, layout = TokenBatches(sets, text, recipe), recipe.model.layout
 
     def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -164,7 +164,7 @@ def train_lm(
         with uninitialised():
             result = VideoTransformer(recipe.model).to(place)
         weights = state.average_model()
-        result.load_state_dict(fold_digits(weights, levels) if levels else weights)
+        result.load_state_dict(merge_factors(weights, levels) if levels else weights)
         result.text = text
         return result.eval().requires_grad_(False)
 

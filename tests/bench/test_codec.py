@@ -20,7 +20,7 @@ def tokenizer():
 
 
 def test_times_are_medians_and_ratios_those_of_pairs(tokenizer, monkeypatch):
-    """Ours and the peer in turns: a round in which the machine is slow is slow for both."""
+    """Ours and the baseline in turns: a round in which the machine is slow is slow for both."""
     turns, seconds = [], {}
 
     def run(network, clip):
@@ -37,19 +37,19 @@ def test_times_are_medians_and_ratios_those_of_pairs(tokenizer, monkeypatch):
     monkeypatch.setattr(benchmark, "measure_ceilings", lambda device, dtype, check: {})
     report = benchmark_tokenizer(tokenizer, num_frames=5, height=16, width=16, repeats=3)
     assert turns == [True, False] * 3
-    ours, peer = report["rows"]
+    ours, baseline = report["rows"]
     assert [ours[name] for name in ("encode_ms", "decode_ms", "both_ms")] == pytest.approx([1, 3, 4])
     assert ours["rounds_ms"] == pytest.approx([4, 40, 4])
     assert [ours[name] for name in ("encode_ratio", "decode_ratio", "ratio")] == pytest.approx([2, 4 / 3, 1.5])
-    assert statistics.median(peer["rounds_ms"]) / ours["both_ms"] == pytest.approx(2.75)  # not the ratio
-    assert peer["ratio"] == peer["encode_ratio"] == peer["decode_ratio"] == 1
+    assert statistics.median(baseline["rounds_ms"]) / ours["both_ms"] == pytest.approx(2.75)  # not the ratio
+    assert baseline["ratio"] == baseline["encode_ratio"] == baseline["decode_ratio"] == 1
     assert ours["frames_per_second"] == pytest.approx(5 / 0.004)
     assert ours["gflop_s"] == pytest.approx((ours["encode_gflops"] + ours["decode_gflops"]) / 0.004)
 
 
 def test_sizes_and_options_count(tokenizer, monkeypatch):
     monkeypatch.setattr(benchmark, "measure_ceilings", lambda device, dtype, check: {"copy_gb_s": 1.0})
-    report = benchmark_tokenizer(tokenizer, repeats=1, peers=False)
+    report = benchmark_tokenizer(tokenizer, repeats=1, baselines=False)
     (row,) = report["rows"]
     assert report["copy_gb_s"] == 1
     assert (report["num_frames"], report["height"], report["width"], report["tokens"]) == (17, 128, 128, 5 * 16 * 16)
@@ -58,7 +58,7 @@ def test_sizes_and_options_count(tokenizer, monkeypatch):
     assert row["parameters"] == sum(parameter.numel() for parameter in tokenizer.parameters())
     assert "ratio" not in row and report["left_out"] == {}
     small = benchmark_tokenizer(
-        tokenizer, name="mine", num_frames=5, height=16, width=24, batch=2, repeats=2, peers=False
+        tokenizer, name="mine", num_frames=5, height=16, width=24, batch=2, repeats=2, baselines=False
     )
     assert (small["tokenizer"], small["tokens"], small["repeats"]) == ("mine", 2 * 2 * 2 * 3, 2)
     assert len(small["rows"][0]["rounds_ms"]) == 2
@@ -82,11 +82,11 @@ def test_a_check_runs_both_on_the_same_clip_in_the_same_dtype(compression, dtype
     report = benchmark_tokenizer(
         random_tokenizer("tiny", compression, device="cpu", dtype=dtype), check=True, repeats=9
     )
-    ours, peer = seen  # one round
-    assert ours[0] is peer[0] and ours[0].dtype == torch.uint8
-    assert ours[1:] == peer[1:] == ((1, 2, 2, 2), ours[0].shape, {getattr(torch, dtype)})
+    ours, baseline = seen  # one round
+    assert ours[0] is baseline[0] and ours[0].dtype == torch.uint8
+    assert ours[1:] == baseline[1:] == ((1, 2, 2, 2), ours[0].shape, {getattr(torch, dtype)})
     assert (report["compression"], report["dtype"]) == (compression, dtype)
-    assert "narrow" in report["rows"][1]["says"]
+    assert "narrow" in report["rows"][1]["note"]
     assert not any("ratio" in row for row in report["rows"])
 
 
@@ -102,7 +102,7 @@ def test_what_cosmos_has_not_is_left_out():
     report = benchmark_tokenizer(VideoTokenizer(config).eval(), check=True)
     assert [row["row"] for row in report["rows"]] == ["reelm"]
     assert report["left_out"] == {"cosmos": "no such compression"}
-    assert benchmark_tokenizer(VideoTokenizer(config).eval(), check=True, peers=False)["left_out"] == {}
+    assert benchmark_tokenizer(VideoTokenizer(config).eval(), check=True, baselines=False)["left_out"] == {}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_wrong_row_and_one_that_cannot_run_are_told_and_get_no_time():
     def broken():
         raise RuntimeError("no kernel\nfor this")
 
-    rows = {"reelm": lambda: torch.arange(4.0) * 1.1, "peer": broken, "other": lambda: torch.zeros(3)}
+    rows = {"reelm": lambda: torch.arange(4.0) * 1.1, "baseline": broken, "other": lambda: torch.zeros(3)}
     document = benchmark_kernels(iter([lambda: case(**rows)]), check=True)
     wrong, failed, shape = document["rows"]
     assert wrong["ok"] is False and wrong["error"] == pytest.approx(0.1)
@@ -43,7 +43,7 @@ def test_a_wrong_row_and_one_that_cannot_run_are_told_and_get_no_time():
 
 
 def test_rows_take_turns_and_the_median_is_told(monkeypatch):
-    turns, clock = [], {"reelm": iter([10.0, 30.0, 20.0]), "peer": iter([40.0, 40.0, 90.0])}
+    turns, clock = [], {"reelm": iter([10.0, 30.0, 20.0]), "baseline": iter([40.0, 40.0, 90.0])}
 
     def milliseconds(name):
         turns.append(name)
@@ -56,16 +56,16 @@ def test_rows_take_turns_and_the_median_is_told(monkeypatch):
     monkeypatch.setattr(benchmark, "_repeated", lambda run, capture: run)
     monkeypatch.setattr(benchmark, "_milliseconds", lambda call: milliseconds(call()))
 
-    rows = {name: (lambda name=name: name) for name in ("reelm", "peer")}
+    rows = {name: (lambda name=name: name) for name in ("reelm", "baseline")}
     monkeypatch.setattr(benchmark, "_relative_error", lambda found, expected: 0.0)
     document = benchmark_kernels(iter([lambda: case(**rows)]), rounds=3)
-    ours, peer = document["rows"]
-    assert turns == ["reelm", "peer"] * 3
-    assert (ours["microseconds"], peer["microseconds"]) == (2000.0, 4000.0)  # ten calls a look at the clock
+    ours, baseline = document["rows"]
+    assert turns == ["reelm", "baseline"] * 3
+    assert (ours["microseconds"], baseline["microseconds"]) == (2000.0, 4000.0)  # ten calls a look at the clock
     assert ours["best_peer_over_ours"] == 2.0
     assert ours["tflop_s"] == pytest.approx(0.5) and ours["share_of_matmul"] == pytest.approx(0.05)
     assert ours["gb_s"] == pytest.approx(0.5) and ours["share_of_copy"] == pytest.approx(0.0005)
-    assert "2.00 x the best peer" in str(document)
+    assert "2.00 x the best baseline" in str(document)
 
 
 @on_cpu

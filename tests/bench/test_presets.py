@@ -78,7 +78,7 @@ def test_the_weights_are_random_and_the_same_every_time(name):
 def test_its_benchmark_checks_the_rows_and_tells_of_tokens_alone(name, monkeypatch):
     parts = preset_parts(name, device="cpu", check=True)
     monkeypatch.setattr(parts.tokenizer, "decode_frame", lambda *_: pytest.fail("pixels"))
-    report = benchmark(VideoGenerator(parts), check=True, peers=False, temperature=0.0)
+    report = benchmark(VideoGenerator(parts), check=True, baselines=False, temperature=0.0)
     assert [(row["ok"], row["mismatching_tokens"]) for row in report["rows"]] == [(True, 0)] * 3
     assert report["tokens_per_second"] > 0
     assert not {"frames_per_second", "times_realtime", "first_frame_seconds", "total_seconds"} & set(report)

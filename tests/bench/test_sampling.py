@@ -19,15 +19,15 @@ from reelm.sampling.plan import ClipPlan
 
 
 def test_it_reports_rows_that_were_checked(debug_generator):
-    report = benchmark(debug_generator, seconds=0.5, repeats=1, peers=False, block_size=8)
+    report = benchmark(debug_generator, seconds=0.5, repeats=1, baselines=False, block_size=8)
     assert report["tokens_per_second"] > 0
     assert (report["frames"], report["decoder"]) == (5, "jacobi")
     shown = str(report)
     assert f"{report['tokens_per_second']:.4g}" in shown
     ours, sequential, whole = report["rows"]
     assert [row["mismatching_tokens"] for row in report["rows"]] == [0, 0, 0]
-    assert ours["says"] == "jacobi, lossless, block 8"
-    assert whole["says"] == "jacobi, lossless, block 64"
+    assert ours["note"] == "jacobi, lossless, block 8"
+    assert whole["note"] == "jacobi, lossless, block 64"
     assert sequential["ratio"] == sequential["tokens_per_pass"] == 1
     assert sequential["passes"] == 128 > ours["passes"] > whole["passes"]
     assert ours["ratio"] == pytest.approx(ours["tokens_per_second"] / sequential["tokens_per_second"])
@@ -35,11 +35,13 @@ def test_it_reports_rows_that_were_checked(debug_generator):
 
 
 def test_options_count(debug_generator):
-    report = benchmark(debug_generator, seconds=0.5, repeats=1, peers=False)
-    one = benchmark(debug_generator, seconds=0.1, repeats=1, batch=2, guidance_scale=1.0, temperature=0.5, peers=False)
+    report = benchmark(debug_generator, seconds=0.5, repeats=1, baselines=False)
+    one = benchmark(
+        debug_generator, seconds=0.1, repeats=1, batch=2, guidance_scale=1.0, temperature=0.5, baselines=False
+    )
     assert (one["batch"], one["guidance_scale"], one["temperature"], one["frames"]) == (2, 1.0, 0.5, 1)
     assert report["cache_bytes"] == one["cache_bytes"]  # one guided clip has two rows, two unguided ones have two
-    alone = benchmark(debug_generator, decoder="sequential", check=True, peers=False)
+    alone = benchmark(debug_generator, decoder="sequential", check=True, baselines=False)
     assert (alone["decoder"], alone["frames"]) == ("sequential", 1)
     assert [row["row"] for row in alone["rows"]] == ["reelm", "reelm jacobi, a latent frame"]  # its own oracle
     assert alone["rows"][0]["ratio"] == 1
@@ -52,7 +54,7 @@ def test_a_lossless_decoder_that_is_not_is_found_out(debug_generator, monkeypatc
         engine.accept(engine.draw(engine.logits(4)), [min(4, limit) for limit in engine.limits])
 
     monkeypatch.setattr(Jacobi, "step", hasty)
-    report = benchmark(debug_generator, check=True, peers=False)
+    report = benchmark(debug_generator, check=True, baselines=False)
     assert report["rows"][0]["mismatching_tokens"] > 0
     assert not report["rows"][0]["ok"]
     assert report["rows"][1]["ok"]
@@ -79,7 +81,7 @@ def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
 
     monkeypatch.setattr(type(parts.lm), "oracle", well)
     assert logits_difference(parts, variant, request, tokens_thw)[0] > 0.1
-    rows = benchmark(debug_generator, check=True, peers=False)["rows"]
+    rows = benchmark(debug_generator, check=True, baselines=False)["rows"]
     assert [row["ok"] for row in rows] == [False] * 3
 
 
@@ -95,7 +97,7 @@ def test_a_compiled_step_draws_its_own_row(debug_generator, monkeypatch):
         pytest.skip(report["left_out"][COMPILED])
     (row,) = (row for row in report["rows"] if row["row"] == COMPILED)
     assert row["ok"] and row["logits_difference"] < 1e-3
-    assert row["says"].startswith("sequential, exact")
+    assert row["note"].startswith("sequential, exact")
 
 
 def test_what_cannot_be_compiled_is_left_out_and_says_why(debug_generator, monkeypatch):
@@ -144,7 +146,7 @@ def test_without_triton_is_a_row_where_triton_is_in_use(debug_generator, monkeyp
 
 def test_whole_latent_frames_are_a_row_unless_they_are_large(debug_generator, monkeypatch):
     monkeypatch.setattr(variants, "LARGEST_BLOCK", 63)
-    report = benchmark(debug_generator, check=True, peers=False)
+    report = benchmark(debug_generator, check=True, baselines=False)
     assert [row["row"] for row in report["rows"]] == ["reelm", "reelm sequential"]
     assert report["left_out"][variants.BY_FRAMES] == "a latent frame of 64 tokens is more than 63"
 
@@ -170,7 +172,7 @@ def test_a_sweep_over_batches_goes_as_far_as_it_is_told_or_memory_does(debug_gen
     options = {"sweep": "batch", "check": True}
     report = benchmark(debug_generator, batch=3, **options)
     assert [point["clips"] for point in report["batches"]] == [1, 2, 3]
-    assert report["batches"][0]["says"].startswith("jacobi, block")
+    assert report["batches"][0]["note"].startswith("jacobi, block")
     assert (report["batch"], report["left_out"]) == (3, {})
     report.plot(tmp_path / "batch.png")
     assert (tmp_path / "batch.png").read_bytes().startswith(b"\x89PNG")

@@ -371,6 +371,6 @@ def test_it_is_planned_described_and_measured(generator):
     assert parts.lm.cost(1, 1).parameters == sum(weight.numel() for weight in parts.lm.parameters())
     assert plan_memory(parts.config, seconds=4, batch=2, continuing=True).total > 0
     assert parts.sizes()["reads"] == ["text", "frames:reference"]
-    report = benchmark(generator, check=True, peers=False)
+    report = benchmark(generator, check=True, baselines=False)
     assert all(row["ok"] and not row["mismatching_tokens"] for row in report["rows"])
     assert "reelm sequential" in str(report)

@@ -283,7 +283,7 @@ def test_it_is_scored_decoded_and_measured(generator):
     assert np.array_equal(generator.decode(clip.state).frames, clip.frames)
     assert len(generator.drift(clip)["windows"]) == 2
     assert lm.cost(1, 1).parameters == sum(weight.numel() for weight in lm.parameters())
-    report = benchmark(generator, check=True, peers=False)
+    report = benchmark(generator, check=True, baselines=False)
     assert all(row["ok"] and not row["mismatching_tokens"] for row in report["rows"])
 
 

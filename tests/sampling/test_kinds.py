@@ -125,7 +125,9 @@ def test_what_is_not_there_is_refused_before_anything_is_read(options, message, 
 
 @pytest.mark.parametrize(("weights", "cache"), KINDS[1:])
 def test_a_benchmark_holds_them_to_what_they_are(load, weights, cache):
-    full, report = (benchmark(load(*kinds), check=True, peers=False) for kinds in (("full", "full"), (weights, cache)))
+    full, report = (
+        benchmark(load(*kinds), check=True, baselines=False) for kinds in (("full", "full"), (weights, cache))
+    )
     assert (report["weights"], report["cache"]) == (weights, cache)
     assert [(row["ok"], row["mismatching_tokens"]) for row in report["rows"]] == [(True, 0)] * 3
     assert report["bytes_per_pass"] < full["bytes_per_pass"]

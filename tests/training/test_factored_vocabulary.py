@@ -12,7 +12,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig
-from reelm.training.factored_vocabulary import DigitSum, fold_digits, share_digits
+from reelm.training.factored_vocabulary import FactoredTable, factor_vocabulary, merge_factors
 from reelm.training.lm_training import LMTraining, train_lm
 from reelm.training.loop import TrainConfig
 
@@ -37,7 +37,7 @@ def clips():
 
 @pytest.mark.parametrize("levels", [(4, 3, 3), (8, 8, 8, 5), (7,), (5, 8, 3)])
 def test_digits_are_the_channels_of_the_quantizer(levels):
-    total = DigitSum(levels, 1)
+    total = FactoredTable(levels, 1)
     count = len(total.digits_VK)
     codes_VK = Quantizer(QuantizerConfig(levels=levels)).codes(torch.arange(count)[None])[0]
     for channel in range(len(levels)):
@@ -52,18 +52,18 @@ def test_digits_are_the_channels_of_the_quantizer(levels):
 def test_folded_weights_are_those_of_a_plain_model_that_computes_the_same(clips, fresh):
     lm = model()
     before = logits(lm, clips)
-    share_digits(lm, LEVELS, fresh=fresh)
+    factor_vocabulary(lm, LEVELS, fresh=fresh)
     assert torch.equal(logits(lm, clips), before) == (not fresh)
     for parameter in lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     plain = VideoTransformer(SIZES)
-    plain.load_state_dict(fold_digits(lm.state_dict(), LEVELS))
+    plain.load_state_dict(merge_factors(lm.state_dict(), LEVELS))
     torch.testing.assert_close(logits(plain, clips), logits(lm, clips))
 
 
 @pytest.mark.parametrize("name", ["head", "token_embedding"])
 def test_what_is_learnt_of_an_id_is_learnt_of_those_that_share_a_digit(name):
-    share_digits(lm := model(), LEVELS)
+    factor_vocabulary(lm := model(), LEVELS)
     table = getattr(lm, name)
     old = table.weight.detach().clone()
     table.weight[5].sum().backward()
@@ -71,14 +71,14 @@ def test_what_is_learnt_of_an_id_is_learnt_of_those_that_share_a_digit(name):
         for parameter in table.parameters():
             parameter -= 0.1 * parameter.grad
     changed = (table.weight.detach() != old).any(1)
-    digits_VK = DigitSum(LEVELS, 1).digits_VK
+    digits_VK = FactoredTable(LEVELS, 1).digits_VK
     assert torch.equal(changed[:24], (digits_VK == digits_VK[5]).any(1))
     assert not changed[24:].any()  # the row that stands for no token
 
 
 def test_levels_of_another_vocabulary_are_refused():
     with pytest.raises(ReelmError, match=r"^levels: must have the product 24, got \(4, 3\)"):
-        share_digits(model(), (4, 3))
+        factor_vocabulary(model(), (4, 3))
 
 
 def test_a_training_that_shares_digits_writes_a_plain_model(tmp_path):

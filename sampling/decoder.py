@@ -2,7 +2,7 @@
 
     class Mine:                                        # a decoder of one's own: decoder=Mine()
         name, exactness = "mine", "lossless"
-        def step(self, engine: Passes) -> None: ...
+        def step(self, engine: EngineView) -> None: ...
 
 A step calls `engine.logits(L)` and `engine.draw(logits)` once, then `engine.accept(tokens_BL, counts)`: how many of the
 L tokens stay, for each clip from 1 to its entry of `engine.limits`, or 0 where that is 0. The rest of the L tokens are
@@ -33,7 +33,7 @@ class Wave:
     sees_LA: torch.Tensor
 
 
-class Passes(Protocol):
+class EngineView(Protocol):
     """What a decoder needs of the engine. B is the number of clips, R the number of rows: B, or 2 B under guidance."""
 
     @property
@@ -74,5 +74,5 @@ class Decoder(Protocol):
     name: str
     exactness: Exactness
 
-    def step(self, engine: Passes) -> None:
+    def step(self, engine: EngineView) -> None:
         """Accept some tokens more for every clip that may accept any."""
