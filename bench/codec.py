@@ -4,8 +4,8 @@
     print(report)                       # a list and a table; report["rows"], json.dumps(report)
 
 Both turn the same clip of uint8 into token ids, and those into pixels, in one process. They take turns, after a round
-that is not counted; times are medians over the rounds. A ratio is the median over the rounds of the baseline's time divided
-by the row's of the same round, so that what slows the machine for a while slows both.
+that is not counted; times are medians over the rounds. A ratio is the median over the rounds of the baseline's time
+divided by the row's of the same round, so that what slows the machine for a while slows both.
 """
 
 import statistics

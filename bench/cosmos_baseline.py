@@ -1,7 +1,7 @@
 """A baseline of the tokenizer's benchmark: a network of the shape of NVIDIA's Cosmos discrete video tokenizers.
 
     baseline = CosmosShape(Compression(4, 8, 8))        # random weights
-    tokens_Bthw = baseline.encode(frames_BTHW3)         # as `VideoTokenizer` does: uint8 or float in [0, 1], T = 1 + 4 n
+    tokens_Bthw = baseline.encode(frames_BTHW3)         # as `VideoTokenizer`: uint8 or float in [0, 1], T = 1 + 4 n
     frames_BTHW3 = baseline.decode(tokens_Bthw)         # float32, about [0, 1]
 
 It is a network of equal shape and cost, written here from published facts (NVIDIA 2025, arXiv 2501.03575, and the

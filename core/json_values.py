@@ -3,10 +3,7 @@
 values: Json = {"fps": 8.0, "prompts": [[0, "a red ball"]]}
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
-JsonValue: TypeAlias = Union[  # noqa: UP007 (an alias that names itself)
-    None, bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]
-]
+JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | tuple[JsonValue, ...] | dict[str, JsonValue]"
 Json: TypeAlias = dict[str, JsonValue]
