@@ -1,8 +1,8 @@
-# The commands that a contributor needs; each runs in the virtual environment .venv that `make install` makes.
+# The commands for contributors; each runs in the virtual environment .venv, which `make install` creates.
 PY = .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install test slow golden kernels gpu gpu-check gpu-decode lint format types world
+.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world
 
 install:
 	python3 -m venv .venv
@@ -14,15 +14,20 @@ test:
 slow:
 	$(PY) -m pytest -m slow
 
-# The golden numbers anew: what changed is printed, and a commit says why.
+# Computes the golden numbers anew and prints which changed; the commit explains why.
 golden:
 	$(PY) tests/golden/remake.py
 
-# Every kernel compiled for chips that are not here: registers, spills, shared memory, tensor cores.
+# Compares sampling speed and peak memory with an older commit, in alternating rounds of one run.
+REV ?= 00d48e3
+compare:
+	$(PY) docs/compare.py $(REV)
+
+# Compiles every kernel for several chips, without a GPU: registers, spills, shared memory, tensor cores.
 kernels:
 	$(PY) docs/kernels.py
 
-# All that needs a GPU: is it right, then how fast is it. OUT is the folder for the results.
+# What needs a GPU: tests of the kernels, then their speed. OUT is the folder for the results.
 OUT ?= runs/gpu
 gpu:
 	mkdir -p $(OUT)
@@ -30,7 +35,7 @@ gpu:
 	.venv/bin/reelm bench kernels > $(OUT)/kernels.txt
 	tail -n 1 $(OUT)/kernels.txt > $(OUT)/kernels.json
 
-# The same as far as it goes without one: in Triton's interpreter, tiny sizes, no times.
+# The same without a GPU: in Triton's interpreter, at tiny sizes, without times.
 gpu-check: export TRITON_INTERPRET = 1
 gpu-check: export REELM_KERNELS = triton
 gpu-check:
@@ -39,7 +44,7 @@ gpu-check:
 	.venv/bin/reelm bench kernels --check > $(OUT)/kernels-check.txt
 	tail -n 1 $(OUT)/kernels-check.txt > $(OUT)/kernels-check.json
 
-# The decode engine on a GPU: is it right, then the figures of its table in benchmarks/.
+# The engine on a GPU: its tests, then the figures of its table in benchmarks/.
 gpu-decode:
 	mkdir -p $(OUT)
 	$(PY) -m pytest -q -p no:cacheprovider -W default -m gpu tests/sampling/test_gpu.py
@@ -65,8 +70,9 @@ types:
 	cd .typing && ../.venv/bin/mypy --config-file ../pyproject.toml -p reelm
 	$(PY) tests/typing/check.py
 
-# The bundled model from nothing, as its card tells: some hours on two CPU cores, with glibc told to keep its memory. Where
-# the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16" saves half of the language model's time.
+# Trains the bundled model from nothing, as its card says: some hours on two CPU cores. The variables keep glibc from
+# returning memory to the system, which is slow. Where the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16"
+# saves half of the language model's time.
 LM ?=
 world: export MALLOC_MMAP_MAX_ = 0
 world: export MALLOC_TRIM_THRESHOLD_ = 100000000000

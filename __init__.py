@@ -1,4 +1,4 @@
-"""reelm: video, one discrete token at a time.
+"""Generate, continue and stream video, one discrete token at a time.
 
 import reelm
 

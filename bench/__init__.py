@@ -1,1 +1,1 @@
-"""Speed: kernels, tokenizers and sampling, measured in turns beside the baselines of others."""
+"""Speed benchmarks: kernels, tokenizers and sampling, each compared with baselines in interleaved rounds."""

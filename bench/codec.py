@@ -1,11 +1,12 @@
-"""The benchmark of a tokenizer: encoding and decoding, beside a network of Cosmos's shape of the same compression.
+"""Benchmark a tokenizer's encoding and decoding against a Cosmos-shaped network with the same compression.
 
     report = measure_tokenizer(preset="base", compression="4x8x8", num_frames=17, height=128, width=128)
     print(report)                       # a list and a table; report["rows"], json.dumps(report)
 
-Both turn the same clip of uint8 into token ids, and those into pixels, in one process. They take turns, after a round
-that is not counted; times are medians over the rounds. A ratio is the median over the rounds of the baseline's time
-divided by the row's of the same round, so that what slows the machine for a while slows both.
+In one process, each network encodes the same uint8 clip to token ids and decodes these to pixels. The networks are
+measured alternately, in rounds, after one warm-up round that is not counted; times are medians over the rounds. A ratio
+is the median over the rounds of the baseline's time divided by the row's time in the same round, so that a temporary
+slowdown of the machine affects both.
 """
 
 import statistics
@@ -22,7 +23,7 @@ from ..core.errors import require
 from ..core.progress import progress
 from ..tokenizer.tokenizer_config import tokenizer_preset
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
-from .cosmos_baseline import CHANNELS, CosmosShape, has_peer
+from .cosmos_baseline import CHANNELS, CosmosShape, is_supported
 from .machine import machine_name, measure_ceilings
 from .table import list_lines, table_lines
 
@@ -30,31 +31,31 @@ COLUMNS = (
     *("row", "encode_ms", "decode_ms", "both_ms", "encode_ratio", "decode_ratio", "ratio", "frames_per_second"),
     *("encode_gflops", "decode_gflops", "gflop_s", "parameters", "note"),
 )
-DEFAULT = ("base", "4x8x8")  # preset and compression
-CHECK_CHANNELS = 8  # of the baseline, where only whether it runs is asked
+DEFAULT = ("base", "4x8x8")  # preset, compression
+CHECK_CHANNELS = 8  # of the baseline in a check, which only tests whether it runs
 
 
 class TokenizerReport(dict[str, Any]):
-    """Figures by name; printed as a list and a table of the rows."""
+    """Figures by name, with one dictionary per network under "rows"; printed as a list and a table."""
 
     def __str__(self) -> str:
-        plain = {name: value for name, value in self.items() if name != "rows"}
-        return "\n".join([*list_lines(plain), "", *table_lines(COLUMNS, self["rows"])])
+        values = {name: value for name, value in self.items() if name != "rows"}
+        return "\n".join([*list_lines(values), "", *table_lines(COLUMNS, self["rows"])])
 
 
 def random_tokenizer(
     preset: str = "base", compression: str = "4x8x8", *, device: str = "auto", dtype: str = "auto"
 ) -> VideoTokenizer:
-    """A tokenizer of a preset's size whose weights are random: as fast as a trained one.
+    """Make a tokenizer of a preset's size with random weights, which is as fast as a trained one.
 
     Args:
-        preset, compression: see `tokenizer_preset`.
-        device, dtype: see core/device.py.
+        preset, compression: The size and the compression, as for `tokenizer_preset`.
+        device, dtype: The device and dtype by name; see core/device.py.
     """
-    place = pick_device(device)
+    target = pick_device(device)
     tokenizer = VideoTokenizer(tokenizer_preset(preset, compression))
-    _randomise(tokenizer)
-    return tokenizer.to(place, pick_dtype(dtype, place))
+    _randomize(tokenizer)
+    return tokenizer.to(target, pick_dtype(dtype, target))
 
 
 def measure_tokenizer(
@@ -72,23 +73,23 @@ def measure_tokenizer(
     baselines: bool = True,
     check: bool = False,
 ) -> TokenizerReport:
-    """Load a tokenizer by name, or make one of random weights, and measure it: see `benchmark_tokenizer`.
+    """Load a tokenizer, or make one with random weights, and measure it with `benchmark_tokenizer`.
 
     Args:
-        preset: random weights of this size: tiny, small or base.
-        compression: frames x rows x columns of a token of the preset: 4x8x8, 8x8x8, 4x16x16 or 8x16x16.
-        tokenizer: the folder of a tokenizer's training, in place of a preset.
-        num_frames, height, width, batch, repeats, baselines, check: as for `benchmark_tokenizer`.
-        device, dtype: of both networks; see core/device.py.
+        preset: The size of a tokenizer with random weights: tiny, small or base.
+        compression: The pixels per token of the preset, frames x rows x columns: 4x8x8, 8x8x8, 4x16x16 or 8x16x16.
+        tokenizer: The folder of a tokenizer's training run, in place of a preset.
+        num_frames, height, width, batch, repeats, baselines, check: The arguments of `benchmark_tokenizer`.
+        device, dtype: The device and dtype of both networks; see core/device.py.
 
     Raises:
-        ReelmError: an argument is out of its range, or a preset is given beside a tokenizer.
+        ReelmError: An argument is out of its range, or both a preset and a tokenizer are given.
     """
     if tokenizer is None:
         model = random_tokenizer(preset, compression, device=device, dtype=dtype)
     else:
-        given = (preset, compression)
-        require(given == DEFAULT, "preset, compression", "must not be given with a tokenizer", given)
+        chosen = (preset, compression)
+        require(chosen == DEFAULT, "preset, compression", "must not be given with a tokenizer", chosen)
         model = load_tokenizer(tokenizer, device=device)
         model.to(pick_dtype(dtype, next(model.parameters()).device))
     return benchmark_tokenizer(
@@ -109,19 +110,20 @@ def benchmark_tokenizer(
     baselines: bool = True,
     check: bool = False,
 ) -> TokenizerReport:
-    """Encode and decode a random clip `repeats` times with each network after one round that is not counted.
+    """Encode and decode a random clip with each network, once to warm up and then in `repeats` measured rounds.
 
     Args:
-        tokenizer: to be measured, on its device and in its dtype; the baseline goes there too.
-        name: what the report calls it.
-        num_frames, height, width: of a clip, whole tokens of it.
-        batch: clips at once.
-        repeats: counted rounds.
-        baselines: whether the network of Cosmos's shape has a row.
-        check: a clip of a few tokens, one round and a narrow baseline: whether it runs, not how fast.
+        tokenizer: The tokenizer to measure; the baseline uses its device and dtype.
+        name: The name of the tokenizer in the report.
+        num_frames, height, width: The frames and the pixels of a clip, which must fill whole tokens.
+        batch: The number of clips that are encoded or decoded at once.
+        repeats: The number of measured rounds.
+        baselines: Whether to measure the Cosmos-shaped network too.
+        check: Whether to use a clip of a few tokens, one round and a narrow baseline, which tests whether everything
+            runs, not how fast.
 
     Raises:
-        ReelmError: an argument is out of its range.
+        ReelmError: An argument is out of its range.
     """
     require(batch >= 1, "batch", "must be at least 1", batch)
     require(repeats >= 1, "repeats", "must be at least 1", repeats)
@@ -131,9 +133,9 @@ def benchmark_tokenizer(
     grid = tokenizer.grid(num_frames, height, width)
     networks: dict[str, tuple[nn.Module, str]] = {"reelm": (tokenizer, name)}
     left_out = {}
-    if baselines and has_peer(stride):
+    if baselines and is_supported(stride):
         baseline = CosmosShape(stride, CHECK_CHANNELS if check else CHANNELS)
-        _randomise(baseline)
+        _randomize(baseline)
         networks["cosmos"] = (
             baseline.to(weight.device, weight.dtype),
             "a narrow network for --check" if check else "a network of equal shape",
@@ -149,22 +151,22 @@ def benchmark_tokenizer(
         torch=torch.__version__, threads=torch.get_num_threads(), dtype=str(weight.dtype).removeprefix("torch."),
         **measure_ceilings(weight.device, weight.dtype, check=check), left_out=left_out,
     )  # fmt: skip
-    work = {row: _count(network, clip) for row, (network, _) in networks.items()}
+    gflops = {row: _count(network, clip) for row, (network, _) in networks.items()}
     times: dict[str, list[tuple[float, float]]] = {row: [] for row in networks}
     for _ in progress(range(repeats), "benchmark", unit="round"):
         for row, (network, _) in networks.items():
             times[row].append(_run(network, clip))
-    base = None if check else times.get("cosmos")  # a ratio to a narrow network would tell nothing
+    base = None if check else times.get("cosmos")  # a ratio to a narrow network would mean nothing
     report["rows"] = [
-        {"row": row, **_figures(times[row], base), **_rates(times[row], work[row], batch * num_frames),
-         "parameters": sum(parameter.numel() for parameter in network.parameters()), "note": says}
-        for row, (network, says) in networks.items()
+        {"row": row, **_figures(times[row], base), **_rates(times[row], gflops[row], batch * num_frames),
+         "parameters": sum(parameter.numel() for parameter in network.parameters()), "note": note}
+        for row, (network, note) in networks.items()
     ]  # fmt: skip
     return report
 
 
-def _randomise(network: nn.Module) -> None:
-    """Draw the weights: no matrix is left at zero, which some GPUs multiply faster."""
+def _randomize(network: nn.Module) -> None:
+    """Draw random weights, so that no matrix is zero: some GPUs multiply zeros faster."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         if parameter.ndim > 1:
@@ -174,17 +176,17 @@ def _randomise(network: nn.Module) -> None:
 
 @torch.inference_mode()
 def _run(network: Any, clip: torch.Tensor) -> tuple[float, float]:
-    """Seconds of encoding and of decoding."""
-    began = now(clip.device)
+    """Return the seconds that encoding and decoding take."""
+    start = now(clip.device)
     tokens_Bthw = network.encode(clip)
     encoded = now(clip.device)
     network.decode(tokens_Bthw)
-    return encoded - began, now(clip.device) - encoded
+    return encoded - start, now(clip.device) - encoded
 
 
 @torch.inference_mode()
 def _count(network: Any, clip: torch.Tensor) -> tuple[float, float]:
-    """GFLOPs of encoding and of decoding, a multiply-add counted as two; what it runs for that is the warm-up."""
+    """Return the GFLOPs of encoding and of decoding, with a multiply-add counted as two; this is the warm-up round."""
     with FlopCounterMode(display=False) as encoding:
         tokens_Bthw = network.encode(clip)
     with FlopCounterMode(display=False) as decoding:
@@ -193,22 +195,23 @@ def _count(network: Any, clip: torch.Tensor) -> tuple[float, float]:
 
 
 def _figures(times: list[tuple[float, float]], baseline: list[tuple[float, float]] | None) -> dict[str, Any]:
-    """Milliseconds of encoding, decoding and both, and how often they go into the baseline's."""
+    """Return the milliseconds of encoding, decoding and both, and the ratios of the baseline's times to these."""
     figures: dict[str, Any] = {}
-    kinds = {"encode": (1, 0), "decode": (0, 1), "both": (1, 1)}
-    for kind, (first, second) in kinds.items():
-        each = [first * encode + second * decode for encode, decode in times]
-        figures[f"{kind}_ms"] = statistics.median(each) * 1e3
+    parts = {"encode": (1, 0), "decode": (0, 1), "both": (1, 1)}
+    for part, (with_encode, with_decode) in parts.items():
+        own = [with_encode * encode + with_decode * decode for encode, decode in times]
+        figures[f"{part}_ms"] = statistics.median(own) * 1e3
         if baseline is not None:
-            theirs = [first * encode + second * decode for encode, decode in baseline]
-            ratios = [a / b for a, b in zip(theirs, each, strict=True)]
-            figures["ratio" if kind == "both" else f"{kind}_ratio"] = statistics.median(ratios)
+            others = [with_encode * encode + with_decode * decode for encode, decode in baseline]
+            ratios = [other / mine for other, mine in zip(others, own, strict=True)]
+            figures["ratio" if part == "both" else f"{part}_ratio"] = statistics.median(ratios)
     return figures | {"rounds_ms": [1e3 * (encode + decode) for encode, decode in times]}
 
 
-def _rates(times: list[tuple[float, float]], work: tuple[float, float], frames: int) -> dict[str, float]:
+def _rates(times: list[tuple[float, float]], gflops: tuple[float, float], frames: int) -> dict[str, float]:
+    """Return frames a second, the GFLOPs of encoding and decoding, and GFLOP/s."""
     seconds = statistics.median(map(sum, times))
     return {
-        "frames_per_second": frames / seconds, "encode_gflops": work[0], "decode_gflops": work[1],
-        "gflop_s": sum(work) / seconds,
+        "frames_per_second": frames / seconds, "encode_gflops": gflops[0], "decode_gflops": gflops[1],
+        "gflop_s": sum(gflops) / seconds,
     }  # fmt: skip

@@ -1,7 +1,7 @@
-"""What `reelm bench kernels` measures: for every op its cases, with torch's own ways beside ours.
+"""The cases of `reelm bench kernels`: for every op, problems to solve with reelm's kernel and with torch.
 
 print(measure_kernels(only="attention"))
-for make in all_cases(check=False): case = make()
+for make_case in all_cases(check=False): case = make_case()
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from ..kernels.attention_reference import visible
 from ..kernels.decode_attention import decode_attention
 from ..kernels.int8_linear import int8_linear
 from ..kernels.nearest_code import nearest_code
-from ..kernels.quantize import quantise
+from ..kernels.quantize import quantize
 from ..kernels.rope_norm_cache import rope_norm_cache
 from ..kernels.sample import sample
 from .kernel_report import Case, KernelReport, Run, benchmark_kernels
 
-# Torch's backends by name; on a GPU each is a row of its own, as none is the fastest everywhere.
+# Torch's backends by row name; on a GPU each has its own row, because none is the fastest for all sizes.
 SDPA = {
     "sdpa flash": SDPBackend.FLASH_ATTENTION,
     "sdpa cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -32,25 +32,25 @@ SDPA = {
 
 
 def measure_kernels(*, check: bool = False, rounds: int = 7, only: str | None = None) -> KernelReport:
-    """Measure the kernels against torch's own on this GPU.
+    """Measure the kernels on this GPU and compare them with torch's implementations.
 
     Args:
-        check: run every row once at tiny sizes and compare the results; times nothing and needs no GPU.
-        rounds: how often the rows of a case take turns.
-        only: the one op to measure.
+        check: Whether to run every row once at tiny sizes and compare the results, without times; needs no GPU.
+        rounds: The number of rounds; each measures every row of a case once.
+        only: The one op to measure; all ops by default.
 
     Raises:
-        ReelmError: there is no GPU and `check` is False, or an argument is out of its range.
+        ReelmError: There is no GPU and `check` is False, or an argument is out of its range.
     """
     return benchmark_kernels(all_cases(check, only), check=check, rounds=rounds)
 
 
 def all_cases(check: bool, only: str | None = None) -> Iterator[Callable[[], Case]]:
-    """Makers of cases, so that one case's tensors live at a time.
+    """Yield functions that each make one case, so that only one case's tensors are in memory at a time.
 
     Args:
-        check: tiny sizes, on the CPU where there is no GPU.
-        only: the one op to take.
+        check: Whether to use tiny sizes, on the CPU where there is no GPU.
+        only: The one op whose cases are wanted; all ops by default.
     """
     require(only is None or only in ENTRIES, "only", f"must be one of {', '.join(ENTRIES)}", only)
     for op, entry in ENTRIES.items():
@@ -58,15 +58,15 @@ def all_cases(check: bool, only: str | None = None) -> Iterator[Callable[[], Cas
             yield from entry(check)
 
 
-def _place() -> tuple[torch.device, torch.dtype]:
-    """Where cases lie: on the GPU in bfloat16, or for a check without one on the CPU in float32."""
+def _device_and_dtype() -> tuple[torch.device, torch.dtype]:
+    """Return the device and dtype of the cases: the GPU and bfloat16, or without a GPU the CPU and float32."""
     on_gpu = torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16 if on_gpu else torch.float32
 
 
 def _draw(*shape: int) -> torch.Tensor:
-    """Normal random numbers; zeros would be faster than life."""
-    device, dtype = _place()
+    """Draw normal random numbers; zeros would be multiplied faster than real data."""
+    device, dtype = _device_and_dtype()
     return torch.randn(shape, device=device).to(dtype)
 
 
@@ -74,7 +74,7 @@ def _draw(*shape: int) -> torch.Tensor:
 
 
 def attention_cases(check: bool) -> Iterator[Callable[[], Case]]:
-    """Plain causal attention against SDPA's backends, and prefix + window against FlexAttention."""
+    """Yield plain causal attention, compared with SDPA's backends, and prefix + window, with FlexAttention."""
     if check:
         yield partial(_causal_case, 1, 96, 2, 1, 16, backward=False)
         yield partial(_causal_case, 1, 96, 2, 1, 16, backward=True)
@@ -95,7 +95,7 @@ def attention_cases(check: bool) -> Iterator[Callable[[], Case]]:
 
 
 def _with_gradients(run: Callable[..., torch.Tensor], inputs: list[torch.Tensor], d_out: torch.Tensor) -> Run:
-    """Forward and backward in one call; the result is all gradients in one row."""
+    """Return a function that runs forward and backward and returns all gradients as one vector."""
 
     def step() -> torch.Tensor:
         gradients = torch.autograd.grad(run(*inputs), inputs, d_out)
@@ -105,7 +105,7 @@ def _with_gradients(run: Callable[..., torch.Tensor], inputs: list[torch.Tensor]
 
 
 def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
-    """SDPA on (B, S, heads, E), on one backend alone."""
+    """Run SDPA on (B, S, heads, E) with this backend only."""
     grouped = q.shape[2] != k.shape[2]
     with sdpa_kernel(backend):
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -113,14 +113,14 @@ def _sdpa(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 
 
 def _float32_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> torch.Tensor:
-    """What rows are compared with, in float32."""
+    """Run SDPA in float32, as the reference that the rows are compared with."""
     k, v = (x.float().repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
     backend = SDPBackend.EFFICIENT_ATTENTION if q.is_cuda else SDPBackend.MATH
     return _sdpa(backend, q.float(), k, v, **options)
 
 
 def _causal_case(B: int, S: int, N: int, K: int, E: int, *, backward: bool) -> Case:
-    """Plain causal attention."""
+    """Make a case of plain causal attention."""
     q, k, v = _draw(B, S, N, E), _draw(B, S, K, E), _draw(B, S, K, E)
     rows: dict[str, Callable[..., torch.Tensor]] = {"reelm": attention}
     backends = SDPA if q.is_cuda else {"sdpa": SDPBackend.MATH}
@@ -134,7 +134,7 @@ def _causal_case(B: int, S: int, N: int, K: int, E: int, *, backward: bool) -> C
 def _window_case(
     N: int, K: int, E: int, *, video: int, prefix: int, frame_size: int, window: int, backward: bool
 ) -> Case:
-    """Prefix + window; torch's ways take one query, so ours gets the same one for both."""
+    """Make a case of prefix + window; torch takes one query per token, so ours uses it for the prefix too."""
     S = prefix + video
     q, k, v = _draw(1, S, N, E), _draw(1, S, K, E), _draw(1, S, K, E)
     layout = {"prefix": prefix, "frame_size": frame_size, "window": window}
@@ -150,18 +150,19 @@ def _window_case(
         "FlexAttention": _flex(S, q.device, prefix=prefix, frame_size=frame_size, window=window),
     }
     frames = torch.arange(video) // frame_size
-    seen = torch.arange(video) - (frames - window + 1).clamp(min=0) * frame_size + 1
-    pairs = N * (prefix * (prefix + 1) / 2 + video * prefix + float(seen.sum()))
+    visible_counts = torch.arange(video) - (frames - window + 1).clamp(min=0) * frame_size + 1
+    pairs = N * (prefix * (prefix + 1) / 2 + video * prefix + float(visible_counts.sum()))
     name = f"prefix {prefix} + window {window}x{frame_size} of {video}, {N}/{K} heads of {E}"
     return _attention_case(name, rows, exact, [q, k, v], pairs=pairs, backward=backward)
 
 
 def _flex(S: int, device: torch.device, *, prefix: int, frame_size: int, window: int) -> Callable[..., torch.Tensor]:
+    """Return FlexAttention with the mask of prefix + window, compiled on a GPU."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     def mask(b: torch.Tensor, h: torch.Tensor, row: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        near = (row - prefix) // frame_size - (key - prefix) // frame_size < window
-        return (key <= row) & ((key < prefix) | near)
+        in_window = (row - prefix) // frame_size - (key - prefix) // frame_size < window
+        return (key <= row) & ((key < prefix) | in_window)
 
     blocks = create_block_mask(mask, None, None, S, S, device=str(device))
     run = torch.compile(flex_attention) if device.type == "cuda" else flex_attention
@@ -183,9 +184,9 @@ def _attention_case(
     pairs: float,
     backward: bool,
 ) -> Case:
-    """`pairs` of query and key are seen, each worth 4 E flops forward and 2.5 times that backward."""
+    """Make a case of attention; each visible pair of query and key costs 4 E FLOPs forward and 10 E backward."""
     E = inputs[0].shape[-1]
-    # bfloat16 keeps 8 bits: errors of a fraction of a percent are rounding.
+    # bfloat16 has 8 significant bits, so errors of a fraction of a percent are rounding.
     tolerance = 2e-2 if inputs[0].dtype == torch.bfloat16 else 1e-4
     if not backward:
         calls: dict[str, Run] = {row: partial(run, *inputs) for row, run in rows.items()}
@@ -203,7 +204,7 @@ def _attention_case(
 
 
 def decode_attention_cases(check: bool) -> Iterator[Callable[[], Case]]:
-    """A step against the cache; two rows (guidance), 8 heads on 2 unless said otherwise."""
+    """Yield decoding steps that attend to the cache, for several ring sizes, step lengths and head counts."""
     if check:
         yield partial(_decode_case, 2, 4, 2, 16, L=1, ring=48, frame_size=8)
         yield partial(_decode_case, 2, 4, 2, 16, L=4, ring=48, frame_size=8)
@@ -211,21 +212,21 @@ def decode_attention_cases(check: bool) -> Iterator[Callable[[], Case]]:
     for ring in (1024, 4096, 16384):
         yield partial(_decode_case, 2, 16, 4, 128, L=1, ring=ring, frame_size=256)
     yield partial(_decode_case, 2, 16, 4, 128, L=16, ring=16384, frame_size=256)
-    # 512 MB of keys and values in one launch.
+    # One launch reads 512 MB of keys and values.
     yield partial(_decode_case, 8, 32, 8, 128, L=1, ring=16384, frame_size=256)
 
 
 def _decode_case(B: int, N: int, K: int, E: int, *, L: int, ring: int, frame_size: int) -> Case:
-    """L tokens at the end of a ring that has wrapped, against SDPA over what they see, laid out for it beforehand."""
+    """Make a case of L tokens at the end of a wrapped ring; SDPA gets the visible keys and values, gathered before."""
     window = ring // frame_size - 1
     q, k_cache, v_cache = _draw(B, L, N, E), _draw(B, K, ring, E), _draw(B, K, ring, E)
-    position = 3 * ring - L  # the last tokens of a latent frame: they see the whole window
+    position = 3 * ring - L  # the last tokens of a latent frame, which see the whole window
     positions, lengths = (torch.full((B,), n, device=q.device) for n in (position, 0))
     first = (position // frame_size - window + 1) * frame_size
-    seen = torch.arange(first, position + L, device=q.device)
-    slots = seen % ring
+    visible_positions = torch.arange(first, position + L, device=q.device)
+    count, slots = len(visible_positions), visible_positions % ring
     k, v = k_cache[:, :, slots], v_cache[:, :, slots]
-    mask_LS = seen <= torch.arange(position, position + L, device=q.device)[:, None]
+    mask_LS = visible_positions <= torch.arange(position, position + L, device=q.device)[:, None]
 
     def by_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         mask = None if L == 1 else mask_LS
@@ -233,7 +234,7 @@ def _decode_case(B: int, N: int, K: int, E: int, *, L: int, ring: int, frame_siz
         return out.transpose(1, 2)
 
     return Case(
-        op="decode_attention", name=f"{L} tokens, {B} rows, {len(seen)} seen, {N}/{K} heads of {E}",
+        op="decode_attention", name=f"{L} tokens, {B} rows, {count} seen, {N}/{K} heads of {E}",
         rows={
             "reelm": partial(decode_attention, q, q, k_cache, v_cache, positions, lengths, prefix=0,
                              frame_size=frame_size, window=window),
@@ -241,7 +242,7 @@ def _decode_case(B: int, N: int, K: int, E: int, *, L: int, ring: int, frame_siz
         },
         expected=partial(by_sdpa, q.float(), k.float(), v.float()),
         tolerance=2e-2 if q.dtype == torch.bfloat16 else 1e-4,
-        flops=4.0 * E * N * B * L * len(seen), nbytes=2.0 * B * K * len(seen) * E * k.element_size(),
+        flops=4.0 * E * N * B * L * count, nbytes=2.0 * B * K * count * E * k.element_size(),
     )  # fmt: skip
 
 
@@ -249,7 +250,7 @@ def _decode_case(B: int, N: int, K: int, E: int, *, L: int, ring: int, frame_siz
 
 
 def int8_linear_cases(check: bool) -> Iterator[Callable[[], Case]]:
-    """A linear layer with int8 weights against torch's with weights of the inputs' dtype."""
+    """Yield linear layers with int8 weights, compared with torch's with weights in the dtype of the inputs."""
     if check:
         yield partial(_linear_case, 2, 24, 40)
         return
@@ -259,13 +260,16 @@ def int8_linear_cases(check: bool) -> Iterator[Callable[[], Case]]:
 
 
 def _linear_case(M: int, outputs: int, channels: int) -> Case:
-    """Both with the rounded weights; the bytes are those of int8, so that torch's row shows what it reads beyond."""
-    x_MI, (whole_OI, scales_O) = _draw(M, channels), quantise(_draw(outputs, channels))
-    weight_OI = whole_OI.float() * scales_O[:, None]
+    """Make a case of a linear layer; both rows use the rounded weights.
+
+    The bytes are those of int8 weights, so that the bandwidth of torch's row shows the cost of reading wider weights.
+    """
+    x_MI, (int8_OI, scales_O) = _draw(M, channels), quantize(_draw(outputs, channels))
+    weight_OI = int8_OI.float() * scales_O[:, None]
     return Case(
         op="int8_linear", name=f"{M} rows, {channels} to {outputs}",
         rows={
-            "reelm": partial(int8_linear, x_MI, whole_OI, scales_O),
+            "reelm": partial(int8_linear, x_MI, int8_OI, scales_O),
             "torch": partial(F.linear, x_MI, weight_OI.to(x_MI.dtype)),
         },
         expected=partial(F.linear, x_MI.float(), weight_OI),
@@ -279,7 +283,7 @@ def _linear_case(M: int, outputs: int, channels: int) -> Case:
 
 
 def nearest_code_cases(check: bool) -> Iterator[Callable[[], Case]]:
-    """A codebook search against torch's matrix of distances, where that fits into memory."""
+    """Yield codebook searches, compared with torch's matrix of distances where that fits into memory."""
     if check:
         yield partial(_nearest_case, 50, 40, 8, matrix=True)
         return
@@ -289,8 +293,8 @@ def nearest_code_cases(check: bool) -> Iterator[Callable[[], Case]]:
 
 
 def _nearest_case(N: int, K: int, D: int, *, matrix: bool) -> Case:
-    """Small whole numbers, so that all is exact and the ids must be equal, ties included."""
-    device, dtype = _place()
+    """Make a case of small whole numbers, whose distances are exact, so that all ids must be equal, even for ties."""
+    device, dtype = _device_and_dtype()
     x, codebook = (torch.randint(-8, 9, (size, D), device=device).to(dtype) for size in (N, K))
 
     def by_matrix() -> torch.Tensor:
@@ -310,7 +314,7 @@ def _nearest_case(N: int, K: int, D: int, *, matrix: bool) -> Case:
 
 
 def rope_norm_cache_cases(check: bool) -> Iterator[Callable[[], Case]]:
-    """Norm, rotation and ring write of a step against the same in torch's operations."""
+    """Yield steps of norm, rotation and writing to the ring cache, compared with the same in torch's operations."""
     if check:
         yield partial(_rope_case, 2, 1, 4, 2, 16, C=48)
         return
@@ -320,7 +324,7 @@ def rope_norm_cache_cases(check: bool) -> Iterator[Callable[[], Case]]:
 
 
 def _rope_case(B: int, L: int, N: int, K: int, E: int, *, C: int) -> Case:
-    """The rotated queries are compared; keys and values are written by every row of the table."""
+    """Make a case that compares the rotated queries; every row of the table also writes keys and values."""
     qkv, norm, caches = _draw(B, L, N + 2 * K, E), _draw(E), [_draw(B, K, C, E) for _ in range(2)]
     angles = torch.rand(B, L, 1, E // 2, device=qkv.device) * 100
     slots = torch.arange(L, device=qkv.device).expand(B, L)
@@ -344,7 +348,7 @@ def _rope_case(B: int, L: int, N: int, K: int, E: int, *, C: int) -> Case:
 
 
 def sample_cases(check: bool) -> Iterator[Callable[[], Case]]:
-    """The next token from logits against torch's operations, which sort."""
+    """Yield draws of the next token from logits, compared with torch's operations, which sort."""
     if check:
         yield partial(_sample_case, 2, 40, guidance_scale=2.0, top_k=7, top_p=0.9)
         return
@@ -354,14 +358,14 @@ def sample_cases(check: bool) -> Iterator[Callable[[], Case]]:
 
 
 def _sample_case(B: int, V: int, *, guidance_scale: float = 1.0, **options: Any) -> Case:
-    """float32 logits, so that no border lies within a rounding."""
+    """Make a case of sampling; logits are float32, so that rounding does not move a token across a threshold."""
     rows = B if guidance_scale == 1 else 2 * B
     logits = _draw(rows, V).float() * 3
     seeds, samples, positions = (torch.arange(B, device=logits.device) + n for n in (5, 0, 1000))
     run = partial(sample, logits, seeds, samples, positions, guidance_scale=guidance_scale, **options)
-    told = ", ".join(f"{name} {value}" for name, value in options.items())
+    settings = ", ".join(f"{name} {value}" for name, value in options.items())
     return Case(
-        op="sample", name=f"{B} rows, vocabulary {V}, guidance {guidance_scale:g}, {told}",
+        op="sample", name=f"{B} rows, vocabulary {V}, guidance {guidance_scale:g}, {settings}",
         rows={"reelm": run, "torch, sorted": partial(run, backend="reference")},
         expected=partial(run, backend="reference"), tolerance=0.0, nbytes=4.0 * rows * V,
     )  # fmt: skip

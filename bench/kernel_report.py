@@ -1,14 +1,15 @@
-"""The kernels against torch's own, on one GPU in one run: `reelm bench kernels`.
+"""Compare the kernels with torch's implementations, on one GPU in one run: `reelm bench kernels`.
 
     report = measure_kernels()                     # kernel_cases.py; report["copy_gb_s"], report["rows"]
-    report = measure_kernels(check=True)           # tiny sizes, no times: does everything run, here and now?
+    report = measure_kernels(check=True)           # tiny sizes and no times: does everything run here?
     print(report)
 
-A case is one problem; its rows (ours, and torch's ways to do the same) take turns, in rounds, so that a drift of the
-clock hits all of them. Before it is timed, a row's result is compared with the case's reference: a row that is wrong
-is reported as failed and gets no time, a baseline that cannot run here says why. Times are medians over rounds of the mean
-over a CUDA graph of calls, or of plain calls where a row cannot be captured. Denominators (copy bandwidth, matmul rate)
-are measured in the same run.
+A case is one problem, and its rows are implementations: reelm's kernel and torch's alternatives. The rows are measured
+alternately, in rounds, so that a drift of the GPU's clock affects all of them. Before a row is timed, its result is
+compared with the case's reference: a wrong row is reported as failed and gets no time, and a baseline that cannot run
+here is reported with the reason. A time is the median over the rounds of the mean over the calls in a CUDA graph, or
+over plain calls where a row cannot be captured. The copy bandwidth and matrix multiplication rate that rows are
+compared with are measured in the same run.
 """
 
 import datetime
@@ -30,17 +31,17 @@ Run = Callable[[], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One problem and the ways to do it.
+    """One problem and the implementations that solve it.
 
     Attributes:
-        op: the op that it measures.
-        name: sizes and settings, in words.
-        rows: by name; that of ours is "reelm".
-        expected: the right result, in a precision above that of the rows.
-        tolerance: the largest relative error (of norms) of a row; 0 where results are whole numbers and must be equal.
-        flops: that the problem needs, counted without what the mask leaves out.
-        nbytes: that it must at least move.
-        capture: rows can be captured in a CUDA graph.
+        op: The op that is measured.
+        name: The sizes and settings, for the report.
+        rows: The implementations by name; reelm's own is "reelm".
+        expected: A function that returns the correct result, in a higher precision than that of the rows.
+        tolerance: The largest relative error (of norms) of a row; 0 where results are whole numbers and must be equal.
+        flops: The FLOPs that the problem needs, without those that the mask removes.
+        nbytes: The bytes that have to be read and written at least.
+        capture: Whether the rows can be captured in a CUDA graph.
     """
 
     op: str
@@ -54,11 +55,11 @@ class Case:
 
 
 class KernelReport(dict[str, Any]):
-    """The machine, and under "rows" what each row of each case came to; printed as a line for each row."""
+    """The machine, and the results of each row of each case under "rows"; printed with one line for each row."""
 
     @property
     def ok(self) -> bool:
-        """Whether every row of ours was right."""
+        """Whether all results of reelm's own rows are correct."""
         return all(row["ok"] for row in self["rows"] if row["row"] == "reelm")
 
     def __str__(self) -> str:
@@ -79,43 +80,43 @@ def benchmark_kernels(cases: Iterator[Callable[[], Case]], *, check: bool = Fals
     """Measure every case on this GPU.
 
     Args:
-        cases: as `kernel_cases.all_cases` gives them.
-        check: run and compare each row once, on whatever device the cases are, and time nothing.
-        rounds: how often the rows of a case take turns.
+        cases: Functions that each make one case; see `kernel_cases.all_cases`.
+        check: Whether to run and compare each row once, on the device of the cases, without times.
+        rounds: The number of rounds; each measures every row of a case once.
 
     Raises:
-        ReelmError: there is no GPU, and `check` is False.
+        ReelmError: There is no GPU and `check` is False, or `rounds` is below 1.
     """
-    runnable = check or torch.cuda.is_available()
-    require(runnable, "device", "must be a CUDA GPU to measure (a check needs none)", "cpu")
+    can_run = check or torch.cuda.is_available()
+    require(can_run, "device", "must be a CUDA GPU to measure (a check needs none)", "cpu")
     require(rounds >= 1, "rounds", "must be at least 1", rounds)
-    document = KernelReport(benchmark="kernels", check=check, **_header())
+    report = KernelReport(benchmark="kernels", check=check, **_header())
     if not check:
-        document |= _ceilings()
-    document["rows"] = []
-    for make in cases:
-        case = make()
+        report |= _ceilings()
+    report["rows"] = []
+    for make_case in cases:
+        case = make_case()
         note(f"{case.op}: {case.name}")
-        document["rows"] += _measure(case, check, rounds, document)
+        report["rows"] += _measure(case, check, rounds, report)
         del case
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return document
+    return report
 
 
-def _measure(case: Case, check: bool, rounds: int, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Compare the rows of a case, then let them take turns."""
+def _measure(case: Case, check: bool, rounds: int, report: KernelReport) -> list[dict[str, Any]]:
+    """Check the results of a case's rows, then time the correct rows alternately."""
     expected, results, timed = case.expected(), [], []
     for name, run in case.rows.items():
         result: dict[str, Any] = {"op": case.op, "case": case.name, "row": name}
         results.append(result)
         try:
-            error = _relative_error(run(), expected)
-            result |= {"error": error, "ok": error <= case.tolerance}
+            difference = _relative_error(run(), expected)
+            result |= {"error": difference, "ok": difference <= case.tolerance}
             if not check and result["ok"]:
                 timed.append((result, _Row(name, _repeated(run, case.capture))))
-        except Exception as reason:  # a baseline's limits are its own; ours show as a failed row
-            result |= {"ok": False, "failed": f"{type(reason).__name__}: {str(reason).splitlines()[0][:200]}"}
+        except Exception as error:  # any row may be unable to run here: it is reported as failed
+            result |= {"ok": False, "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
     del expected
     for _ in range(rounds):
         for _, row in timed:
@@ -125,10 +126,10 @@ def _measure(case: Case, check: bool, rounds: int, document: dict[str, Any]) -> 
         result |= {"microseconds": 1e3 * milliseconds, "spread": max(row.times) / min(row.times) - 1}
         if case.flops:
             rate = case.flops / milliseconds / 1e9
-            result |= {"tflop_s": rate, "share_of_matmul": rate / document["matmul_tflop_s"]}
+            result |= {"tflop_s": rate, "share_of_matmul": rate / report["matmul_tflop_s"]}
         if case.nbytes:
             rate = case.nbytes / milliseconds / 1e6
-            result |= {"gb_s": rate, "share_of_copy": rate / document["copy_gb_s"]}
+            result |= {"gb_s": rate, "share_of_copy": rate / report["copy_gb_s"]}
     ours = next((r for r in results if r["row"] == "reelm"), {})
     baselines = [r["microseconds"] for r in results if r["row"] != "reelm" and "microseconds" in r]
     if baselines and "microseconds" in ours:
@@ -136,20 +137,20 @@ def _measure(case: Case, check: bool, rounds: int, document: dict[str, Any]) -> 
     return results
 
 
-def _relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """|found - expected| / |expected|; for whole numbers the share that differs."""
-    require(found.shape == expected.shape, "result", f"must have shape {tuple(expected.shape)}", tuple(found.shape))
+def _relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return |actual - expected| / |expected|, or for whole numbers the share of elements that differ."""
+    require(actual.shape == expected.shape, "result", f"must have shape {tuple(expected.shape)}", tuple(actual.shape))
     if not expected.is_floating_point():
-        return float((found != expected).double().mean())
-    difference = (found.detach().double() - expected.detach().double()).norm()
+        return float((actual != expected).double().mean())
+    difference = (actual.detach().double() - expected.detach().double()).norm()
     return float(difference / expected.detach().double().norm().clamp(min=1e-30))
 
 
-CALLS = 10  # calls between two looks at the clock
+CALLS = 10  # calls per measured time
 
 
 def _repeated(run: Run, capture: bool) -> Callable[[], None]:
-    """`run` CALLS times, warmed up; as a CUDA graph where it may be captured."""
+    """Warm up, then return a function that calls `run` CALLS times, as a CUDA graph where `capture` allows it."""
     for _ in range(3):
         run()
     torch.cuda.synchronize()
@@ -168,6 +169,7 @@ def _repeated(run: Run, capture: bool) -> Callable[[], None]:
 
 
 def _milliseconds(call: Callable[[], None]) -> float:
+    """Return the milliseconds that the GPU takes for a call."""
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     call()
@@ -177,7 +179,7 @@ def _milliseconds(call: Callable[[], None]) -> float:
 
 
 def _ceilings() -> dict[str, float]:
-    """Copy bandwidth (bytes read and written) and bfloat16 matmul rate of this GPU."""
+    """Measure the copy bandwidth (bytes read and written) and the bfloat16 matmul rate of this GPU."""
     source = torch.empty(2**30, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
     a, b = torch.randn(2, 8192, 8192, device="cuda").bfloat16()
@@ -194,6 +196,7 @@ def _ceilings() -> dict[str, float]:
 
 
 def _header() -> dict[str, Any]:
+    """Return the hardware, the date, the commit and the versions of a report."""
     import importlib.metadata
 
     folder = Path(__file__).resolve().parent
@@ -213,7 +216,7 @@ def _header() -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    """A row in words."""
+    """Format the result of a row as one line."""
     line = f"{row['op']:20} {row['case']:44} {row['row']:24} "
     if "microseconds" in row:
         line += f"{row['microseconds']:10.1f} us"

@@ -1,11 +1,10 @@
-"""The machine that is measured: its name, and how fast it can copy and multiply.
+"""The machine that runs a benchmark: its name, and its measured copy bandwidth and matrix multiplication rate.
 
 ceilings = measure_ceilings(device, torch.float32)      # {"copy_gb_s": …, "matmul_gflop_s": …}
 """
 
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,21 +12,24 @@ from ..core.clock import now
 
 
 def machine_name(device: torch.device) -> str:
-    """The processor that does the work, as far as the system tells."""
+    """Return the name of the processor that computes on this device, or the best description that the system gives."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    told = Path("/proc/cpuinfo")  # of Linux, where platform.processor() knows nothing
-    lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux platform.processor() is often empty
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return (*names, platform.processor(), platform.machine())[0] or platform.machine()
 
 
-def measure_ceilings(device: torch.device, dtype: torch.dtype, *, check: bool = False) -> dict[str, Any]:
-    """What this machine reaches in this process: bytes a second of a copy (read and written), products a second.
+def measure_ceilings(device: torch.device, dtype: torch.dtype, *, check: bool = False) -> dict[str, float]:
+    """Measure the best copy bandwidth and matrix multiplication rate that this process reaches on this machine.
 
     Args:
-        device, dtype: of the matrices.
-        check: tiny sizes, for a test of the command.
+        device, dtype: The device that is measured, and the dtype of the matrices.
+        check: Whether to use tiny sizes, for a test of the command.
+
+    Returns:
+        "copy_gb_s", the GB that a copy reads and writes in a second, and "matmul_gflop_s", in GFLOP/s.
     """
     megabytes, side = (
         (4, 64) if check else (1024 if device.type == "cuda" else 256, 4096 if device.type == "cuda" else 1024)

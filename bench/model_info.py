@@ -1,12 +1,11 @@
-"""What a model is, and what its clips will take, without making any: what `reelm info` calls.
+"""Describe a model, and plan the memory of its clips without generating any, as `reelm info` does.
 
-print(describe_model("world"))                      # sizes, settings, versions; .values is JSON
-print(plan_clips("world", seconds=20, batch=16))    # memory by what it is for; only config.json is read
+print(describe_model("world"))                      # sizes, settings, versions
+print(plan_clips("world", seconds=20, batch=16))    # memory by purpose; .values() is JSON; only config.json is read
 """
 
 import importlib.metadata
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -14,17 +13,18 @@ from .. import __version__
 from ..core.checkpoint import find_checkpoint
 from ..core.device import pick_device
 from ..core.errors import require
+from ..core.json_values import Json, JsonValue
 from ..core.memory import available_memory
 from ..core.protocols import Precision
 from ..generation.generator import VideoGenerator
-from ..generation.memory_plan import MemoryPlan, fit_memory, plan_memory, show_bytes
+from ..generation.memory_plan import MemoryPlan, PlanOptions, fit_memory, plan_memory, show_bytes
 from ..generation.pretrained import read_config
 from ..generation.request import DEFAULT_SECONDS
 from .presets import preset_config, preset_plan
 
 
-class ModelInfo(dict[str, Any]):
-    """Sizes, settings and versions by name; printed as a table."""
+class ModelInfo(dict[str, JsonValue]):
+    """The sizes, settings and versions of a model by name; printed as a table."""
 
     def __str__(self) -> str:
         return "\n".join(f"{name.replace('_', ' '):22}{value}" for name, value in self.items())
@@ -32,13 +32,13 @@ class ModelInfo(dict[str, Any]):
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What clips of a model will take; printed as a table.
+    """The memory that clips of a model need; printed as a table.
 
     Attributes:
-        model: its name.
-        plan: bytes by what they are for.
-        available: bytes that are free on the device, None where the system does not say.
-        most_clips: of this length that fit at once, None where that is not known.
+        model: The name of the model.
+        plan: The bytes by purpose.
+        available: The bytes that are free on the device, or None where the system does not report them.
+        most_clips: The largest number of clips of this length that fit at once, or None where that is unknown.
     """
 
     model: str
@@ -46,8 +46,8 @@ class ClipPlan:
     available: int | None
     most_clips: int | None
 
-    def values(self) -> dict[str, Any]:
-        """All figures, as JSON values."""
+    def values(self) -> Json:
+        """Return all figures as JSON values."""
         return {
             "model": self.model, **self.plan.values(), "available": self.available, "most_clips": self.most_clips
         }  # fmt: skip
@@ -61,32 +61,33 @@ class ClipPlan:
 
 
 def describe_model(
-    model: str = "world", *, device: str = "auto", dtype: str = "auto", weights: Precision = "full",
+    model: str = "world", *, device: str = "auto", dtype: str | torch.dtype = "auto", weights: Precision = "full",
     cache: Precision = "full",
 ) -> ModelInfo:  # fmt: skip
     """Load a model and describe it.
 
     Args:
-        model: a bundled model's name, a checkpoint folder, or a hub id.
-        device, dtype, weights, cache: as for `VideoGenerator.from_pretrained`.
+        model: The name of a bundled model, a checkpoint folder, or a hub id.
+        device, dtype, weights, cache: The arguments of `VideoGenerator.from_pretrained`.
 
     Returns:
-        Its sizes, its default settings, bytes_on_disk, and the versions, device and dtype that it runs with here.
+        The sizes of the model, its default settings, bytes_on_disk, and the versions, device and dtype that it runs
+        with on this machine.
 
     Raises:
-        CheckpointError: the model cannot be loaded.
+        CheckpointError: The model cannot be loaded.
     """
-    options: dict[str, Any] = {"device": device, "dtype": dtype, "weights": weights, "cache": cache}
-    parts, folder = VideoGenerator.from_pretrained(model, **options).parts, find_checkpoint(model)
-    numerics, place = parts.lm.numerics, parts.lm.device
-    found_triton = importlib.metadata.distributions(name="triton")
+    generator = VideoGenerator.from_pretrained(model, device=device, dtype=dtype, weights=weights, cache=cache)
+    parts, folder = generator.parts, find_checkpoint(model)
+    numerics, target = parts.lm.numerics, parts.lm.device
+    triton = next((found.version for found in importlib.metadata.distributions(name="triton")), "not installed")
     return ModelInfo(
         {"model": parts.name, **parts.sizes(), **vars(parts.config.sampling)},
         bytes_on_disk=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         reelm=__version__,
         torch=torch.__version__,
-        triton=next((found.version for found in found_triton), "not installed"),
-        device=torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
+        triton=triton,
+        device=torch.cuda.get_device_name(target) if target.type == "cuda" else str(target),
         threads=torch.get_num_threads(),
         dtype=str(numerics.dtype).removeprefix("torch."),
         **numerics.precisions,
@@ -95,34 +96,34 @@ def describe_model(
 
 def plan_clips(
     model: str = "world", *, preset: str | None = None, seconds: float | None = None, batch: int | None = None,
-    device: str = "auto", dtype: str = "auto", weights: Precision = "full", cache: Precision = "full",
+    device: str = "auto", dtype: str | torch.dtype = "auto", weights: Precision = "full", cache: Precision = "full",
 ) -> ClipPlan:  # fmt: skip
-    """Plan the memory that clips will take, and how many fit here. Of a model only config.json is read.
+    """Plan the memory that clips need, and how many clips fit on this machine; only config.json is read.
 
     Args:
-        model: a bundled model's name, a checkpoint folder, or a hub id.
-        preset: plan this preset (cosmos-4b or emu3-8b) in place of a model.
-        seconds: length of a clip, 2 by default.
-        batch: clips at once, 1 by default.
-        device, dtype, weights, cache: as for `VideoGenerator.from_pretrained`.
+        model: The name of a bundled model, a checkpoint folder, or a hub id.
+        preset: The preset to plan for (cosmos-4b or emu3-8b), in place of a model.
+        seconds: The length of a clip in seconds, 2 by default.
+        batch: The number of clips at once, 1 by default.
+        device, dtype, weights, cache: The arguments of `VideoGenerator.from_pretrained`.
 
     Raises:
-        ReelmError: an argument is out of its range, or both a model and a preset are given.
-        CheckpointError: the config cannot be read.
+        ReelmError: An argument is out of its range, or both a model and a preset are given.
+        CheckpointError: The config cannot be read.
     """
     require(preset is None or model == "world", "preset", "must not be given with a model", model)
-    place = pick_device(device)
-    options: dict[str, Any] = {"device": place.type, "dtype": dtype, "weights": weights, "cache": cache}
-    given: dict[str, Any] = {
-        "seconds": DEFAULT_SECONDS if seconds is None else seconds,
-        "batch": 1 if batch is None else batch,
-    }
+    target = pick_device(device)
+    options: PlanOptions = {
+        "seconds": DEFAULT_SECONDS if seconds is None else seconds, "device": target.type, "dtype": dtype,
+        "weights": weights, "cache": cache,
+    }  # fmt: skip
+    count = 1 if batch is None else batch
     if preset is None:
         config = read_config(find_checkpoint(model))
-        plan = plan_memory(config, **options, **given)
+        plan = plan_memory(config, batch=count, **options)
     else:
-        config, plan = preset_config(preset), preset_plan(preset, **options, **given)
-    free = available_memory(place)
-    largest = None if free is None else fit_memory(config, free, seconds=plan.seconds, **options)
+        config, plan = preset_config(preset), preset_plan(preset, batch=count, **options)
+    free = available_memory(target)
+    largest = None if free is None else fit_memory(config, free, **options)
     most = None if free is None else 0 if largest is None else largest.batch
     return ClipPlan(preset or model, plan, free, most)

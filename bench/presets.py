@@ -1,24 +1,24 @@
-"""Presets: models of sizes that users know, with random weights, so that speed is measured without anyone's checkpoint.
+"""Presets: models of well-known sizes with random weights, for measuring speed without a checkpoint.
 
-    generator = preset_generator("cosmos-4b", device="cuda")  # refused first where it does not fit
+    generator = preset_generator("cosmos-4b", device="cuda")  # refused before allocation if it does not fit
     print(benchmark(generator, seconds=0.2))
     print(preset_plan("cosmos-4b", device="cuda"))
 
 | | cosmos-4b | emu3-8b |
 |---|---|---|
 | named after | NVIDIA Cosmos-Predict1 autoregressive, 4B | Emu3, 8.5B, as transformers implements it |
-| as there | 16 layers, width 4096, 32 query and 8 key/value heads of 128, SwiGLU of 14,336, 64,000 tokens, latent frames of 40 x 64 tokens of 8 x 16 x 16 pixels, five of them | 32 layers, the same layer, 32,768 visual tokens of 4 x 8 x 8 pixels, at most 9,216 positions |
-| not as there | the rest of reelm's model: a token's input is made of its neighbours in place of one embedding, text is a prefix, the window slides (the original stops after five latent frames) | the same, and: a head over visual tokens alone (of 184,622), latent frames of 32 x 32, a window of nine (9,216 positions), no delimiters |
-| sampling | temperature 1, top-p 0.8, no guidance, as there | temperature 1, guidance 3: two rows a clip |
+| as in the original | 16 layers, width 4096, 32 query and 8 key/value heads of 128, SwiGLU of 14,336, 64,000 tokens, latent frames of 40 x 64 tokens of 8 x 16 x 16 pixels, five of them | 32 layers, the same layer, 32,768 visual tokens of 4 x 8 x 8 pixels, at most 9,216 positions |
+| unlike the original | the rest of reelm's model: a token's input is computed from its neighbours, not from one embedding, text is a prefix, the window slides (the original stops after five latent frames) | the same, and: a head over visual tokens only (of 184,622), latent frames of 32 x 32, a window of nine (9,216 positions), no delimiters |
+| sampling | temperature 1, top-p 0.8, no guidance, as in the original | temperature 1, guidance 3: two rows per clip |
 
 So the weights of the layers (and of the head of cosmos-4b) and the cache that a token reads are as large as in the
-original, and with them a token's time; what it draws means nothing. The tokenizer has the original's compression and
-vocabulary, and is small and random too: its speed says nothing of anyone's, so that the benchmark of a preset decodes
-no pixels.
+original, and so is the time of a token; the tokens themselves are meaningless. The tokenizer has the compression and
+vocabulary of the original, but is small and random too. Its speed says nothing about the original tokenizer, so the
+benchmark of a preset decodes no pixels.
 """  # noqa: E501 (a table)
 
 import dataclasses
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -27,7 +27,7 @@ from ..core.errors import require
 from ..core.memory import available_memory
 from ..core.protocols import Numerics, Precision
 from ..generation.generator import VideoGenerator
-from ..generation.memory_plan import MemoryPlan, plan_memory, require_memory
+from ..generation.memory_plan import MemoryPlan, PlanOptions, plan_memory, require_memory
 from ..generation.pretrained import ModelConfig, Pretrained
 from ..lm.lm_config import LMConfig
 from ..lm.loading import random_transformer
@@ -64,11 +64,12 @@ PRECISIONS: tuple[Precision, Precision] = ("int8", "full")
 
 
 def preset_config(name: str, *, check: bool = False) -> ModelConfig:
-    """The config of a preset.
+    """Return the config of a preset.
 
     Args:
-        name: one of PRESETS.
-        check: a 32nd of the width, two layers and an eighth of the rows and columns, to see whether it runs.
+        name: The name of the preset, one of PRESETS.
+        check: Whether to reduce it to 1/32 of the width, two layers and 1/8 of the rows and columns, which tests
+            whether it runs.
     """
     require(name in _PRESETS, "preset", f"must be one of {', '.join(PRESETS)}", name)
     config = _PRESETS[name]
@@ -83,46 +84,46 @@ def preset_config(name: str, *, check: bool = False) -> ModelConfig:
 
 
 def _sizes(config: ModelConfig) -> LMConfig:
-    """The sizes of the language model of a preset, which is of our own kind."""
+    """Return the sizes of a preset's language model, narrowed to the class that every preset uses."""
     assert isinstance(config.lm, LMConfig)
     return config.lm
 
 
-def preset_plan(name: str, *, check: bool = False, device: str = "cpu", **options: Any) -> MemoryPlan:
-    """What clips of a preset take; no file is read, so that loading takes next to nothing.
+def preset_plan(name: str, *, check: bool = False, batch: int = 1, **options: Unpack[PlanOptions]) -> MemoryPlan:
+    """Plan the memory of clips of a preset, whose weights are drawn, not read from files.
 
     Args:
-        name: one of PRESETS.
-        check: see `preset_config`.
-        device: "cpu" or "cuda".
-        options: those of `plan_memory`.
+        name: The name of the preset, one of PRESETS.
+        check: Whether to reduce the preset; see `preset_config`.
+        batch: The number of clips.
+        options: The other options of `plan_memory`.
     """
     config = preset_config(name, check=check)
-    plan = plan_memory(config, device=device, **options)
-    dtype = pick_dtype(plan.dtype, torch.device(device))
+    plan = plan_memory(config, batch=batch, **options)
+    dtype = pick_dtype(plan.dtype, torch.device(plan.device))
     if options.get("weights") == "int8":
-        return dataclasses.replace(plan, loading=_quantising_bytes(_sizes(config), dtype, on_gpu=device != "cpu"))
-    # Nothing is read, and what is not float32 is not laid out anew.
+        return dataclasses.replace(plan, loading=_quantizing_bytes(_sizes(config), dtype, on_gpu=plan.device != "cpu"))
+    # No file is read, and only float32 matrices are packed into another layout, which takes memory while loading.
     return plan if dtype == torch.float32 else dataclasses.replace(plan, loading=0)
 
 
-def _quantising_bytes(config: LMConfig, dtype: torch.dtype, *, on_gpu: bool) -> int:
-    """The bytes beside int8 weights while they are made of whole ones, one matrix after the other, the head last.
+def _quantizing_bytes(config: LMConfig, dtype: torch.dtype, *, on_gpu: bool) -> int:
+    """Return the peak bytes, beyond the int8 weights, of quantizing the matrices one after the other, the head last.
 
-    On a GPU a matrix lies there three times in float32: as it came, divided by its scales, rounded.
+    On a GPU three float32 copies of a matrix exist at once: the original, the one divided by its scales, the rounded.
     """
-    small, whole = (config.cost(1, 1, Numerics(dtype=dtype, weights=kind)).weights for kind in PRECISIONS)
+    int8, full = (config.cost(1, 1, Numerics(dtype=dtype, weights=precision)).weights for precision in PRECISIONS)
     head, layer = config.width * config.vocab_size, 2 * config.width * config.hidden
     if not on_gpu:
-        return whole - small + 6 * max(head, layer)
-    return max(whole - small + 3 * 4 * layer, head * (dtype.itemsize - 1) + 3 * 4 * head)
+        return full - int8 + 6 * max(head, layer)
+    return max(full - int8 + 3 * 4 * layer, head * (dtype.itemsize - 1) + 3 * 4 * head)
 
 
 def preset_generator(
     preset: str, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto",
     weights: Precision = "full", cache: Precision = "full", check: bool = False,
 ) -> VideoGenerator:  # fmt: skip
-    """A generator over a preset's random weights, to be measured; see `preset_parts`."""
+    """Make a generator with a preset's random weights, for benchmarks; see `preset_parts`."""
     return VideoGenerator(preset_parts(preset, device=device, dtype=dtype, weights=weights, cache=cache, check=check))
 
 
@@ -131,27 +132,30 @@ def preset_parts(
     name: str, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto", weights: Precision = "full",
     cache: Precision = "full", check: bool = False,
 ) -> Pretrained:  # fmt: skip
-    """A preset with random weights, the same ones every time on one device.
+    """Make a preset with random weights, which are the same every time on one device.
 
     Args:
-        name: one of PRESETS.
-        device, dtype, weights, cache: as for `load_pretrained`.
-        check: see `preset_config`.
+        name: The name of the preset, one of PRESETS.
+        device, dtype, weights, cache: The arguments of `load_pretrained`.
+        check: Whether to reduce the preset; see `preset_config`.
 
     Raises:
-        ReelmError: the name is unknown, or it does not fit; nothing was allocated.
+        ReelmError: The name is unknown, or the preset does not fit into memory; nothing was allocated.
     """
-    config, place = preset_config(name, check=check), pick_device(device)
-    numerics = pick_numerics(dtype, weights, cache, place)
-    check_machine(weights, place.type)
-    wanted = dataclasses.asdict(numerics)
-    require_memory(preset_plan(name, check=check, seconds=0.01, keep_state=False, **wanted), available_memory(place))
+    config, target = preset_config(name, check=check), pick_device(device)
+    numerics = pick_numerics(dtype, weights, cache, target)
+    check_machine(weights, target.type)
+    plan = preset_plan(
+        name, check=check, seconds=0.01, keep_state=False, dtype=numerics.dtype, weights=numerics.weights,
+        cache=numerics.cache, device=numerics.device,
+    )  # fmt: skip
+    require_memory(plan, available_memory(target))
     text = TextEncoder(train_text(["a clip of random weights"]))
-    lm = random_transformer(_sizes(config), place, numerics, text)
+    lm = random_transformer(_sizes(config), target, numerics, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         tokenizer = VideoTokenizer(config.tokenizer)
-    shown = f"{name}, random weights" + (", reduced for a check" if check else "")
+    label = f"{name}, random weights" + (", reduced for a check" if check else "")
     return Pretrained(
-        shown, "random", "random", config, tokenizer.to(place).eval().requires_grad_(False), lm, random=True
+        label, "random", "random", config, tokenizer.to(target).eval().requires_grad_(False), lm, random=True
     )

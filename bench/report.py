@@ -1,6 +1,6 @@
-"""What a benchmark found: figures by name, whose print is a list and a table, and which can be drawn.
+"""The report of a benchmark: figures by name, printed as a list and a table, and drawn as a plot.
 
-report = describe(parts, sampling, decoder, batch, check=False)        # what was measured, and where
+report = describe(parts, sampling, decoder, batch, latent_frames=4, check=False)        # the model and the machine
 report["rows"] = [{"row": "reelm", …}]
 print(report); json.dumps(report); report.plot(Path("rows.png"))
 """
@@ -19,7 +19,7 @@ from ..sampling.rules import SamplingConfig
 from .machine import machine_name, measure_ceilings
 from .table import list_lines, table_lines
 
-# The tables that a report may have, and their columns.
+# The tables that a report can have, and their columns.
 TABLES = {
     "rows": ("row", "tokens_per_second", "ratio", "ms_per_token", "tokens_per_pass", "p50_ms", "p95_ms", "bandwidth",
              "mismatching_tokens", "logits_difference", "note"),
@@ -32,8 +32,8 @@ class BenchmarkReport(dict[str, Any]):
     """Figures by name; printed as a list and a table of the rows, or of the points of a sweep."""
 
     def __str__(self) -> str:
-        plain = {name: value for name, value in self.items() if name not in TABLES}
-        lines = list_lines(plain)
+        values = {name: value for name, value in self.items() if name not in TABLES}
+        lines = list_lines(values)
         for name in TABLES:
             if name in self:
                 lines += ["", *_table(TABLES[name], self[name])]
@@ -41,14 +41,16 @@ class BenchmarkReport(dict[str, Any]):
 
     @property
     def ok(self) -> bool:
-        """Whether no row is wrong."""
+        """Whether every row passed its checks."""
         return all(row.get("ok", True) for row in self.get("rows", []))
 
     def plot(self, path: Path) -> None:
-        """Draw the tokens a second of the rows or the points as a PNG (needs matplotlib: the `train` extra).
+        """Draw the tokens per second of the rows, or of the points of a sweep, as a PNG.
+
+        This needs matplotlib, which is in the `train` extra.
 
         Raises:
-            ReelmError: the path cannot be written, or is no .png.
+            ReelmError: The path cannot be written, or does not end in .png.
         """
         check_plot(path)
         from matplotlib.figure import Figure
@@ -64,10 +66,10 @@ class BenchmarkReport(dict[str, Any]):
             axes.margins(x=0.25)
             axes.set_xlabel("tokens a second")
         else:
-            along = TABLES[name][0]
-            axes.plot([point[along] for point in points], [_rate(point) for point in points], marker="o")
-            axes.set_xticks([point[along] for point in points])
-            axes.set_xlabel(along.replace("_", " "))
+            variable = TABLES[name][0]
+            axes.plot([point[variable] for point in points], [_rate(point) for point in points], marker="o")
+            axes.set_xticks([point[variable] for point in points])
+            axes.set_xlabel(variable.replace("_", " "))
             axes.set_ylabel("tokens a second")
             axes.set_ylim(bottom=0)
         axes.set_title(f"{self['model']} on {self['device']}, {self['threads']} threads, batch {self['batch']}, "
@@ -77,7 +79,7 @@ class BenchmarkReport(dict[str, Any]):
 
 
 def check_plot(path: Path) -> None:
-    """Refuse, before anything is measured, a path that `BenchmarkReport.plot` could not write."""
+    """Refuse a path that `BenchmarkReport.plot` cannot write, before anything is measured."""
     check_writable(path, "plot")
     require(path.suffix.lower() == ".png", "plot", "must end in .png", str(path))
 
@@ -85,26 +87,26 @@ def check_plot(path: Path) -> None:
 def describe(
     parts: Pretrained, sampling: SamplingConfig, decoder: Decoder, batch: int, *, latent_frames: int, check: bool
 ) -> BenchmarkReport:
-    """A report that tells the model, the machine with its ceilings as they are now, and the settings.
+    """Make a report of the model, the machine with its measured ceilings, and the settings.
 
-    `bytes_per_pass` is what a pass has to read: the weights that every token needs, and the keys and values that one
-    sees in the mean over the clip.
+    `bytes_per_pass` are the bytes that a pass has to read: all weights that a token needs, and the keys and values that
+    a token attends to, averaged over the clip.
 
     Args:
-        parts: the model.
-        sampling: how tokens are drawn.
-        decoder: of the default row.
-        batch: clips at once.
-        latent_frames: of a clip.
-        check: tiny sizes for the ceilings.
+        parts: The parts of the model.
+        sampling: The settings by which tokens are drawn.
+        decoder: The decoder of the default row.
+        batch: The number of clips at once.
+        latent_frames: The latent frames of a clip.
+        check: Whether to use tiny sizes for the ceilings.
     """
     lm, layout = parts.lm, parts.lm.layout
     rows = batch * (1 if sampling.guidance_scale == 1 else 2)
     block, window = getattr(decoder, "block_size", 1), parts.config.lm.window
     cost, numerics = lm.cost(rows, block), lm.numerics
-    # Of its own latent frame a token sees half.
-    frames = statistics.mean(min(frame, window - 1) + 0.5 for frame in range(latent_frames))
-    seen = frames / (window + layout.frames(block))
+    # On average a token sees half of its own latent frame.
+    visible_frames = statistics.mean(min(frame, window - 1) + 0.5 for frame in range(latent_frames))
+    visible_share = visible_frames / (window + layout.frames(block))
     return BenchmarkReport(
         model=parts.name,
         device=machine_name(lm.device),
@@ -118,12 +120,12 @@ def describe(
         temperature=sampling.temperature,
         **numerics.precisions,
         cache_bytes=cost.state * rows,
-        bytes_per_pass=cost.read + int(seen * cost.state * rows),
+        bytes_per_pass=cost.read + int(visible_share * cost.state * rows),
     )
 
 
 def _rate(row: dict[str, Any]) -> float:
-    """What is drawn: a row that is wrong has no speed."""
+    """Return the tokens per second to draw, which are 0 for a row that failed its checks."""
     return row["tokens_per_second"] if row.get("ok", True) else 0.0
 
 

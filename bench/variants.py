@@ -1,6 +1,6 @@
-"""The variants of our own in which a benchmark draws the same clips, and whether each computes the right logits.
+"""The variants of reelm in which a benchmark draws the same clips, and a check of each variant's logits.
 
-variants, left_out = own_variants(parts, chosen, sampling, batch)       # left_out: {name of a row: why it is not there}
+variants, left_out = own_variants(parts, chosen, sampling, batch, compiled=True)     # left_out: {name of a row: reason}
 difference, largest = logits_difference(parts, variant, request, tokens_tS)
 """
 
@@ -29,20 +29,21 @@ from ..sampling.teacher import TeacherForcing
 
 DEFAULT, SEQUENTIAL, BY_FRAMES = "reelm", "reelm sequential", "reelm jacobi, a latent frame"
 REFERENCE, COMPILED = "reelm sequential, reference ops", "reelm sequential, torch.compile"
-LARGEST_BLOCK = 256  # tokens of a latent frame up to which whole latent frames are a row
-CHECKED_POSITIONS = 64  # of the second latent frame: what is seen there is the prefix, a past frame, and the own one
+LARGEST_BLOCK = 256  # tokens of the largest latent frame that `jacobi` draws whole as a row
+# Positions of the second latent frame that are checked; they see the prefix, a past latent frame and their own one.
+CHECKED_POSITIONS = 64
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to draw clips.
+    """A decoder and a language model that draw clips, as one row of a benchmark.
 
     Attributes:
-        name: of its row.
-        decoder: how tokens are found.
-        lm: the model, or a copy with another backend or a step of its own.
-        same_bits: whether its logits are those of the model's own step, so that in float32 its tokens must be too.
-        remark: what is special about it.
+        name: The name of the row.
+        decoder: The decoder that finds the tokens.
+        lm: The model, or a copy of it with another backend or another step.
+        same_bits: Whether it uses the model's own step, so that in float32 its tokens must be the same.
+        remark: The part of the row's note that describes the copy.
     """
 
     name: str
@@ -55,15 +56,17 @@ class Variant:
 def own_variants(
     parts: Pretrained, chosen: Decoder, sampling: SamplingConfig, batch: int, *, compiled: bool
 ) -> tuple[list[Variant], dict[str, str]]:
-    """The default variant, the oracle if that is another one, whole latent frames; without Triton where it is in use;
-    compiled where that works.
+    """Return the variants that can run here, and the reasons why others are left out.
+
+    These are the default variant; `sequential`, unless that is the default; `jacobi` over whole latent frames, unless
+    these are large; `sequential` without Triton, where Triton is in use; and `sequential` compiled by torch.
 
     Args:
-        parts: the model.
-        chosen: decoder of the default variant.
-        sampling: how tokens are drawn.
-        batch: clips at once.
-        compiled: whether there is time to compile.
+        parts: The parts of the model.
+        chosen: The decoder of the default variant.
+        sampling: The settings by which tokens are drawn.
+        batch: The number of clips at once.
+        compiled: Whether to compile a variant, which takes a while.
     """
     sequential = pick_decoder(parts, "sequential", None, sampling, batch)
     variants, left_out = [Variant(DEFAULT, chosen, parts.lm)], dict[str, str]()
@@ -74,32 +77,32 @@ def own_variants(
         variants.append(Variant(BY_FRAMES, pick_decoder(parts, "jacobi", size, sampling, batch), parts.lm))
     else:
         left_out[BY_FRAMES] = f"a latent frame of {size} tokens is more than {LARGEST_BLOCK}"
-    on_gpu = torch.empty(0, device=parts.lm.device)
+    example = torch.empty(0, device=parts.lm.device)
     plain = parts.lm
-    if pick_backend("decode_attention", parts.lm.backend, on_gpu) == "triton":
+    if pick_backend("decode_attention", parts.lm.backend, example) == "triton":
         plain = copy.copy(parts.lm)
         plain.backend = "reference"
         variants.append(Variant(REFERENCE, sequential, plain, same_bits=False, remark="no Triton"))
     if not compiled:
-        left_out[COMPILED] = "compiling takes longer than a check may"
+        left_out[COMPILED] = "compiling takes too long for a check"
         return variants, left_out
     rows = batch * (1 if sampling.guidance_scale == 1 else 2)
-    made = compile_step(parts, plain, rows)
-    if isinstance(made, str):
-        left_out[COMPILED] = made
+    result = compile_step(parts, plain, rows)
+    if isinstance(result, str):
+        left_out[COMPILED] = result
     else:
         remark = "inductor, plain torch ops"
-        variants.append(Variant(COMPILED, sequential, made, same_bits=False, remark=remark))
+        variants.append(Variant(COMPILED, sequential, result, same_bits=False, remark=remark))
     return variants, left_out
 
 
 @torch.no_grad()
 def compile_step(parts: Pretrained, model: LanguageModel, rows: int) -> LanguageModel | str:
-    """A model with a step that `torch.compile` has made for so many rows and one position, or why there is none."""
+    """Compile the step of a model for so many rows and one position; return the model, or the reason of a failure."""
     if parts.lm.numerics.weights == "int8":
-        return "its int8 weights have products of their own"
+        return "its int8 weights have their own matrix products"
     if not isinstance(model, nn.Module):
-        return "it is no module of torch"
+        return "it is not a torch module"
     packed = any(isinstance(module, PackedLinear) for module in model.modules())
     needed, free = parts.lm.cost(1, 1).weights if packed else 0, available_memory(parts.lm.device)
     if free is not None and needed > free:
@@ -108,12 +111,12 @@ def compile_step(parts: Pretrained, model: LanguageModel, rows: int) -> Language
         return "this torch has no inductor"
     try:
         lm = _unpacked(model)
-        # The whole step or nothing: in pieces it is slow, and past its limit of variants dynamo would run eagerly.
+        # fullgraph: a step in several graphs is slow, and above its recompilation limit dynamo would run eagerly.
         step = torch.compile(lm.step, dynamic=False, fullgraph=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             step(lm.make_cache(rows), 1)
-    except Exception as error:  # whatever a compiler may say
+    except Exception as error:  # a compiler can raise anything
         return f"torch.compile failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
     lm.step = step
     compiled: LanguageModel = lm
@@ -121,27 +124,29 @@ def compile_step(parts: Pretrained, model: LanguageModel, rows: int) -> Language
 
 
 def _unpacked(module: Any) -> Any:
-    """The same module with plain linear layers, which a compiler can look into; other weights are shared."""
+    """Copy a module with plain linear layers, which a compiler can optimize; all other weights are shared."""
     if isinstance(module, PackedLinear):
         linear = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(module.weight.to_dense(), requires_grad=False)
         return linear
-    other = copy.copy(module)
-    other._modules = {name: child and _unpacked(child) for name, child in module._modules.items()}
-    return other
+    copied = copy.copy(module)
+    copied._modules = {name: child and _unpacked(child) for name, child in module._modules.items()}
+    return copied
 
 
 @torch.no_grad()
 def logits_difference(
     parts: Pretrained, variant: Variant, request: Request, tokens_tS: torch.Tensor
 ) -> tuple[float, float]:
-    """How far the logits of a variant, pass by pass as it samples, are from those of one masked pass in plain torch.
+    """Compare the logits of a variant's sampling passes with those of one masked pass in plain torch.
 
     Args:
-        parts: the model.
-        variant: its passes look at as many positions as its decoder does; the waves of a diagonal are not among them.
-        request: the clips, of which each is taken to be the same, under the first prompt of the first one.
-        tokens_tS: that clip, as written; its first frame is read, and the positions after it are compared.
+        parts: The parts of the model.
+        variant: The variant; a pass computes as many positions as its decoder's block, and the waves of `diagonal` are
+            not checked.
+        request: The request whose batch size and first prompt are used; all clips of the batch are the same one.
+        tokens_tS: The tokens of that clip in writing order. Its first latent frame is prefilled, and the positions
+            after it are compared.
 
     Returns:
         The largest difference, and the largest logit.
@@ -154,19 +159,19 @@ def logits_difference(
     count = min(tokens_tS.numel(), start + CHECKED_POSITIONS)
     plain = copy.copy(parts.lm)
     plain.backend = "reference"
-    wanted_SV = plain.oracle(tokens_tS.flatten()[None, :count], [plan.conditions_at(0)])[0].float()
-    known_BS = tokens_tS.flatten()[start:count].expand(clips, -1)
-    forced = TeacherForcing(known_BS, getattr(variant.decoder, "block_size", 1))
+    expected_SV = plain.oracle(tokens_tS.flatten()[None, :count], [plan.conditions_at(0)])[0].float()
+    forced_BS = tokens_tS.flatten()[start:count].expand(clips, -1)
+    forced = TeacherForcing(forced_BS, getattr(variant.decoder, "block_size", 1))
     engine = Engine(variant.lm, request.sampling, capacity=clips, decoder=forced)
     for _ in range(clips):
         engine.add(plan, tokens_tS[:first])
-    at, difference = start, 0.0
-    while at < count:
+    position, difference = start, 0.0
+    while position < count:
         engine.step()
         logits_RLV = forced.logits_RLV[:clips].float()
-        end = at + logits_RLV.shape[1]
-        # Of ids that a place cannot have, the engine leaves no logits to compare.
-        allowed_LV = layout.allowed_SV[torch.arange(at, end) % layout.frame_size].to(logits_RLV.device)
-        difference = max(difference, float(((logits_RLV - wanted_SV[at:end]) * allowed_LV).abs().max()))
-        at = end
-    return difference, float(wanted_SV.abs().max())
+        end = position + logits_RLV.shape[1]
+        # The engine masks the logits of ids that a position cannot have, so these are not compared.
+        allowed_LV = layout.allowed_SV[torch.arange(position, end) % layout.frame_size].to(logits_RLV.device)
+        difference = max(difference, float(((logits_RLV - expected_SV[position:end]) * allowed_LV).abs().max()))
+        position = end
+    return difference, float(expected_SV.abs().max())

@@ -1,32 +1,34 @@
-"""What every command is: a dataclass whose fields are its options, and `run`.
+"""The base classes of the commands: a command is a dataclass whose fields are its options, with a method `run`.
 
-Tyro makes flags and help from the fields. Options that the library has a dataclass for are made from that dataclass by
-`config_options`. Results go to stdout, all else to stderr. Commands import what they need when they run, so that help
-and parsing stay quick.
+Tyro makes the flags and the help from the fields; `config_options` makes options from a config class of the library.
+Results go to stdout, everything else to stderr. Commands import what they need when they run, so that help and parsing
+stay fast.
 """
 
 import dataclasses
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, cast, get_type_hints
 
 if TYPE_CHECKING:
+    from ..core.protocols import Precision
     from ..generation.generator import VideoGenerator
+    from ..generation.pretrained import NumericsOptions
     from ..training.run_reports import RunProgress
 
 
 class Command(ABC):
-    """What `COMMANDS` holds: a dataclass of options, an example for the end of its help, and the work."""
+    """A command: a dataclass of options with an example for the end of its help and a method that runs it."""
 
     example: ClassVar[str]
 
     @abstractmethod
     def run(self) -> int:
-        """Do it, and return the exit code."""
+        """Run the command and return its exit code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,14 @@ class ModelCommand(Command):
     """Options of all commands that load a model.
 
     Attributes:
-        model: a bundled model's name, a checkpoint folder, or a hub id.
-        device: auto, cpu or cuda[:n].
-        dtype: auto, float32, bfloat16 or float16.
-        weights: full, or int8: faster for large models, on a CPU only with VNNI, a little less exact.
-        cache: full, or int8: keys and values in a fraction of the memory, slower on a CPU.
-        json: print one JSON document and nothing else.
+        model: The name of a bundled model, a checkpoint folder, or a hub id.
+        device: The device to compute on: auto, cpu or cuda[:n].
+        dtype: The dtype of the language model: auto, float32, bfloat16 or float16.
+        weights: The precision of the weights: full or int8. int8 is faster for large models and slightly less exact; on
+            a CPU it needs VNNI.
+        cache: The precision of the keys and values: full or int8. int8 takes a fraction of the memory and is slower on
+            a CPU.
+        json: Print one JSON document and nothing else.
     """
 
     model: str = "world"
@@ -49,23 +53,24 @@ class ModelCommand(Command):
     cache: str = "full"
     json: bool = False
 
-    # One clip is many small steps: on two busy cores, two threads made 24 tokens/s and one thread 188.
+    # A clip takes many small steps: on two busy cores, two threads drew 24 tokens/s and one thread 188.
     one_thread: ClassVar[bool] = True
 
     @property
-    def kinds(self) -> dict[str, Any]:
-        """How the language model computes and remembers: `dtype`, `weights` and `cache`."""
-        return {"dtype": self.dtype, "weights": self.weights, "cache": self.cache}
+    def numerics(self) -> "NumericsOptions":
+        """The dtype and precisions of the language model; the library refuses names that it does not know."""
+        weights, cache = cast("Precision", self.weights), cast("Precision", self.cache)
+        return {"dtype": self.dtype, "weights": weights, "cache": cache}
 
     def load(self) -> "VideoGenerator":
-        """The model, on its device."""
+        """Load the model onto its device."""
         from ..generation.generator import VideoGenerator
 
         self.set_threads()
-        return VideoGenerator.from_pretrained(self.model, device=self.device, **self.kinds)
+        return VideoGenerator.from_pretrained(self.model, device=self.device, **self.numerics)
 
     def set_threads(self) -> None:
-        """One thread where that suits the command, unless the user says otherwise."""
+        """Use one thread if the command is fastest with one, unless the user has set OMP_NUM_THREADS."""
         import torch
 
         if self.one_thread and "OMP_NUM_THREADS" not in os.environ:
@@ -77,48 +82,58 @@ class RunCommand(Command):
     """Options of all training runs.
 
     Attributes:
-        out: the run's folder; Ctrl-C leaves a checkpoint in it.
-        resume: go on with the run in that folder.
-        device: auto, cpu or cuda[:n].
+        out: The folder of the run; after Ctrl-C it contains a checkpoint.
+        resume: Continue the run in that folder.
+        device: The device to compute on: auto, cpu or cuda[:n].
     """
 
     out: Path
     resume: bool = False
     device: str = "auto"
 
-    def tell(self, files: str, progress: "RunProgress") -> int:
-        """Print how far the run in `out` has come; 130 if that is not its end."""
+    def print_progress(self, files: str, progress: "RunProgress") -> int:
+        """Print the step that the run in `out` has reached, and return the exit code: 130 if the run was interrupted.
+
+        Args:
+            files: The files that the run has written, for the printed line.
+            progress: The progress of the run.
+        """
         print(f"wrote {self.out}: {files} of step {progress.step} of {progress.steps}")
         return 0 if progress.finished else 130
 
 
-def config_options(cls: type, default: Any = None, leave_out: Collection[str] = ()) -> type:
-    """The fields of a config as options: its names, types, defaults (those of `default`, if given) and help.
+def config_options(cls: type, default: object = None, leave_out: Collection[str] = ()) -> type:
+    """Make a dataclass of options from a config class, with the same names, types, defaults and help.
 
-    Its checks are not among them: `from_dict` builds the config itself after the parser, so that what it refuses is
-    worded like every other refusal.
+    The checks of the config are left out. `from_dict` builds the config itself after parsing, so that its errors look
+    like all other errors of reelm.
+
+    Args:
+        cls: The config class, a dataclass.
+        default: A config whose values are the defaults, in place of those of the class.
+        leave_out: The names of fields that are not options.
     """
     hints, fields = get_type_hints(cls), []
     for item in dataclasses.fields(cls):
         if item.name in leave_out:
             continue
-        kind, value = hints[item.name], item.default
+        hint, value = hints[item.name], item.default
         if default is not None:
             value = getattr(default, item.name)
         elif item.default_factory is not dataclasses.MISSING:
             value = item.default_factory()
-        if dataclasses.is_dataclass(kind):
-            kind = config_options(kind, None if value is dataclasses.MISSING else value, leave_out)  # type: ignore[arg-type]
-            value = dataclasses.field(default_factory=kind)
-        fields.append((item.name, kind, value))
+        if dataclasses.is_dataclass(hint):
+            hint = config_options(hint, None if value is dataclasses.MISSING else value, leave_out)  # type: ignore[arg-type]
+            value = dataclasses.field(default_factory=hint)
+        fields.append((item.name, hint, value))
     return dataclasses.make_dataclass(cls.__name__, fields, kw_only=True, namespace={"__doc__": cls.__doc__})
 
 
-def strict_json(values: Any) -> str:
-    """One line of strict JSON: what is not finite becomes null."""
+def strict_json(values: object) -> str:
+    """Return one line of strict JSON, in which numbers that are not finite are null."""
     return json.dumps(json.loads(json.dumps(values, default=str), parse_constant=lambda _: None))
 
 
-def print_report(report: dict[str, Any], *, json_alone: bool = False) -> None:
-    """A table, unless JSON is to stand alone, and one line of JSON."""
+def print_report(report: Mapping[str, object], *, json_alone: bool = False) -> None:
+    """Print a report as a table, unless `json_alone`, and as one line of JSON."""
     print(*([] if json_alone else [report]), strict_json(report), sep="\n")

@@ -1,4 +1,4 @@
-"""The commands that measure a machine: bench, bench tokenizer, bench kernels."""
+"""The commands that measure speed on this machine: bench, bench tokenizer, bench kernels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(ModelCommand):
-    """Measure sampling speed on this machine; the last line is the same as one JSON document.
+    """Measure the sampling speed of a model on this machine; the last line is the report as one JSON document.
 
     Attributes:
-        preset: random weights of this size (cosmos-4b or emu3-8b) in place of a model; no pixels are decoded.
-        seconds: length of a clip.
-        batch: clips at once, 1 by default; with --sweep batch the largest, 8 by default.
-        guidance_scale: the model's own unless given; 1 is off.
-        temperature: the model's own unless given.
-        repeats: counted rounds; figures are their medians.
-        decoder: of the default row: auto, sequential, jacobi or diagonal.
-        block_size: tokens that jacobi looks at in a pass.
-        prompt: of all clips.
-        baselines: give torch.compile and transformers rows too, where they are there.
-        sweep: depth (along a clip) or batch: measure the default way there, in place of the rows.
-        check: tiny sizes and one round: whether it runs, not how fast.
-        plot: draw the rows or the sweep into this .png (needs matplotlib).
+        preset: A model of this size with random weights (cosmos-4b or emu3-8b), in place of --model; no pixels are
+            decoded.
+        seconds: The length of a clip in seconds.
+        batch: The number of clips at once, 1 by default; with --sweep batch the largest, 8 by default.
+        guidance_scale: The guidance scale, the model's own unless given; 1 turns guidance off.
+        temperature: The sampling temperature, the model's own unless given.
+        repeats: The number of measured rounds; figures are their medians.
+        decoder: The decoder of the default row: auto, sequential, jacobi or diagonal.
+        block_size: The number of positions that jacobi computes in a pass.
+        prompt: The prompt of all clips.
+        baselines: Measure torch.compile and transformers too, where they are installed.
+        sweep: The variable of a sweep, depth (along a clip) or batch; only the default row is measured then.
+        check: Use tiny sizes and one round, to test whether everything runs, not how fast.
+        plot: The .png file for a plot of the rows or of the sweep (needs matplotlib).
     """
 
     example = "reelm bench --seconds 2 --batch 1 --repeats 3"
@@ -63,34 +64,34 @@ class Bench(ModelCommand):
         return 0 if report.ok else 1
 
     def _generator(self) -> "VideoGenerator":
-        """The model, or the preset."""
+        """Load the model, or make the preset."""
         from ..bench.presets import preset_generator
 
         if self.preset is None:
             return self.load()
         require(self.model == "world", "preset", "must not be given with a model", self.model)
         self.set_threads()
-        return preset_generator(self.preset, device=self.device, **self.kinds, check=self.check)
+        return preset_generator(self.preset, device=self.device, **self.numerics, check=self.check)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTokenizer(Command):
-    """Measure a tokenizer's speed beside a network of the shape of NVIDIA's Cosmos; the last line is one JSON document.
+    """Measure a tokenizer's speed, compared with a Cosmos-shaped network; the last line is one JSON document.
 
     Attributes:
-        preset: random weights of this size: tiny, small or base.
-        compression: frames x rows x columns of a token of the preset: 4x8x8, 8x8x8, 4x16x16 or 8x16x16.
-        tokenizer: the folder of a tokenizer's training, in place of a preset.
-        num_frames: of a clip, 1 + a multiple of a token's frames.
-        height: rows of pixels.
-        width: columns of pixels.
-        batch: clips at once.
-        repeats: counted rounds, in which the networks take turns; figures are their medians.
-        device: auto, cpu or cuda[:n].
-        dtype: auto, float32, bfloat16 or float16, of both networks.
-        baselines: give the network of the shape of Cosmos a row too.
-        check: a tiny clip and one round: whether it runs, not how fast.
-        json: print one JSON document and nothing else.
+        preset: The size of a tokenizer with random weights: tiny, small or base.
+        compression: The pixels per token of the preset, frames x rows x columns: 4x8x8, 8x8x8, 4x16x16 or 8x16x16.
+        tokenizer: The folder of a trained tokenizer, in place of a preset.
+        num_frames: The number of frames of a clip, 1 + a multiple of the frames per token.
+        height: The height of a clip in pixels.
+        width: The width of a clip in pixels.
+        batch: The number of clips at once.
+        repeats: The number of measured rounds, each of which runs every network once; figures are their medians.
+        device: The device to compute on: auto, cpu or cuda[:n].
+        dtype: The dtype of both networks: auto, float32, bfloat16 or float16.
+        baselines: Measure the network with the shape of Cosmos too.
+        check: Use a tiny clip and one round, to test whether everything runs, not how fast.
+        json: Print one JSON document and nothing else.
     """
 
     example = "reelm bench tokenizer --preset base --compression 4x8x8"
@@ -122,12 +123,12 @@ class BenchTokenizer(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchKernels(Command):
-    """Measure the kernels against torch's own on this GPU; the last line is one JSON document.
+    """Measure the kernels on this GPU, compared with torch's implementations; the last line is one JSON document.
 
     Attributes:
-        check: run every row once at tiny sizes and compare the results; times nothing and needs no GPU.
-        rounds: how often the rows of a case take turns.
-        only: the one op to measure.
+        check: Run every row once at tiny sizes and compare the results, without times; this needs no GPU.
+        rounds: The number of rounds, each of which measures every row of a case once.
+        only: The one op to measure; all ops unless given.
     """
 
     example = "reelm bench kernels --only attention"

@@ -1,10 +1,10 @@
-"""The commands that make clips: generate, continue, stream, decode."""
+"""The commands that write clips: generate, continue, stream, decode."""
 
 import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 from tyro.conf import Positional
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..generation.stream_file import StreamedClip
     from ..generation.video import Video
 
+P = TypeVar("P", bound=str | None)
 Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
 Output = Annotated[str | None, tyro.conf.arg(aliases=["-o"])]
 
@@ -26,28 +27,29 @@ def _sampling_options() -> type:
     from ..sampling.rules import SamplingConfig
 
     hint = tyro.conf.arg(help_behavior_hint="(default: the model's own)")
-    # None is a value that top_k can have, so "the model's own" needs a name.
+    # None is a valid top_k, so the default, which means the model's own value, is the string "model".
     fields = [
-        (name, Annotated[kind | Literal["model"], hint], "model")
-        for name, kind in get_type_hints(SamplingConfig).items()
+        (name, Annotated[type_hint | Literal["model"], hint], "model")
+        for name, type_hint in get_type_hints(SamplingConfig).items()
     ]
     return dataclasses.make_dataclass("Sampling", fields, kw_only=True, namespace={"__doc__": SamplingConfig.__doc__})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Clip(ModelCommand):
-    """Options of all commands that make clips.
+    """Options of all commands that draw clips.
 
     Attributes:
-        seconds: how long, or how much longer; 2 unless given.
-        num_frames: how long in frames, instead of seconds.
-        seed: a whole number; the same seed gives the same clip. A random one unless given.
-        negative_prompt: what guidance leads away from.
-        then: how the prompt changes: "4: a blue ring spins" from second 4 on; may be given several times.
-        decoder: sequential draws a token a pass, jacobi the same tokens in fewer passes; auto takes the faster.
-            diagonal draws other tokens, a diagonal of the picture or a lattice at a time.
-        block_size: tokens that jacobi looks at in a pass.
-        output: the file to write; .mp4, .mkv, .gif, .webp, or no suffix for a folder of PNGs.
+        seconds: The length of the clip, or of its continuation, in seconds; 2 unless given.
+        num_frames: The same length in frames, in place of --seconds.
+        seed: The seed, a whole number; the same seed gives the same clip. It is random unless given.
+        negative_prompt: The prompt that guidance leads away from.
+        then: A change of the prompt, such as "4: a blue ring spins" from second 4 on; may be given several times.
+        decoder: The decoder that finds the tokens. sequential draws one token per pass, and jacobi the same tokens in
+            fewer passes; auto chooses the faster one. diagonal draws other tokens, a diagonal of the picture or a
+            lattice at a time.
+        block_size: The number of positions that jacobi computes in a pass.
+        output: The file to write: .mp4, .mkv, .gif, .webp, or without a suffix a folder of PNGs.
     """
 
     seconds: float | None = None
@@ -61,16 +63,16 @@ class _Clip(ModelCommand):
     output: Output = None
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments that `generate`, `continue_clip` and `stream` share."""
+        """Return the arguments that `generate`, `continue_clip` and `stream` share."""
         names = ("seconds", "num_frames", "seed", "negative_prompt", "decoder", "block_size")
         return {name: getattr(self, name) for name in names} | self.given_sampling()
 
-    def prompts(self, prompt: str | None) -> Any:
-        """The prompt, or its schedule where it changes."""
+    def prompts(self, prompt: P) -> P | list[tuple[float, str]]:
+        """Return the prompt, or its schedule if it changes."""
         if not self.then:
             return prompt
         require(prompt is not None, "then", "needs a prompt to begin with", self.then)
-        schedule: list[tuple[float, str | None]] = [(0.0, prompt)]
+        schedule = [(0.0, str(prompt))]
         for entry in self.then:
             second, colon, text = entry.partition(":")
             try:
@@ -81,37 +83,48 @@ class _Clip(ModelCommand):
         return schedule
 
     def given_sampling(self) -> dict[str, Any]:
-        """The sampling options that are not left to the model."""
+        """Return the sampling options that were given, without those that are left to the model."""
         return {name: value for name, value in vars(self.sampling).items() if value != "model"}
 
-    def report(self, files: list[Path], video: "Video", made: int) -> None:
-        """Print what was written, how long it took to make `made` frames, and how to go on."""
-        took = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
+    def print_video(self, files: list[Path], video: "Video", new_frames: int) -> None:
+        """Print the files, the speed and the next command of a finished video, as `print_clip` does."""
+        elapsed = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
         count, height, width, _ = video.frames.shape
-        self.print_files(files, video, (count, height, width), made=made, tokens=video.stats["tokens"], took=took)
+        self.print_clip(
+            files, video, (count, height, width), new_frames=new_frames, tokens=video.stats["tokens"], elapsed=elapsed
+        )
 
-    def print_files(
-        self, files: list[Path], clip: "Video | StreamedClip", size: tuple[int, int, int], *, made: int, tokens: int,
-        took: float,
+    def print_clip(
+        self, files: list[Path], clip: "Video | StreamedClip", size: tuple[int, int, int], *, new_frames: int,
+        tokens: int, elapsed: float,
     ) -> None:  # fmt: skip
-        """Print it of a clip of so many frames, rows and columns, whose `tokens` took `took` seconds."""
+        """Print the files of a clip, the speed of its generation, and the command that continues it.
+
+        Args:
+            files: The files that were written.
+            clip: The clip, or the first of several.
+            size: The numbers of frames, rows and columns of the clip.
+            new_frames: The number of frames that were generated.
+            tokens: The number of tokens that were drawn.
+            elapsed: The seconds that this took.
+        """
         count, height, width = size
         longer = "longer.mp4" if files[0].name != "longer.mp4" else "longer-2.mp4"
         model = [] if self.model == "world" else ["--model", self.model]
-        go_on = shlex.join(["reelm", "continue", str(files[0]), "--seconds", "4", *model, "-o", longer])
-        rates = {"tokens_per_second": tokens / took, "times_realtime": made / clip.fps / took}
+        command = shlex.join(["reelm", "continue", str(files[0]), "--seconds", "4", *model, "-o", longer])
+        rates = {"tokens_per_second": tokens / elapsed, "times_realtime": new_frames / clip.fps / elapsed}
         if self.json:
             values = {
                 "files": files, "prompt": clip.prompt, "seed": clip.seed, "frames": count, "height": height,
-                "width": width, "fps": clip.fps, "seconds": clip.seconds, "took_seconds": took, "tokens": tokens,
-                **rates, "settings": clip.settings, "continue": go_on,
+                "width": width, "fps": clip.fps, "seconds": clip.seconds, "took_seconds": elapsed, "tokens": tokens,
+                **rates, "settings": clip.settings, "continue": command,
             }  # fmt: skip
             print(strict_json(values))
             return
-        shown = f"{count} frames {width}x{height} at {clip.fps:.4g} fps = {clip.seconds:.4g} s, seed {clip.seed}"
-        print(f"wrote {', '.join(map(str, files))}: {shown}")
-        print("took {:.3g} s: {:.4g} tokens/s, {:.3g} times realtime".format(took, *rates.values()))
-        print(f"go on with: {go_on}")
+        summary = f"{count} frames {width}x{height} at {clip.fps:.4g} fps = {clip.seconds:.4g} s, seed {clip.seed}"
+        print(f"wrote {', '.join(map(str, files))}: {summary}")
+        print("took {:.3g} s: {:.4g} tokens/s, {:.3g} times realtime".format(elapsed, *rates.values()))
+        print(f"continue with: {command}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +132,10 @@ class Generate(_Clip):
     """Generate clips from a prompt.
 
     Attributes:
-        prompt: what the clip shows.
-        num_videos_per_prompt: how many samples; they are written to out-1.mp4, out-2.mp4, ...
-        batch_size: clips at a time; all unless given.
-        save_state: keep the session beside the clip, with which `reelm continue` goes on at once.
+        prompt: The text that the clip shows.
+        num_videos_per_prompt: The number of samples; several are written to out-1.mp4, out-2.mp4, ...
+        batch_size: The number of clips that are drawn at once; all unless given.
+        save_state: Save the session next to the clip, so that `reelm continue` need not read the clip's tokens again.
     """
 
     example = 'reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4'
@@ -148,20 +161,20 @@ class Generate(_Clip):
             )  # fmt: skip
             videos = videos if isinstance(videos, list) else [videos]
             files = [video.save(path) for video, path in zip(videos, paths, strict=True)]
-        self.report(files + sessions.kept, videos[0], len(videos[0].frames))
+        self.print_video(files + sessions.kept, videos[0], len(videos[0].frames))
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Continue(_Clip):
-    """Continue a clip or a session: one of reelm's from its own tokens, any other video, gif or image by encoding it.
+    """Continue a clip or session of reelm from its tokens, or any other video, gif or image by encoding it.
 
     Attributes:
-        clip: the file to continue; the new file starts with it.
-        prompt: what is to come; the clip's own prompt unless given.
-        fit: how a picture of another shape is fitted.
-        detail: keep what the tokenizer loses of the clip where the picture stays as it was.
-        save_state: keep the session beside the clip, with which `reelm continue` goes on at once.
+        clip: The file to continue; the new file starts with it.
+        prompt: The prompt of the continuation; the clip's own prompt unless given.
+        fit: How a picture of another shape is fitted.
+        detail: Keep the detail of the clip that the tokenizer loses, wherever the picture does not change.
+        save_state: Save the session next to the clip, so that `reelm continue` need not read the clip's tokens again.
     """
 
     example = "reelm continue ball.mp4 --seconds 4 -o longer.mp4"
@@ -188,18 +201,18 @@ class Continue(_Clip):
             )  # fmt: skip
             files = [video.save(path)]
         config = generator.parts.config
-        added = video.stats["tokens"] // config.lm.layout.frame_size * config.tokenizer.temporal
-        self.report(files + sessions.kept, video, added)
+        new_frames = video.stats["tokens"] // config.lm.layout.frame_size * config.tokenizer.temporal
+        self.print_video(files + sessions.kept, video, new_frames)
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decode(ModelCommand):
-    """Make a clip of a session: of tokens that were saved before they became pixels.
+    """Decode a session, whose tokens were saved before their pixels, to a clip.
 
     Attributes:
-        session: the file, .safetensors.
-        output: the clip to write.
+        session: The session file, .safetensors.
+        output: The file of the clip to write.
     """
 
     example = "reelm decode ball.session.safetensors -o ball.mp4"
@@ -222,12 +235,12 @@ class Decode(ModelCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Stream(_Clip):
-    """Write a clip while it is made, for as long as you like: Ctrl-C ends it, and what there is by then is kept.
+    """Write a clip of any length while it is generated; Ctrl-C ends it and keeps the frames generated so far.
 
     Attributes:
-        prompt: what the clip shows.
-        seconds: how long; without an end unless given.
-        output: the file to write, .mp4 or .mkv; its .partial file beside it can be played while it grows.
+        prompt: The text that the clip shows.
+        seconds: The length in seconds; the clip has no end unless given.
+        output: The file to write, .mp4 or .mkv; the .partial file next to it can be played while it grows.
     """
 
     example = 'reelm stream "a blue ring spins" --seconds 60 -o ring.mp4'
@@ -239,7 +252,7 @@ class Stream(_Clip):
         from ..training.loop import stop_signals
 
         path = self.output or free_name(_slug(self.prompt))
-        growing = ClipWriter(path, fps=1).growing  # refuses the path before the model is loaded; no file is opened
+        growing = ClipWriter(path, fps=1).growing  # checks the path before the model is loaded, without opening a file
         stream = self.load().stream(self.prompts(self.prompt), **self.arguments())
         with stop_signals() as stopped:
             note(f"writing {growing}; Ctrl-C ends it")
@@ -247,12 +260,12 @@ class Stream(_Clip):
         if stopped:
             note(f"reelm: interrupted; {path} holds {clip.frames} frames = {clip.seconds:.4g} s")
         size = (clip.frames, clip.height, clip.width)
-        self.print_files([clip.path], clip, size, made=clip.frames, tokens=clip.tokens, took=clip.took_seconds)
+        self.print_clip([clip.path], clip, size, new_frames=clip.frames, tokens=clip.tokens, elapsed=clip.took_seconds)
         return 128 + stopped[0] if stopped else 0
 
 
 def _slug(prompt: str) -> str:
-    """A file's stem from the first words of a prompt."""
+    """Return the stem of a file name, from the first words of a prompt."""
     from ..lm.text import words_of
 
     return "-".join(words_of(prompt)[:12])[:60].strip("-") or "clip"

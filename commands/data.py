@@ -1,4 +1,4 @@
-"""The commands that make training data of one's own clips: prepare, encode."""
+"""The commands that turn your own clips into training data: prepare, encode."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from .base import Command, config_options
 if TYPE_CHECKING:
     from ..data.prepare import Report
 
-SOME_SKIPPED = 3
+SOME_SKIPPED = 3  # the exit code of `prepare` if some clips could not be used
 
 
 def _prepare_options() -> type:
@@ -31,16 +31,17 @@ def _windows_options() -> type:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(Command):
-    """Make training shards of a folder of videos, gifs and images, with captions beside them.
+    """Make training shards from a folder of videos, gifs and images, with their captions.
 
-    Exit code 3: done, but some clips could not be used; report.json tells which and why.
+    The exit code 3 means that some clips could not be used; report.json lists them with the reasons.
 
     Attributes:
-        folder: searched through; a caption is name.txt or name.json ("caption") beside its clip.
-        out: the folder of shards; a run that was stopped goes on, and finished shards are kept.
-        workers: processes; 0 works in this one.
-        rank: of this machine, from 0.
-        world_size: machines that share the work, each with the same folders.
+        folder: The folder to search, with its subfolders. The caption of a clip is name.txt or name.json ("caption") in
+            the folder of the clip.
+        out: The folder of the shards. An interrupted run is continued, and finished shards are kept.
+        workers: The number of processes; with 0 the clips are prepared in this process.
+        rank: The index of this machine, from 0.
+        world_size: The number of machines that share the work, each with the same folders.
     """
 
     example = "reelm prepare my_clips --out shards --height 128 --width 128"
@@ -65,7 +66,7 @@ class Prepare(Command):
 
 
 def summary(report: "Report") -> str:
-    """What was made, what was skipped by reason, where to look."""
+    """Return a text of the samples that were written, the files that were skipped by reason, and the report's path."""
     (train, train_frames), (held_out, held_out_frames) = report.count("train"), report.count("held-out")
     megabytes = sum(shard.tar_bytes for shard in report.shards.values()) / 1e6
     used, shards = report.files - len(report.skipped), _counted(len(report.shards), "shard")
@@ -74,14 +75,14 @@ def summary(report: "Report") -> str:
         f"{_counted(train, 'sample')} to train on ({train_frames} frames), "
         f"{held_out} held out ({held_out_frames} frames)"
     ]
-    # A reason is "argument: rule, got value": the rule is what many files share.
+    # A reason is "argument: rule, got value". Files are counted by the part before the value, which many share.
     rules = Counter(reason.split(", got ")[0] for _, reason in report.skipped)
     if rules:
         lines.append(f"skipped {len(report.skipped)}:")
         lines += [f"  {count} {rule}" for rule, count in rules.most_common()]
     if report.ignored:
-        shown = ", ".join(report.ignored[:3]) + (", ..." if len(report.ignored) > 3 else "")
-        lines.append(f"ignored {len(report.ignored)} that are no clip by name: {shown}")
+        examples = ", ".join(report.ignored[:3]) + (", ..." if len(report.ignored) > 3 else "")
+        lines.append(f"ignored {len(report.ignored)} whose names are not those of clips: {examples}")
     sheet = report.path.with_name(report.path.name.replace("report", "samples")).with_suffix(".png")
     return "\n".join([*lines, f"see {report.path} and {sheet}" if sheet.exists() else f"see {report.path}"])
 
@@ -92,16 +93,16 @@ def _counted(count: int, noun: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Encode(Command):
-    """Encode prepared clips to token shards, the language model's data.
+    """Encode prepared clips to token shards, the training data of a language model.
 
     Attributes:
-        shards: the folder that reelm prepare made.
-        tokenizer: the folder of a tokenizer's training.
-        out: the folder of token shards; those that are there already are kept.
-        split: train, or held-out.
-        rank: of this machine, from 0.
-        world_size: machines that share the work, each with the same folders.
-        device: auto, cpu or cuda[:n].
+        shards: The folder of clip shards that reelm prepare made.
+        tokenizer: The folder of a trained tokenizer.
+        out: The folder of the token shards; existing ones are kept.
+        split: The split to encode: train or held-out.
+        rank: The index of this machine, from 0.
+        world_size: The number of machines that share the work, each with the same folders.
+        device: The device to compute on: auto, cpu or cuda[:n].
     """
 
     example = "reelm encode shards --tokenizer runs/tokenizer --out tokens --num-frames 17 --stride 4"

@@ -1,4 +1,4 @@
-"""The commands that judge: evaluate (the rendered world), evaluate tokenizer and evaluate model (one's own clips)."""
+"""The commands that measure quality: evaluate (on rendered clips), evaluate tokenizer and evaluate model (on any)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +11,21 @@ from .base import Command, ModelCommand, print_report
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(ModelCommand):
-    """Judge a model's clips of held-out captions, and its tokenizer; the last line is one JSON document.
+    """Measure how well a model follows held-out captions, and its tokenizer; the last line is one JSON document.
 
     Attributes:
-        prompts: held-out captions of one object.
-        two_objects: held-out captions of two objects; 0 leaves them out.
-        clips: held-out rendered clips for the tokenizer.
-        seed: of the captions, the clips and the sampling.
-        batch: clips sampled at once.
-        guidance_scale: the model's own unless given; 1 is off.
-        decoder: auto, sequential, jacobi or diagonal.
-        block_size: tokens that jacobi looks at in a pass.
-        contact_sheet: a PNG to write, with the first generated clips.
+        prompts: The number of held-out captions of one object.
+        two_objects: The number of held-out captions of two objects; 0 leaves them out.
+        clips: The number of held-out rendered clips for the tokenizer.
+        seed: The seed of the captions, the clips and the sampling.
+        batch: The number of clips that are sampled at once.
+        guidance_scale: The guidance scale, the model's own unless given; 1 turns guidance off.
+        decoder: The decoder that finds the tokens: auto, sequential, jacobi or diagonal.
+        block_size: The number of positions that jacobi computes in a pass.
+        contact_sheet: The PNG file to write the first generated clips to.
     """
 
-    one_thread = False  # batches are large
+    one_thread = False  # large batches are faster with several threads
     example = "reelm evaluate --prompts 256 --contact-sheet sheet.png"
     prompts: int = 256
     two_objects: int = 128
@@ -53,18 +53,19 @@ class Evaluate(ModelCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateTokenizer(Command):
-    """Measure a tokenizer on clips: likeness, motion, codes, seams, speed; the last line is one JSON document.
+    """Measure a tokenizer on clips: similarity, motion, codes, seams, speed; the last line is one JSON document.
 
     Attributes:
-        folder: clips that reelm prepare made, or any clips.
-        tokenizer: the folder of a tokenizer's training; the bundled model's tokenizer unless given.
-        split: of prepared clips, train or held-out; of other folders whole clips are taken.
-        max_frames: of each clip, from its beginning.
-        lpips_weights: a TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
-        fvd_weights: one with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first 16 frames.
-        contact_sheet: a PNG to write: truth, reconstruction, difference.
-        device: auto, cpu or cuda[:n].
-        json: print one JSON document and nothing else.
+        folder: The folder of clips that reelm prepare made, or of any clips.
+        tokenizer: The folder of a trained tokenizer; the bundled model's tokenizer unless given.
+        split: The split of prepared clips, train or held-out; other folders have no split, and their clips are whole.
+        max_frames: The most frames of each clip, from its beginning.
+        lpips_weights: The TorchScript network for LPIPS, with the signature of StyleGAN's vgg16.pt; none is downloaded.
+        fvd_weights: The TorchScript network for FVD of the first 16 frames, with the signature of StyleGAN-V's
+            i3d_torchscript.pt.
+        contact_sheet: The PNG file to write the original, the reconstruction and their difference to.
+        device: The device to compute on: auto, cpu or cuda[:n].
+        json: Print one JSON document and nothing else.
     """
 
     example = "reelm evaluate tokenizer shards --tokenizer runs/tokenizer --contact-sheet sheet.png"
@@ -92,18 +93,19 @@ class EvaluateTokenizer(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateModel(ModelCommand):
-    """Measure a model on clips of one's own: nats and bits, continuations, speed; the last line is one JSON document.
+    """Measure a model on your own clips: nats and bits, continuations, speed; the last line is one JSON document.
 
     Attributes:
-        folder: clips that reelm prepare made, or any clips; they are made to fit the model's size and frame rate.
-        split: of prepared clips, train or held-out; of other folders whole clips are taken.
-        clips: the most clips, in the order of their names.
-        max_frames: of each clip, from its beginning, at the model's frame rate.
-        num_frames: frames to continue each clip by, after its first three latent frames.
-        seed: of the sampling.
-        fit: how another shape of picture is fitted: crop, pad or stretch.
-        fvd_weights: a TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD.
-        out: a folder for evaluation.json, continuations.png and continuations.mp4, if given.
+        folder: The folder of clips that reelm prepare made, or of any clips; they are fitted to the size and frame rate
+            of the model.
+        split: The split of prepared clips, train or held-out; other folders have no split, and their clips are whole.
+        clips: The most clips to measure, in the order of their names.
+        max_frames: The most frames of each clip, from its beginning, at the model's frame rate.
+        num_frames: The number of frames by which each clip is continued after its first three latent frames.
+        seed: The seed of the sampling.
+        fit: How a picture of another shape is fitted: crop, pad or stretch.
+        fvd_weights: The TorchScript network for FVD, with the signature of StyleGAN-V's i3d_torchscript.pt.
+        out: The folder for evaluation.json, continuations.png and continuations.mp4; not written unless given.
     """
 
     example = "reelm evaluate model shards --model runs/lm/model --out runs/evaluation"

@@ -1,4 +1,4 @@
-"""The command that describes a model, or plans what its clips take: info."""
+"""The command that describes a model, or plans the memory of its clips: info."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from .base import ModelCommand, strict_json
 
 @dataclass(frozen=True, kw_only=True)
 class Info(ModelCommand):
-    """Tell a model's sizes and default settings, and the versions it runs on here; or what memory its clips will take.
+    """Print a model's sizes, default settings and the versions that it runs with, or plan the memory of its clips.
 
     Attributes:
-        plan: tell the memory that clips will take, and how many fit here; only config.json is read.
-        preset: plan this preset (cosmos-4b or emu3-8b) in place of a model.
-        seconds: length of a planned clip, 2 by default.
-        batch: planned clips at once, 1 by default.
+        plan: Print the memory that clips need, and how many clips fit here; only config.json is read.
+        preset: The preset to plan for (cosmos-4b or emu3-8b), in place of a model.
+        seconds: The length of a planned clip in seconds, 2 by default.
+        batch: The number of planned clips at once, 1 by default.
     """
 
     example = "reelm info --model world --plan --seconds 20 --batch 16"
@@ -32,10 +32,11 @@ class Info(ModelCommand):
         self.set_threads()
         if self.plan:
             plan = plan_clips(
-                self.model, preset=self.preset, seconds=self.seconds, batch=self.batch, device=self.device, **self.kinds
-            )
+                self.model, preset=self.preset, seconds=self.seconds, batch=self.batch, device=self.device,
+                **self.numerics,
+            )  # fmt: skip
             print(strict_json(plan.values()) if self.json else plan)
         else:
-            found = describe_model(self.model, device=self.device, **self.kinds)
-            print(strict_json(found) if self.json else found)
+            info = describe_model(self.model, device=self.device, **self.numerics)
+            print(strict_json(info) if self.json else info)
         return 0

@@ -1,4 +1,4 @@
-"""The commands that make what a language model is trained with: train tokenizer, render, train text."""
+"""The commands that make the parts of a language model's training: train tokenizer, render, train text."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ def _tokenizer_options() -> type:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTokenizer(RunCommand):
-    """Train a tokenizer on clips of one's own, or on rendered ones.
+    """Train a tokenizer on your own clips, or on rendered ones.
 
     Attributes:
-        data: a folder of clips that reelm prepare made, or of any clips; without it clips are rendered.
-        preset: take the sizes of the model from here, not from --model: tiny, small or base (1, 8, 100 million
-            parameters). With --data and no --model option it is small.
-        compression: of the preset: frames x rows x columns of a token, 4x8x8 if nothing is said.
-        decoder_of: train only the decoder of the tokenizer in this folder, which has its sizes: all its tokens stay
-            what they are.
+        data: The folder of clips that reelm prepare made, or of any clips; without it clips are rendered.
+        preset: The sizes of the model, in place of the options of --model: tiny, small or base (1, 8, 100 million
+            parameters). It is small if --data is given and no option of --model.
+        compression: The pixels per token of the preset, frames x rows x columns; 4x8x8 unless given.
+        decoder_of: The folder of a trained tokenizer whose decoder alone is trained further, with the same sizes; its
+            tokens do not change.
     """
 
     example = "reelm train tokenizer --data my_clips --preset small --compression 4x8x8 --out runs/tokenizer"
@@ -52,14 +52,14 @@ class TrainTokenizer(RunCommand):
         )  # fmt: skip
         if report.prepared is not None:
             print(summary(report.prepared))
-        code = self.tell("tokenizer.json and tokenizer.safetensors", report.progress)
+        code = self.print_progress("tokenizer.json and tokenizer.safetensors", report.progress)
         if report.held_out is not None:
             print(_held_out(report.held_out))
         return code
 
 
 def _held_out(figures: "HeldOutFigures") -> str:
-    """PSNR of the held-out clips and use of the codebook, in words."""
+    """Format the PSNR of the held-out clips and the use of the codebook as text."""
     lines = [f"  {clip.name}: {clip.psnr:.2f} dB" for clip in figures.clips]
     clip, count = figures.clips[0], len(figures.clips)
     first = (
@@ -72,17 +72,17 @@ def _held_out(figures: "HeldOutFigures") -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Render(Command):
-    """Render captioned clips of the world and encode them to token shards, the language model's data.
+    """Render captioned clips of the synthetic world and encode them to token shards for a language model.
 
     Attributes:
-        tokenizer: the folder of a tokenizer's training.
-        out: the folder of shards; those that are there already are kept.
-        clips: how many.
-        num_frames: frames of a clip, 1 + a multiple of the tokenizer's `temporal`.
-        seed: of the clips.
-        height: of a clip in pixels.
-        width: of a clip in pixels.
-        device: auto, cpu or cuda[:n].
+        tokenizer: The folder of a trained tokenizer.
+        out: The folder of the token shards; existing ones are kept.
+        clips: The number of clips.
+        num_frames: The number of frames of a clip, 1 + a multiple of the tokenizer's `temporal`.
+        seed: The seed of the clips.
+        height: The height of a clip in pixels.
+        width: The width of a clip in pixels.
+        device: The device to compute on: auto, cpu or cuda[:n].
     """
 
     example = "reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 40000 --num-frames 17 --seed 1"
@@ -111,11 +111,12 @@ class TrainText(Command):
     """Train the text model on captions.
 
     Attributes:
-        out: the file to write.
-        data: a folder of token shards, whose captions are taken.
-        captions: a text file with a caption a line, instead of data.
-        vocab_size: the most text ids that it may have.
-        model_type: word knows whole words; unigram and bpe spell new ones from pieces.
+        out: The file to write.
+        data: The folder of token shards whose captions are used.
+        captions: The text file with one caption per line, in place of --data.
+        vocab_size: The most text ids that the model may have.
+        model_type: The type of the text model: word knows whole words only; unigram and bpe compose new words from
+            pieces.
     """
 
     example = "reelm train text --data runs/tokens --out runs/text.model"

@@ -1,4 +1,4 @@
-"""The command that makes a model of clips: train lm."""
+"""The command that trains a language model and writes a checkpoint of the whole model: train lm."""
 
 import dataclasses
 import shlex
@@ -15,7 +15,7 @@ from .data import summary
 if TYPE_CHECKING:
     from ..training.run_reports import LanguageModelReport
 
-# What the data and the tokenizer say about a language model, so that nobody has to.
+# The sizes of a language model that follow from the data and the tokenizer, and are therefore not options.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
 
 
@@ -40,19 +40,19 @@ def _sampling_options() -> type:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLM(RunCommand):
-    """Train a language model, and put the checkpoint together that --model loads.
+    """Train a language model, and write the checkpoint folder that --model loads.
 
-    Of prepared clips, or a folder of clips, it makes tokens first, keeps the checkpoint that the held-out ends of the
-    clips cost least, and continues these: continuations.png and .mp4 show them beside the truth. The model has a card,
-    README.md, of how it was made and what was measured.
+    If the data are clips, they are first encoded to tokens. Of all checkpoints of the run, the one with the lowest loss
+    on the held-out ends of the clips is kept. It continues these clips, and continuations.png and .mp4 show the result
+    next to the original. The folder has a model card, README.md, of how the model was trained and what was measured.
 
     Attributes:
-        data: a folder of token shards, of clips that reelm prepare made, or of any clips.
-        tokenizer: the folder of the training of the tokenizer that makes, or made, the tokens.
-        text: the text model; without one it is trained on the captions.
-        init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
-        windows: what is cut out of clips, where the data are clips.
-        sampling: what the model will sample by; without guidance where no clip has a caption.
+        data: The folder of token shards, of clips that reelm prepare made, or of any clips.
+        tokenizer: The folder of the trained tokenizer that encodes, or has encoded, the clips.
+        text: The text model; unless given, it is trained on the captions.
+        init: The model whose weights are the start (a bundled name or a folder); the weights are random unless given.
+        windows: The windows that are cut out of clips, if the data are clips.
+        sampling: The default sampling settings of the model; without guidance if no clip has a caption.
     """
 
     example = "reelm train lm --data my_clips --tokenizer runs/tokenizer --out runs/lm"
@@ -81,14 +81,14 @@ class TrainLM(RunCommand):
         )  # fmt: skip
         if report.prepared is not None:
             print(summary(report.prepared))
-        code = self.tell(f"a model for --model {shlex.quote(str(report.model))},", report.progress)
+        code = self.print_progress(f"a model for --model {shlex.quote(str(report.model))},", report.progress)
         for line in _measured(report):
             print(line)
         return code
 
 
 def _measured(report: "LanguageModelReport") -> Iterator[str]:
-    """What held-out tokens cost, and how held-out clips were continued, a line each."""
+    """Yield one line for the loss on held-out tokens, and one for the continuations of held-out clips."""
     best, last, continued = report.best, report.last, report.continuations
     if best is not None and last is not None:
         yield (

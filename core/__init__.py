@@ -1,4 +1,4 @@
-"""The ground floor: shapes, errors, strict configs, checkpoint folders, atomic files, devices and progress bars.
+"""The lowest layer: shapes, errors, strict configs, checkpoint folders, atomic files, devices and progress bars.
 
 It imports nothing else of reelm.
 """

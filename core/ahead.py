@@ -1,7 +1,7 @@
-"""Two stages at once: the next item is made by a thread while its user is still at work on this one.
+"""Prefetching: a background thread computes the next item while the caller still uses the current one.
 
-for tokens_Bhw in ahead(frames):        # the next latent frame is sampled
-    show(decode(tokens_Bhw))            # while this one becomes pixels
+for tokens_Bhw in prefetch(frames):     # the next latent frame is sampled in the background
+    show(decode(tokens_Bhw))            # while this one is decoded to pixels
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,15 +11,15 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items in the same order, the next of them always under way.
+def prefetch(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the same items in the same order, with the next one always being computed in the background.
 
-    All are made by one thread. What making one raises is raised where it would have been handed out. Dropping the
-    iterator waits for the item that is under way, and no other is begun.
+    One thread computes all items. An exception raised while an item is computed is raised where that item would have
+    been yielded. Closing the iterator waits for the item that is being computed and starts no other.
     """
-    source, done = iter(items), object()
-    with ThreadPoolExecutor(1, "ahead") as pool:
-        coming = pool.submit(next, source, done)
-        while (item := coming.result()) is not done:
-            coming = pool.submit(next, source, done)
+    source, end = iter(items), object()
+    with ThreadPoolExecutor(1, "prefetch") as pool:
+        pending = pool.submit(next, source, end)
+        while (item := pending.result()) is not end:
+            pending = pool.submit(next, source, end)
             yield item  # type: ignore[misc]

@@ -1,14 +1,14 @@
-"""A checkpoint folder: config.json, *.safetensors and text.model. Nothing is ever unpickled, no code is run.
+"""Checkpoint folders: config.json, *.safetensors and text.model. Nothing is unpickled, and no code in them is run.
 
 folder = find_checkpoint("world")                         # bundled name, a folder, or a hub id
 with uninitialised():
-    model = VideoTransformer(config)                      # its weights are not drawn
-load_weights(model, folder / "lm.safetensors")            # names, shapes and dtypes are checked first
+    model = VideoTransformer(config)                      # no random weights are drawn
+load_weights(model, folder / "lm.safetensors")            # after a check of names, shapes and dtypes
 """
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
 from .files import atomic_write
+from .json_values import Json, JsonValue
 
 Result = TypeVar("Result")
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -29,12 +30,18 @@ BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 def find_checkpoint(
     name: str | Path, *, revision: str | None = None, cache_dir: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """The folder of a checkpoint: a bundled name, an existing folder, or a hub id "owner/name" (downloaded).
+    """Return the folder of a checkpoint: a bundled name, an existing folder, or a hub id "owner/name" (downloaded).
 
-    A bundled name wins over a folder so named (as `world` is beside this repository's own folder): say "./world" then.
+    A bundled name takes precedence over a folder of that name in the current directory; "./world" names the folder.
+
+    Args:
+        name: The bundled name, the folder or the hub id.
+        revision: The revision of the hub's repository; by default the newest.
+        cache_dir: The folder to download to; by default that of huggingface_hub.
+        local_files_only: Whether to use only what has been downloaded before.
 
     Raises:
-        CheckpointError: there is no such folder, bundled name or hub id.
+        CheckpointError: There is no such folder, bundled name or hub id.
     """
     folder, bundled = Path(name), sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
     if isinstance(name, str) and name in bundled:
@@ -51,7 +58,7 @@ def find_checkpoint(
             f"model: {str(name)!r} is no folder here; to fetch it from the hub, pip install 'reelm[hub]'"
         ) from None
     try:
-        # Only data is asked for: a repository's code or pickles never reach this machine.
+        # Only data files are requested: a repository's code or pickles never reach this machine.
         wanted = ["config.json", "*.safetensors", "text.model"]
         return Path(
             snapshot_download(
@@ -66,8 +73,12 @@ def find_checkpoint(
         raise CheckpointError(f"model: could not fetch {str(name)!r} from the hub: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON table in `path`, or a `CheckpointError` that says what is wrong with it."""
+def read_json(path: Path) -> Json:
+    """Return the JSON object in the file `path`.
+
+    Raises:
+        CheckpointError: The file is missing, is not JSON, or holds another value than an object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -82,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out every call that would fill a tensor with random numbers."""
+    """Skips every call that would fill a tensor with random numbers."""
 
     RANDOM = frozenset({
         nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, torch.Tensor.normal_, torch.Tensor.uniform_,
@@ -95,18 +106,22 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def uninitialised() -> AbstractContextManager[Any]:
-    """While inside, modules are made without drawing their weights: for `load_weights`, which replaces every one.
+def uninitialised() -> AbstractContextManager[object]:
+    """Return a context in which modules are made without drawing random weights, for `load_weights` to fill them.
 
-    Memory that nothing writes to is not there yet, and no random generator moves on. This is of the calling thread
-    alone; buffers that a module computes are what they always are. (Modules on the meta device have none of these, and
-    an embedding there imports torch's compiler, which takes a second.)
+    The system allocates no memory for weights that nothing writes to, and no random generator advances. The context
+    holds for the calling thread only; buffers that a module computes get their usual values. (On the meta device
+    modules would have no such buffers, and an embedding there imports torch's compiler, which takes a second.)
     """
     return _Uninitialised()
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors file, on the CPU; none of it is read before it is used."""
+    """Return all tensors of a safetensors file by name, on the CPU; the file is mapped and only read on use.
+
+    Raises:
+        CheckpointError: The file is missing, or is not a whole safetensors file.
+    """
     return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no dict)
 
 
@@ -130,37 +145,38 @@ def load_weights(
     dtype: torch.dtype | None = None,
     replace: Callable[[str], bool] | None = None,
 ) -> None:
-    """Load `path` into `module`, tensor by tensor, so that there are never two copies of it in memory.
+    """Load the weights in `path` into `module` one tensor at a time, so that memory never holds two copies of them.
 
-    Names, shapes and kinds of dtype are checked before anything is written, and each tensor for finite values before
-    it is.
+    Names, shapes and whether dtypes are floating-point are checked before anything is written, and each tensor is
+    checked for finite values before it is written.
 
     Args:
-        module: made inside `uninitialised`, if it is new.
-        path: a safetensors file with a tensor for each that the module has.
-        device, dtype: of its parameters from now on; by default those that they have.
-        replace: called with the name of each parameter, which has its values then. It may put a layer in the place of
-            that parameter's layer, made of these values and with memory of its own, and tells whether it has.
+        module: The module to fill; make a new one inside `uninitialised`.
+        path: A safetensors file with one tensor for each parameter and buffer of the module.
+        device, dtype: The device and dtype that the parameters get; by default those that they have.
+        replace: A function that is called with the name of each parameter once it is loaded. It may replace the
+            parameter's layer by another one that is made from these values and has its own memory, and returns whether
+            it did.
 
     Raises:
-        CheckpointError: a file, a tensor or a shape is missing, unexpected or wrong. `module` is of no use then.
+        CheckpointError: A file, a tensor or a shape is missing, unexpected or wrong. `module` must not be used then.
     """
     version, wanted = _version(path), module.state_dict()
     _check_sizes(wanted, load_tensors(path), path.name)
     buffers = dict(module.named_buffers())
     largest = max(tensor.numel() for tensor in wanted.values())
-    # What is replaced passes through this: memory that came and went with each would leave holes in the heap.
-    passing = torch.empty(0 if replace is None else largest, device=device, dtype=dtype)
+    # One buffer for all parameters that are replaced: allocating and freeing each would fragment the heap.
+    buffer = torch.empty(0 if replace is None else largest, device=device, dtype=dtype)
     for name in list(wanted):
-        del wanted[name]  # which holds the memory of an empty parameter
-        # Opened anew for each tensor, the file gives the memory of those before back.
+        del wanted[name]  # it would keep the memory of the parameter that is overwritten
+        # The file is opened for each tensor, since closing it returns the memory of the tensors read so far.
         tensor = _finite_tensor(path, name)
         if name in buffers:
             buffers[name].copy_(tensor)
             continue
         parameter, replaced = module.get_parameter(name), False
         if replace is not None:
-            parameter.data = passing[: tensor.numel()].view(tensor.shape).copy_(tensor)
+            parameter.data = buffer[: tensor.numel()].view(tensor.shape).copy_(tensor)
             replaced = replace(name)
         if not replaced:
             parameter.data = tensor.to(device or parameter.device, dtype or parameter.dtype, copy=True)
@@ -170,8 +186,8 @@ def load_weights(
 
 def _finite_tensor(path: Path, name: str) -> torch.Tensor:
     tensor = _read(path, lambda file: file.get_tensor(name))
-    # A sum with infinity or NaN in it is not finite, and takes less than half the time of a look at each number. One
-    # of finite numbers may overflow, and then the largest and the smallest tell.
+    # A sum that includes infinity or NaN is not finite, and takes less than half the time of testing each number. A sum
+    # of finite numbers may overflow; then the largest and the smallest number decide.
     finite = not tensor.is_floating_point() or tensor.sum().isfinite() or all(map(math.isfinite, tensor.aminmax()))
     if not finite:
         raise CheckpointError(f"model: {path.name}: {name} must be finite, got NaN or infinity")
@@ -179,7 +195,7 @@ def _finite_tensor(path: Path, name: str) -> torch.Tensor:
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:
-    """What changes when another file takes the place of this one; None where there is none."""
+    """Return values that differ after the file is replaced by another; None where there is no file."""
     if not path.is_file():
         return None
     status = path.stat()
@@ -202,11 +218,11 @@ def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tenso
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically."""
+    """Write tensors by name, and string metadata, to a safetensors file atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     atomic_write(path, safetensors_bytes(plain, metadata))
 
 
-def save_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON table atomically."""
+def save_json(path: Path, values: Mapping[str, JsonValue]) -> None:
+    """Write a JSON object to a file atomically."""
     atomic_write(path, json.dumps(values, indent=2) + "\n")

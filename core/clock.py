@@ -1,23 +1,25 @@
-"""The clock of a device: moments in its work, and the seconds between them.
+"""The clock of a device: time stamps in its queue of work, and the seconds between them.
 
 start = now(device); …; seconds = now(device) - start
 """
 
 import time
-from typing import Any
+from typing import TypeAlias
 
 import torch
 
+Mark: TypeAlias = "float | torch.cuda.Event"
+
 
 def now(device: torch.device) -> float:
-    """Seconds, after all that was asked of the device is done."""
+    """Wait until the device has finished all queued work, and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def mark(device: torch.device) -> "float | torch.cuda.Event":
-    """A moment in the work of the device, which does not wait for it."""
+def mark(device: torch.device) -> Mark:
+    """Return a time stamp in the device's queue of work, without waiting for the device."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -25,6 +27,9 @@ def mark(device: torch.device) -> "float | torch.cuda.Event":
     return event
 
 
-def seconds_between(first: Any, last: Any) -> float:
-    """From one mark to a later one, when the work is done."""
-    return float(last - first) if isinstance(first, float) else first.elapsed_time(last) / 1e3
+def seconds_between(first: Mark, last: Mark) -> float:
+    """Return the seconds from one mark to a later mark of the same device, once the device has passed both."""
+    if isinstance(first, float) and isinstance(last, float):
+        return last - first
+    assert isinstance(first, torch.cuda.Event) and isinstance(last, torch.cuda.Event)
+    return float(first.elapsed_time(last)) / 1e3

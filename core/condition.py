@@ -1,10 +1,10 @@
-"""Conditions: what a clip is made under beside its own past, such as a prompt or a reference frame.
+"""Conditions: inputs other than a clip's own earlier tokens that guide its sampling, such as a prompt or a picture.
 
 conditions = (Text("a red ball"), Frames(picture_THW3, role="reference"))
 describe_conditions(conditions)                 # ["text", "frames:reference"]
 
-A language model says which kinds it reads (`LanguageModel.reads`) and turns a list of them into prefix slots or
-cross-attention states in its own way.
+A language model lists the kinds of conditions that it can use (`LanguageModel.reads`). How it encodes them, for example
+as prefix slots or as states for cross-attention, is up to the model.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,28 @@ FrameRole = Literal["reference", "first", "last"]
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt; the empty one leaves the clip to the model."""
+    """A text prompt; an empty prompt means unconditional generation.
+
+    Attributes:
+        text: The words of the prompt.
+    """
 
     text: str = ""
 
     @property
     def kind(self) -> str:
-        """The name of this kind of condition."""
+        """The name of this kind of condition, as `LanguageModel.reads` lists it."""
         return "text"
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Pictures that the clip is to show or to end in.
+    """Frames that the clip should resemble, begin with or end with.
 
     Attributes:
-        frames_THW3: uint8 RGB.
-        role: "reference" shows what things look like, "first" and "last" are where the clip begins and ends.
+        frames_THW3: The frames, uint8 RGB.
+        role: "reference" for frames that show what things look like, "first" and "last" for those that the clip begins
+            and ends with.
     """
 
     frames_THW3: torch.Tensor
@@ -53,20 +58,20 @@ class Frames:
             return False
         return torch.equal(self.frames_THW3.cpu(), other.frames_THW3.cpu())
 
-    __hash__ = None  # type: ignore[assignment]  # tensors have none by their values
+    __hash__ = None  # type: ignore[assignment]  # tensors that compare by value have no hash
 
     @property
     def kind(self) -> str:
-        """The name of this kind of condition."""
+        """The name of this kind of condition, as `LanguageModel.reads` lists it."""
         return f"frames:{self.role}"
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """States of somebody's encoder.
+    """The output of an external encoder.
 
     Attributes:
-        states_SD: floating-point, S states of D channels.
+        states_SD: S states of D channels, floating-point.
     """
 
     states_SD: torch.Tensor
@@ -79,11 +84,11 @@ class Embedding:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Embedding) and torch.equal(self.states_SD.cpu(), other.states_SD.cpu())
 
-    __hash__ = None  # type: ignore[assignment]  # tensors have none by their values
+    __hash__ = None  # type: ignore[assignment]  # tensors that compare by value have no hash
 
     @property
     def kind(self) -> str:
-        """The name of this kind of condition."""
+        """The name of this kind of condition, as `LanguageModel.reads` lists it."""
         return "embedding"
 
 
@@ -91,5 +96,5 @@ Condition = Text | Frames | Embedding
 
 
 def describe_conditions(conditions: Sequence[Condition]) -> list[str]:
-    """The kind of each condition, as a saved clip records it."""
+    """Return the kind of each condition, as a saved clip records it."""
     return [condition.kind for condition in conditions]

@@ -1,4 +1,4 @@
-"""Strict configs: frozen dataclasses to and from JSON; an unknown key or a wrong type is refused by name.
+"""Strict configs: frozen dataclasses to and from JSON, with errors that name unknown keys and wrong types.
 
 config = from_dict(TokenizerConfig, json.loads(text))
 text = json.dumps(to_dict(config))
@@ -8,21 +8,34 @@ import dataclasses
 import types
 import typing
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ReelmError, require
+from .json_values import Json, JsonValue
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass (nested ones too) as plain JSON values."""
+def to_dict(config: "DataclassInstance") -> Json:
+    """Return the fields of a dataclass, and of dataclasses in it, as JSON values."""
     return dataclasses.asdict(config)
 
 
-def differences(values: dict[str, Any], others: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two tables of plain values differ: by name ("train.steps"), the value of each; None where it has none."""
-    found: dict[str, tuple[Any, Any]] = {}
+def differences(values: Json, others: Json, prefix: str = "") -> dict[str, tuple[JsonValue, JsonValue]]:
+    """Return the options in which two configs differ, by dotted name, such as "train.steps".
+
+    Args:
+        values: The options of one config.
+        others: The options of the other.
+        prefix: A string to put before each name.
+
+    Returns:
+        The value of each config for every name that differs; None where a config does not have that option.
+    """
+    found: dict[str, tuple[JsonValue, JsonValue]] = {}
     for name in dict.fromkeys([*values, *others]):
         value, other = values.get(name), others.get(name)
         if isinstance(value, dict) and isinstance(other, dict):
@@ -32,23 +45,37 @@ def differences(values: dict[str, Any], others: dict[str, Any], prefix: str = ""
     return found
 
 
-def check_same(values: dict[str, Any], begun: dict[str, Any], may_change: Collection[str] = ()) -> None:
-    """Refuse to go on with other options than those that a run was begun with.
+def check_same(values: Json, saved: Json, may_change: Collection[str] = ()) -> None:
+    """Check that a run is resumed with the options that it was started with.
+
+    Args:
+        values: The options of the resumed run.
+        saved: The options that the run was started with.
+        may_change: The dotted names of options that may differ.
 
     Raises:
-        ReelmError: it names the options that differ, but for those that may.
+        ReelmError: Other options differ; the message names them.
     """
-    changed = {name: pair for name, pair in differences(values, begun).items() if name not in may_change}
-    given, were = ({name: pair[index] for name, pair in changed.items()} for index in (0, 1))
-    require(not changed, ", ".join(changed), f"must be as in the run that goes on, {were}", given)
+    changed = {name: pair for name, pair in differences(values, saved).items() if name not in may_change}
+    now, before = ({name: pair[index] for name, pair in changed.items()} for index in (0, 1))
+    require(not changed, ", ".join(changed), f"must be as in the run that goes on, {before}", now)
 
 
-def from_dict(cls: type[T], values: Any, where: str = "config") -> T:
-    """Build the dataclass `cls` from JSON values; refuse unknown keys, missing keys and wrong types, by name."""
+def from_dict(cls: type[T], values: object, where: str = "config") -> T:
+    """Build the dataclass `cls` from JSON values.
+
+    Args:
+        cls: The class; its fields may be dataclasses, tuples of one type, literals, plain types, and unions with None.
+        values: A dict of the fields' values.
+        where: The name of the config in error messages.
+
+    Raises:
+        ReelmError: A key is unknown or missing, or a value has the wrong type; the message names it.
+    """
     if not isinstance(values, dict):
         raise ReelmError(f"{where}: must be a table of options, got {type(values).__name__}")
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ReelmError(f"{where}: unknown option {unknown[0]!r}, must be one of {sorted(fields)}")
@@ -71,7 +98,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             if option is not type(None) and value is not None:
                 return _convert(option, value, where)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return value  # it was built already
+        return value
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple:

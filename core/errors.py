@@ -1,13 +1,11 @@
-"""Errors of reelm, and `require`, which words every refusal the same way: argument, rule, value.
+"""The exceptions of reelm, and `require`, which gives all error messages one form: argument, rule, value.
 
 >>> require(0 < 1, "seconds", "must be above 0", 1)
 """
 
-from typing import Any
-
 
 class ReelmError(ValueError):
-    """A request that reelm refuses. Its message names the argument, the rule and the value."""
+    """A request that reelm refuses; the message names the argument, the rule and the value."""
 
 
 class ClipError(ReelmError):
@@ -18,7 +16,7 @@ class CheckpointError(ReelmError):
     """A checkpoint folder with a missing, truncated, mis-shaped or unsafe file."""
 
 
-def require(condition: bool, argument: str, rule: str, value: Any) -> None:
+def require(condition: bool, argument: str, rule: str, value: object) -> None:
     """Raise `ReelmError` ("argument: rule, got value") unless `condition` holds."""
     if not condition:
         shown = repr(value)

@@ -1,6 +1,6 @@
-"""Atomic files: a reader sees the old file or the new one, never half of one.
+"""Atomic writes, so that a reader sees the old file or the new one but never a partial one, and free file names.
 
-with atomic_path("clip.mp4") as path:   # a temporary file beside clip.mp4, with the same suffix
+with atomic_path("clip.mp4") as path:   # a temporary file in the folder of clip.mp4, with the same suffix
     encoder.write(path)                 # renamed to clip.mp4 at the end, removed after an exception
 """
 
@@ -15,7 +15,15 @@ from .errors import ReelmError
 
 
 def check_writable(path: str | Path, argument: str = "output") -> Path:
-    """Refuse, before any work is done, a path that could not be written at its end. Returns it as a `Path`."""
+    """Check that a file can be written at `path`, before any work is done, and return it as a `Path`.
+
+    Args:
+        path: The path of the output.
+        argument: The name of the path in error messages.
+
+    Raises:
+        ReelmError: The folder does not exist, or the folder or an existing file is not writable.
+    """
     path = Path(path)
     folder = path.parent
     if not folder.is_dir():
@@ -28,7 +36,7 @@ def check_writable(path: str | Path, argument: str = "output") -> Path:
 
 
 def _sync(path: Path) -> None:
-    # Windows syncs only what is open for writing; a folder can only be opened for reading.
+    # Windows syncs only files that are open for writing; a folder can only be opened for reading.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -38,12 +46,16 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success fsync it and rename it to `path`, else remove it."""
+    """Yield the path of a temporary file in the folder of `path`; on success fsync and rename it, else remove it.
+
+    Raises:
+        ReelmError: `path` cannot be written.
+    """
     path = check_writable(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
-    # mkstemp makes files that only their owner can read; a clip should have the mode that open() would give it.
+    # mkstemp makes files that only their owner can read; the file should have the mode that open() would give it.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
@@ -54,7 +66,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The file is there. Windows and some network disks cannot sync a folder.
+    # The file is complete by now; Windows and some network disks cannot sync a folder.
     with contextlib.suppress(OSError):
         _sync(path.parent)
 
@@ -66,13 +78,16 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
 
 
 def numbered_names(name: str, count: int) -> list[str]:
-    """out.mp4 alone, or out-1.mp4, out-2.mp4, ... for several."""
+    """Return file names for `count` outputs: `name` itself for one, else name-1, name-2, ... with its suffix."""
     path = Path(name)
     return [name] if count == 1 else [str(path.with_stem(f"{path.stem}-{n}")) for n in range(1, count + 1)]
 
 
 def free_name(stem: str, count: int = 1) -> str:
-    """stem.mp4 in the current folder, or stem-2.mp4, ... where writing `count` files of it would replace one."""
+    """Return stem.mp4 or the first of stem-2.mp4, stem-3.mp4, ... whose `count` outputs would not replace any file.
+
+    The files, and the partial files of a stream, are looked for in the current folder.
+    """
     for number in itertools.count(1):
         name = f"{stem}-{number}.mp4" if number > 1 else f"{stem}.mp4"
         paths = map(Path, numbered_names(name, count))
@@ -82,6 +97,6 @@ def free_name(stem: str, count: int = 1) -> str:
 
 
 def free_path(path: Path) -> Path:
-    """`path`, or the first of stem-2, stem-3, ... where there is none yet."""
+    """Return `path`, or the first of stem-2, stem-3, ... with its suffix that does not exist yet."""
     names = (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000)))
     return next(name for name in names if not name.exists())

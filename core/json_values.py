@@ -1,9 +1,11 @@
-"""The values that JSON can hold, as types: what configs, reports and metadata are made of.
+"""Types of the values that JSON can hold, for configs, reports and metadata.
 
 values: Json = {"fps": 8.0, "prompts": [[0, "a red ball"]]}
 """
 
 from typing import TypeAlias
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | tuple[JsonValue, ...] | dict[str, JsonValue]"
+JsonValue: TypeAlias = (
+    "bool | int | float | str | list[JsonValue] | tuple[JsonValue, ...] | dict[str, JsonValue] | None"
+)
 Json: TypeAlias = dict[str, JsonValue]

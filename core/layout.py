@@ -1,15 +1,16 @@
-"""What one latent frame is made of: segments of tokens, in which order they are written, and which of them are given.
+"""The layout of one latent frame: its segments of tokens, their writing order, and which segments are given as input.
 
     layout = FrameLayout((
         Segment(name="keys", shape=(2,), vocab_size=4, given=True),
         Segment(name="video", shape=(8, 8), vocab_size=1000, order="coarse"),
     ))
-    tokens_BtS = layout.pack({"keys": keys_Bt2, "video": video_Bthw})       # ids of one shared space, as written
-    layout.unpack(tokens_BtS)["video"]                                     # and back
+    tokens_BtS = layout.pack({"keys": keys_Bt2, "video": video_Bthw})       # one sequence in writing order
+    layout.unpack(tokens_BtS)["video"]                                     # the grids (B, t, 8, 8) again
 
-Each segment owns a range of ids: those of the first segment come first. A layout is data: it is tested without a
-model, and the engine, the decoders and the language models read from it what they need (Copet et al. 2023, arXiv
-2306.05284, describe the order of several streams of tokens in the same way).
+All segments share one vocabulary, in which each has a range of ids of its own; the first segment has the lowest ids.
+The engine, the decoders and the language models all read the order of tokens from the layout, which needs no model and
+can be tested without one (Copet et al. 2023, arXiv 2306.05284, describe the order of several token streams in the same
+way).
 """
 
 import math
@@ -23,21 +24,21 @@ from .errors import require
 from .token_order import ORDERS, Order, scan_order
 
 VIDEO = "video"
-# Tables are made once and kept, whatever device is the default where they are first asked for.
+# Cached tables are always on the CPU, even if torch's default device is another one when they are first used.
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A part of every latent frame.
+    """One group of tokens in every latent frame, such as the video tokens.
 
     Attributes:
-        name: the key of its tokens wherever they are grids.
-        shape: of its grid of tokens in one latent frame, such as (rows, columns).
-        vocab_size: the number of its token ids, which count from 0 in its grids.
-        order: in which its tokens are written; other orders than "raster" need two axes.
-        given: whether its tokens come from outside; otherwise they are sampled.
-        default: the id that a given token has where nothing is given.
+        name: The segment's name, the key of its grids of tokens in dicts.
+        shape: The shape of its grid in one latent frame, such as (rows, columns).
+        vocab_size: The number of its token ids, which are 0 .. vocab_size - 1 in its grids.
+        order: The writing order of its tokens; other orders than "raster" need a shape of two axes.
+        given: Whether its tokens are input; otherwise they are sampled.
+        default: The id of a given token where the caller gives none.
     """
 
     name: str
@@ -58,13 +59,17 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """The number of its tokens in one latent frame."""
+        """The number of the segment's tokens in one latent frame."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """The segments of a latent frame, in the order in which they are written; one of them is the sampled "video"."""
+    """The segments of a latent frame in writing order; exactly one of them is the sampled "video".
+
+    Attributes:
+        segments: The segments, in writing order.
+    """
 
     segments: tuple[Segment, ...]
 
@@ -76,7 +81,11 @@ class FrameLayout:
         require(not video[0].given, "segments", "must hold a 'video' that is sampled", names)
 
     def __getitem__(self, name: str) -> Segment:
-        """The segment of this name; a `ReelmError` names those that there are."""
+        """Return the segment of this name.
+
+        Raises:
+            ReelmError: There is no such segment; the message names those that exist.
+        """
         found = [segment for segment in self.segments if segment.name == name]
         names = ", ".join(segment.name for segment in self.segments)
         require(bool(found), "segment", f"must be one of {names}", name)
@@ -84,12 +93,12 @@ class FrameLayout:
 
     @property
     def video(self) -> Segment:
-        """The segment that becomes pixels."""
+        """The segment whose tokens the codec decodes to pixels."""
         return self[VIDEO]
 
     @property
     def others(self) -> tuple[Segment, ...]:
-        """All segments but the video."""
+        """All segments except the video."""
         return tuple(segment for segment in self.segments if segment.name != VIDEO)
 
     @cached_property
@@ -99,30 +108,30 @@ class FrameLayout:
 
     @cached_property
     def vocab_size(self) -> int:
-        """The number of ids in the shared space, V."""
+        """The number of ids in the shared vocabulary, V."""
         return sum(segment.vocab_size for segment in self.segments)
 
     @cached_property
     def raster_S(self) -> torch.Tensor:
-        """For each token as written, its place among the segments' grids in raster order, one after the other."""
-        places, first = [], 0
+        """The raster index of each token in writing order, counted through the grids of all segments in turn."""
+        indices, first = [], 0
         with CPU:
             for segment in self.segments:
                 plain = torch.arange(segment.size)
                 order = scan_order(*segment.shape, segment.order) if len(segment.shape) == 2 else plain
-                places.append(first + order)
+                indices.append(first + order)
                 first += segment.size
-            return torch.cat(places)
+            return torch.cat(indices)
 
     @cached_property
     def first_ids_S(self) -> torch.Tensor:
-        """For each token as written, the first id of its segment."""
-        return self._each([self.first_id(segment.name) for segment in self.segments])
+        """The first id of each token's segment, in writing order."""
+        return self._per_token([self.first_id(segment.name) for segment in self.segments])
 
     @cached_property
     def given_S(self) -> torch.Tensor:
-        """For each token as written, whether it is given."""
-        return self._each([int(segment.given) for segment in self.segments]).bool()
+        """Whether each token is given, in writing order."""
+        return self._per_token([int(segment.given) for segment in self.segments]).bool()
 
     @cached_property
     def has_given(self) -> bool:
@@ -131,31 +140,34 @@ class FrameLayout:
 
     @cached_property
     def allowed_SV(self) -> torch.Tensor:
-        """For each token as written, which ids of the shared space it may have."""
-        sizes_S = self._each([segment.vocab_size for segment in self.segments])
+        """Which ids of the shared vocabulary each token may have, in writing order."""
+        sizes_S = self._per_token([segment.vocab_size for segment in self.segments])
         ids_V = torch.arange(self.vocab_size, device=CPU)
         first_S1, sizes_S1 = self.first_ids_S[:, None], sizes_S[:, None]
         return (ids_V >= first_S1) & (ids_V < first_S1 + sizes_S1)
 
     def frames(self, positions: int) -> int:
-        """Latent frames that so many positions fill, or begin to fill."""
+        """Return the number of latent frames that so many positions fill, the last one perhaps in part."""
         return -(-positions // self.frame_size)
 
     def first_id(self, name: str) -> int:
-        """The id of the shared space that token 0 of this segment has."""
+        """Return the id in the shared vocabulary of token 0 of this segment."""
         names = [segment.name for segment in self.segments]
         return sum(segment.vocab_size for segment in self.segments[: names.index(name)])
 
-    def _each(self, values: list[int]) -> torch.Tensor:
-        """A value of each segment, repeated for each of its tokens."""
+    def _per_token(self, values: list[int]) -> torch.Tensor:
+        """Repeat the value of each segment for each of its tokens."""
         with CPU:
             return torch.tensor(values).repeat_interleave(torch.tensor([segment.size for segment in self.segments]))
 
     def pack(self, grids: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The tokens (…, S) of latent frames as they are written, from the grids (…, *shape) of every segment.
+        """Return the tokens (…, S) of latent frames in writing order, with ids of the shared vocabulary.
+
+        Args:
+            grids: The grids (…, *shape) of every segment by name, with the segment's own ids.
 
         Raises:
-            ReelmError: a segment is missing or unknown, or a grid has another shape.
+            ReelmError: A segment is missing or unknown, or a grid has another shape.
         """
         names = [segment.name for segment in self.segments]
         require(set(grids) == set(names), "tokens", f"must have the segments {', '.join(names)}", sorted(grids))
@@ -169,12 +181,12 @@ class FrameLayout:
         return joined[..., self.raster_S.to(joined.device)]
 
     def unpack(self, tokens_S: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What `pack` was given, (…, *shape) by name, from tokens (…, S)."""
+        """Return the grids (…, *shape) by name of tokens (…, S): the inverse of `pack`."""
         ids_S = tokens_S - self.first_ids_S.to(tokens_S.device)
         return self.as_grids(ids_S)
 
     def as_grids(self, values_S: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Values (…, S) that belong to the tokens of latent frames, as grids (…, *shape) by name of the segment."""
+        """Return values (…, S) of tokens in writing order as grids (…, *shape) by name of the segment."""
         in_raster_S = values_S[..., self.raster_S.argsort().to(values_S.device)]
         parts = in_raster_S.split([segment.size for segment in self.segments], -1)
         return {
@@ -182,7 +194,10 @@ class FrameLayout:
         }
 
     def admits(self, grids: Mapping[str, torch.Tensor]) -> bool:
-        """Whether these are grids (…, *shape) of all segments, of as many latent frames, with ids that they have."""
+        """Return whether `grids` holds every segment with the right shape (…, *shape) and valid ids, and no other.
+
+        The leading axes must be the same for all segments.
+        """
         if set(grids) != {segment.name for segment in self.segments}:
             return False
         lengths = set()

@@ -1,23 +1,26 @@
-"""A log of a run: a file of JSON lines, each of a step, in their order.
+"""A log of a run: a file of JSON lines in ascending order of their steps.
 
     log = StepLog(folder / "metrics.jsonl")
-    log.cut(20)                                        # a run that goes on from step 20 writes the later lines anew
-    log.add({"step": 40, "loss": 0.5})                 # in the file at once
+    log.cut(20)                                        # a run that resumes from step 20 writes the later lines again
+    log.add({"step": 40, "loss": 0.5})                 # written to the file at once
 
-A line is appended in one write, so that a log costs what its lines do, however many there are. What a killed run has
-left of a line is no entry.
+Each entry is appended in one write, so its cost does not grow with the log. A partial line that a killed run has left
+is not an entry.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from .files import atomic_write
 
+# The step, and the figures that were measured at it.
+Entry: TypeAlias = dict[str, float]
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log up to the first line that is not whole; none where there is no file."""
-    entries: list[dict[str, Any]] = []
+
+def read_log(path: Path) -> list[Entry]:
+    """Return the entries of a log up to the first partial line; an empty list where there is no file."""
+    entries: list[Entry] = []
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
         try:
             entries.append(json.loads(line if line.endswith(b"\n") else b""))
@@ -27,31 +30,32 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class StepLog:
-    """The entries of a log, and its file.
+    """A log file that entries are appended to.
 
     Attributes:
-        entries: those that are in the file.
+        entries: The entries in the file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.entries = read_log(path)
-        if path.exists() and path.read_bytes() != self._text():  # or the next line would be added to half of one
+        # Remove a partial line, which the next entry would be appended to.
+        if path.exists() and path.read_bytes() != self._text():
             atomic_write(path, self._text())
 
     def _text(self) -> bytes:
         return "".join(json.dumps(entry) + "\n" for entry in self.entries).encode()
 
     def cut(self, step: int) -> None:
-        """Drop what is told of steps after `step`, from the file too."""
+        """Drop the entries of later steps than `step`, from the file too."""
         kept = [entry for entry in self.entries if entry["step"] <= step]
         if len(kept) < len(self.entries):
             self.entries = kept
             atomic_write(self._path, self._text())
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Append an entry of a later step."""
+    def add(self, entry: Entry) -> None:
+        """Append the entry of a later step."""
         self.entries.append(entry)
-        # Unbuffered: the line is one write, and is there when this returns.
+        # Unbuffered, so that the line is one write and is in the file when this returns.
         with self._path.open("ab", buffering=0) as file:
             file.write((json.dumps(entry) + "\n").encode())

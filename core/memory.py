@@ -1,4 +1,4 @@
-"""The memory of the machine: what is in use, and what is free.
+"""The memory in use and the memory available, of a GPU or of this machine.
 
 free = available_memory(device)                         # bytes, or None
 """
@@ -11,17 +11,17 @@ import torch
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory in use so far: of the device's allocator on a GPU, of the process elsewhere."""
+    """Return the peak of the memory in use so far: of torch's allocator on a GPU, of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource
 
-    # Kibibytes on Linux, bytes on macOS.
+    # ru_maxrss is in kibibytes on Linux and in bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The memory in use now, where the system tells it (a GPU's allocator, or Linux); else the peak."""
+    """Return the bytes in use now, of torch's allocator on a GPU or of the process on Linux; elsewhere the peak."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     pages = Path("/proc/self/statm")
@@ -31,20 +31,20 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def available_memory(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Bytes that are free for this process, or None where the system does not tell.
+    """Return the bytes that this process can still allocate, or None where the system does not report them.
 
-    Of a GPU what its driver says, and what torch holds of it without use; on Linux what the kernel says, or what the
-    limits of this process's control groups (version 1 or 2) and of all groups around them leave, whichever is least.
-    A group's cache of files counts as free.
+    For a GPU these are the driver's free bytes plus those that torch has reserved but not allocated. On Linux they are
+    the smallest of the kernel's available bytes and of what is left under the limits of this process's control groups
+    (version 1 or 2) and of all their parent groups. A group's file cache counts as free.
 
     Args:
-        device: the GPU, or the CPU.
-        root: of the file system.
+        device: The GPU, or the CPU.
+        root: The root of the file system.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    free = [_kernel_says(root / "proc/meminfo")]
+    free = [_kernel_available(root / "proc/meminfo")]
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -53,10 +53,10 @@ def available_memory(device: torch.device, root: Path = Path("/")) -> int | None
             top, names = root / "sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
         else:
             continue
-        # Within a container the path may be that of the host, and not be there; the top is always there.
+        # In a container the path may be that of the host, where no folder exists here; the top folder always exists.
         group = top / path.lstrip("/")
         groups = [group, *group.parents]
-        free += [_group_leaves(folder, *names) for folder in groups[: groups.index(top) + 1]]
+        free += [_group_available(folder, *names) for folder in groups[: groups.index(top) + 1]]
     return min((size for size in free if size is not None), default=None)
 
 
@@ -71,15 +71,15 @@ def _number(text: str) -> int | None:
     return int(text) if text.strip().isdigit() else None
 
 
-def _kernel_says(path: Path) -> int | None:
+def _kernel_available(path: Path) -> int | None:
     fields = (line.split() for line in _text(path).splitlines())
     return next((int(field[1]) * 1024 for field in fields if field[:1] == ["MemAvailable:"]), None)
 
 
-def _group_leaves(folder: Path, limit_name: str, used_name: str) -> int | None:
-    """What a control group's limit leaves; None where it has none."""
+def _group_available(folder: Path, limit_name: str, used_name: str) -> int | None:
+    """Return the bytes that are left under a control group's limit; None where it has no limit."""
     limit, used = _number(_text(folder / limit_name)), _number(_text(folder / used_name))
-    if limit is None or used is None or limit >= 2**60:  # version 1 writes a very large number for none
+    if limit is None or used is None or limit >= 2**60:  # version 1 writes a very large number for no limit
         return None
     stat = dict(line.split(maxsplit=1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
     files = _number(stat.get("total_inactive_file", stat.get("inactive_file", "0"))) or 0

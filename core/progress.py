@@ -1,25 +1,32 @@
-"""Progress bars with rate and time left, on a terminal only, for work of more than two seconds.
+"""Progress bars with rate and remaining time, only on a terminal and only for work of more than two seconds.
 
 for step in progress(range(steps), "training", unit="step"): ...
 """
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], what: str, *, unit: str = "it", total: int | None = None) -> Iterator[T]:
-    """Yield `items` (`total`, if they have no length) under a bar on stderr; silent where stderr is no terminal."""
+def progress(items: Iterable[T], label: str, *, unit: str = "it", total: int | None = None) -> Iterator[T]:
+    """Yield `items` under a progress bar on stderr; show nothing where stderr is not a terminal.
+
+    Args:
+        items: The items to yield.
+        label: The text before the bar.
+        unit: The name of one item.
+        total: The number of items, for items without a length.
+    """
     if not sys.stderr.isatty():
         yield from items
         return
     from tqdm import tqdm
 
-    yield from tqdm(items, desc=what, unit=unit, total=total, delay=2.0, dynamic_ncols=True, leave=False)
+    yield from tqdm(items, desc=label, unit=unit, total=total, delay=2.0, dynamic_ncols=True, leave=False)
 
 
-def note(message: Any) -> None:
-    """One line to the user on stderr (stdout belongs to results)."""
+def note(message: object) -> None:
+    """Print one line for the user on stderr; stdout is kept for results."""
     print(message, file=sys.stderr, flush=True)

@@ -1,13 +1,14 @@
-"""The protocols that rooms meet at: what the engine asks of a language model and its cache, and generation of a codec.
+"""The interfaces between packages: what a language model, its cache and its config, and a codec must provide.
 
-Nothing outside `lm/` names a class of language models, and nothing outside `tokenizer/` and `training/` a class of
-codecs: whoever meets these protocols can be generated from, continued, streamed, saved, scored and measured.
+Any class that implements these protocols can be used to generate, continue, stream, save, score and benchmark clips.
+The engine and generation name no class of language models: `lm/registry.py` builds one from config.json. Only the
+recipe that trains our own model names its class.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 
@@ -18,19 +19,19 @@ from .shapes import Compression, TokenGrid
 Backend = Literal["reference", "triton"]
 Precision = Literal["full", "int8"]
 
-# The keys and values (or whatever a model remembers) of the rows of one clip, by name, on the CPU.
+# The cached tensors (keys and values, or whatever the model caches) of the rows of one clip, by name, on the CPU.
 CacheState = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
-    """How a language model computes and remembers, and where.
+    """The dtype, precisions and device of a language model.
 
     Attributes:
-        dtype: of its weights and activations.
-        weights: whether the matrices are in `dtype` ("full") or in int8.
-        cache: whether its cache is in `dtype` ("full") or in int8.
-        device: the type of the device, "cpu" or "cuda".
+        dtype: The dtype of its weights and activations.
+        weights: The precision of its weight matrices: "full" is `dtype`, the other is int8.
+        cache: The precision of its cache: "full" is `dtype`, the other is int8.
+        device: The type of the device, "cpu" or "cuda".
     """
 
     dtype: torch.dtype = torch.float32
@@ -40,23 +41,23 @@ class Numerics:
 
     @property
     def precisions(self) -> dict[str, Precision]:
-        """The precision of the weights and of the cache, by these names."""
+        """The precisions of the weights and of the cache, under these names."""
         return {"weights": self.weights, "cache": self.cache}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a language model takes for passes of some positions over some rows.
+    """The memory and arithmetic that a language model needs for passes over some positions of some rows.
 
     Attributes:
-        parameters: the number of its weights.
-        weights: bytes of the weights.
-        loading: bytes beside `weights` while they are read.
-        cache: bytes of the cache of all rows, token ids included.
-        state: bytes of what one row of the cache is exported as.
-        step: bytes of the largest activations of a pass, logits included.
-        flops: multiplications and additions of a pass, each counted as one operation.
-        read: bytes of the weights that a pass has to read.
+        parameters: The number of weights.
+        weights: The bytes of the weights.
+        loading: The bytes needed in addition to `weights` while they are loaded.
+        cache: The bytes of the cache of all rows, token ids included.
+        state: The bytes of the exported cache of one row.
+        step: The bytes of the largest activations of a pass, logits included.
+        flops: The multiplications and additions of a pass, each counted as one operation.
+        read: The bytes of weights that a pass reads.
     """
 
     parameters: int
@@ -70,50 +71,64 @@ class Cost:
 
 
 class Cache(Protocol):
-    """What a model remembers of the clips in its rows. `TokenHistory` has the part that all caches share."""
+    """The cached state of a language model for the clips in its B rows. `TokenHistory` implements the common part.
+
+    Attributes:
+        frame_size: The number of tokens in a latent frame, S.
+        tokens_BQ: The newest tokens of each row; that of position p is in column p % Q.
+        positions_B: The position of each row's next token, counted from the beginning of its cache.
+    """
 
     frame_size: int
     tokens_BQ: torch.Tensor
     positions_B: torch.Tensor
 
     def next_positions(self, count: int, offsets: Sequence[int] | None = None) -> torch.Tensor:
-        """The next L = `count` positions (B, L) of each row, or those at these distances from the next one."""
+        """Return the next L = `count` positions (B, L) of each row, or those at `offsets` from the next one."""
 
     def put_tokens(self, tokens_BL: torch.Tensor, offsets: Sequence[int] | None = None) -> None:
-        """Set the tokens at the next L positions, or at these distances from the next one; nothing advances."""
+        """Write the tokens of the next L positions, or of those at `offsets` from the next one, without advancing."""
 
     def tokens(self, positions_BL: torch.Tensor) -> torch.Tensor:
-        """The tokens (B, L) at these positions of the first B rows, as far as they are kept."""
+        """Return the tokens (B, L) at these positions of the first B rows; the positions must be among the newest Q."""
 
     def frame(self, row: int, latent_frame: int) -> torch.Tensor:
-        """The tokens (S,) of a latent frame of a row, counted from the beginning of its cache."""
+        """Return the tokens (S,) of a latent frame of a row, counted from the beginning of the row's cache."""
 
     def advance(self, count: int | torch.Tensor) -> None:
-        """Move on by `count` positions: one number, or one for each row."""
+        """Advance all rows by `count` positions, or each row by its own number."""
 
     def arrange(self, sources: Sequence[int | None]) -> None:
-        """Have as many rows as `sources` has entries, each an old row (ascending numbers) or, for None, a fresh one."""
+        """Replace the rows: row i becomes the old row `sources[i]`, or an empty one for None.
+
+        Args:
+            sources: The index of an old row, or None, for each new row; the indices must ascend.
+        """
 
     def export(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A copy of all that these rows of one clip remember, on the CPU."""
+        """Return a copy of the cached state of these rows, which belong to one clip, on the CPU."""
 
     def accepts(self, rows: int, state: CacheState) -> bool:
-        """Whether `state` was exported from so many rows of a cache that this one can take rows from."""
+        """Return whether `state` was exported from `rows` rows of a cache that is compatible with this one."""
 
     def restore(self, rows: Sequence[int], state: CacheState, tokens_S: torch.Tensor) -> None:
-        """Have these rows remember an accepted state, and stand at the end of the tokens `tokens_S` of their cache."""
+        """Load an accepted state into these rows, and set them to the end of the tokens `tokens_S` of their cache."""
 
 
-class LanguageModel(Protocol):
-    """A model that writes the tokens of latent frames one after the other.
+AnyCache = TypeVar("AnyCache", bound=Cache)
+
+
+class LanguageModel(Protocol[AnyCache]):
+    """A model that predicts the tokens of a clip in writing order, latent frame by latent frame.
 
     Attributes:
-        layout: of one latent frame.
-        horizon: latent frames that a cache can hold from its beginning, at least 2; the engine then begins it anew with
-            the newest half of them. A pass may look ahead beyond it, at what is never kept. None rolls for ever.
-        numerics: how it computes.
-        backend: of the kernels: "reference", "triton", or None for what is best on the device.
-        reads: the kinds of conditions that it reads, as `describe_conditions` names them.
+        layout: The layout of one latent frame.
+        horizon: The largest number of latent frames from the beginning of a cache, at least 2, or None for a cache that
+            rolls without end. At the horizon the engine starts a new cache from the newest half of the latent frames.
+            A pass may reach beyond the horizon with tokens that are never kept.
+        numerics: The dtype, precisions and device.
+        backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
+        reads: The kinds of conditions that the model can use, as `describe_conditions` names them.
     """
 
     layout: FrameLayout
@@ -122,66 +137,85 @@ class LanguageModel(Protocol):
 
     @property
     def numerics(self) -> Numerics:
-        """How it computes, and where."""
+        """The dtype, precisions and device of the model."""
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the weights."""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The kinds of conditions that it reads."""
+        """The kinds of conditions that the model can use."""
 
     def unknown_words(self, text: str, argument: str) -> list[str]:
-        """The words of a prompt that it does not know; a `ReelmError` where the prompt is too long for it."""
+        """Return the words of a prompt that the model does not know.
 
-    def make_cache(self, rows: int, *, ahead: int = 1) -> Cache:
-        """An empty cache for passes that look up to `ahead` latent frames ahead."""
+        Args:
+            text: The prompt.
+            argument: The name of the prompt in error messages.
 
-    def condition(self, cache: Any, rows: Sequence[int], conditions: Sequence[Sequence[Condition]]) -> None:
-        """Have these rows go on under these conditions, of which each row has its own list."""
+        Raises:
+            ReelmError: The prompt is too long for the model.
+        """
+
+    def make_cache(self, rows: int, *, ahead: int = 1) -> AnyCache:
+        """Return an empty cache of so many rows for passes over up to `ahead` latent frames of new positions."""
+
+    def condition(self, cache: AnyCache, rows: Sequence[int], conditions: Sequence[Sequence[Condition]]) -> None:
+        """Set the conditions of these rows from now on, one list of conditions for each row."""
 
     def step(
-        self, cache: Any, count: int = 1, offsets: Sequence[int] | None = None, sees_LA: torch.Tensor | None = None
+        self, cache: AnyCache, count: int = 1, offsets: Sequence[int] | None = None, sees_LA: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits (B, L, V) of the next L = `count` positions of every row, or of those at `offsets` among them.
+        """Return the logits (B, L, V) of the next L = `count` positions of every row, without advancing.
 
-        Tokens before each position must be in the cache: known ones, or drafts, of which one that nothing is known of
-        has the id V. With `offsets`, `sees_LA` says which of the A = `count` next positions each of them attends to.
-        Nothing advances. On a GPU passes are captured as graphs, so that nothing may be read on the host.
+        The tokens before each position must be in the cache, known tokens or drafts; the id V stands for a draft of
+        unknown value. On a GPU, passes are captured as CUDA graphs, so the host must not read any tensor.
+
+        Args:
+            cache: A cache that `make_cache` has made.
+            count: The number of next positions.
+            offsets: Only predict the L positions at these distances from the next one, all below `count`.
+            sees_LA: With `offsets`, which of the A = `count` next positions each of the L positions attends to.
         """
 
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
-        """Logits (B, S, V) of every position of whole clips in one masked pass: what `step` must agree with."""
+        """Return the logits (B, S, V) of all positions of whole clips from one masked pass, which `step` must match."""
 
     def cost(self, rows: int, count: int) -> Cost:
-        """What passes over `count` positions of so many rows take."""
+        """Return the memory and arithmetic of passes over `count` positions of so many rows."""
 
     def save(self, folder: Path) -> None:
-        """Write its weights, and what else it needs, into a checkpoint folder."""
+        """Write the weights, and all other files that the model needs, to a checkpoint folder."""
 
 
 class LanguageModelConfig(Protocol):
-    """The sizes of a language model: the part "lm" of config.json, a frozen dataclass."""
+    """The config of a language model, a frozen dataclass: the part "lm" of config.json."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def kind(self) -> str:
-        """The name under which the registry knows the model."""
+        """The name of the model's kind in the registry."""
 
     @property
     def layout(self) -> FrameLayout:
-        """Of one latent frame."""
+        """The layout of one latent frame."""
 
     @property
     def window(self) -> int:
-        """Latent frames that a token sees, its own included."""
+        """The number of latent frames that a token sees, its own included."""
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
-        """What passes over `count` positions of so many rows take, before the model is loaded."""
+        """Return the memory and arithmetic of passes over `count` positions of so many rows, without the model."""
 
 
-class Codec(Protocol):
-    """Clips to grids of video tokens and back, causal in time."""
+EncoderState = TypeVar("EncoderState")
+DecoderState = TypeVar("DecoderState")
+
+
+class Codec(Protocol[EncoderState, DecoderState]):
+    """A codec between clips and grids of video tokens, causal in time."""
 
     @property
     def vocab_size(self) -> int:
@@ -189,28 +223,47 @@ class Codec(Protocol):
 
     @property
     def compression(self) -> Compression:
-        """Frames, rows and columns of pixels that one token stands for."""
+        """The frames, rows and columns of pixels that one token represents."""
 
     @property
     def tokens_id(self) -> str:
-        """A name of all that decides which tokens a clip has."""
+        """An id of everything that determines the tokens of a clip: encoders with the same id give the same tokens."""
 
     @property
     def memory(self) -> int:
-        """Latent frames before its own that a decoded frame depends on."""
+        """The number of latent frames before its own that a decoded frame depends on."""
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the weights."""
 
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
-        """The token grid of a clip; a `ReelmError` where it has no whole number of tokens."""
+        """Return the token grid of a clip of this size in pixels.
 
-    def encode_chunk(self, frames_BTHW3: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-        """Tokens (B, t, h, w) of the next frames, and the state for those after them; None starts a clip."""
+        Raises:
+            ReelmError: The clip does not have a whole number of tokens.
+        """
 
-    def decode_frame(self, tokens_Bhw: torch.Tensor, states: Sequence[Any]) -> tuple[list[torch.Tensor], list[Any]]:
-        """Frames (T, H, W, 3), about [0, 1], of one more latent frame of each row, and the states for those after them.
+    def encode_chunk(self, frames_BTHW3: torch.Tensor, state: EncoderState | None) -> tuple[torch.Tensor, EncoderState]:
+        """Encode the next frames of clips.
 
-        Each row has a state of its own, None at its beginning: rows in different phases are decoded together.
+        Args:
+            frames_BTHW3: The frames.
+            state: The state after the frames before them; None at the start of the clips.
+
+        Returns:
+            The tokens (B, t, h, w), and the state to encode the frames after them.
+        """
+
+    def decode_frame(
+        self, tokens_Bhw: torch.Tensor, states: Sequence[DecoderState | None]
+    ) -> tuple[list[torch.Tensor], list[DecoderState]]:
+        """Decode the next latent frame of each row; rows at different positions of their clips can be decoded together.
+
+        Args:
+            tokens_Bhw: The tokens of the latent frame of each row.
+            states: The state of each row after its latent frames before; None at the start of its clip.
+
+        Returns:
+            The frames (T, H, W, 3) of each row, with values of about [0, 1], and the states to decode the frames after.
         """

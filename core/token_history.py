@@ -1,10 +1,10 @@
-"""How far each row of a cache has come, and the newest tokens of each: what every language model's cache starts from.
+"""The position and the newest tokens of each row of a cache: a base class for the caches of language models.
 
 history = TokenHistory(rows=2, frame_size=64, device=device)
-history.put_tokens(tokens_BL)                       # at the next L positions of each row
-history.advance(1)                                  # the first of them is past now
+history.put_tokens(tokens_BL)                       # writes the next L positions of each row
+history.advance(1)                                  # moves each row past the first of them
 
-Memory does not grow with the clip: the tokens lie in a ring of `HISTORY` latent frames.
+Memory does not grow with the clip: the tokens are in a ring buffer of `HISTORY` latent frames.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ import torch
 
 from .errors import require
 
-HISTORY = 4  # latent frames of token ids that are kept
+HISTORY = 4  # latent frames of tokens that are kept
 
 
 class TokenHistory:
-    """Positions and newest tokens of B rows.
+    """The positions and newest tokens of B rows.
 
     Attributes:
-        frame_size: tokens in a latent frame, S.
-        tokens_BQ: the newest tokens; that of position p is in column p % R, with R = HISTORY * S.
-        positions_B: the position of each row's next token, counted from the beginning of its cache.
+        frame_size: The number of tokens in a latent frame, S.
+        tokens_BQ: The newest tokens of each row; that of position p is in column p % Q, with Q = HISTORY * S.
+        positions_B: The position of each row's next token, counted from the beginning of its cache.
     """
 
     def __init__(self, rows: int, frame_size: int, device: torch.device) -> None:
@@ -31,54 +31,57 @@ class TokenHistory:
         self.positions_B = torch.zeros(rows, device=device, dtype=torch.int64)
 
     def next_positions(self, count: int, offsets: Sequence[int] | None = None) -> torch.Tensor:
-        """The next L = `count` positions (B, L) of each row, or those at these distances from the next one."""
+        """Return the next L = `count` positions (B, L) of each row, or those at `offsets` from the next one."""
         device = self.positions_B.device
         ahead_L = torch.arange(count, device=device) if offsets is None else torch.tensor(offsets, device=device)
         return self.positions_B[:, None] + ahead_L
 
     def put_tokens(self, tokens_BL: torch.Tensor, offsets: Sequence[int] | None = None) -> None:
-        """Set the tokens at the next L positions, or at these distances from the next one; nothing advances."""
+        """Write the tokens of the next L positions, or of those at `offsets` from the next one, without advancing."""
         positions_BL = self.next_positions(tokens_BL.shape[1], offsets)
         self.tokens_BQ.scatter_(1, positions_BL % self.tokens_BQ.shape[1], tokens_BL)
 
     def tokens(self, positions_BL: torch.Tensor) -> torch.Tensor:
-        """The tokens (B, L) at these positions of the first B rows, as far as they are kept."""
+        """Return the tokens (B, L) at these positions of the first B rows; the positions must be among the newest Q."""
         return self.tokens_BQ[: len(positions_BL)].gather(1, positions_BL % self.tokens_BQ.shape[1])
 
     def frame(self, row: int, latent_frame: int) -> torch.Tensor:
-        """The tokens (S,) of a latent frame of a row, counted from the beginning of its cache."""
+        """Return the tokens (S,) of a latent frame of a row, counted from the beginning of the row's cache."""
         start = latent_frame % HISTORY * self.frame_size
         return self.tokens_BQ[row, start : start + self.frame_size].clone()
 
     def advance(self, count: int | torch.Tensor) -> None:
-        """Move on by `count` positions: one number, or one for each row."""
+        """Advance all rows by `count` positions, or each row by its own number."""
         self.positions_B += count
 
     def arrange(self, sources: Sequence[int | None]) -> None:
-        """Have as many rows as `sources` has entries: each is the old row of that number, or a fresh one for None.
+        """Replace the rows: row i becomes the old row `sources[i]`, or an empty one for None.
 
         Raises:
-            ReelmError: the numbers do not ascend.
+            ReelmError: The indices in `sources` do not ascend.
         """
         kept = [source for source in sources if source is not None]
         require(kept == sorted(set(kept)), "sources", "must ascend", list(sources))
         self.tokens_BQ = gather_rows(self.tokens_BQ, sources)
         self.positions_B = gather_rows(self.positions_B, sources)
 
-    def place_tokens(self, rows: Sequence[int], tokens_S: torch.Tensor) -> None:
-        """Have these rows stand at the end of the tokens `tokens_S` of one clip, whose newest are kept."""
-        device, kept = self.positions_B.device, self.tokens_BQ.shape[1]
+    def restore_tokens(self, rows: Sequence[int], tokens_S: torch.Tensor) -> None:
+        """Set these rows to the end of the tokens `tokens_S` of one clip, and keep the newest of them."""
+        device, size = self.positions_B.device, self.tokens_BQ.shape[1]
         rows_B = torch.tensor(rows, device=device)
         self.positions_B[rows_B] = len(tokens_S)
-        positions_S = torch.arange(max(0, len(tokens_S) - kept), len(tokens_S), device=device)
-        self.tokens_BQ[rows_B[:, None], positions_S % kept] = tokens_S.to(device)[positions_S]
+        positions_S = torch.arange(max(0, len(tokens_S) - size), len(tokens_S), device=device)
+        self.tokens_BQ[rows_B[:, None], positions_S % size] = tokens_S.to(device)[positions_S]
 
 
-def gather_rows(held: torch.Tensor, sources: Sequence[int | None]) -> torch.Tensor:
-    """The rows `sources` of `held`, with zeros for None; in the same memory where there are as many, since what was
-    captured as a graph looks there."""
+def gather_rows(tensor: torch.Tensor, sources: Sequence[int | None]) -> torch.Tensor:
+    """Return the rows `sources` of `tensor`, with zeros for None.
+
+    If the number of rows stays the same, the result is written into `tensor` itself, whose memory captured CUDA graphs
+    refer to.
+    """
     kept = [(row, source) for row, source in enumerate(sources) if source is not None]
-    rows, olds = torch.tensor(kept, device=held.device, dtype=torch.int64).view(-1, 2).unbind(1)
-    gathered = held.new_zeros((len(sources), *held.shape[1:]))
-    gathered[rows] = held[olds]
-    return held.copy_(gathered) if held.shape == gathered.shape else gathered
+    rows, old_rows = torch.tensor(kept, device=tensor.device, dtype=torch.int64).view(-1, 2).unbind(1)
+    gathered = tensor.new_zeros((len(sources), *tensor.shape[1:]))
+    gathered[rows] = tensor[old_rows]
+    return tensor.copy_(gathered) if tensor.shape == gathered.shape else gathered

@@ -1,1 +1,1 @@
-"""One's own clips as training data: from a folder of files to indexed tar shards, and from those to batches."""
+"""Your own clips as training data: a folder of files becomes indexed tar shards, and the shards become batches."""

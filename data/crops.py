@@ -1,7 +1,7 @@
-"""What a tokenizer is trained on and judged by: random crops of prepared clips, and the ends that were held out.
+"""The data of tokenizer training and its evaluation: random crops of prepared clips, and their held-out ends.
 
 crops = CropLoader(ClipShards("shards"), batch_size=8, num_frames=9, height=64, width=64, seed=0)
-frames_BTHW3 = crops.batch(step)                        # uint8; follows from (seed, step) alone
+frames_BTHW3 = crops.batch(step)                        # uint8; determined by (seed, step) alone
 ends = held_out_clips(ClipShards("shards", split="held-out"), temporal=4)
 """
 
@@ -10,79 +10,84 @@ import torch
 from ..core.errors import require
 from ..media.fitting import fit_clip
 from .clip_shards import ClipShards
-from .loader import ClipLoader, mixed_bits
+from .loader import ClipLoader, hash_bits
 
-MOST_HELD_OUT = 16
-WORKERS = 1  # threads that read ahead; a training's step takes longer than its batch
+MAX_HELD_OUT = 16
+WORKERS = 1  # threads that read ahead; one suffices because a training step takes longer than reading a batch
 
 
 class CropLoader:
-    """Batches of windows, each cut out of its clip at a place of its own, half of them mirrored.
+    """A loader of batches of random crops: windows of clips, each cropped at its own position, half of them mirrored.
 
     Args:
-        shards: what to read.
-        batch_size: crops of a step.
-        num_frames: frames of a crop.
-        height: of a crop in pixels.
-        width: of a crop in pixels.
-        seed: of the order, the places and the mirroring.
+        shards: The clips to read.
+        batch_size: The number of crops per step.
+        num_frames: The number of frames per crop.
+        height: The height of a crop in pixels.
+        width: The width of a crop in pixels.
+        seed: The seed of the order, the crop positions and the mirroring.
 
     Raises:
-        ReelmError: a crop is larger or longer than the clips.
+        ReelmError: A crop is larger or longer than the clips.
     """
 
     def __init__(
         self, shards: ClipShards, batch_size: int, num_frames: int, *, height: int, width: int, seed: int
     ) -> None:
-        for name, size, most in (("height", height, shards.height), ("width", width, shards.width)):
-            require(1 <= size <= most, name, f"must be from 1 to {most}, which the clips have", size)
+        for name, size, limit in (("height", height, shards.height), ("width", width, shards.width)):
+            require(1 <= size <= limit, name, f"must be from 1 to {limit}, which the clips have", size)
         self._loader = ClipLoader(shards, batch_size, num_frames, seed, workers=WORKERS, flip=True)
         self._size, self._seed = (height, width), seed
 
     def batch(self, step: int) -> torch.Tensor:
-        """Crops (B, T, H, W, 3) uint8, whatever was read before."""
+        """Return the crops (B, T, H, W, 3) uint8 of a step; they do not depend on what was read before."""
         frames_BTHW3 = self._loader.batch(step).frames_BTHW3
         return torch.stack([
-            random_crop(clip_THW3, *self._size, self._seed, 3, step, place)
-            for place, clip_THW3 in enumerate(frames_BTHW3)
+            random_crop(clip_THW3, *self._size, self._seed, 3, step, index)
+            for index, clip_THW3 in enumerate(frames_BTHW3)
         ])  # fmt: skip
 
     def close(self) -> None:
-        """End the thread that reads ahead; `batch` may not be called again."""
+        """Stop the thread that reads ahead; `batch` must not be called afterwards."""
         self._loader.close()
 
 
-def fitted(frames_THW3: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(T, height, width, 3): the largest crop of this shape from the middle, made as large, as a clip is continued."""
+def centre_crop(frames_THW3: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return the largest centred crop of the aspect ratio, resized to (T, height, width, 3).
+
+    A clip that is to be continued is fitted in the same way.
+    """
     return fit_clip(frames_THW3, 1.0, fps=1.0, height=height, width=width)[0]
 
 
 def random_crop(frames_THW3: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
-    """(T, height, width, 3) from a place that follows from the seeds, of frames that are at least as large."""
-    rooms = (frames_THW3.shape[1] - height + 1, frames_THW3.shape[2] - width + 1)
-    top, left = (int(mixed_bits(*seed, axis)[0]) % room for axis, room in enumerate(rooms))
+    """Return a crop (T, height, width, 3) at a position that the seeds determine; the frames must be large enough."""
+    offsets = (frames_THW3.shape[1] - height + 1, frames_THW3.shape[2] - width + 1)
+    top, left = (int(hash_bits(*seed, axis)[0]) % count for axis, count in enumerate(offsets))
     return frames_THW3[:, top : top + height, left : left + width]
 
 
 def random_scale_crop(frames_THW3: torch.Tensor, height: int, width: int, *seed: int) -> torch.Tensor:
-    """As `random_crop`, of a crop that is larger by a factor from 1 to the largest that there is room for, and made
-    smaller."""
-    most = min(frames_THW3.shape[1] / height, frames_THW3.shape[2] / width)
-    scale = most ** (int(mixed_bits(*seed, 3)[0]) / 2**64)
+    """Return a random crop of a random size, resized to (T, height, width, 3).
+
+    Before it is resized the crop is larger than that by a factor between 1 and the largest that fits the frames.
+    """
+    max_scale = min(frames_THW3.shape[1] / height, frames_THW3.shape[2] / width)
+    scale = max_scale ** (int(hash_bits(*seed, 3)[0]) / 2**64)
     larger = (min(round(scale * height), frames_THW3.shape[1]), min(round(scale * width), frames_THW3.shape[2]))
-    return fitted(random_crop(frames_THW3, *larger, *seed), height, width)
+    return centre_crop(random_crop(frames_THW3, *larger, *seed), height, width)
 
 
 def held_out_clips(shards: ClipShards, temporal: int) -> list[tuple[str, torch.Tensor]]:
-    """(source, frames (T, H, W, 3) uint8) of at most `MOST_HELD_OUT` samples, evenly spaced over all of them.
+    """Return (source, frames (T, H, W, 3) uint8) of at most `MAX_HELD_OUT` samples, evenly spaced over all of them.
 
-    Of each the last 1 + n * `temporal` frames are taken, so that none has to be filled up.
+    Each clip is the end of its sample, the longest of 1 + n * `temporal` frames, so that no clip needs padding.
     """
-    clips, count = [], min(MOST_HELD_OUT, len(shards))
-    for place in range(count):
-        number = place * len(shards) // count
-        sample = shards.samples[number]
+    clips, count = [], min(MAX_HELD_OUT, len(shards))
+    for position in range(count):
+        index = position * len(shards) // count
+        sample = shards.samples[index]
         extra = (sample.frames - 1) % temporal
-        frames_THW3 = torch.from_numpy(shards.read(number, extra, sample.frames - extra))
+        frames_THW3 = torch.from_numpy(shards.read(index, extra, sample.frames - extra))
         clips.append((sample.source, frames_THW3))
     return clips

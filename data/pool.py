@@ -1,7 +1,9 @@
-"""Jobs over processes, in order, that outlive a process killed by its job: a decoder may crash on a broken file.
+"""A process pool that yields results in order and survives jobs that kill their process.
+
+A video decoder may crash the whole process on a broken file; then only the job of that file is lost.
 
 with contextlib.closing(run_all(work, jobs, workers=4)) as results:
-    for result in results:        # work(job) for each job, or DIED where the process did not survive it
+    for result in results:        # work(job) for each job, or DIED where the job killed its process
         ...
 """
 
@@ -13,23 +15,28 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Any
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-class _Died:
+class Died:
     """The result of a job that killed its process."""
 
 
-DIED = _Died()
+DIED = Died()
 
 
-def run_all(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Generator[Any, None, None]:
-    """Yield `work(job)` for each job, in order.
+def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Generator[Result | Died, None, None]:
+    """Yield `work(job)` for each job in order, or `DIED` for a job that killed its process.
+
+    An exception of `work` is raised here.
 
     Args:
-        work: a function at the top of a module, as other processes must find it. What it raises comes out here.
-        jobs: what can be pickled.
-        workers: processes; 0 works in this one, and a job that kills it kills it.
+        work: A function at the top level of a module, so that other processes can import it.
+        jobs: The arguments of the calls; they must be picklable.
+        workers: The number of processes; with 0 the jobs run in this process, and one that kills it is not survived.
     """
     if workers == 0:
         yield from map(work, jobs)
@@ -37,30 +44,30 @@ def run_all(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Ge
     done = 0
     while done < len(jobs):
         try:
-            for result in _pooled(work, jobs[done:], workers):
+            for result in _run_in_pool(work, jobs[done:], workers):
                 yield result
                 done += 1
         except BrokenProcessPool:
-            # Nobody knows which job it was. The first one without a result goes on alone; the others start again.
+            # Any job without a result may have done it. Run the first of them alone; the others start again.
             try:
-                yield from _pooled(work, jobs[done : done + 1], 1)
+                yield from _run_in_pool(work, jobs[done : done + 1], 1)
             except BrokenProcessPool:
                 yield DIED
             done += 1
 
 
-def _pooled(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Generator[Any, None, None]:
-    # A fresh process for each pool, not a copy of this one, whose threads a fork would lose.
-    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(kind)
-    if kind == "forkserver":
+def _run_in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Generator[Result, None, None]:
+    # Do not fork this process: a copy would lack its threads, and could wait for ever for a lock that one of them held.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
         context.set_forkserver_preload([work.__module__])
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     others = set(multiprocessing.active_children())
     try:
         yield from pool.map(work, jobs)
     except BaseException:
-        # A worker may be in the middle of a long film, which nobody waits for any more.
+        # A worker may be in the middle of a long video whose result is no longer needed.
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
         raise
@@ -68,14 +75,14 @@ def _pooled(work: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin() -> None:
-    # Ctrl-C is for the parent alone, which then ends its workers without a word from each.
+def _start_worker() -> None:
+    # Ctrl-C is left to the parent, which then kills its workers, so that they print no tracebacks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """End this process when its parent is gone: a killed run must not leave workers that write."""
+def _exit_with_parent() -> None:
+    """End this process when its parent has ended: a killed run must not leave workers that write files."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

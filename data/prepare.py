@@ -1,10 +1,10 @@
-"""A folder of clips to clip shards: `reelm prepare my_clips --out shards`.
+"""Turn a folder of clips into clip shards: `reelm prepare my_clips --out shards`.
 
 report = prepare(Path("my_clips"), Path("shards"), PrepareConfig(height=128, width=128), workers=4)
 
-Which clips share a shard follows from their sorted names alone. So any number of workers and machines (`rank` of
-`world_size`) makes the same shards, and a run that was killed goes on where it was: shards that are whole and whose
-clips and options have not changed are kept.
+The sorted names of the clips alone determine which of them share a shard. So any number of workers and machines (`rank`
+of `world_size`) makes the same shards. A run that was killed continues where it stopped: it keeps the finished shards
+whose clips and options have not changed.
 """
 
 import contextlib
@@ -16,35 +16,36 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from ..core.config import to_dict
 from ..core.errors import ClipError, ReelmError, require
 from ..core.files import atomic_write
+from ..core.json_values import Json
 from ..core.progress import progress
 from .clip_shards import is_prepared
-from .pool import DIED, run_all
+from .pool import Died, run_all
 from .recode import PrepareConfig, recode
 from .shard_files import FORMAT, SPLITS, Sample, ShardIndex, read_index, read_json, tar_path, write_shard
 from .sheet import write_sheet
 from .sources import Source, find_sources
 
-# What tempfile puts at the end of a name.
-RANDOM = "?" * 8
+RANDOM = "?" * 8  # a glob pattern for the characters that tempfile appends to a name
 CONFIG = PrepareConfig()
-WORKERS = os.cpu_count() or 1  # processes
+Recoded: TypeAlias = tuple[list[Sample], list[Path], str]  # samples, their files, and the reason if there are none
+WORKERS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the clips that were this rank's share.
+    """The result of preparing this rank's share of the clips.
 
     Attributes:
-        files: how many clips there were.
-        shards: their indexes by number.
-        skipped: (file, reason) of those that could not be used.
-        ignored: files that are no clip by their name, nor captions of one.
-        path: the report file; the contact sheet lies beside it.
+        files: The number of clips.
+        shards: The indexes of the shards by their numbers.
+        skipped: The clips that could not be used: (file, reason).
+        ignored: The files whose names are neither those of clips nor those of captions.
+        path: The path of the report file; the contact sheet is in the same folder.
     """
 
     files: int
@@ -54,7 +55,7 @@ class Report:
     path: Path
 
     def count(self, split: str) -> tuple[int, int]:
-        """Samples and frames of a split."""
+        """Return the numbers of samples and of frames of a split."""
         frames = [sample.frames for shard in self.shards.values() for sample in shard.samples if sample.split == split]
         return len(frames), sum(frames)
 
@@ -63,19 +64,20 @@ def prepare(
     folder: Path, out: Path, config: PrepareConfig = CONFIG, *, workers: int = WORKERS, rank: int = 0,
     world_size: int = 1,
 ) -> Report:  # fmt: skip
-    """Make the shards of this rank that are not there yet; then its report and its contact sheet.
+    """Make the missing shards of this rank, then write its report and its contact sheet.
 
     Args:
-        folder: searched through all its folders for videos, gifs and images, and for captions beside them.
-        out: the folder of the shards; it may lie in `folder`.
-        config: what samples are made of clips.
-        workers: processes; 0 works in this one.
-        rank: this machine's number, from 0.
-        world_size: how many machines share the work, each with the same `folder` and `out`.
+        folder: The folder that is searched, with all its subfolders, for videos, gifs, images and their captions.
+        out: The folder of the shards; it may lie in `folder`.
+        config: The options of the samples.
+        workers: The number of processes; with 0 the clips are prepared in this process.
+        rank: The index of this machine, from 0.
+        world_size: The number of machines that share the work, each with the same `folder` and `out`.
 
     Raises:
-        ReelmError: an argument is out of its range, the folder holds no clip, `out` holds shards that were made with
-            other options, or the disk refused. A clip that cannot be used is no error: it is in the report.
+        ReelmError: An argument is out of its range, the folder holds no clip, `out` holds shards that were made with
+            other options, or a file could not be written. A clip that cannot be used is not an error: it is listed in
+            the report.
     """
     require(folder.is_dir(), "folder", "must be an existing folder", str(folder))
     require(workers >= 0, "workers", "must be at least 0", workers)
@@ -85,73 +87,76 @@ def prepare(
     require(len(sources) > 0, "folder", "must hold at least one video, gif or image", str(folder))
     size = config.clips_per_shard
     groups = [sources[start : start + size] for start in range(0, len(sources), size)]
-    _claim(out, config, len(groups))
-    mine = range(rank, len(groups), world_size)
-    shards = {number: _kept(out, number, _fingerprint(config, groups[number])) for number in mine}
-    missing = [number for number in mine if shards[number] is None]
-    part = "" if world_size == 1 else f"-{rank}-of-{world_size}"
-    _tidy(out, [f"samples{part}", f"report{part}", *(tar_path(out, number).stem for number in missing)])
-    with _parts_folder(out, f".parts{part}-") as parts:
-        to_do = [source for number in missing for source in groups[number]]
-        jobs = [(source, config, parts / f"{place:07d}") for place, source in enumerate(to_do)]
+    _claim_folder(out, config, len(groups))
+    numbers = range(rank, len(groups), world_size)
+    shards = {number: _finished_shard(out, number, _fingerprint(config, groups[number])) for number in numbers}
+    missing = [number for number in numbers if shards[number] is None]
+    suffix = "" if world_size == 1 else f"-{rank}-of-{world_size}"
+    _remove_temporary_files(
+        out, [f"samples{suffix}", f"report{suffix}", *(tar_path(out, number).stem for number in missing)]
+    )
+    with _parts_folder(out, f".parts{suffix}-") as parts:
+        missing_sources = [source for number in missing for source in groups[number]]
+        jobs = [(source, config, parts / f"{index:07d}") for index, source in enumerate(missing_sources)]
         with contextlib.closing(run_all(_recode, jobs, workers)) as results:
-            told = progress(results, f"preparing {len(jobs)} clips", unit="clip", total=len(jobs))
+            recoded = progress(results, f"preparing {len(jobs)} clips", unit="clip", total=len(jobs))
             for number in missing:
-                shards[number] = _assemble(out, number, groups[number], told, _fingerprint(config, groups[number]))
+                shards[number] = _assemble(out, number, groups[number], recoded, _fingerprint(config, groups[number]))
     done = {number: shard for number, shard in shards.items() if shard is not None}
-    skipped = [entry for number in mine for entry in done[number].skipped]
-    path = out / f"report{part}.json"
-    report = Report(sum(len(groups[number]) for number in mine), done, skipped, ignored, path)
-    write_sheet(out / f"samples{part}.png", out, done)
-    atomic_write(report.path, json.dumps(_table(report, config), indent=1) + "\n")
+    skipped = [entry for number in numbers for entry in done[number].skipped]
+    path = out / f"report{suffix}.json"
+    report = Report(sum(len(groups[number]) for number in numbers), done, skipped, ignored, path)
+    write_sheet(out / f"samples{suffix}.png", out, done)
+    atomic_write(report.path, json.dumps(_report_json(report, config), indent=1) + "\n")
     return report
 
 
-def is_made_of(out: Path, folder: Path, config: PrepareConfig) -> bool:
-    """Whether `out` holds just what `prepare` would make of these clips: then it need not be made again."""
+def is_up_to_date(out: Path, folder: Path, config: PrepareConfig) -> bool:
+    """Return whether `out` already holds exactly the shards that `prepare` would make of the clips in `folder`."""
     path = out / "shards.json"
     if not path.is_file() or read_json(path).get("config") != json.loads(json.dumps(to_dict(config))):
         return False
     sources, size = find_sources(folder, leave_out=out)[0], config.clips_per_shard
     groups = [sources[start : start + size] for start in range(0, len(sources), size)]
-    kept = [_kept(out, number, _fingerprint(config, group)) is not None for number, group in enumerate(groups)]
-    return all(kept) and read_json(path).get("shards") == len(groups)
+    finished = [
+        _finished_shard(out, number, _fingerprint(config, group)) is not None for number, group in enumerate(groups)
+    ]
+    return all(finished) and read_json(path).get("shards") == len(groups)
 
 
 def prepare_once(folder: Path, out: Path, known: Path | None = None) -> tuple[Path, Report | None]:
-    """The shards of a folder of clips, made by the default options where there are none yet.
+    """Return the folder of the shards of some clips; prepare them with the default options where there are none yet.
 
     Args:
-        folder: shards, which are returned as they are, or any clips.
-        out: of a training run; new shards lie in its folder "shards".
-        known: shards that are returned if they were made of these very clips by the default options.
+        folder: A folder of shards, which is returned as it is, or of any clips.
+        out: The folder of a training run; new shards are written to its subfolder "shards".
+        known: A folder of shards that is returned if it was made of the same clips with the default options.
 
     Returns:
-        The folder of the shards, and the report of `prepare` where they were made now.
+        The folder of the shards, and the report of `prepare` if this call made them.
 
     Raises:
-        ReelmError: as for `prepare`.
+        ReelmError: The clips cannot be prepared; see `prepare`.
     """
     if is_prepared(folder):
         return folder, None
-    if known is not None and is_made_of(known, folder, CONFIG):
+    if known is not None and is_up_to_date(known, folder, CONFIG):
         return known, None
     return out / "shards", prepare(folder, out / "shards")
 
 
-def _claim(out: Path, config: PrepareConfig, shards: int) -> None:
-    """Say in `shards.json` what the folder is to hold; refuse one that holds something else."""
+def _claim_folder(out: Path, config: PrepareConfig, shards: int) -> None:
+    """Write the options and the number of shards to `shards.json`; refuse a folder that was made with other options."""
     out.mkdir(parents=True, exist_ok=True)
-    path, wanted = out / "shards.json", json.loads(json.dumps(to_dict(config)))
+    path, options = out / "shards.json", json.loads(json.dumps(to_dict(config)))
     if path.exists():
-        made = read_json(path).get("config")
+        old_options = read_json(path).get("config")
         rule = "must be a new folder, or one made with the same options"
-        made = made if isinstance(made, dict) else {}
-        require(
-            made == wanted, "out", rule, {name: made.get(name) for name in wanted if made.get(name) != wanted[name]}
-        )
-    atomic_write(path, json.dumps({"format": FORMAT, "shards": shards, "config": wanted}, indent=1) + "\n")
-    # Clips that are gone may leave shards behind the last one.
+        old_options = old_options if isinstance(old_options, dict) else {}
+        differing = {name: old_options.get(name) for name in options if old_options.get(name) != options[name]}
+        require(old_options == options, "out", rule, differing)
+    atomic_write(path, json.dumps({"format": FORMAT, "shards": shards, "config": options}, indent=1) + "\n")
+    # There may be fewer clips than before, and so fewer shards.
     for old in out.glob("clips-*.json"):
         number = old.stem.removeprefix("clips-")
         if number.isdecimal() and int(number) >= shards:
@@ -164,7 +169,8 @@ def _fingerprint(config: PrepareConfig, sources: list[Source]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def _kept(out: Path, number: int, fingerprint: str) -> ShardIndex | None:
+def _finished_shard(out: Path, number: int, fingerprint: str) -> ShardIndex | None:
+    """Return the index of a complete shard with this fingerprint, if it exists."""
     try:
         shard = read_index(out, number)
     except ClipError:
@@ -172,8 +178,8 @@ def _kept(out: Path, number: int, fingerprint: str) -> ShardIndex | None:
     return shard if shard.fingerprint == fingerprint else None
 
 
-def _tidy(out: Path, stems: list[str]) -> None:
-    """Remove what a run that was killed in the middle of writing these files has left beside them."""
+def _remove_temporary_files(out: Path, stems: list[str]) -> None:
+    """Remove the temporary files of a run that was killed while it wrote the files with these stems."""
     for stem in stems:
         for old in out.glob(f".{stem}-{RANDOM}.*"):
             old.unlink(missing_ok=True)
@@ -181,7 +187,7 @@ def _tidy(out: Path, stems: list[str]) -> None:
 
 @contextlib.contextmanager
 def _parts_folder(out: Path, prefix: str) -> Iterator[Path]:
-    """A folder for samples on their way; what a killed run left of its own is removed."""
+    """Yield a temporary folder for samples that are not in a shard yet; remove those that killed runs left."""
     for old in out.glob(f"{prefix}{RANDOM}"):
         shutil.rmtree(old, ignore_errors=True)
     parts = Path(tempfile.mkdtemp(prefix=prefix, dir=out))
@@ -191,28 +197,30 @@ def _parts_folder(out: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(parts, ignore_errors=True)
 
 
-def _recode(job: tuple[Source, PrepareConfig, Path]) -> tuple[list[Sample], list[Path], str]:
-    """The samples of a clip and their files, or the reason why there are none."""
+def _recode(job: tuple[Source, PrepareConfig, Path]) -> Recoded:
+    """Return the samples of a clip and their files, and the reason if there are none."""
     source, config, folder = job
-    # A worker that died may have left files of this very clip.
+    # A worker that died may have left files of this clip.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
         return *recode(source, config, folder), ""
     except ClipError as error:
-        # A report may travel; the place of the folder on this machine is nobody's business.
+        # The report may be passed on; it should not reveal the paths of this machine.
         reason = str(error).replace(str(source.path), source.name)
         return [], [], " ".join(reason.split()).encode("utf-8", "backslashreplace").decode()
 
 
-def _assemble(out: Path, number: int, sources: list[Source], results: Iterator[Any], fingerprint: str) -> ShardIndex:
-    """A shard from the next results, one for each of its sources."""
+def _assemble(
+    out: Path, number: int, sources: list[Source], results: Iterator[Recoded | Died], fingerprint: str
+) -> ShardIndex:
+    """Write a shard of the next results, one for each of its sources."""
     samples: list[Sample] = []
     paths: list[Path] = []
     skipped = []
     for source in sources:
         result = next(results)
-        new_samples, new_paths, reason = ([], [], "its decoder died") if result is DIED else result
+        new_samples, new_paths, reason = ([], [], "its decoder died") if isinstance(result, Died) else result
         samples += new_samples
         paths += new_paths
         if reason:
@@ -226,14 +234,14 @@ def _assemble(out: Path, number: int, sources: list[Source], results: Iterator[A
     return shard
 
 
-def _table(report: Report, config: PrepareConfig) -> dict[str, Any]:
-    splits = {split: dict(zip(("samples", "frames"), report.count(split), strict=True)) for split in SPLITS}
+def _report_json(report: Report, config: PrepareConfig) -> Json:
+    splits: Json = {split: dict(zip(("samples", "frames"), report.count(split), strict=True)) for split in SPLITS}
     return {
         "format": FORMAT,
         "files": report.files,
         "used": report.files - len(report.skipped),
         **splits,
         "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
-        "ignored": report.ignored,
+        "ignored": [*report.ignored],
         "config": asdict(config),
     }

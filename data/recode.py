@@ -1,8 +1,8 @@
-"""One clip to samples: read by iteration, made to fit, encoded once with a keyframe every 12 frames.
+"""Recode one clip to samples: read frame by frame, resized, and encoded once with a keyframe every 12 frames.
 
 samples, paths = recode(source, PrepareConfig(height=128, width=128), Path("parts"))
 
-Memory holds the frames that may still turn out to be held out, and no more, however long the clip is.
+However long the clip is, memory holds no more than the last frames read, which may turn out to be its held-out end.
 """
 
 import itertools
@@ -22,25 +22,25 @@ from ..media.writer import write_frames
 from .shard_files import Sample
 from .sources import Source, read_captions
 
-# A read decodes from the keyframe before it: 12 apart cost 5.5 frames on average, and few bytes.
+# A read decodes from the last keyframe on: with one every 12 frames that costs 5.5 frames on average, and few bytes.
 KEYFRAMES = 12
-# Videos are read by iteration, images whole.
+# Generous, because a video is read frame by frame; only images are read whole.
 LIMITS = ClipLimits(max_bytes=2**30, max_seconds=24 * 3600.0)
 MIN_FPS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """What samples are made of clips.
+    """Options of the samples that are made of clips.
 
     Attributes:
-        height: of a sample in pixels, even.
-        width: of a sample in pixels, even.
-        fit: crop fills the size and cuts the centre out, pad shows all between black bars, stretch distorts.
-        fps: frames per second of all samples; each clip's own unless given.
-        max_frames: a longer clip is cut into samples of so many frames.
-        held_out_seconds: so much of each clip's end, but at most half of it, is put aside and never trained on.
-        clips_per_shard: files that share a shard.
+        height: The height of a sample in pixels, even.
+        width: The width of a sample in pixels, even.
+        fit: How a clip gets this size: crop cuts out the centre, pad adds black bars, stretch distorts.
+        fps: The frames per second of all samples; each clip's own unless given.
+        max_frames: The most frames of a sample; a longer clip is cut into several samples.
+        held_out_seconds: The seconds at the end of each clip, but at most half of it, that are never trained on.
+        clips_per_shard: The number of clips that share a shard.
     """
 
     height: int = 128
@@ -58,21 +58,21 @@ class PrepareConfig:
             require(2 <= value <= 4096 and value % 2 == 0, name, "must be even and from 2 to 4096", value)
         require(self.fps is None or MIN_FPS <= self.fps <= 1000, "fps", f"must be from {MIN_FPS} to 1000", self.fps)
         require(self.max_frames >= 1, "max_frames", "must be at least 1", self.max_frames)
-        # They wait in memory until the clip's end is known.
+        # These frames stay in memory until the end of the clip is reached.
         seconds = self.held_out_seconds
         require(0 <= seconds <= 60, "held_out_seconds", "must be from 0 to 60", seconds)
         require(self.clips_per_shard >= 1, "clips_per_shard", "must be at least 1", self.clips_per_shard)
 
 
 def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sample], list[Path]]:
-    """Write the samples of a clip as mp4s into an empty folder.
+    """Write the samples of a clip as mp4 files into an empty folder.
 
     Returns:
-        The samples, without their places in a tar, and their files.
+        The samples, without their positions in a tar, and their files.
 
     Raises:
-        ClipError: the clip or its captions cannot be used.
-        ReelmError: the disk refused.
+        ClipError: The clip or its captions cannot be used.
+        ReelmError: A file could not be written.
     """
     captions = read_captions(source)
     clip = stream_clip(source.path, limits=LIMITS)
@@ -83,8 +83,8 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
     samples: list[Sample] = []
     paths: list[Path] = []
     first = 0
-    placed = _places(frames, round(config.held_out_seconds * fps), config.max_frames)
-    for (split, _), group in itertools.groupby(placed, key=itemgetter(0)):
+    assigned = _assign_frames(frames, round(config.held_out_seconds * fps), config.max_frames)
+    for (split, _), group in itertools.groupby(assigned, key=itemgetter(0)):
         paths.append(folder / f"{len(samples):06d}.mp4")
         count = write_frames(paths[-1], (frame for _, frame in group), fps, keyframes=KEYFRAMES)
         samples.append(Sample(source.name, split, first, count, fps, config.height, config.width, captions))
@@ -92,10 +92,13 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
     return samples, paths
 
 
-def _places(
+def _assign_frames(
     frames: Iterator[np.ndarray], held_out: int, max_frames: int
 ) -> Iterator[tuple[tuple[str, int], np.ndarray]]:
-    """Each frame with its split and the number of its sample there; the end is known only when it has come."""
+    """Yield each frame with its split and the index of its sample in that split.
+
+    The length of the clip is known only at its end, so the last `held_out` frames read wait for their split.
+    """
     waiting: deque[np.ndarray] = deque()
     trained = 0
     for frame in frames:
@@ -107,5 +110,5 @@ def _places(
     while len(waiting) > held_out:
         yield ("train", trained // max_frames), waiting.popleft()
         trained += 1
-    for place, frame in enumerate(waiting):
-        yield ("held-out", place // max_frames), frame
+    for index, frame in enumerate(waiting):
+        yield ("held-out", index // max_frames), frame

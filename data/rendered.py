@@ -1,4 +1,4 @@
-"""Rendered clips to token shards: the language model's training data.
+"""Encode rendered clips to token shards, the training data of the bundled language model.
 
 encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
 """
@@ -16,9 +16,9 @@ from ..world.render import render
 from ..world.scene import FPS, sample_scene
 from .token_shards import shard_origin, write_shard
 
-PHRASINGS = 4  # captions a clip
-SHARD = 4096  # clips a file
-BATCH = 64
+CAPTIONS_PER_CLIP = 4
+CLIPS_PER_SHARD = 4096
+BATCH = 64  # clips that are rendered and encoded at once
 
 
 @torch.no_grad()
@@ -32,23 +32,34 @@ def encode_world(
     height: int = 64,
     width: int = 64,
 ) -> None:
-    """Render `clips` training clips, encode them and write token shards with `PHRASINGS` captions each.
+    """Render `clips` training clips, encode them and write token shards with `CAPTIONS_PER_CLIP` captions per clip.
 
-    Shards of the same tokenizer, clips and size that are already there are kept, so that an interrupted run goes on;
-    others of the same name are made anew.
+    Existing shards of the same tokenizer, clips and size are kept, so that an interrupted run can continue; others of
+    the same name are replaced.
+
+    Args:
+        tokenizer: The tokenizer that encodes the clips.
+        folder: The folder of the token shards.
+        clips: The number of clips.
+        num_frames: The number of frames of a clip, 1 + a multiple of the tokenizer's temporal compression.
+        seed: The seed of the scenes and of the wording of their captions.
+        height: The height of a clip in pixels.
+        width: The width of a clip in pixels.
 
     Raises:
-        ReelmError: an argument is out of its range.
+        ReelmError: An argument is out of its range.
     """
     require(clips >= 1, "clips", "must be at least 1", clips)
     require(seed >= 0, "seed", "must be at least 0", seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
-    device, made_by = next(tokenizer.parameters()).device, tokenizer.tokens_id
-    for start in progress(range(0, clips, SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"):
-        stop = min(start + SHARD, clips)
+    device, tokenizer_id = next(tokenizer.parameters()).device, tokenizer.tokens_id
+    for start in progress(
+        range(0, clips, CLIPS_PER_SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"
+    ):
+        stop = min(start + CLIPS_PER_SHARD, clips)
         path = folder / f"world-{seed}-{num_frames}-{start:07d}.safetensors"
-        origin = f"tokenizer {made_by}, clips {start} to {stop}, {height}x{width}"
+        origin = f"tokenizer {tokenizer_id}, clips {start} to {stop}, {height}x{width}"
         if shard_origin(path) == origin:
             continue
         scenes = [sample_scene(seed, index, split="train") for index in range(start, stop)]
@@ -58,6 +69,7 @@ def encode_world(
         ]
         rngs = [np.random.default_rng([seed, start + index, 1]) for index in range(len(scenes))]
         captions = [
-            [write_caption(scene, rng) for _ in range(PHRASINGS)] for scene, rng in zip(scenes, rngs, strict=True)
+            [write_caption(scene, rng) for _ in range(CAPTIONS_PER_CLIP)]
+            for scene, rng in zip(scenes, rngs, strict=True)
         ]
         write_shard(path, torch.cat(tokens), captions, fps=FPS, origin=origin)

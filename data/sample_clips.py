@@ -1,4 +1,4 @@
-"""Clips to look at or to measure with, from prepared shards or from a folder of any clips.
+"""Read clips for evaluation, from prepared shards or from a folder of any clips.
 
 clips = sample_clips(Path("my_clips"), split="held-out", max_frames=65)
 for name, frames_THW3 in clips: ...
@@ -18,24 +18,24 @@ import torch
 from ..core.errors import ReelmError, require
 from ..core.progress import note
 from ..media.fitting import Fit
-from ..media.streaming import ClipStream, stream_clip, stream_fitted
+from ..media.streaming import FrameStream, stream_clip, stream_fitted
 from .clip_shards import ClipShards, is_prepared
 from .shard_files import SPLITS
 from .sources import Source, find_sources, read_captions
 
 Clip = TypeVar("Clip")
-MOST_REASONS = 3  # of clips that could not be read, when none could
+MAX_REASONS = 3  # the most reasons that the error lists when no clip could be read
 
 
 @dataclass
 class SampleClips:
-    """The clips one by one: (name, (T, H, W, 3) uint8), as they are.
+    """An iterable over clips at their own size and rate: (name, (T, H, W, 3) uint8).
 
     Attributes:
-        folder: where they lie.
-        split: of prepared shards; "all" of a folder of clips, which has none.
-        max_frames: of each, from its beginning.
-        skipped: (name, reason) of the files that could not be read, as they are met.
+        folder: The folder of the clips.
+        split: The split of prepared shards; "all" for a folder of clips, which has no splits.
+        max_frames: The most frames of a clip; later ones are left out.
+        skipped: The files that could not be read so far: (name, reason).
     """
 
     folder: Path
@@ -44,10 +44,10 @@ class SampleClips:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return self._some(self._whole())
+        return self._require_any(self._unchanged())
 
-    def _whole(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The clips as they are."""
+    def _unchanged(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the clips that can be read, at their own size and rate."""
         if self.split != "all":
             shards = ClipShards(self.folder, self.split)
             for number, sample in enumerate(shards.samples):
@@ -56,65 +56,67 @@ class SampleClips:
             return
         for source in self._sources():
             try:
-                read = [frame for _, frame in itertools.islice(stream_clip(source.path).frames, self.max_frames)]
+                frames_read = [frame for _, frame in itertools.islice(stream_clip(source.path).frames, self.max_frames)]
             except ReelmError as error:
                 self.skipped.append((source.name, str(error)))
                 continue
-            yield source.name, torch.stack([torch.from_numpy(frame) for frame in read])
+            yield source.name, torch.stack([torch.from_numpy(frame) for frame in frames_read])
 
     def fitted(
         self, *, fps: float, height: int, width: int, fit: Fit = "crop"
     ) -> Iterator[tuple[str, np.ndarray, str]]:
-        """(name, (T, height, width, 3) uint8, caption or "") at this rate; `max_frames` are counted at it.
+        """Return an iterator over the clips at another size and rate: (name, (T, height, width, 3) uint8, caption).
+
+        The caption is "" for a clip without one. `max_frames` are counted at the new rate.
 
         Args:
-            fps: frames per second to make.
-            height: rows to make.
-            width: columns to make.
-            fit: as for `fit_clip`.
+            fps: The frames per second of the result.
+            height: The height of the result in pixels.
+            width: The width of the result in pixels.
+            fit: How a clip gets this size, as for `fit_clip`.
 
         Raises:
-            ReelmError: there are clips, and none could be read.
+            ReelmError: None of the clips could be read.
         """
-        return self._some(self._fitted(fps, height, width, fit))
+        return self._require_any(self._fitted(fps, height, width, fit))
 
     def _fitted(self, fps: float, height: int, width: int, fit: Fit) -> Iterator[tuple[str, np.ndarray, str]]:
-        """The clips that can be read, made to fit."""
+        """Yield the clips that can be read, at this size and rate."""
         for name, stream, caption in self._streams(self.max_frames / fps):
             try:
                 frames = stream_fitted(stream, fps=fps, height=height, width=width, fit=fit)
-                made = np.stack(list(itertools.islice(frames, self.max_frames)))
+                fitted = np.stack(list(itertools.islice(frames, self.max_frames)))
             except ReelmError as error:
                 self.skipped.append((name, str(error)))
                 continue
-            yield name, made, caption
+            yield name, fitted, caption
 
-    def _some(self, clips: Iterator[Clip]) -> Iterator[Clip]:
-        """These, or if there are none, a refusal that says why."""
+    def _require_any(self, clips: Iterator[Clip]) -> Iterator[Clip]:
+        """Yield the clips; if there are none because none could be read, raise an error that gives the reasons."""
         found = False
         for clip in clips:
             found = True
             yield clip
         if not found and self.skipped:
-            reasons = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:MOST_REASONS])
-            more = len(self.skipped) - MOST_REASONS
+            reasons = "; ".join(f"{name} ({reason})" for name, reason in self.skipped[:MAX_REASONS])
+            more = len(self.skipped) - MAX_REASONS
             rest = f"; and {more} more" if more > 0 else ""
             raise ReelmError(f"clips: must be at least one that can be read, got none: {reasons}{rest}")
 
     def _sources(self) -> list[Source]:
-        """The files of a folder that was not prepared, with a word on that: a split was asked for."""
+        """Return the files of a folder that was not prepared; note on stderr that it has no split."""
         note(f"{self.folder} was not prepared and has no split: whole clips are measured")
         return find_sources(self.folder)[0]
 
-    def _streams(self, seconds: float) -> Iterator[tuple[str, ClipStream, str]]:
-        """The first `seconds` at least, of their own size and rate, with a caption."""
+    def _streams(self, seconds: float) -> Iterator[tuple[str, FrameStream, str]]:
+        """Yield (name, stream, caption) of each clip: at least its first `seconds`, at its own size and rate."""
         if self.split != "all":
             shards = ClipShards(self.folder, self.split)
             for number, sample in enumerate(shards.samples):
                 frames = shards.read(number, 0, min(sample.frames, math.ceil(seconds * sample.fps) + 1))
-                timed = ((at / sample.fps, frame) for at, frame in enumerate(frames))
+                timed = ((index / sample.fps, frame) for index, frame in enumerate(frames))
                 caption = (*sample.captions, "")[0]
-                yield f"{sample.source} from {sample.first_frame}", ClipStream(sample.fps, timed), caption
+                yield f"{sample.source} from {sample.first_frame}", FrameStream(sample.fps, timed), caption
             return
         for source in self._sources():
             try:
@@ -126,15 +128,16 @@ class SampleClips:
 
 
 def sample_clips(folder: Path, *, split: str = "held-out", max_frames: int = 65) -> SampleClips:
-    """The clips of a folder.
+    """Return the clips of a folder.
 
     Args:
-        folder: prepared shards, or any clips, at their own size.
-        split: train or held-out, of prepared shards; other folders have none, and what is taken is noted.
-        max_frames: of each clip.
+        folder: A folder of prepared shards, or of any clips.
+        split: The split of prepared shards, train or held-out; other folders have no splits, and all their clips are
+            used, with a note on stderr.
+        max_frames: The most frames of a clip.
 
     Raises:
-        ReelmError: there is no such folder, or no such split.
+        ReelmError: There is no such folder, or no such split.
     """
     require(split in SPLITS, "split", f"must be one of {SPLITS}", split)
     require(folder.is_dir(), "folder", "must be an existing folder", str(folder))

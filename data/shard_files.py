@@ -1,11 +1,11 @@
-"""Clip shards on disk: mp4s in a plain tar, and beside it an index that says where each of them lies.
+"""Clip shards on disk: mp4 files in an uncompressed tar, and a JSON index of their positions in it.
 
     write_shard(folder, 3, samples, paths, fingerprint=..., skipped=[])     # clips-00003.tar, then clips-00003.json
     shard = read_index(folder, 3)
-    data = read_sample(folder, 3, shard.samples[0])                         # the mp4's bytes, checked
+    data = read_sample(folder, 3, shard.samples[0])                         # the bytes of the mp4, checked
 
-A folder holds `shards.json` (how many shards there are to be, and the options that made them) and the shards. The index
-is written last: a tar without one is no shard yet.
+A folder holds `shards.json` (the number of shards when all are finished, and the options that made them) and the
+shards. The index is written after the tar, so a tar without an index is not a finished shard.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from typing import Any
 
 from ..core.errors import ClipError
 from ..core.files import atomic_path, atomic_write
+from ..core.json_values import Json
 
 FORMAT = 1
 SPLITS = ("train", "held-out")
@@ -26,20 +27,20 @@ SPLITS = ("train", "held-out")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One stretch of a clip, as it lies in a shard.
+    """The index entry of one sample: consecutive frames of a clip, stored as an mp4 in a shard.
 
     Attributes:
-        source: the name of the file that it comes from.
-        split: train or held-out.
-        first_frame: its place in the source, in frames at its own `fps`.
-        frames: how many it has.
-        fps: frames per second.
-        height: in pixels.
-        width: in pixels.
-        captions: of the source; any of them tells it.
-        offset: of the mp4's first byte in the tar.
-        size: of the mp4 in bytes.
-        crc32: of the mp4's bytes.
+        source: The name of the clip's file.
+        split: The name of the split: train or held-out.
+        first_frame: The index of the first frame in the clip, counted at the sample's `fps`.
+        frames: The number of frames.
+        fps: The frames per second.
+        height: The height in pixels.
+        width: The width in pixels.
+        captions: The captions of the clip, each of which describes all of it.
+        offset: The offset of the mp4's first byte in the tar.
+        size: The size of the mp4 in bytes.
+        crc32: The CRC-32 of the mp4's bytes.
     """
 
     source: str
@@ -57,13 +58,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What a shard's index says.
+    """The index of a shard.
 
     Attributes:
-        fingerprint: of the sources and options that it was made from.
-        tar_bytes: the size of the tar.
-        samples: in the order of the sources and of time.
-        skipped: (file, reason) of the sources that could not be used.
+        fingerprint: The hash of the clips and options that the shard was made from.
+        tar_bytes: The size of the tar in bytes.
+        samples: The samples, ordered by clip and by time.
+        skipped: The clips that could not be used: (file, reason).
     """
 
     fingerprint: str
@@ -73,7 +74,7 @@ class ShardIndex:
 
 
 def tar_path(folder: Path, number: int) -> Path:
-    """The tar of a shard; its index has the same name and ends in .json."""
+    """Return the path of a shard's tar; its index has the same name with the suffix .json."""
     return folder / f"clips-{number:05d}.tar"
 
 
@@ -86,19 +87,28 @@ def write_shard(
     fingerprint: str,
     skipped: list[tuple[str, str]],
 ) -> ShardIndex:
-    """Put the mp4s at `paths` into a tar and index them: the samples but for their offset, size and crc32."""
-    path, placed = tar_path(folder, number), []
+    """Write a tar of the mp4 files at `paths`, then its index, and return the index.
+
+    Args:
+        folder: The folder of the shards.
+        number: The number of the shard.
+        samples: The samples; their offset, size and crc32 are filled in here.
+        paths: The mp4 file of each sample.
+        fingerprint: The hash of the clips and options that the shard is made from.
+        skipped: The clips that could not be used: (file, reason).
+    """
+    path, indexed = tar_path(folder, number), []
     with atomic_path(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for place, (sample, source) in enumerate(zip(samples, paths, strict=True)):
+            for position, (sample, source) in enumerate(zip(samples, paths, strict=True)):
                 data = source.read_bytes()
-                info = tarfile.TarInfo(f"{number:05d}-{place:06d}.mp4")
+                info = tarfile.TarInfo(f"{number:05d}-{position:06d}.mp4")
                 info.size = len(data)
-                offset = tar.offset + tarfile.BLOCKSIZE  # behind the header, which fills one block
+                offset = tar.offset + tarfile.BLOCKSIZE  # after the header, which takes one block
                 tar.addfile(info, io.BytesIO(data))
-                placed.append(dataclasses.replace(sample, offset=offset, size=len(data), crc32=zlib.crc32(data)))
+                indexed.append(dataclasses.replace(sample, offset=offset, size=len(data), crc32=zlib.crc32(data)))
         size = temporary.stat().st_size
-    index = ShardIndex(fingerprint, size, placed, skipped)
+    index = ShardIndex(fingerprint, size, indexed, skipped)
     atomic_write(
         path.with_suffix(".json"), json.dumps({"format": FORMAT, **dataclasses.asdict(index)}, indent=1) + "\n"
     )
@@ -106,14 +116,14 @@ def write_shard(
 
 
 def read_index(folder: Path, number: int) -> ShardIndex:
-    """The index of a shard whose tar is there, in the size that it should have.
+    """Return the index of a shard, after checking that the tar exists and has the size that the index states.
 
     Raises:
-        ClipError: it is missing or damaged.
+        ClipError: The index or the tar is missing or damaged.
     """
     path = tar_path(folder, number)
     name = path.with_suffix(".json").name
-    values = read_json(path.with_suffix(".json"))
+    values: Any = read_json(path.with_suffix(".json"))
     try:
         samples = [Sample(**{**entry, "captions": tuple(entry["captions"])}) for entry in values["samples"]]
         skipped = [(str(file), str(reason)) for file, reason in values["skipped"]]
@@ -122,25 +132,26 @@ def read_index(folder: Path, number: int) -> ShardIndex:
         raise ClipError(
             f"data: {name} must be the index of a clip shard, got {type(error).__name__}: {error}"
         ) from error
-    if not all(_is_sane(sample, index.tar_bytes) for sample in samples):
+    if not all(_is_valid(sample, index.tar_bytes) for sample in samples):
         raise ClipError(f"data: {name} must have samples that lie in their tar, got another")
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise ClipError(f"data: {path.name} must lie beside its index, got {error.strerror}") from error
+        raise ClipError(f"data: {path.name} must be in the folder of its index, got {error.strerror}") from error
     if size != index.tar_bytes:
         raise ClipError(f"data: {path.name} must have {index.tar_bytes} bytes, got {size}")
     return index
 
 
-def _is_sane(sample: Sample, tar_bytes: Any) -> bool:
-    counts = (sample.frames, sample.height, sample.width, sample.size)
-    places = (tar_bytes, sample.first_frame, sample.offset, sample.crc32)
-    words = (sample.source, *sample.captions)
+def _is_valid(sample: Sample, tar_bytes: Any) -> bool:
+    """Return whether the fields of an index entry have the right types and ranges."""
+    positive = (sample.frames, sample.height, sample.width, sample.size)
+    non_negative = (tar_bytes, sample.first_frame, sample.offset, sample.crc32)
+    texts = (sample.source, *sample.captions)
     return (
-        all(type(count) is int and count > 0 for count in counts)
-        and all(type(place) is int and place >= 0 for place in places)
-        and all(type(word) is str for word in words)
+        all(type(value) is int and value > 0 for value in positive)
+        and all(type(value) is int and value >= 0 for value in non_negative)
+        and all(type(text) is str for text in texts)
         and type(sample.fps) in (int, float)
         and sample.fps > 0
         and sample.split in SPLITS
@@ -148,11 +159,11 @@ def _is_sane(sample: Sample, tar_bytes: Any) -> bool:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The table in a file of `prepare`.
+def read_json(path: Path) -> Json:
+    """Return the JSON object in a file that `prepare` wrote.
 
     Raises:
-        ClipError: it is missing, unreadable, no JSON, or of another format.
+        ClipError: The file is missing, unreadable, not JSON, or of another format version.
     """
     try:
         values = json.loads(path.read_bytes())
@@ -164,10 +175,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_sample(folder: Path, number: int, sample: Sample) -> bytes:
-    """The bytes of a sample's mp4. The file is open for this read alone, so that any process or thread may call.
+    """Return the bytes of a sample's mp4.
+
+    The tar is opened for this read alone, so any process or thread may call this.
 
     Raises:
-        ClipError: the tar is gone or its bytes have changed.
+        ClipError: The tar is missing or its bytes have changed.
     """
     path = tar_path(folder, number)
     try:
@@ -177,5 +190,5 @@ def read_sample(folder: Path, number: int, sample: Sample) -> bytes:
     except OSError as error:
         raise ClipError(f"data: {path.name} must be readable, got {error.strerror}") from error
     if len(data) != sample.size or zlib.crc32(data) != sample.crc32:
-        raise ClipError(f"data: {path.name} must hold the bytes that its index tells of {sample.source!r}, got others")
+        raise ClipError(f"data: {path.name} must hold the bytes that its index lists for {sample.source!r}, got others")
     return data

@@ -1,17 +1,16 @@
-"""The clips of a folder and their captions: what `reelm prepare` begins with.
+"""Find the clips of a folder and read their captions, the first step of `reelm prepare`.
 
 sources, ignored = find_sources(Path("my_clips"), leave_out=Path("my_clips/shards"))
 captions = read_captions(sources[0])
 
-A caption lies beside its clip: `name.txt` is one, and `name.json` has one or a list of them under "caption". Where
-there are both, the JSON counts.
+The captions of a clip are in a file of the same name in the same folder: `name.txt` is one caption, and `name.json` has
+one or a list of them under "caption". If both exist, the JSON file is used.
 """
 
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import ClipError
 
@@ -30,8 +29,8 @@ class Source:
     """A clip to prepare.
 
     Attributes:
-        name: its path inside the folder, with slashes, printable whatever bytes the name has.
-        path: the file, or a folder of PNGs that reelm wrote.
+        name: The path relative to the searched folder, with slashes; bytes that are not UTF-8 are escaped.
+        path: The path of the file, or of a folder of PNGs that reelm wrote.
     """
 
     name: str
@@ -39,13 +38,16 @@ class Source:
 
     @property
     def captions_path(self) -> Path | None:
-        """The file with its captions, if there is one."""
+        """The file of the clip's captions, or None if there is none."""
         paths = (self.path.with_name(self.path.stem + suffix) for suffix in CAPTIONS)
         return next((path for path in paths if os.path.lexists(path) and path != self.path), None)
 
-    def stamp(self) -> list[Any]:
-        """What changes when the clip or its captions do: name, sizes, times of the last change."""
-        stamp: list[Any] = [self.name]
+    def stamp(self) -> list[str | int | None]:
+        """Return values that change when the clip or its captions change.
+
+        They are the name, then the size and the modification time of the clip and of its captions.
+        """
+        stamp: list[str | int | None] = [self.name]
         for path in (self.path, self.captions_path):
             try:
                 status = None if path is None else path.stat()
@@ -56,22 +58,22 @@ class Source:
 
 
 def find_sources(folder: Path, leave_out: Path | None = None) -> tuple[list[Source], list[str]]:
-    """Every video, gif and image under `folder`, sorted by name; hidden files and folders are passed over.
+    """Return every video, gif and image under `folder`, sorted by name, without hidden files and folders.
 
     Args:
-        folder: searched through all its folders; links to folders are not followed.
-        leave_out: a folder inside it that is not looked into, such as that of the shards.
+        folder: The folder that is searched with all its subfolders; links to folders are not followed.
+        leave_out: A subfolder that is not searched, such as that of the shards.
 
     Returns:
-        The sources (a folder that cannot be listed is one, too, so that it is reported), and the names of the files
-        that are neither a clip by their suffix nor captions of one.
+        The sources (also folders that cannot be listed, so that they are reported), and the names of the files that are
+        neither clips by their suffix nor captions of a clip.
     """
     found: list[Path] = []
     others: list[Path] = []
     refused: list[str] = []
     skipped = None if leave_out is None else leave_out.resolve()
-    for place, folders, files in os.walk(folder, onerror=lambda error: refused.append(str(error.filename))):
-        here = Path(place)
+    for directory, folders, files in os.walk(folder, onerror=lambda error: refused.append(str(error.filename))):
+        here = Path(directory)
         if "settings.json" in files and any(name.startswith("frame_") and name.endswith(".png") for name in files):
             found.append(here)
             folders.clear()
@@ -91,10 +93,10 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def read_captions(source: Source) -> tuple[str, ...]:
-    """The captions beside a clip, white space made single; none where there is no file of them, or nothing in it.
+    """Return the captions of a clip, each run of white space replaced by one space; none if no file has any.
 
     Raises:
-        ClipError: the file is not UTF-8, too large, or JSON without captions.
+        ClipError: The file of captions is unreadable, not UTF-8, too large, or JSON without captions.
     """
     path = source.captions_path
     if path is None:

@@ -1,9 +1,9 @@
-"""Clips to token shards by the names of folders: what `reelm render` and `reelm encode` call.
+"""Encode clips to token shards, given the paths of their folders, for `reelm render` and `reelm encode`.
 
 render_tokens(Path("runs/tokenizer"), Path("runs/tokens"), 40_000, num_frames=17, seed=1)
 encode_clips(Path("shards"), Path("runs/tokenizer"), Path("tokens"), windows=Windows(num_frames=17, stride=4))
 
-The work is that of rendered.py and encode.py, which are given a loaded tokenizer.
+These functions load the tokenizer and call rendered.py and encode.py.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ WINDOWS = Windows()
 
 @dataclass(frozen=True)
 class TokenReport:
-    """What lies in a folder of token shards.
+    """The size of a data set of token shards.
 
     Attributes:
-        folder: of the shards, *.safetensors.
-        clips: how many clips or crops of clips there are; of `encode_clips` those of this rank.
-        num_frames: frames of each.
+        folder: The folder of the shards, *.safetensors.
+        clips: The number of clips, or of crops of clips; after `encode_clips`, of this rank alone.
+        num_frames: The number of frames of each clip.
     """
 
     folder: Path
@@ -43,20 +43,20 @@ def render_tokens(
     width: int = 64,
     device: str = "auto",
 ) -> TokenReport:
-    """Render captioned clips of the world and encode them to token shards, the language model's data.
+    """Render captioned clips and encode them to token shards, the training data of the bundled language model.
 
     Args:
-        tokenizer: the folder of a tokenizer's training.
-        out: the folder of shards; those that are there already are kept.
-        clips: how many.
-        num_frames: frames of a clip, 1 + a multiple of the tokenizer's `temporal`.
-        seed: of the clips.
-        height: of a clip in pixels.
-        width: of a clip in pixels.
-        device: auto, cpu or cuda[:n].
+        tokenizer: The folder of a trained tokenizer.
+        out: The folder of the token shards; existing ones are kept.
+        clips: The number of clips.
+        num_frames: The number of frames of a clip, 1 + a multiple of the tokenizer's `temporal`.
+        seed: The seed of the clips.
+        height: The height of a clip in pixels.
+        width: The width of a clip in pixels.
+        device: The device to compute on: auto, cpu or cuda[:n].
 
     Raises:
-        ReelmError: the tokenizer cannot be loaded, or an argument is out of its range.
+        ReelmError: The tokenizer cannot be loaded, or an argument is out of its range.
     """
     model = load_tokenizer(tokenizer, device=device)
     encode_world(model, out, clips=clips, num_frames=num_frames, seed=seed, height=height, width=width)
@@ -74,22 +74,22 @@ def encode_clips(
     device: str = "auto",
     windows: Windows = WINDOWS,
 ) -> TokenReport:
-    """Encode prepared clips to token shards, the language model's data.
+    """Encode prepared clips to token shards, the training data of a language model.
 
     Args:
-        shards: the folder that `prepare` made.
-        tokenizer: the folder of a tokenizer's training.
-        out: the folder of token shards; those that are there already are kept.
-        split: train, or held-out.
-        rank: of this machine, from 0.
-        world_size: machines that share the work, each with the same folders.
-        device: auto, cpu or cuda[:n].
-        windows: what is cut out of the clips.
+        shards: The folder of the clip shards, made by `prepare`.
+        tokenizer: The folder of a trained tokenizer.
+        out: The folder of the token shards; existing ones are kept.
+        split: The split to encode: train or held-out.
+        rank: The index of this machine, from 0.
+        world_size: The number of machines that share the work, each with the same folders.
+        device: The device to compute on: auto, cpu or cuda[:n].
+        windows: The options of the windows that are cut out of the clips.
 
     Raises:
-        ReelmError: the tokenizer cannot be loaded, an argument is out of its range, or no sample is as long as a
+        ReelmError: The tokenizer cannot be loaded, an argument is out of its range, or no sample is as long as a
             window.
-        ClipError: a shard is missing or damaged.
+        ClipError: A shard is missing or damaged.
     """
     model = load_tokenizer(tokenizer, device=device)
     count = encode_shards(model, ClipShards(shards, split), out, windows, rank=rank, world_size=world_size)

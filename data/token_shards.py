@@ -1,4 +1,4 @@
-"""Token shards: clips as token grids with captions, in safetensors files; where tokenizer and language model meet.
+"""Token shards: captioned clips as token grids in safetensors files, the training data of the language model.
 
 write_shard(folder / "clips-00000.safetensors", tokens_Bthw, captions, fps=8)
 shards = read_shards(folder)
@@ -18,8 +18,13 @@ from ..core.errors import CheckpointError, require
 
 @dataclass(frozen=True)
 class Shards:
-    """Clips of one grid: tokens (N, t, h, w) int32, for each clip its captions, any of which tells it, and `fps`, the
-    frames a second of all of them."""
+    """Clips of one token grid.
+
+    Attributes:
+        tokens_Bthw: The tokens of the clips, int32.
+        captions: The captions of each clip, each of which describes all of it.
+        fps: The frames per second of all clips.
+    """
 
     tokens_Bthw: torch.Tensor
     captions: list[list[str]]
@@ -29,7 +34,18 @@ class Shards:
 def write_shard(
     path: Path, tokens_Bthw: torch.Tensor, captions: list[list[str]], *, fps: float, origin: str = ""
 ) -> None:
-    """Write clips atomically; each has at least one caption. `origin`: what they were made from."""
+    """Write a token shard atomically.
+
+    Args:
+        path: The path of the shard.
+        tokens_Bthw: The tokens of the clips.
+        captions: The captions of each clip, at least one.
+        fps: The frames per second of the clips.
+        origin: A description of what the tokens were made from, which `shard_origin` returns.
+
+    Raises:
+        ReelmError: The tokens are not 4-dimensional, or there is not at least one caption for each clip.
+    """
     require(tokens_Bthw.ndim == 4, "tokens_Bthw", "must have 4 dimensions", tuple(tokens_Bthw.shape))
     require(len(captions) == len(tokens_Bthw), "captions", f"must be {len(tokens_Bthw)}, one a clip", len(captions))
     require(all(captions), "captions", "must name at least one caption a clip", "an empty list")
@@ -40,7 +56,7 @@ def write_shard(
 
 
 def shard_origin(path: Path) -> str | None:
-    """What `write_shard` was told of a shard's origin; None where there is no such file, or no shard in it."""
+    """Return the `origin` that `write_shard` stored in a shard, or None if there is no such file or it is no shard."""
     return _metadata(path).get("origin")
 
 
@@ -53,10 +69,10 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def read_shards(folder: Path) -> list[Shards]:
-    """All shards of a folder, those of the same grid joined; in the order of their names.
+    """Return the clips of all shards of a folder, in the order of the file names, with one `Shards` per token grid.
 
     Raises:
-        CheckpointError: there is none, one is damaged, or they are of clips of several frame rates.
+        CheckpointError: There is no shard, one is damaged, or the clips have several frame rates.
     """
     rates: dict[float, str] = {}
     parts: dict[tuple[int, ...], list[tuple[torch.Tensor, list[list[str]]]]] = {}

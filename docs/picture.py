@@ -1,4 +1,4 @@
-"""Draw the README's picture: clips of the bundled model under their prompts, as an animated webp.
+"""Draw the README's picture: an animated webp of clips by the bundled model, with their prompts.
 
 .venv/bin/python docs/picture.py            # writes docs/world.webp
 """
@@ -19,32 +19,32 @@ PROMPTS = (
     "an orange ball rests, the camera pans right on snow",
     "a cyan square moves left, the camera zooms in at night",
 )
-SCALE, COLUMNS, LINE, GAP = 3, 4, 30, 8
+SCALE, COLUMNS = 3, 4  # enlargement of a clip, clips per row
+LABEL_HEIGHT, GAP = 30, 8  # pixels
 
 
 def main() -> None:
-    """Generate the clips with seeds 0, 1, 2, ... and draw them."""
+    """Generate the clips with the seeds 0, 1, 2, … and draw them."""
     generator = reelm.VideoGenerator.from_pretrained("world")
     videos = generator.generate(list(PROMPTS), seed=list(range(len(PROMPTS))), seconds=4)
     assert isinstance(videos, list)
     side = 64 * SCALE
     rows = -(-len(PROMPTS) // COLUMNS)
-    size = (COLUMNS * (side + GAP) + GAP, rows * (side + LINE + GAP) + GAP)
-    pages = []
+    size = (COLUMNS * (side + GAP) + GAP, rows * (side + LABEL_HEIGHT + GAP) + GAP)
+    pictures = []
     for time in range(len(videos[0].frames)):
-        page = Image.new("RGB", size, "white")
-        draw = ImageDraw.Draw(page)
+        picture = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(picture)
         for index, (prompt, video) in enumerate(zip(PROMPTS, videos, strict=True)):
             x = GAP + index % COLUMNS * (side + GAP)
-            y = GAP + index // COLUMNS * (side + LINE + GAP)
+            y = GAP + index // COLUMNS * (side + LABEL_HEIGHT + GAP)
             frame = Image.fromarray(video.frames[time]).resize((side, side), Image.Resampling.BICUBIC)
-            page.paste(frame, (x, y))
-            cut = prompt.rfind(" ", 0, 34) if len(prompt) > 34 else len(prompt)
-            draw.text((x, y + side + 2), f"{prompt[:cut]}\n{prompt[cut:].strip()}", fill="black", font_size=11)
-        pages.append(page)
-    pages[0].save(
-        Path(__file__).parent / "world.webp", save_all=True, append_images=pages[1:], duration=125, loop=0, quality=60
-    )
+            picture.paste(frame, (x, y))
+            end = prompt.rfind(" ", 0, 34) if len(prompt) > 34 else len(prompt)  # of the first line
+            draw.text((x, y + side + 2), f"{prompt[:end]}\n{prompt[end:].strip()}", fill="black", font_size=11)
+        pictures.append(picture)
+    path = Path(__file__).parent / "world.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=125, loop=0, quality=60)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Quality: tokenizers and models, measured on real clips, on the rendered world, and window after window."""
+"""Quality of tokenizers and models, measured on real clips and on the rendered world."""

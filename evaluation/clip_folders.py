@@ -1,11 +1,11 @@
-"""Evaluation on a folder of clips: what `reelm evaluate tokenizer` and `reelm evaluate model` call.
+"""Evaluation on a folder of clips: `reelm evaluate tokenizer` and `reelm evaluate model` call it.
 
     print(evaluate_tokenizer_on_clips(Path("shards"), Path("runs/tokenizer")))
     report = evaluate_on_clips(VideoGenerator.from_pretrained("runs/lm/model"), Path("shards"))
     report["nats_per_token"], report["device"], report["skipped"]
 
-The figures are those of tokenizers.py and own_clips.py; the report says beside them of which clips they are, and on
-which machine they were measured.
+The figures are those of tokenizers.py and own_clips.py; the report also names the clips, and the machine on which they
+were measured.
 """
 
 from itertools import islice
@@ -18,6 +18,7 @@ from .. import __version__
 from ..bench.machine import machine_name
 from ..core.checkpoint import find_checkpoint, save_json
 from ..core.errors import require
+from ..core.json_values import Json
 from ..core.memory import peak_memory_bytes
 from ..data.sample_clips import SampleClips, sample_clips
 from ..generation.generator import VideoGenerator
@@ -33,7 +34,7 @@ from .world_clips import EvaluationReport, check_sheet
 
 
 class ClipReport(EvaluationReport):
-    """Figures by name, and under "clips" those of each clip; printed as a table without the latter."""
+    """The figures by name, and under "clips" those of each clip; str() gives a table without the latter."""
 
     def __str__(self) -> str:
         shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in self.items()}
@@ -51,24 +52,27 @@ def evaluate_tokenizer_on_clips(
     contact_sheet: Path | None = None,
     device: str = "auto",
 ) -> ClipReport:
-    """Measure a tokenizer on clips: similarity, motion, codes, seams, speed (needs the `metrics` extra).
+    """Measure a tokenizer on clips: similarity, motion, codes, seams and speed (needs the `metrics` extra).
 
     Args:
-        folder: clips that `prepare` made, or any clips.
-        tokenizer: the folder of a tokenizer's training; the bundled model's tokenizer unless given.
-        split: of prepared clips, train or held-out; other folders have none, and whole clips are measured.
-        max_frames: of each clip, from its beginning.
-        lpips_weights: a TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
-        fvd_weights: one with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first 16 frames.
-        contact_sheet: a PNG to write: truth, reconstruction, difference.
-        device: auto, cpu or cuda[:n].
+        folder: The folder of clips that `prepare` made, or of any clips.
+        tokenizer: The folder of a tokenizer's training; by default the tokenizer of the bundled model is measured.
+        split: The split of prepared clips: train or held-out. Other folders have no split; their clips are measured
+            whole.
+        max_frames: The largest number of frames of each clip, from its beginning.
+        lpips_weights: A TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
+        fvd_weights: A TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first
+            16 frames.
+        contact_sheet: A PNG file to write, with truth, reconstruction and difference.
+        device: The device: auto, cpu or cuda[:n].
 
     Returns:
-        The figures of `evaluate_clips`; model, source, split and size of the clips; skipped, (file, reason) of what
-        could not be read; the machine, the versions, and peak_memory_bytes of the process or of the GPU's allocator.
+        The figures of `evaluate_clips`; the model; the source, split and size of the clips; skipped, the (file, reason)
+        of each file that could not be read; the machine, the versions, and peak_memory_bytes of the process or of the
+        GPU's allocator.
 
     Raises:
-        ReelmError: an argument is refused, or no clip can be read.
+        ReelmError: An argument is refused, or no clip can be read.
     """
     require(max_frames >= 1, "max_frames", "must be at least 1", max_frames)
     if contact_sheet is not None:
@@ -82,9 +86,8 @@ def evaluate_tokenizer_on_clips(
         model, clips, contact_sheet=contact_sheet, lpips_weights=lpips_weights, fvd_weights=fvd_weights,
         fvd_frames=min(USUAL_FRAMES, max_frames),
     )  # fmt: skip
-    sizes = dict.fromkeys(f"{clip['width']}x{clip['height']}" for clip in figures["clips"])
     return ClipReport(
-        model=str(tokenizer or "world"), **_source(clips), size=", ".join(sizes), **figures,
+        model=str(tokenizer or "world"), **_source(clips), size=_sizes(figures["clips"]), **figures,
         **_machine(next(model.parameters()).device), skipped=clips.skipped,
     )  # fmt: skip
 
@@ -102,25 +105,29 @@ def evaluate_on_clips(
     fvd_weights: Path | None = None,
     out: Path | None = None,
 ) -> ClipReport:
-    """Measure a model on clips of one's own: nats and bits, continuations, speed (needs the `metrics` extra).
+    """Measure a model on a user's clips: nats and bits, continuations and speed (needs the `metrics` extra).
 
     Args:
-        generator: the model.
-        folder: clips that `prepare` made, or any clips; they are made to fit the model's size and frame rate.
-        split: of prepared clips, train or held-out; other folders have none, and whole clips are measured.
-        clips: the most clips, in the order of their names.
-        max_frames: of each clip, from its beginning, at the model's frame rate.
-        num_frames: frames to continue each clip by, after its first three latent frames.
-        seed: of the sampling.
-        fit: how another shape of picture is fitted: crop, pad or stretch.
-        fvd_weights: a TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD.
-        out: a folder for evaluation.json, continuations.png and continuations.mp4, if given.
+        generator: The model.
+        folder: The folder of clips that `prepare` made, or of any clips; they are fitted to the model's size and frame
+            rate.
+        split: The split of prepared clips: train or held-out. Other folders have no split; their clips are measured
+            whole.
+        clips: The largest number of clips, in the order of their names.
+        max_frames: The largest number of frames of each clip, from its beginning, at the model's frame rate.
+        num_frames: The number of frames to continue each clip by, after its first three latent frames.
+        seed: The seed of the sampling.
+        fit: How pictures of another aspect ratio are fitted: crop, pad or stretch.
+        fvd_weights: A TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD.
+        out: The folder for evaluation.json, continuations.png and continuations.mp4, if given.
 
     Returns:
-        The figures of `evaluate_own_clips`, and what `evaluate_tokenizer_on_clips` says beside its figures.
+        The figures of `evaluate_own_clips`; the model; the source and split of the clips; the size, frame rate, seed
+        and precisions of the model; skipped, the machine, the versions and peak_memory_bytes, as for
+        `evaluate_tokenizer_on_clips`.
 
     Raises:
-        ReelmError: an argument is refused, or no clip can be read.
+        ReelmError: An argument is refused, or no clip can be read.
     """
     require(clips >= 1, "clips", "must be at least 1", clips)
     require(num_frames >= 1, "num_frames", "must be at least 1", num_frames)
@@ -146,13 +153,18 @@ def evaluate_on_clips(
     return report
 
 
+def _sizes(clips: Any) -> str:
+    """Return the different sizes of the clips of a report, in their order."""
+    return ", ".join(dict.fromkeys(f"{clip['width']}x{clip['height']}" for clip in clips))
+
+
 def _source(clips: SampleClips) -> dict[str, str]:
-    """Of which clips the figures are."""
+    """Return the entries of a report that name the clips."""
     return {"source": clips.folder.resolve().name, "split": clips.split}
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    """On what the figures were measured; the peak is the whole process's (getrusage), or of a GPU its allocator's."""
+def _machine(device: torch.device) -> Json:
+    """Return the entries of a report that name the machine; the peak memory is that of the process or GPU allocator."""
     return {
         "peak_memory_bytes": peak_memory_bytes(device), "reelm": __version__, "torch": torch.__version__,
         "device": f"{device.type}: {machine_name(device)}", "threads": torch.get_num_threads(),

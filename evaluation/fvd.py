@@ -1,43 +1,42 @@
-"""FVD, the Fréchet video distance (Unterthiner et al. 2018, arXiv 1812.01717), by a network of the user's.
+"""FVD, the Fréchet video distance (Unterthiner et al. 2018, arXiv 1812.01717), with a network that the user provides.
 
     fvd = Fvd("i3d_torchscript.pt", frames=16)
     for truth_THW3, shown_THW3 in clips: fvd.add(truth_THW3, shown_THW3)
     fvd.figures()["fvd"]
 
 The file is a TorchScript with the signature of the i3d_torchscript.pt of StyleGAN-V's metrics: `net(videos,
-rescale=True, resize=True, return_features=True)` takes floats (N, 3, T, H, W) from 0 to 255, makes them 224x224 itself,
-and gives features (N, D). Nothing is downloaded.
+rescale=True, resize=True, return_features=True)` takes floats (B, 3, T, H, W) from 0 to 255, resizes them to 224x224
+itself, and returns features (B, D). Nothing is downloaded.
 
-FVD shrinks with the number of clips: compare figures of the same n, length and network only. Tables in papers are of
-thousands of clips, mostly 16 frames long.
+FVD falls as the number of clips grows: only compare figures with the same number of clips, length and network. Tables
+in papers use thousands of clips, mostly of 16 frames.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..core.errors import require
 from .torchscript import call_script, load_script
 
-LEAST_FRAMES = 10  # I3D pools over 8 frames, twice: 9 at least, and others' figures are of 10 or more
+LEAST_FRAMES = 10  # I3D pools over 8 frames, twice, which needs 9; published figures use 10 or more
 USUAL_FRAMES = 16
-LEAST_CLIPS = 2  # one has no covariance
+LEAST_CLIPS = 2  # one clip has no covariance
 
 
 class Fvd:
-    """Features of clips as they come, and the distance of the two sets."""
+    """The features of clips and of their counterparts, added pair by pair, and the distance of the two sets."""
 
     def __init__(self, path: str | Path, *, frames: int = USUAL_FRAMES, device: str | torch.device = "cpu") -> None:
         """Load the network.
 
         Args:
-            path: the TorchScript file.
-            frames: the common length: of each clip its first frames, and shorter clips are left out.
-            device: where it is to compute.
+            path: The TorchScript file.
+            frames: The number of first frames of each clip that are used; shorter clips are left out.
+            device: The device of the network.
 
         Raises:
-            ReelmError: there are too few frames, or the file is missing or no TorchScript.
+            ReelmError: There are too few frames, or the file is missing or is not a TorchScript.
         """
         require(frames >= LEAST_FRAMES, "max_frames", f"must be at least {LEAST_FRAMES} for FVD", frames)
         self.frames, self.left_out = frames, 0
@@ -47,21 +46,22 @@ class Fvd:
 
     @torch.no_grad()
     def add(self, truth_THW3: torch.Tensor, shown_THW3: torch.Tensor) -> None:
-        """One clip, and what is shown instead: both uint8."""
+        """Add a clip and its counterpart, both uint8."""
         if len(truth_THW3) < self.frames:
             self.left_out += 1
             return
         for clip_THW3, features in zip((truth_THW3, shown_THW3), self._features, strict=True):
             clip_13THW = clip_THW3[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
-            made = call_script(
+            features_1D = call_script(
                 self._net, "fvd_weights", clip_13THW, rescale=True, resize=True, return_features=True
             )  # fmt: skip
-            features.append(made.double().cpu())
+            features.append(features_1D.double().cpu())
 
-    def figures(self) -> dict[str, Any]:
-        """fvd, and the number of clips, their frames, and how many were too short for it.
+    def figures(self) -> dict[str, float | None]:
+        """Return fvd, and the number of clips (fvd_n), their frames (fvd_frames) and the clips left out (fvd_left_out).
 
-        Of fewer than two clips fvd is None: that is known only when all else is measured, which is not to be lost.
+        With fewer than two clips fvd is None, not an error: the caller finds out at the end, after all other figures
+        are measured, and must not lose those.
         """
         count = len(self._features[0])
         enough = count >= LEAST_CLIPS
@@ -70,13 +70,14 @@ class Fvd:
 
 
 def frechet_distance(features_BD: torch.Tensor, others_MD: torch.Tensor) -> float:
-    """The Fréchet distance of the Gaussians with the means and (unbiased) covariances of two sets of features.
+    """Return the Fréchet distance of the Gaussians with the means and (unbiased) covariances of two sets of features.
 
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The last trace needs no root of a matrix, which with fewer clips than
-    features is ill-conditioned: with S1 = A^T A and S2 = B^T B it is the sum of the singular values of A B^T.
+    The distance is |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). The last trace is computed without the square root of a
+    matrix, which is ill-conditioned with fewer clips than features: with S1 = A^T A and S2 = B^T B it is the sum of the
+    singular values of A B^T.
 
     Raises:
-        ReelmError: a set has fewer than two rows, or they have other columns.
+        ReelmError: A set has fewer than two rows, or the sets have different numbers of columns.
     """
     sets = (features_BD.double(), others_MD.double())
     rule = f"must be (N, D) of at least {LEAST_CLIPS} rows, and of the same D"

@@ -1,10 +1,10 @@
-"""How good a tokenizer is on clips: likeness, motion, codes, seams, speed.
+"""Evaluation of a tokenizer on clips: similarity, motion, codes, seams and speed.
 
     report = evaluate_clips(tokenizer, [("a.mp4", frames_THW3)], contact_sheet=Path("sheet.png"))
     report["psnr"], report["ssim"], report["warping_error"], report["border_gap"]
 
 The metrics are in modules of their own: similarity.py (SSIM, MS-SSIM, LPIPS), warping.py and fvd.py. Nothing is
-downloaded: LPIPS and FVD are there where the user gives their networks.
+downloaded: LPIPS and FVD are measured only where the user gives their networks.
 """
 
 import math
@@ -18,19 +18,20 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.errors import require
+from ..core.json_values import Json
 from ..core.progress import progress
 from ..media.contact_sheet import write_contact_sheet
 from ..tokenizer.long import decode_long, encode_long
 from ..tokenizer.video_tokenizer import VideoTokenizer
 from .fvd import USUAL_FRAMES, Fvd
 from .reconstruction import flicker, frame_psnr, reconstruction_rows
-from .similarity import load_likeness
+from .similarity import load_similarity
 from .warping import load_warping
 
-STREAMED = 4  # latent frames that are made at once and one by one, to be compared
-COUNTED = (17, 128, 128)  # the clip whose GFLOPs are told, as in others' tables
-MOST_ROWS = 8  # clips on the contact sheet
-PLACE = ("name", "frames", "height", "width")  # of the entry of a clip; all else in it is a figure
+STREAMED = 4  # latent frames that are made both at once and one by one, to be compared
+GFLOPS_CLIP = (17, 128, 128)  # frames, rows and columns of the clip whose GFLOPs are counted, as in published tables
+MOST_SHOWN = 8  # clips on the contact sheet
+NOT_FIGURES = ("name", "frames", "height", "width")  # the keys in the entry of a clip that are no figures
 
 
 @torch.no_grad()
@@ -43,51 +44,51 @@ def evaluate_clips(
     lpips_weights: Path | None = None,
     fvd_weights: Path | None = None,
     fvd_frames: int = USUAL_FRAMES,
-) -> dict[str, Any]:
-    """Encode and decode each (name, frames (T, H, W, 3) uint8), `chunk` latent frames at a time.
+) -> Json:
+    """Encode and decode clips, `chunk` latent frames at a time, and measure their reconstructions.
 
     Args:
-        tokenizer: to be judged.
-        clips: gone through once.
-        chunk: latent frames between two borders.
-        contact_sheet: a PNG of truth, reconstruction and their difference, if given.
-        lpips_weights, fvd_weights: TorchScript networks; see lpips.py and fvd.py.
-        fvd_frames: the first frames of each clip, of which FVD is.
+        tokenizer: The tokenizer to measure.
+        clips: The name and frames (T, H, W, 3) uint8 of each clip; they are read once.
+        chunk: The number of latent frames between two borders.
+        contact_sheet: The PNG file for truth, reconstruction and their difference, if given.
+        lpips_weights, fvd_weights: The files of TorchScript networks; see lpips.py and fvd.py.
+        fvd_frames: The number of first frames of each clip that FVD uses.
 
     Returns:
         n, and means over the clips: psnr in dB (mean over frames), ssim, ms_ssim (None below 176 pixels a side), lpips
-        if it has a network, flicker (the mean error, of 255, of the change from a frame to the next), warping_error
-        beside warping_error_of_the_truth (see warping.py), border_gap (dB by which the latent frame after a border is
-        worse than the same one without a border before it; None where clips are too short); streaming_error, the
-        largest difference of pixels in [0, 1] that are made chunk by chunk from those made at once, and
-        streaming_tokens, how many tokens differ so; codebook_use, perplexity, bits_per_token (log2 of the codes),
-        bits_per_pixel; frames a second of encoding and decoding; fvd with its n and frames, if it has a network
-        (None of fewer than two clips that are long enough);
-        parameters; gflops for 17 frames of 128x128; and of each clip name, frames, height, width and its figures.
+        if it has a network, flicker (the mean error, out of 255, of the change from a frame to the next), warping_error
+        and warping_error_of_the_truth (see warping.py), border_gap (the PSNR in dB that the latent frame after a border
+        loses by the border; None where clips are too short); streaming_error, the largest difference of pixels in
+        [0, 1] between decoding latent frame by latent frame and decoding at once, and streaming_tokens, the number of
+        tokens that differ in the same way; codebook_use, perplexity, bits_per_token (log2 of the number of codes),
+        bits_per_pixel; the frames per second of encoding and decoding; fvd with its n and frames, if it has a network
+        (None with fewer than two clips that are long enough); parameters; the GFLOPs for 17 frames of 128x128; and
+        clips, the name, frames, height, width and figures of each clip.
 
     Raises:
-        ReelmError: there is no clip; an argument is refused; torchmetrics or scikit-image is not installed.
+        ReelmError: There is no clip; an argument is refused; torchmetrics or scikit-image is not installed.
     """
     require(chunk >= 1, "chunk", "must be at least 1", chunk)
     device = next(tokenizer.parameters()).device
-    likeness, warping = load_likeness(lpips_weights, device=device), load_warping()
+    similarity, warping = load_similarity(lpips_weights, device=device), load_warping()
     fvd = None if fvd_weights is None else Fvd(fvd_weights, frames=fvd_frames, device=device)
     table: list[dict[str, Any]] = []
     rows: list[torch.Tensor] = []
     used, gaps, seconds, errors, tokens_off = [], list[float](), [0.0, 0.0], [0.0], 0
     for name, frames_THW3 in progress(clips, "evaluating", unit="clip"):
         count, height, width, _ = frames_THW3.shape
-        began = time.perf_counter()
+        start = time.perf_counter()
         tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=chunk)))
         encoded = time.perf_counter()
         parts = decode_long(tokenizer, tokens_thw.split(chunk), height=height, width=width, num_frames=count)
         shown_THW3 = torch.cat(list(parts)).cpu()
-        seconds = [seconds[0] + encoded - began, seconds[1] + time.perf_counter() - encoded]
+        seconds = [seconds[0] + encoded - start, seconds[1] + time.perf_counter() - encoded]
         psnr_T = frame_psnr(frames_THW3, shown_THW3)
         gaps += _border_gaps(tokenizer, frames_THW3, psnr_T, chunk)
         table.append({
             "name": name, "frames": count, "height": height, "width": width, "psnr": float(psnr_T.mean()),
-            "flicker": flicker(frames_THW3, shown_THW3), **likeness(frames_THW3, shown_THW3),
+            "flicker": flicker(frames_THW3, shown_THW3), **similarity(frames_THW3, shown_THW3),
             **warping(frames_THW3, shown_THW3),
         })  # fmt: skip
         if fvd is not None:
@@ -96,7 +97,7 @@ def evaluate_clips(
         error, differing = _streaming(tokenizer, frames_THW3[: 1 + STREAMED * tokenizer.compression.t])
         errors.append(error)
         tokens_off += differing
-        if len(rows) < MOST_ROWS:
+        if len(rows) < MOST_SHOWN:
             rows.append(reconstruction_rows(frames_THW3, shown_THW3))
     require(bool(table), "clips", "must be at least one", 0)
     if contact_sheet is not None:
@@ -104,21 +105,22 @@ def evaluate_clips(
     frames = sum(entry["frames"] for entry in table)
     return {
         "n": len(table), "frames": frames, "chunk_latent_frames": chunk,
-        **{key: _mean(entry[key] for entry in table) for key in table[0] if key not in PLACE},
+        **{key: _mean(entry[key] for entry in table) for key in table[0] if key not in NOT_FIGURES},
         "border_gap": _mean(gaps),
         "streaming_error": max(errors), "streaming_tokens": tokens_off,
         **_codes(torch.cat(used), tokenizer.vocab_size, table),
         "encode_frames_per_second": frames / seconds[0], "decode_frames_per_second": frames / seconds[1],
         **({} if fvd is None else fvd.figures()),
         "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
-        **count_gflops(tokenizer), "clips": table,
+        **count_gflops(tokenizer), "clips": [*table],
     }  # fmt: skip
 
 
 def _border_gaps(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
-    """What each border costs in dB: the latent frame after it, against itself where chunks are twice as long.
+    """Return the loss of PSNR in dB by each border: that of the latent frame after it.
 
-    There it has no border before it, and everything else is the same. The first four chunks of a clip are looked at.
+    The reference is the same latent frame where chunks are twice as long: there is no border before it then, and all
+    else is the same. Only the first four chunks of a clip are measured.
     """
     temporal, (_, height, width, _) = tokenizer.compression.t, frames_THW3.shape
     frames_THW3 = frames_THW3[: 1 + (4 * chunk - 1) * temporal]
@@ -126,12 +128,12 @@ def _border_gaps(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor, psnr_T: t
     parts = tokens_thw.split(2 * chunk)
     shown = decode_long(tokenizer, parts, height=height, width=width, num_frames=len(frames_THW3))
     without_T = frame_psnr(frames_THW3, torch.cat(list(shown)).cpu())
-    places = [slice(1 + (latent - 1) * temporal, 1 + latent * temporal) for latent in (chunk, 3 * chunk)]
-    return [float((without_T[at] - psnr_T[: len(without_T)][at]).mean()) for at in places if at.start < len(without_T)]
+    spans = [slice(1 + (latent - 1) * temporal, 1 + latent * temporal) for latent in (chunk, 3 * chunk)]
+    return [float((without_T[at] - psnr_T[: len(without_T)][at]).mean()) for at in spans if at.start < len(without_T)]
 
 
 def _codes(ids: torch.Tensor, vocab_size: int, table: list[dict[str, Any]]) -> dict[str, float]:
-    """How the codes are used, and what they cost."""
+    """Return how evenly the codes are used, and their bits."""
     shares = torch.bincount(ids, minlength=vocab_size) / len(ids)
     bits, pixels = math.log2(vocab_size), sum(entry["frames"] * entry["height"] * entry["width"] for entry in table)
     return {
@@ -142,8 +144,8 @@ def _codes(ids: torch.Tensor, vocab_size: int, table: list[dict[str, Any]]) -> d
 
 
 def count_gflops(tokenizer: VideoTokenizer) -> dict[str, float]:
-    """GFLOPs of encoding and decoding 17 frames of 128x128, a multiply-add counted as two."""
-    device, (count, height, width) = next(tokenizer.parameters()).device, COUNTED
+    """Return the GFLOPs of encoding and of decoding 17 frames of 128x128; a multiply-add counts as two operations."""
+    device, (count, height, width) = next(tokenizer.parameters()).device, GFLOPS_CLIP
     frames = tokenizer.compression.frames(tokenizer.compression.latent_frames(count))
     with FlopCounterMode(display=False) as encoding:
         tokens = tokenizer.encode(torch.zeros(1, frames, height, width, 3, device=device))
@@ -160,19 +162,19 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _streaming(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor) -> tuple[float, int]:
-    """How pixels and tokens that are made a latent frame at a time differ from those made at once."""
+    """Return the largest pixel difference and the number of differing tokens between streaming and coding at once."""
     device = next(tokenizer.parameters()).device
     whole = [torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=chunk))) for chunk in (STREAMED, 1)]
     tokens_Bthw = whole[0][None].to(device)
-    at_once, cache, parts = tokenizer.decode(tokens_Bthw), None, []
+    at_once, state, parts = tokenizer.decode(tokens_Bthw), None, []
     for latent in tokens_Bthw.split(1, 1):
-        frames, cache = tokenizer.decode_chunk(latent, cache)
+        frames, state = tokenizer.decode_chunk(latent, state)
         parts.append(frames)
     return float((torch.cat(parts, 1) - at_once).abs().max()), int((whole[0] != whole[1]).sum())
 
 
 def _write_sheet(path: Path, rows: list[torch.Tensor]) -> None:
-    """Rows of clips of several sizes, each cut to the smallest."""
+    """Write the rows of all clips as one contact sheet, each cut to the smallest height and width."""
     height, width = (min(row.shape[axis] for row in rows) for axis in (2, 3))
     cut = torch.cat([row[:, :, :height, :width] for row in rows])
     write_contact_sheet(path, cut, columns=cut.shape[1], scale=1 if height > 96 else 2)

@@ -1,8 +1,8 @@
-"""Networks that a user brings as TorchScript files, for metrics and losses: nothing is downloaded.
+"""Networks that the user provides as TorchScript files, for metrics and losses; nothing is downloaded.
 
 net = load_script(Path("vgg16.pt"), "lpips_weights", device="cpu")
 
-Such a file is a program: load one only from somebody you would run a program of.
+Such a file is a program: only load files whose author you trust to run programs on your machine.
 """
 
 from pathlib import Path
@@ -14,15 +14,15 @@ from ..core.errors import ReelmError, require
 
 
 def load_script(path: str | Path, argument: str, *, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """The network of a TorchScript file, whose weights stay as they are.
+    """Load the network of a TorchScript file, in eval mode and with frozen weights.
 
     Args:
-        path: the file.
-        argument: what the user calls it, for the refusal.
-        device: where it is to compute.
+        path: The file.
+        argument: The name of the option that gives the file, for error messages.
+        device: The device of the network.
 
     Raises:
-        ReelmError: there is no such file, or it is no TorchScript.
+        ReelmError: There is no such file, or it is not a TorchScript.
     """
     path = Path(path)
     require(path.is_file(), argument, "must be a file that exists", str(path))
@@ -37,20 +37,20 @@ def load_script(path: str | Path, argument: str, *, device: str | torch.device =
 
 
 def call_script(net: torch.jit.ScriptModule, argument: str, inputs: torch.Tensor, **flags: bool) -> torch.Tensor:
-    """What the network makes of `inputs`, one row of features for each, in their own precision.
+    """Return the network's features (B, D) of B inputs, computed in the precision of the inputs.
 
     Raises:
-        ReelmError: it takes no such arguments, or gives something else.
+        ReelmError: The network does not take these arguments, or returns something else.
     """
     try:
-        # As it is written: TorchScript's optimiser changes how it computes after some calls, so that a training that
-        # was resumed would not have the bits of a whole one.
+        # TorchScript's optimiser changes how the network computes after some calls, so that a resumed training would
+        # not be bit-identical to an uninterrupted one.
         with torch.autocast(inputs.device.type, enabled=False), torch.jit.optimized_execution(False):
             features: Any = net(inputs, **flags)
     except RuntimeError as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "an error")
-        took = f"{', '.join(flags)} and {tuple(inputs.shape)}"
-        raise ReelmError(f"{argument}: must be a network that takes {took}, got {reason!r}") from error
+        given = f"{', '.join(flags)} and {tuple(inputs.shape)}"
+        raise ReelmError(f"{argument}: must be a network that takes {given}, got {reason!r}") from error
     fits = isinstance(features, torch.Tensor) and features.ndim == 2 and len(features) == len(inputs)
     shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
     require(fits, argument, f"must give features ({len(inputs)}, D)", shape)

@@ -1,11 +1,11 @@
-"""Evaluation: what the judge, which measures pixels, says of a model's clips, and how good its tokenizer is.
+"""Evaluation on the rendered world: the accuracy of a model's clips, measured from their pixels, and its tokenizer.
 
     report = evaluate_model(generator, prompts=256)
     print(report)
 
-Captions are of held-out combinations of colour, shape and motion, and name every factor that is judged. The judge's
-own accuracy on rendered clips, and on the tokenizer's reconstructions of them, stands beside the model's: the latter is
-the ceiling of what a language model could reach with this tokenizer.
+The captions have held-out combinations of colour, shape and motion, and name every factor that is judged. The report
+also has the judge's accuracy on rendered clips, and on the tokenizer's reconstructions of them: the latter is the best
+that a language model could reach with this tokenizer.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ BATCH = 32  # clips rendered, encoded or judged at once
 
 
 class EvaluationReport(dict[str, Any]):
-    """Figures by group and name; printed as a table."""
+    """The figures by group and name; str() gives a table."""
 
     def __str__(self) -> str:
         lines = []
@@ -44,7 +44,11 @@ class EvaluationReport(dict[str, Any]):
 
 
 def check_sheet(path: Path) -> None:
-    """Refuse, before any work is done, a contact sheet that could not be written, or that is no .png."""
+    """Check, before any work is done, that a contact sheet can be written and is a .png.
+
+    Raises:
+        ReelmError: It cannot be written, or is no .png.
+    """
     check_writable(path, "contact_sheet")
     require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
 
@@ -66,23 +70,24 @@ def evaluate_model(
     block_size: int | None = None,
     contact_sheet: Path | None = None,
 ) -> EvaluationReport:
-    """Judge generated clips and measure the tokenizer, at the model's default settings but for those given.
+    """Judge generated clips and measure the tokenizer, with the model's default options where none are given.
 
     Args:
-        generator: the model; its clips must be of the world's size and rate.
-        prompts: held-out captions of one object.
-        two_objects: held-out captions of two objects; 0 leaves them out.
-        clips: held-out rendered clips for the tokenizer.
-        seed: of the captions, the clips and the sampling.
-        batch: clips sampled at once.
-        guidance_scale, decoder, block_size: as for `generate`; the report tells the tokens that a pass makes.
-        contact_sheet: a PNG of the first generated clips, if given.
+        generator: The model; its clips must have the size and frame rate of the world.
+        prompts: The number of held-out captions of one object.
+        two_objects: The number of held-out captions of two objects; 0 leaves them out.
+        clips: The number of held-out rendered clips for the tokenizer.
+        seed: The seed of the captions, the clips and the sampling.
+        batch: The number of clips sampled at once.
+        guidance_scale, decoder, block_size: The options of `generate`; the report has the tokens per pass.
+        contact_sheet: The PNG file for the first generated clips, if given.
 
     Returns:
-        Shares of clips that show what is named, by factor, and the tokenizer's figures, stamped with n and source.
+        The share of clips that show what their caption names, by factor, and the tokenizer's figures; with the number
+        of clips, the model, the seed and the split.
 
     Raises:
-        ReelmError: an argument is out of its range.
+        ReelmError: An argument is out of its range.
     """
     for name, value, least in (
         ("prompts", prompts, 1),
@@ -119,8 +124,8 @@ def evaluate_model(
 @torch.no_grad()
 def evaluate_tokenizer(
     tokenizer: VideoTokenizer, scenes: list[Scene], *, height: int = 64, width: int = 64
-) -> dict[str, dict[str, Any]]:
-    """PSNR, code use, stability of still backgrounds, and the judge on rendered clips and on their reconstructions."""
+) -> dict[str, dict[str, float]]:
+    """Measure a tokenizer: PSNR, code use, stability of still backgrounds, and the accuracy of its reconstructions."""
     device = next(tokenizer.parameters()).device
     psnr, verdicts, truths, tokens, still = [], [], [], [], []
     for start in progress(range(0, len(scenes), BATCH), "tokenizer", unit="batch"):
@@ -138,8 +143,8 @@ def evaluate_tokenizer(
     shares = counts[counts > 0] / counts.sum()
     kept = torch.cat(still)
     return {
-        "judge_on_rendered_clips": {"n": len(scenes)} | accuracy(truths, scenes),
-        "judge_on_reconstructions": {"n": len(scenes)} | accuracy(verdicts, scenes),
+        "judge_on_rendered_clips": {"n": len(scenes), **accuracy(truths, scenes)},
+        "judge_on_reconstructions": {"n": len(scenes), **accuracy(verdicts, scenes)},
         "tokenizer": {
             "n": len(scenes),
             "psnr_db": float(torch.cat(psnr).mean()),
@@ -151,25 +156,25 @@ def evaluate_tokenizer(
 
 
 def _kept(clips_BTHW3: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
-    """For each still cell of a still camera's clip, whether its token is that of one latent frame before.
+    """Return, for each still cell, whether it has the same token as one latent frame before.
 
-    A cell is still where none of its pixels, nor those half a cell around it, changes over both latent frames.
+    A cell is still where no pixel in it, or within half a cell around it, changes over both latent frames.
     """
     t, h, w = ids_Bthw.shape[1:]
     side = clips_BTHW3.shape[2] // h
     change = (clips_BTHW3[:, 1:] != clips_BTHW3[:, :-1]).any(-1).float()  # (B, T - 1, H, W)
-    around = torch.nn.functional.max_pool2d(change, 2 * side, stride=side, padding=side // 2)[..., :h, :w]
+    changed = torch.nn.functional.max_pool2d(change, 2 * side, stride=side, padding=side // 2)[..., :h, :w]
     step = (clips_BTHW3.shape[1] - 1) // (t - 1)
-    moving = around.unflatten(1, (t - 1, step)).amax(2) > 0  # change within, or into, latent frame 1 .. t - 1
+    moving = changed.unflatten(1, (t - 1, step)).amax(2) > 0  # change within, or into, latent frame 1 .. t - 1
     before = torch.cat([torch.zeros_like(moving[:, :1]), moving[:, :-1]], 1)
-    quiet = ~(moving | before)
-    return (ids_Bthw[:, 1:] == ids_Bthw[:, :-1])[quiet]
+    still = ~(moving | before)
+    return (ids_Bthw[:, 1:] == ids_Bthw[:, :-1])[still]
 
 
 def _generate(
     generator: VideoGenerator, captions: list[str], seed: int, batch: int, **options: Any
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The clips (B, T, H, W, 3) of these captions, and how they were decoded."""
+    """Return the generated clips (B, T, H, W, 3) of these captions, and the entries of the report on their decoder."""
     clips, tokens, passes = [], 0, 0.0
     for start in progress(range(0, len(captions), batch), "generating", unit="batch"):
         part = captions[start : start + batch]

@@ -1,1 +1,1 @@
-"""The product, clip -> clip: the generator, its options, videos, sessions, scores and drift."""
+"""Generate, continue, stream, score and measure clips: the generator, its options, videos and sessions."""

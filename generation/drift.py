@@ -1,10 +1,10 @@
-"""Drift: what becomes of a long clip, window after window: does it freeze, fade, or blur?
+"""Drift: figures of a long clip, window by window, that show whether it freezes, fades or blurs.
 
     report = drift(parts, generator.generate("a red ball rolls", seconds=600))
     print(report)                                   # a table, a row a window
     report["windows"][-1]["sharpness_ratio"]
 
-Nothing here is a model's judgement: these are plain figures of tokens and pixels, each beside the first window's.
+No model judges the clip: these are figures of its tokens and pixels, to be compared with those of the first window.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..core.errors import require
-from ..core.progress import note, progress
+from ..core.progress import progress
 from .options import ClipLike
 from .pixels import PixelDecoder
 from .pretrained import Pretrained
@@ -24,7 +24,7 @@ from .session import SessionState
 from .source import Source, read_source
 
 LUMA = (299, 587, 114)  # thousandths of red, green and blue, of Rec. 601
-COLUMNS = (  # of the table: heading, width, format of the value, its name
+COLUMNS = (  # of the table: the heading, the width, the format of the value, and its name
     ("seconds", 9, ".2f", "start_seconds"),
     ("to", 9, ".2f", "end_seconds"),
     ("entropy", 9, ".3f", "token_entropy_nats"),
@@ -39,18 +39,19 @@ COLUMNS = (  # of the table: heading, width, format of the value, its name
 
 
 class DriftReport(dict[str, Any]):
-    """`window_latent_frames`, `window_seconds` and `windows`, a dict of figures for each; printed as a table.
+    """The figures of all windows of a clip, as JSON values; printed as a table.
 
-    Figures of a window:
-        start_seconds, end_seconds, latent_frames: where it lies; the last one ends with the clip and may be shorter.
-        token_entropy_nats: of the histogram of its tokens. Fewer tokens have less, so that only windows of one length
-            compare; a clip that loses its variety goes down.
-        repeated_tokens: the share of tokens that are those of one latent frame earlier, in the window or just before
-            it; 1 is a still picture. None where there is nothing earlier: in latent frame 0 alone.
-        red, green, blue: the mean colour, from 0 to 1.
-        colour_distance: of that from the first window's, Euclidean.
-        sharpness: the mean absolute Laplacian (the four neighbours less four times the pixel) of luma from 0 to 1.
-        sharpness_ratio: to the first window's; None where that is 0.
+    Its keys are `window_latent_frames`, `window_seconds` and `windows`, a list with a dict of figures for each window:
+        start_seconds, end_seconds, latent_frames: The range of the window; the last one ends with the clip and may be
+            shorter.
+        token_entropy_nats: The entropy of the histogram of its tokens. It is lower with fewer tokens, so that only
+            windows of one length can be compared; it falls where a clip loses its variety.
+        repeated_tokens: The share of tokens that equal those of one latent frame earlier, in the window or just before
+            it; 1 is a still picture. None where there is no earlier one: for latent frame 0 alone.
+        red, green, blue: The mean colour, from 0 to 1.
+        colour_distance: The Euclidean distance of the mean colour from that of the first window.
+        sharpness: The mean absolute Laplacian (the four neighbours less four times the pixel) of luma from 0 to 1.
+        sharpness_ratio: The ratio of the sharpness to that of the first window; None where that is 0.
     """
 
     def __str__(self) -> str:
@@ -62,28 +63,28 @@ class DriftReport(dict[str, Any]):
 
 
 def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = None) -> DriftReport:
-    """Measure a clip window by window; floats are held of one latent frame at a time.
+    """Measure a clip window by window, with the floats of one latent frame at a time in memory.
 
     Args:
-        parts: the model, whose tokens are counted and whose rate is that of the clip.
-        clip: tokens (t, h, w) as an array of int32 or int64, or all that `continue_clip` takes. Where there are no
-            frames (tokens, sessions), those that the tokens make are measured. Frames without tokens of their own (up
-            to `temporal - 1` at the beginning) are left out.
-        window_seconds: how long a window is, rounded to whole latent frames; by default what the model sees at once.
+        parts: The model, which defines the tokens and the frame rate.
+        clip: The tokens (t, h, w) as an array of int32 or int64, or anything that `continue_clip` takes. Where there
+            are no frames (tokens, sessions), the decoded ones are measured. Frames without tokens of their own (up to
+            `temporal - 1` at the beginning) are left out.
+        window_seconds: The length of a window, rounded to whole latent frames; by default the window of the model.
 
     Raises:
-        ReelmError: an argument is refused, or the clip cannot be read; nothing was computed.
+        ReelmError: An argument is refused, or the clip cannot be read; nothing was computed.
     """
     compression, fps = parts.tokenizer.compression, parts.config.fps
     if window_seconds is None:
         size = parts.config.lm.window
     else:
         number = isinstance(window_seconds, int | float) and not isinstance(window_seconds, bool)
-        sound = number and math.isfinite(window_seconds) and window_seconds > 0
-        require(sound, "window_seconds", "must be a number above 0", window_seconds)
+        valid = number and math.isfinite(window_seconds) and window_seconds > 0
+        require(valid, "window_seconds", "must be a number above 0", window_seconds)
         size = max(1, round(window_seconds * fps / compression.t))
     source = _read(parts, clip)
-    tokens_thw, pictures = source.tokens_thw.numpy(), _pictures(parts, source)
+    tokens_thw, frames = source.tokens_thw.numpy(), _frames(parts, source)
     windows: list[dict[str, Any]] = []
     for start in progress(range(0, len(tokens_thw), size), "measuring", unit="window"):
         end = min(start + size, len(tokens_thw))
@@ -94,7 +95,7 @@ def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = N
                 "latent_frames": end - start,
                 "token_entropy_nats": _entropy(tokens_thw[start:end]),
                 "repeated_tokens": _repeated(tokens_thw, start, end),
-                **_looks(itertools.islice(pictures, end - start)),
+                **_measure_frames(itertools.islice(frames, end - start)),
             }
         )
     first = windows[0]
@@ -105,7 +106,7 @@ def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = N
 
 
 def _read(parts: Pretrained, clip: ClipLike) -> Source:
-    """The clip, where tokens alone are taken for those of this model."""
+    """Read the clip; tokens alone are assumed to be those of this model."""
     if isinstance(clip, np.ndarray | torch.Tensor) and str(clip.dtype).removeprefix("torch.") in ("int32", "int64"):
         tokens_thw, layout = torch.as_tensor(clip).cpu().long(), parts.lm.layout
         shape, (rows, columns) = tuple(tokens_thw.shape), layout.video.shape
@@ -116,14 +117,11 @@ def _read(parts: Pretrained, clip: ClipLike) -> Source:
         require(known, "clip", f"must hold tokens from 0 to {layout.video.vocab_size - 1}", (least, most))
         others = {each.name: torch.full((shape[0], *each.shape), each.default) for each in layout.others}
         clip = SessionState(tokens_thw, others, settings={"tokenizer": parts.tokenizer_id})
-    source = read_source(parts, clip)
-    if source.fitting:
-        note(source.fitting)
-    return source
+    return read_source(parts, clip)
 
 
-def _pictures(parts: Pretrained, source: Source) -> Iterator[np.ndarray]:
-    """The frames (n, H, W, 3) uint8 of each latent frame: the given ones, else those that its tokens make."""
+def _frames(parts: Pretrained, source: Source) -> Iterator[np.ndarray]:
+    """Yield the frames (n, H, W, 3) uint8 of each latent frame: the given ones if there are any, else decoded ones."""
     compression, count = parts.tokenizer.compression, len(source.tokens_thw)
     if source.frames_THW3 is None:
         decoder = PixelDecoder(parts.tokenizer)
@@ -146,13 +144,13 @@ def _repeated(tokens_thw: np.ndarray, start: int, end: int) -> float | None:
     return float((tokens_thw[start:end] == tokens_thw[start - 1 : end - 1]).mean()) if start < end else None
 
 
-def _looks(pictures: Iterator[np.ndarray]) -> dict[str, float]:
-    """Mean colour and sharpness of the frames of these latent frames, each frame with the same weight."""
+def _measure_frames(latent_frames: Iterator[np.ndarray]) -> dict[str, float]:
+    """Return the mean colour and sharpness of the frames of these latent frames, each frame with the same weight."""
     pixels, inner, colour_3, edges = 0, 0, np.zeros(3, np.int64), 0
-    for frames_THW3 in pictures:
+    for frames_THW3 in latent_frames:
         colour_3 += frames_THW3.sum((0, 1, 2), dtype=np.int64)
         pixels += frames_THW3[..., 0].size
-        # Whole numbers, so that an even picture has no edges at all, whatever its colour.
+        # Integers, so that a picture of one colour has no edges at all, whatever the colour.
         red_THW, green_THW, blue_THW = np.moveaxis(frames_THW3.astype(np.int32), -1, 0)
         luma_THW = LUMA[0] * red_THW + LUMA[1] * green_THW + LUMA[2] * blue_THW
         across = luma_THW[:, 1:-1, :-2] + luma_THW[:, 1:-1, 2:]

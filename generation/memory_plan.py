@@ -1,63 +1,77 @@
-"""What a model will take before it is loaded: a plan of the peak from config.json alone, and what fits.
+"""Plan the peak memory of a model from config.json alone, before it is loaded, and find the batch that fits.
 
-    plan = plan_memory(config, seconds=20.0, batch=16)       # bytes by what they are for; print(plan) is a table
+    plan = plan_memory(config, seconds=20.0, batch=16)       # bytes by purpose; print(plan) is a table
     require_memory(plan, available_memory(device))           # refuses before anything is allocated
     largest = fit_memory(config, available_bytes, seconds=20.0)          # the plan of the largest batch, or None
 
-The plan asks the parts what they take (`LanguageModelConfig.cost`, tokenizer/codec_memory.py, sampling/sampler.py),
-for clips of one length that are all drawn at once or `batch` at a time. What there is, core/memory.py finds out; calls
-of a loaded model are held against it by admission.py. On a CPU the plan was held against the kernel's own count of a
-process (tests/generation/test_memory_plan.py). On a GPU it is not measured: it counts the tensors on it, and not the
-workspaces of its libraries.
+The plan adds up the memory of the parts (`LanguageModelConfig.cost`, tokenizer/codec_memory.py, sampling/sampler.py),
+for clips of one length that are drawn all at once or `batch` at a time. core/memory.py finds the available memory;
+admission.py compares calls of a loaded model with it. On a CPU the plan was compared with the kernel's count of a
+process (tests/generation/test_memory_plan.py). On a GPU it is not measured: it counts the tensors there, and not the
+workspaces of libraries.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 
 from ..core.errors import ReelmError, require
+from ..core.json_values import Json
 from ..core.protocols import Numerics, Precision
 from ..lm.quantization import pick_numerics
 from ..sampling.decoders import make_decoder
 from ..sampling.rules import SamplingConfig
 from ..sampling.sampler import draw_bytes, noise_bytes
 from ..tokenizer.codec_memory import pixel_bytes, tokenizer_bytes
-from .pixels import AT_ONCE
-from .pretrained import ModelConfig
+from .pixels import DECODE_CLIPS
+from .pretrained import ModelConfig, NumericsOptions
 from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS
 
 MIB = 2**20
-# What a process grows by from `import reelm` to its first clip though the model is next to nothing. Measured as VmHWM
-# after less VmRSS before, with a model of 80 thousand parameters: torch 2.13 for CPUs, Linux x86-64, Python 3.11 or
-# later. Four fifths are the import of vector-quantize-pytorch, which pulls triton and torch.compile's machinery in; the
-# rest is code of torch and oneDNN that is read from disk as it is first run.
+# The growth of a process from `import reelm` to its first clip with a model of negligible size (80 thousand
+# parameters): VmHWM after the clip minus VmRSS after the import, with torch 2.13 for CPUs, Linux x86-64, Python 3.11 or
+# later. Four fifths are the import of vector-quantize-pytorch, which imports triton and the modules of torch.compile;
+# the rest is code of torch and oneDNN that is read from disk when it first runs.
 CPU_RUNTIME = 176 * MIB
+
+
+class PlanOptions(NumericsOptions, total=False):
+    """The options of `plan_memory` but `batch` and `clips`."""
+
+    seconds: float
+    sampling: SamplingConfig | None
+    block_size: int | None
+    device: str
+    keep_state: bool | None
+    continuing: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
-    """Bytes on the device, by what they are for; printed as a table.
+    """The bytes on the device, by purpose; printed as a table.
 
     Attributes:
-        device, dtype: where the model runs, and the dtype of the language model.
-        seconds: length of each clip, as wanted.
-        clips, batch: how many in all, and at a time.
-        block_size: positions that a pass looks at.
-        runtime: of libraries that load with the first model; see CPU_RUNTIME. Not of the model.
-        weights: of both networks.
-        loading: of the largest matrix while it is read and laid out, or made int8, beyond `weights`.
-        cache: keys, values and newest tokens. On Linux the part that a clip shorter than the window never writes to
-            is not there, so that such a clip takes less.
-        noise: drawn ahead, and what drawing it takes.
-        noise_held: of `noise`, what is still there when the tokens become pixels.
-        step: the largest activations of a pass.
-        pixels: decoding a latent frame of all clips.
-        frames: the finished clips, and their tokens.
-        joining: the second copy of the frames while those of a clip that is continued are put before them.
-        state: what clips go on from.
-        host: with a GPU, what the finished clips, their tokens and what they go on from take in the host's memory.
+        device: The type of the device, "cpu" or "cuda".
+        dtype: The dtype of the language model.
+        seconds: The length of each clip, as requested.
+        clips: The number of clips.
+        batch: The number of clips drawn at a time.
+        block_size: The number of positions that a pass looks at.
+        runtime: The bytes of libraries that are loaded with the first model, not those of the model; see CPU_RUNTIME.
+        weights: The bytes of the weights of both networks.
+        loading: The bytes beyond `weights` of the largest matrix while it is read and laid out, or converted to int8.
+        cache: The bytes of keys, values and newest tokens. Linux does not allocate the part that a clip shorter than
+            the window never writes to, so that such a clip takes less.
+        noise: The bytes of the noise buffer, and of computing it.
+        noise_held: The part of `noise` that is still there while pixels are decoded.
+        step: The bytes of the largest activations of a pass.
+        pixels: The bytes of decoding a latent frame of all clips.
+        frames: The bytes of the finished clips and their tokens.
+        joining: The bytes of the second copy of the frames while the clip that is continued is put before them.
+        state: The bytes of the cache states of the clips.
+        host: With a GPU, the bytes of the finished clips, their tokens and states in the host's memory.
     """
 
     device: str
@@ -81,7 +95,7 @@ class MemoryPlan:
 
     @property
     def phases(self) -> dict[str, int]:
-        """The bytes at the height of each phase, by its name."""
+        """The bytes at the peak of each phase, by its name."""
         loaded = self.runtime + self.weights
         drawn = loaded + self.cache + self.state
         return {
@@ -92,23 +106,23 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """The bytes at the height of all: phases follow one another, so that the largest counts."""
+        """The bytes at the peak of all phases; they follow one another, so that it is the largest one's."""
         return max(self.phases.values())
 
     @property
     def call(self) -> int:
-        """The bytes that sampling and decoding take beside a model that is loaded."""
+        """The bytes that sampling and decoding take in addition to a loaded model."""
         return max(size for name, size in self.phases.items() if name != "loading") - self.runtime - self.weights
 
-    def values(self) -> dict[str, Any]:
-        """All figures, as JSON values."""
+    def values(self) -> Json:
+        """Return all figures, as JSON values."""
         return {**dataclasses.asdict(self), **{f"peak_{name}": size for name, size in self.phases.items()},
                 "total": self.total}  # fmt: skip
 
     def __str__(self) -> str:
-        plain = ("device", "dtype", "seconds", "clips", "batch", "block_size")
+        other = ("device", "dtype", "seconds", "clips", "batch", "block_size")
         return "\n".join(
-            f"{name.replace('_', ' '):22}{value if name in plain else show_bytes(value)}"
+            f"{name.replace('_', ' '):22}{show_bytes(value) if isinstance(value, int) and name not in other else value}"
             for name, value in self.values().items()
         )
 
@@ -128,23 +142,26 @@ def plan_memory(
     keep_state: bool | None = None,
     continuing: bool = False,
 ) -> MemoryPlan:
-    """The plan of `generate` with these arguments. Nothing is allocated, no file is read.
+    """Return the plan of `generate` with these arguments. Nothing is allocated, no file is read.
 
     Args:
-        config: of the model; its weights are taken to lie in float16 on disk, as `save_pretrained` writes them.
-        seconds: length of each clip.
-        batch: clips at a time (`batch_size` of `generate`).
-        clips: in all; as many as `batch` unless given.
-        sampling: the model's own unless given; guidance doubles the rows.
-        block_size: positions that a pass looks at, 1 for the sequential decoder; what "auto" takes unless given.
-        dtype: of the language model, as for `load_pretrained`.
-        weights, cache: of the language model, "full" or "int8".
-        device: "cpu" or "cuda": the kind alone counts, none need be here.
-        keep_state: as for `generate`: by default where one clip is made.
-        continuing: whether a clip is continued: whole latent frames are fed, and it may bring a state.
+        config: The config of the model, whose weights are assumed to be in float16 on disk, as `save_pretrained` writes
+            them.
+        seconds: The length of each clip.
+        batch: The number of clips drawn at a time (`batch_size` of `generate`).
+        clips: The number of clips; `batch` by default.
+        sampling: The sampling settings, by default the model's; guidance doubles the rows.
+        block_size: The number of positions that a pass looks at, 1 for the sequential decoder; that of "auto" by
+            default.
+        dtype: The dtype of the language model, as in `load_pretrained`.
+        weights: The precision of the language model's matrices, "full" or "int8".
+        cache: The precision of keys and values, "full" or "int8".
+        device: The type of the device, "cpu" or "cuda"; it need not be present.
+        keep_state: Whether clips get a state, as in `generate`; by default a single clip does.
+        continuing: Whether a clip is continued: whole latent frames are read, and it may have a state.
 
     Raises:
-        ReelmError: an argument is out of its range.
+        ReelmError: An argument is out of its range.
     """
     require(device in ("cpu", "cuda"), "device", "must be 'cpu' or 'cuda'", device)
     numerics = pick_numerics(dtype, weights, cache, torch.device(device))
@@ -166,7 +183,7 @@ def plan_loaded(
     keep_state: bool | None = None,
     continuing: bool = False,
 ) -> MemoryPlan:
-    """As `plan_memory`, of a language model that computes in this way."""
+    """Return the plan of a loaded language model with these numerics; see `plan_memory`."""
     limit = 0 < seconds <= MAX_SECONDS
     require(limit, "seconds", f"must be above 0 and at most {MAX_SECONDS:.0f}", seconds)
     require(1 <= batch <= MAX_CLIPS, "batch", f"must be from 1 to {MAX_CLIPS}", batch)
@@ -180,7 +197,7 @@ def plan_loaded(
     cost, tokenizer_size = config.lm.cost(rows, count, numerics), tokenizer_bytes(config.tokenizer)
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
     noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(layout.vocab_size, batch, count)
-    feed = config.lm.cost(rows, layout.frame_size, numerics).step if continuing else 0
+    read = config.lm.cost(rows, layout.frame_size, numerics).step if continuing else 0
     draw = draw_bytes(layout.vocab_size, rows, count, numerics.dtype, sampling)
     frames = clips * clip_bytes(config, latent_frames)
     joining = frames if continuing else 0
@@ -195,29 +212,29 @@ def plan_loaded(
         loading=cost.loading,
         cache=cost.cache,
         noise=noise, noise_held=held,
-        step=max(feed, cost.step, draw),
-        pixels=pixel_bytes(config.tokenizer, min(clips, AT_ONCE), config.height, config.width),
+        step=max(read, cost.step, draw),
+        pixels=pixel_bytes(config.tokenizer, min(clips, DECODE_CLIPS), config.height, config.width),
         frames=0 if on_gpu else frames,
         joining=0 if on_gpu else joining,
-        # On a GPU a state is copied one clip at a time, and lies in the host's memory then, as the frames do.
+        # On a GPU a state is copied one clip at a time to the host's memory, where the frames are too.
         state=min(kept, 1) * state if on_gpu else states,
         host=frames + joining + states if on_gpu else 0,
     )  # fmt: skip
 
 
 def clip_bytes(config: ModelConfig, latent_frames: int) -> int:
-    """The bytes of a finished clip: its frames and its tokens."""
+    """Return the bytes of a finished clip: its frames and its tokens."""
     frames = config.tokenizer.compression.frames(latent_frames) * config.height * config.width * 3
     return frames + 8 * latent_frames * config.lm.layout.frame_size
 
 
-def fit_memory(config: ModelConfig, available_bytes: int, **options: Any) -> MemoryPlan | None:
-    """The plan of the largest batch that fits, or None where one clip does not.
+def fit_memory(config: ModelConfig, available_bytes: int, **options: Unpack[PlanOptions]) -> MemoryPlan | None:
+    """Return the plan of the largest batch that fits, or None where not even one clip does.
 
     Args:
-        config: of the model.
-        available_bytes: see `available_memory`.
-        options: those of `plan_memory` but `batch` and `clips`.
+        config: The config of the model.
+        available_bytes: The available memory; see `available_memory`.
+        options: The options of `plan_memory` but `batch` and `clips`.
     """
     best, low, high = None, 1, MAX_CLIPS
     while low <= high:
@@ -231,10 +248,10 @@ def fit_memory(config: ModelConfig, available_bytes: int, **options: Any) -> Mem
 
 
 def require_memory(plan: MemoryPlan, available_bytes: int | None) -> None:
-    """Refuse what does not fit; with None, what is there is not known and nothing is refused.
+    """Refuse a plan that does not fit; None means that the available memory is unknown, and refuses nothing.
 
     Raises:
-        ReelmError: it says what is wanted, what that takes, and what there is.
+        ReelmError: The message states the required memory, what it is for, and the available memory.
     """
     if available_bytes is not None and plan.total > available_bytes:
         phase = max(plan.phases, key=plan.phases.__getitem__)
@@ -246,7 +263,7 @@ def require_memory(plan: MemoryPlan, available_bytes: int | None) -> None:
 
 
 def show_bytes(size: float) -> str:
-    """In words: 1536 is "1.5 KiB"."""
+    """Return a size as text: 1536 is "1.5 KiB"."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < 1024:
             return f"{size:.4g} {unit}"

@@ -1,8 +1,9 @@
-"""Tokens to frames as they are shown: uint8, a latent frame at a time, so that memory does not grow with the clip.
+"""Convert whole clips between frames and tokens: a part at a time, so that memory does not grow with the clip.
 
+tokens_thw = encode_frames(codec, frames_THW3)
 decoder = PixelDecoder(codec)
-frames = decoder.decode({clip: tokens_hw, …})[clip]            # clips in different phases are decoded together
-clips = decode_clips(codec, [tokens_thw, …])                   # whole clips, whatever their lengths
+frames = decoder.decode({clip: tokens_hw, …})[clip]            # the next latent frame of clips at any position
+clips = decode_clips(codec, [tokens_thw, …])                   # whole clips of any lengths
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -13,13 +14,33 @@ import torch
 
 from ..core.protocols import Codec
 
-AT_ONCE = 16  # clips that are decoded together: more gain no time, and take more memory
+ENCODE_FRAMES = 64  # latent frames that are encoded together
+DECODE_CLIPS = 16  # clips that are decoded together: more are not faster, and take more memory
 
 ClipKey = TypeVar("ClipKey", bound=Hashable)
 
 
+@torch.no_grad()
+def encode_frames(codec: Codec, frames_THW3: torch.Tensor) -> torch.Tensor:
+    """Return the tokens (t, h, w) of a clip's frames, which must have a size that the codec accepts.
+
+    The last frame must be the last one of its latent frame, since a clip is continued after it: where the number of
+    frames is not 1 + n * temporal, the first few are left out.
+    """
+    temporal = codec.compression.t
+    frames_THW3 = frames_THW3[(len(frames_THW3) - 1) % temporal :]
+    chunks = [frames_THW3[:1]]
+    if len(frames_THW3) > 1:
+        chunks += frames_THW3[1:].split(ENCODE_FRAMES * temporal)
+    tokens, state = [], None
+    for chunk in chunks:
+        tokens_Bthw, state = codec.encode_chunk(chunk[None].to(codec.device), state)
+        tokens.append(tokens_Bthw[0])
+    return torch.cat(tokens).cpu()
+
+
 class PixelDecoder:
-    """Decodes clips latent frame by latent frame, and remembers how far each of them is."""
+    """Decodes clips latent frame by latent frame, and keeps the decoder's state of each of them."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -27,50 +48,50 @@ class PixelDecoder:
 
     @torch.no_grad()
     def decode(self, frames: Mapping[ClipKey, torch.Tensor]) -> dict[ClipKey, np.ndarray]:
-        """The frames (T, H, W, 3) uint8 of the next latent frame (h, w) of each of these clips."""
+        """Return the frames (T, H, W, 3) uint8 of the next latent frame (h, w) of each of these clips."""
         clips = list(frames)
         tokens_Bhw = torch.stack([frames[clip] for clip in clips]).to(self._codec.device)
-        made, states = self._codec.decode_frame(tokens_Bhw, [self._states.get(clip) for clip in clips])
+        decoded, states = self._codec.decode_frame(tokens_Bhw, [self._states.get(clip) for clip in clips])
         self._states |= zip(clips, states, strict=True)
-        shown = [(frames_THW3.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for frames_THW3 in made]
-        return dict(zip(clips, shown, strict=True))
+        pixels = [(frames_THW3.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for frames_THW3 in decoded]
+        return dict(zip(clips, pixels, strict=True))
 
     def forget(self, clip: Hashable) -> None:
-        """Leave out what a clip that has ended goes on from."""
+        """Drop the state of a clip that has ended."""
         self._states.pop(clip, None)
 
 
 def decode_clips(codec: Codec, tokens: Sequence[torch.Tensor], known: int = 0) -> list[np.ndarray]:
-    """The frames (T, H, W, 3) of each clip (t, h, w) after its first `known` latent frames."""
+    """Return the frames (T, H, W, 3) uint8 of each clip (t, h, w) after its first `known` latent frames."""
     return [
         frames
-        for first in range(0, len(tokens), AT_ONCE)
-        for frames in _decode_together(codec, tokens[first : first + AT_ONCE], known)
+        for first in range(0, len(tokens), DECODE_CLIPS)
+        for frames in _decode_together(codec, tokens[first : first + DECODE_CLIPS], known)
     ]
 
 
 def _decode_together(codec: Codec, tokens: Sequence[torch.Tensor], known: int) -> list[np.ndarray]:
-    # Of those that are known the decoder needs the last few.
+    # The decoder needs the last few of the known latent frames.
     start = max(0, known - max(1, codec.memory))
     skipped = codec.compression.frames(known - start)
-    # In one piece from the beginning: long-lived parts among the decoder's large tensors would keep the memory between
-    # them from being used again, and joining them would take as much once more.
-    whole: list[np.ndarray] = [np.empty(0, np.uint8) for _ in tokens]
+    # One array for each clip, allocated at the first frames: parts that outlive the decoder's large tensors would keep
+    # the memory between them from being used again, and joining them would take the same memory once more.
+    clips: list[np.ndarray] = [np.empty(0, np.uint8) for _ in tokens]
     done = [0 for _ in tokens]
-    for made in _by_latent_frame(codec, [tokens_thw[start:] for tokens_thw in tokens]):
-        for clip, frames in made.items():
+    for decoded in _by_latent_frame(codec, [tokens_thw[start:] for tokens_thw in tokens]):
+        for clip, frames in decoded.items():
             if not done[clip]:
                 total = codec.compression.frames(len(tokens[clip]) - start) - skipped
-                whole[clip] = np.empty((total, *frames.shape[1:]), np.uint8)
+                clips[clip] = np.empty((total, *frames.shape[1:]), np.uint8)
             new = frames[max(0, skipped - done[clip]) :]
             first = max(0, done[clip] - skipped)
-            whole[clip][first : first + len(new)] = new
+            clips[clip][first : first + len(new)] = new
             done[clip] += len(frames)
-    return whole
+    return clips
 
 
 def _by_latent_frame(codec: Codec, tokens: Sequence[torch.Tensor]) -> Iterator[dict[int, np.ndarray]]:
-    """The frames of latent frame 0 of all clips, then of 1 of all that have one, and so on."""
+    """Yield the frames of latent frame 0 of all clips, then of latent frame 1 of all clips that have one, and so on."""
     decoder = PixelDecoder(codec)
     for index in range(max(map(len, tokens))):
         yield decoder.decode({clip: t[index] for clip, t in enumerate(tokens) if index < len(t)})

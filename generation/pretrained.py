@@ -1,4 +1,4 @@
-"""A checkpoint folder as a whole: config.json, tokenizer.safetensors, and the files of its language model.
+"""Load and save whole checkpoint folders: config.json, tokenizer.safetensors, and the language model's files.
 
 parts = load_pretrained("world", device="auto")
 save_pretrained(folder, config, tokenizer, lm)              # weights in float16
@@ -6,7 +6,7 @@ save_pretrained(folder, config, tokenizer, lm)              # weights in float16
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -15,6 +15,7 @@ from ..core.condition import describe_conditions
 from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import CheckpointError, ReelmError, require
+from ..core.json_values import Json
 from ..core.protocols import LanguageModel, LanguageModelConfig, Precision
 from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
@@ -26,17 +27,33 @@ from ..tokenizer.video_tokenizer import VideoTokenizer
 FORMAT = 1
 
 
+class HubOptions(TypedDict, total=False):
+    """The options of `load_pretrained` for hub ids."""
+
+    revision: str | None
+    cache_dir: str | None
+    local_files_only: bool
+
+
+class NumericsOptions(TypedDict, total=False):
+    """The options of `load_pretrained` for the dtype and the precisions of the language model."""
+
+    dtype: str | torch.dtype
+    weights: Precision
+    cache: Precision
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """config.json: the two networks, the clips they were made for, and how they sample by default.
+    """The contents of config.json: the two networks, the format of their clips, and the default sampling settings.
 
     Attributes:
-        format: version of this layout.
-        fps: frames a second.
-        height, width: of a frame in pixels.
-        tokenizer: sizes of the tokenizer.
-        lm: sizes of the language model.
-        sampling: default settings.
+        format: The version of the file's format.
+        fps: The frames per second.
+        height, width: The size of a frame in pixels.
+        tokenizer: The config of the tokenizer.
+        lm: The config of the language model.
+        sampling: The default sampling settings.
     """
 
     format: int
@@ -63,10 +80,13 @@ class Pretrained:
     """The loaded parts of a model.
 
     Attributes:
-        name: of the bundled model, the hub id, or the last part of the folder's path.
-        tokenizer_id: the tokenizer's `tokens_id`: clips with the same one can exchange tokens.
-        lm_id: names the language model's weights: clips with the same one can exchange keys and values.
-        random: whether the weights are random ones, of a preset: what it makes means nothing.
+        name: The name of the bundled model, the hub id, or the last part of the folder's path.
+        tokenizer_id: The tokenizer's `tokens_id`: models with the same one share their tokens.
+        lm_id: The id of the language model's weights: models with the same one share their keys and values.
+        config: The config of the model.
+        tokenizer: The tokenizer.
+        lm: The language model.
+        random: Whether the weights are the random ones of a preset, so that clips have no meaning.
     """
 
     name: str
@@ -77,10 +97,11 @@ class Pretrained:
     lm: LanguageModel
     random: bool = False
 
-    def settings(self, sampling: SamplingConfig, plan: ClipPlan) -> dict[str, Any]:
-        """What a clip of this model records of how it was made, as JSON values.
+    def settings(self, sampling: SamplingConfig, plan: ClipPlan, *, detail: bool = False) -> Json:
+        """Return what a clip of this model records of its generation, as JSON values.
 
-        `sample` is its number among those of one prompt; `prompts` and `temperatures` are by latent frames.
+        `sample` is the index of the clip among the samples of one prompt; `prompts` and `temperatures` are schedules by
+        latent frames; `detail` says that the frames have more detail than the tokens.
         """
         return {
             "model": self.name, "tokenizer": self.tokenizer_id, "lm": self.lm_id, **vars(sampling),
@@ -88,10 +109,11 @@ class Pretrained:
             "prompts": [list(entry) for entry in plan.prompts],
             "temperatures": [list(entry) for entry in plan.temperatures],
             **({"conditions": describe_conditions(plan.conditions)} if plan.conditions else {}),
+            **({"detail": True} if detail else {}),
         }  # fmt: skip
 
-    def sizes(self) -> dict[str, Any]:
-        """How large the networks, the clips, the vocabularies and the window are."""
+    def sizes(self) -> Json:
+        """Return the sizes of the networks, the clips, the vocabularies and the window."""
         config, side, layout = self.config, self.tokenizer.compression, self.lm.layout
         return {
             "tokenizer_parameters": sum(p.numel() for p in self.tokenizer.parameters()),
@@ -110,15 +132,15 @@ class Pretrained:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The config of a checkpoint folder, without its weights.
+    """Read the config of a checkpoint folder, without its weights.
 
     Raises:
-        CheckpointError: it is missing, no JSON, or breaks a rule.
+        CheckpointError: The file is missing, is no JSON, or breaks a rule.
     """
     try:
-        values = read_json(folder / "config.json")
+        values: dict[str, object] = {**read_json(folder / "config.json")}
         if "lm" in values:
-            values = values | {"lm": read_lm_config(values["lm"])}
+            values["lm"] = read_lm_config(values["lm"])
         return from_dict(ModelConfig, values, "config.json")
     except CheckpointError:
         raise
@@ -140,25 +162,25 @@ def load_pretrained(
     """Load a bundled model, a folder, or a hub id; see `VideoGenerator.from_pretrained`.
 
     Raises:
-        CheckpointError: a file is missing, damaged, of another shape, or not safetensors.
-        ReelmError: there are no int8 weights on this machine, device or in this dtype.
+        CheckpointError: A file is missing, damaged, of another shape, or not safetensors.
+        ReelmError: Int8 weights are not supported on this machine or device or in this dtype.
     """
-    place = pick_device(device)
-    numerics = pick_numerics(dtype, weights, cache, place)
+    chosen = pick_device(device)
+    numerics = pick_numerics(dtype, weights, cache, chosen)
     folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     config = read_config(folder)
-    lm, lm_id = load_language_model(config.lm, folder, place, numerics)
+    lm, lm_id = load_language_model(config.lm, folder, chosen, numerics)
     with uninitialised():
         tokenizer = VideoTokenizer(config.tokenizer)
     load_weights(tokenizer, folder / "tokenizer.safetensors")
-    # The tokenizer stays in float32: it is a small part of the time, and its tokens must not depend on the device.
-    tokenizer.to(place).eval().requires_grad_(False)
-    shown = folder.resolve().name if folder == Path(name) else str(name)
-    return Pretrained(shown, tokenizer.tokens_id, lm_id, config, tokenizer, lm)
+    # The tokenizer stays in float32: it takes a small part of the time, and its tokens must not depend on the device.
+    tokenizer.to(chosen).eval().requires_grad_(False)
+    own_name = folder.resolve().name if folder == Path(name) else str(name)
+    return Pretrained(own_name, tokenizer.tokens_id, lm_id, config, tokenizer, lm)
 
 
 def save_pretrained(folder: Path, config: ModelConfig, tokenizer: VideoTokenizer, lm: LanguageModel) -> None:
-    """Write the folder that `load_pretrained` reads, weights in float16."""
+    """Write the folder that `load_pretrained` reads, with the weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in tokenizer.state_dict().items()}
     save_tensors(folder / "tokenizer.safetensors", tensors)

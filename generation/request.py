@@ -1,14 +1,13 @@
-"""A request: the user's arguments, checked before any compute and spread over the clips of a batch.
+"""A request: the user's arguments, checked before any computation and turned into the plans of a batch of clips.
 
 request = make_request(parts, "generate", ["a red ball", "a blue ring"], {"seed": [1, 2], "top_k": 50})
 request.plans[1].latent_frames
 """
 
-import contextlib
 import dataclasses
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,10 +24,12 @@ from ..sampling.engine import Engine
 from ..sampling.noise_keys import NoiseKey
 from ..sampling.plan import ClipPlan
 from ..sampling.rules import LogitsProcessor, SamplingConfig
-from .options import Prompt, Prompts, StepCallback, check_names, plain
+from .arguments import check_names, to_python
+from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import Pretrained
 from .schedule import Schedule, is_schedule, read_prompts, read_schedule, to_latent_frames
 from .source import Source
+from .video import check_output_type
 
 T = TypeVar("T")
 
@@ -40,15 +41,17 @@ SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingConfig))
 
 @dataclass(frozen=True)
 class Request:
-    """The clips of the batch, and what all of them share.
+    """The plans of the clips of a batch, and what all of them share.
 
     Attributes:
-        plans: of the clips.
-        sampling: how the next token is drawn.
-        decoder: how tokens are found.
-        processors: of logits.
-        on_step: called after each step of the decoder.
-        batch_size: clips at a time.
+        plans: The plans of the clips.
+        sampling: The sampling settings.
+        decoder: The decoder.
+        processors: The logits processors.
+        on_step: A function to call after each step of the decoder.
+        batch_size: The number of clips drawn at a time.
+        on_tokens: A function to call with the sessions when all tokens are drawn.
+        keep_state: Whether the clips get their cache states.
     """
 
     plans: list[ClipPlan]
@@ -57,14 +60,16 @@ class Request:
     processors: tuple[LogitsProcessor, ...] = ()
     on_step: StepCallback | None = None
     batch_size: int = 1
+    on_tokens: TokensCallback | None = None
+    keep_state: bool = False
 
     def engine(self, parts: Pretrained) -> Engine:
-        """An engine that draws these clips, in their order."""
-        user, nothing = self.on_step, torch.empty(0, dtype=torch.int64)
+        """Return an engine that draws these clips, in their order."""
+        user, none = self.on_step, torch.empty(0, dtype=torch.int64)
 
         def on_step(passes: int, accepted: dict[int, torch.Tensor]) -> None:
             assert user is not None
-            user(passes, [accepted.get(clip, nothing) for clip in range(len(self.plans))])
+            user(passes, [accepted.get(clip, none) for clip in range(len(self.plans))])
 
         return Engine(
             parts.lm, self.sampling, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,
@@ -74,24 +79,29 @@ class Request:
 
 def make_request(
     parts: Pretrained, call: str, prompt: Prompt | Prompts | None, options: Mapping[str, object], *,
-    added: bool = False,
+    continuing: bool = False,
 ) -> Request:  # fmt: skip
     """Check the arguments of a call that draws tokens; the model's defaults fill in the rest.
 
     Args:
-        parts: the model.
-        call: its name, which says what options there are (options.py).
-        prompt: one prompt or several.
-        options: what the user gave besides; `num_videos_per_prompt` is how many samples of each prompt are made:
-            sample 0 of a seed is what that seed gives alone.
-        added: whether what is drawn is added to a clip; second 0 of a schedule is where that ends.
+        parts: The model.
+        call: The name of the call, which determines its options (arguments.py).
+        prompt: One prompt or several.
+        options: The user's other arguments; `num_videos_per_prompt` is the number of samples of each prompt: sample 0
+            of a seed is the clip that the seed gives alone.
+        continuing: Whether a clip is continued; second 0 of a schedule is then the end of that clip.
 
     Raises:
-        ReelmError: an argument breaks its rule.
+        ReelmError: An argument breaks its rule.
     """
     check_names(call, options)
-    given: dict[str, Any] = {name: plain(value) for name, value in options.items()}
+    output_type = options.get("output_type")
+    if output_type is not None:
+        check_output_type(output_type, "output_type")
+    given: dict[str, Any] = {name: to_python(value) for name, value in options.items()}
     prompts = [((0.0, ""),)] if prompt is None else _check_prompts(parts, prompt)
+    single = call == "generate" or len(prompts) == 1
+    require(single, "prompt", f"must be a single one to {call.removesuffix('_clip')}", prompt)
     samples = given.get("num_videos_per_prompt")
     count = 1 if samples is None else _whole(samples, "num_videos_per_prompt", 1)
     require(len(prompts) * count <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * count)
@@ -107,44 +117,38 @@ def make_request(
     processors = _processors(given.get("logits_processor"))
     for name in ("callback_on_step_end", "callback_on_tokens"):
         require(given.get(name) is None or callable(given[name]), name, "must be callable", given.get(name))
-    rate: dict[str, Any] = {"fps": parts.config.fps, "temporal": parts.tokenizer.compression.t, "added": added}
+    compression, fps = parts.tokenizer.compression, parts.config.fps
+    rate: dict[str, Any] = {"fps": fps, "temporal": compression.t, "continuing": continuing}
     conditions = _check_conditions(parts, given.get("conditions", ()))
     controls = _check_controls(parts, given.get("controls", {}))
     plans = [
         ClipPlan(
-            prompts=to_latent_frames(schedule, **rate), negative_prompt=against, conditions=conditions,
-            controls=controls, key=NoiseKey(number, sample), latent_frames=end,
+            prompts=to_latent_frames(schedule, **rate), negative_prompt=negative, conditions=conditions,
+            controls=controls, key=NoiseKey(seed, sample), latent_frames=end,
             temperatures=to_latent_frames(temperatures, **rate) if temperatures else (),
         )
-        for schedule, against, number, end in zip(
-            prompts, negatives, seeds, _ends(parts, call, given, len(prompts), added=added), strict=True
+        for schedule, negative, seed, end in zip(
+            prompts, negatives, seeds, _ends(parts, call, given, len(prompts), continuing=continuing), strict=True
         )
         for sample in range(count)
     ]  # fmt: skip
     batch_size = given.get("batch_size")
     batch_size = len(plans) if batch_size is None else min(_whole(batch_size, "batch_size", 1), len(plans))
     decoder = pick_decoder(
-        parts, given.get("decoder", "auto"), given.get("block_size"), sampling, batch_size, one_by_one=bool(processors)
-    )
-    return Request(plans, sampling, decoder, processors, given.get("callback_on_step_end"), batch_size)
+        parts, given.get("decoder", "auto"), given.get("block_size"), sampling, batch_size,
+        sequential_only=bool(processors),
+    )  # fmt: skip
+    on_step, on_tokens = given.get("callback_on_step_end"), given.get("callback_on_tokens")
+    keep_state = given.get("keep_state")
+    if keep_state is None:
+        keep_state = len(plans) == 1 and output_type is None
+    return Request(plans, sampling, decoder, processors, on_step, batch_size, on_tokens, keep_state)
 
 
 def is_batch(prompt: Prompt | Prompts | None) -> bool:
-    """Whether this is a list of prompts, and neither one of them nor its schedule."""
-    given = plain(prompt)
+    """Return whether this is a list of prompts, and neither a single prompt nor the schedule of one."""
+    given = to_python(prompt)
     return isinstance(given, list | tuple) and not is_schedule(given)
-
-
-@contextlib.contextmanager
-def named(argument: str) -> Iterator[None]:
-    """Have refusals of the clip that is read inside call it what the user did; files are read under names of theirs."""
-    try:
-        yield
-    except ReelmError as error:
-        name, _, rest = str(error).partition(": ")
-        if name not in ("clip", "session"):
-            raise
-        raise type(error)(f"{argument}: {rest}") from error
 
 
 def pick_decoder(
@@ -154,31 +158,37 @@ def pick_decoder(
     sampling: SamplingConfig,
     clips: int,
     *,
-    one_by_one: bool = False,
+    sequential_only: bool = False,
 ) -> Decoder:
-    """The decoder for so many clips of this model at a time; see `make_decoder`."""
+    """Return the decoder for so many clips of this model at a time; see `make_decoder`."""
     rows, lm = clips * (1 if sampling.guidance_scale == 1 else 2), parts.lm
+    on_gpu = lm.device.type == "cuda"
     return make_decoder(
-        decoder, block_size, layout=lm.layout, rows=rows, on_gpu=lm.device.type == "cuda", one_by_one=one_by_one
+        decoder, block_size, layout=lm.layout, rows=rows, on_gpu=on_gpu, sequential_only=sequential_only
     )
 
 
-def inherit(request: Request, source: Source, prompted: bool, options: Mapping[str, object]) -> Request:
-    """The request to continue `source`, with what the user left open filled in from it.
+def inherit(request: Request, source: Source, options: Mapping[str, object]) -> tuple[Request, Source]:
+    """Fill in the values of the clip `source` where the user gave none for its continuation.
+
+    A note names conditions that the source was drawn under and that are missing now.
 
     Args:
-        request: made with `added`; its latent frames are counted from the end of the source on.
-        source: the clip that is continued.
-        prompted: whether the user gave a prompt; it holds from the end of the source on, if that has one of its own.
-        options: what the user gave besides.
+        request: The request, made with `continuing`; its latent frames are counted from the end of the source.
+        source: The clip that is continued.
+        options: The user's arguments. A prompt holds from the end of the source on, if that has one of its own.
+
+    Returns:
+        The request to continue the source, and the source without what the request does not continue: a cache state
+        under other conditions, and its detail if that is not wanted.
     """
     plan, after = request.plans[0], len(source.tokens_thw)
     ends = None if plan.latent_frames is None else after + plan.latent_frames
     coming = tuple((after + start, text) for start, text in plan.prompts)
     before = tuple(entry for entry in source.prompts if entry[0] < after and entry[1])
-    if not before:  # what is given holds for the source too
+    if not before:  # the given prompt holds for the source too
         before, coming = ((0, plan.prompts[0][1]),), coming[1:]
-    prompts = before + coming if prompted else source.prompts
+    prompts = source.prompts if options.get("prompt") is None else before + coming
     changes: dict[str, Any] = {"prompts": prompts, "latent_frames": ends}
     if "temperature" in options:
         changes["temperatures"] = tuple((after + start, value) for start, value in plan.temperatures)
@@ -190,39 +200,46 @@ def inherit(request: Request, source: Source, prompted: bool, options: Mapping[s
         changes["key"] = source.key
     if "conditions" not in options:
         changes["conditions"] = source.conditions
-    # What was given to the source lies before what is given now.
-    changes["controls"] = {
-        name: torch.cat([source.grids[name], tokens]) for name, tokens in plan.controls.items()
-    }  # fmt: skip
+        if source.missing:
+            note(source.missing)
+    # The given tokens of the source come before those that are given now.
+    changes["controls"] = {name: torch.cat([source.grids[name], tokens]) for name, tokens in plan.controls.items()}
     sampling = request.sampling
     if source.sampling is not None:
         given = {name: getattr(sampling, name) for name in SAMPLING if name in options}
         sampling = dataclasses.replace(source.sampling, **given)
-    return dataclasses.replace(request, plans=[dataclasses.replace(plan, **changes)], sampling=sampling)
+    plan = dataclasses.replace(plan, **changes)
+    same = plan.shares_past(source.prompts, source.negative_prompt, source.conditions, after)
+    detailed = source.detailed and bool(options.get("detail", True))
+    source = dataclasses.replace(source, cache=source.cache if same else {}, detailed=detailed)
+    return dataclasses.replace(request, plans=[plan], sampling=sampling, keep_state=True), source
 
 
-def _ends(parts: Pretrained, call: str, given: Mapping[str, Any], prompts: int, *, added: bool) -> list[int | None]:
-    """Latent frames of each clip, or None for no end, which a stream alone has."""
+def _ends(
+    parts: Pretrained, call: str, given: Mapping[str, Any], prompts: int, *, continuing: bool
+) -> list[int | None]:
+    """Return the latent frames of each clip, or None for no end, which only a stream may have."""
     seconds, num_frames = given.get("seconds"), given.get("num_frames")
     if call == "stream" and seconds is num_frames is None:
         return [None] * prompts
-    lengths = check_lengths(parts, seconds, num_frames, added=added)
+    lengths = check_lengths(parts, seconds, num_frames, continuing=continuing)
     return _one_each([*lengths], prompts, "seconds, num_frames")
 
 
 def check_lengths(
     parts: Pretrained, seconds: float | Sequence[float] | None, num_frames: int | Sequence[int] | None, *,
-    added: bool = False,
+    continuing: bool = False,
 ) -> list[int]:  # fmt: skip
-    """Latent frames that hold so many seconds or frames, for one length or a list of them.
+    """Return the latent frames that hold so many seconds or frames, for one length or a list of them.
 
     Args:
-        parts: the model.
-        seconds, num_frames: one or a list; both None for the default.
-        added: whether they are added to a clip, so that no frame 0 is among them.
+        parts: The model.
+        seconds: One length in seconds or a list of them.
+        num_frames: One length in frames or a list of them, in place of `seconds`; both None for the default.
+        continuing: Whether the latent frames are added to a clip, so that frame 0 is not among them.
 
     Raises:
-        ReelmError: both are given, or one is out of its range.
+        ReelmError: Both are given, or one is out of its range.
     """
     neither = seconds is None or num_frames is None
     require(neither, "seconds, num_frames", "must not both be given", (seconds, num_frames))
@@ -230,11 +247,11 @@ def check_lengths(
     lengths = []
     for value in given if isinstance(given, list | tuple) else [given]:
         pair = (None, value) if seconds is None else (value, None)
-        lengths.append(_latent_frames(parts, *pair, added=added))
+        lengths.append(_latent_frames(parts, *pair, continuing=continuing))
     return lengths
 
 
-def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, added: bool) -> int:
+def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, continuing: bool) -> int:
     if num_frames is not None:
         whole = isinstance(num_frames, int) and not isinstance(num_frames, bool) and num_frames >= 1
         require(whole, "num_frames", "must be a whole number of at least 1", num_frames)
@@ -248,7 +265,7 @@ def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, added: b
         frames <= MAX_SECONDS * parts.config.fps, "seconds, num_frames", "must be at most a day", seconds or num_frames
     )
     compression = parts.tokenizer.compression
-    return -(-frames // compression.t) if added else compression.latent_frames(frames)
+    return -(-frames // compression.t) if continuing else compression.latent_frames(frames)
 
 
 def _strings(value: str | Sequence[str], argument: str) -> list[str]:
@@ -266,7 +283,7 @@ def _sampling(defaults: SamplingConfig, given: dict[str, Any]) -> SamplingConfig
 
 
 def _pop_temperatures(sampling: dict[str, Any]) -> Schedule[float]:
-    """The temperature where it is a schedule, taken out of the options; else an empty one."""
+    """Remove the temperature from the options if it is a schedule, and return it; else return an empty schedule."""
     if not isinstance(sampling.get("temperature"), list | tuple):
         return ()
     schedule: Schedule[float] = read_schedule(sampling.pop("temperature"), "temperature", int, float)
@@ -282,7 +299,7 @@ def _whole(value: Any, argument: str, least: int) -> int:
 
 
 def _one_each(values: Sequence[T], count: int, argument: str) -> list[T]:
-    """One value for each of `count` prompts, from one for all or one for each."""
+    """Return one value for each of `count` prompts, from one for all or one for each."""
     require(len(values) in (1, count), argument, f"must be one, or one for each of the {count} prompts", values)
     return [*values] * count if len(values) == 1 else [*values]
 
@@ -291,12 +308,10 @@ def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
     require(seed is None or generator is None, "seed, generator", "must not both be given", seed)
     if generator is not None:
         generators = generator if isinstance(generator, list | tuple) else [generator]
-        kinds = all(isinstance(item, torch.Generator) for item in generators)
-        require(kinds, "generator", "must be a torch.Generator or a list of them", generator)
-        argument, seeds = (
-            "generator",
-            [int(torch.randint(2**62, (), generator=item, device=item.device)) for item in generators],
-        )
+        valid = all(isinstance(item, torch.Generator) for item in generators)
+        require(valid, "generator", "must be a torch.Generator or a list of them", generator)
+        argument = "generator"
+        seeds = [int(torch.randint(2**62, (), generator=item, device=item.device)) for item in generators]
     else:
         argument = "seed"
         seeds = list(seed) if isinstance(seed, list | tuple) else [secrets.randbits(32) if seed is None else seed]
@@ -308,7 +323,7 @@ def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
 
 
 def _negatives(parts: Pretrained, given: Any, prompts: int, sampling: SamplingConfig) -> list[str]:
-    """The negative prompt of each clip."""
+    """Return the negative prompt of each clip."""
     texts = _one_each(_strings("" if given is None else given, "negative_prompt"), prompts, "negative_prompt")
     guided = given is None or sampling.guidance_scale != 1
     require(guided, "negative_prompt", "needs guidance_scale other than 1", given)
@@ -324,7 +339,7 @@ def _processors(given: Any) -> tuple[LogitsProcessor, ...]:
 
 
 def _check_prompts(parts: Pretrained, prompt: Prompt | Prompts) -> list[Schedule[str]]:
-    prompts = read_prompts(plain(prompt))
+    prompts = read_prompts(to_python(prompt))
     texts = [text for schedule in prompts for _, text in schedule]
     require(len(texts) > 0, "prompt", "must hold at least one prompt", prompt)
     require(all(text.strip() for text in texts), "prompt", "must not be empty", prompt)
@@ -344,9 +359,8 @@ def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> tup
     require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
     for each in conditions:
         reads = [kind for kind in parts.lm.reads if kind != "text"]
-        rule = (
-            f"must be of the kinds {', '.join(reads)}" if reads else "must be none: this model reads its prompt alone"
-        )
+        none = "must be none: this model reads its prompt alone"
+        rule = f"must be of the kinds {', '.join(reads)}" if reads else none
         require(each.kind in reads, "conditions", rule, each.kind)
     return tuple(conditions)
 

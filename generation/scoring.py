@@ -1,11 +1,11 @@
-"""How likely a model finds a clip: the negative log-likelihood of each of its tokens under a prompt.
+"""Score clips: the negative log-likelihood of each token of a clip under a prompt.
 
     score = score_clip(parts, "ball.mp4")
     score.nats_per_token, score.bits_per_dimension
     score_clip(parts, video, "a blue ring").nats - score_clip(parts, video, "a red ball").nats
 
-The clip goes through an `Engine` whose decoder draws nothing: it accepts the tokens that are there, a latent frame a
-pass. What is scored is what is sampled from, and the cache does not grow with the clip.
+The clip goes through an `Engine` whose decoder draws nothing: it accepts the clip's tokens, a latent frame a pass. The
+scored distribution is the one that is sampled from, and the cache does not grow with the clip.
 """
 
 import math
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch.nn import functional as F
 
-from ..core.errors import require
 from ..core.progress import note, progress
 from ..media.fitting import Fit
 from ..sampling.engine import Engine
@@ -30,12 +29,13 @@ from .source import read_source
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Score:
-    """What a clip costs under a model: lower is likelier.
+    """The negative log-likelihood of a clip under a model: lower is likelier.
 
     Attributes:
-        nats_thw: float32, minus the logarithm of each token's probability, given the prompt and the tokens before it.
-        prompts: those that it was scored under, from each latent frame on; "" is none.
-        dimensions: the values of the frames that the tokens stand for: frames x height x width x 3.
+        nats_thw: The negative logarithm of each token's probability, given the prompt and the tokens before it;
+            float32.
+        prompts: The prompts of the scoring, from each latent frame on; "" is none.
+        dimensions: The number of values in the frames of the tokens: frames x height x width x 3.
     """
 
     nats_thw: np.ndarray
@@ -44,7 +44,7 @@ class Score:
 
     @property
     def nats(self) -> float:
-        """Of the whole clip."""
+        """The sum over all tokens of the clip."""
         return float(self.nats_thw.sum(dtype=np.float64))
 
     @property
@@ -54,20 +54,21 @@ class Score:
 
     @property
     def nats_per_frame(self) -> np.ndarray:
-        """(t,) The mean over the tokens of each latent frame: where in the clip the model is surprised."""
+        """The mean (t,) over the tokens of each latent frame, which is high where the clip surprises the model."""
         return self.nats_thw.mean((1, 2), dtype=np.float64)
 
     @property
     def perplexity(self) -> float:
-        """The number of equally likely tokens that would cost as much."""
+        """The number of equally likely tokens that would have the same mean."""
         return float(np.exp(self.nats_per_token))
 
     @property
     def bits_per_dimension(self) -> float:
-        """Bits of the tokens for each value of the frames that they stand for.
+        """The bits of the tokens for each value of the frames that they represent.
 
-        This is no likelihood of the pixels, which a lossy tokenizer does not have: what the tokens do not say of the
-        frames is not counted. It compares models of one tokenizer, and not with models of pixels.
+        This is not a likelihood of the pixels, which a lossy tokenizer does not give: information of the frames that
+        the tokens do not hold is not counted. It compares models of one tokenizer with each other, and not with models
+        of pixels.
         """
         return self.nats / math.log(2) / self.dimensions
 
@@ -85,19 +86,17 @@ def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt | None = None, 
     """Score the video tokens of a clip: at temperature 1 and without guidance, as the model was trained.
 
     Args:
-        parts: the model.
-        clip: as for `continue_clip`. A clip of this model is scored by its own tokens, any other is encoded.
-        prompt: what the clip is supposed to show; may be a schedule by the seconds of the clip; "" for no prompt; by
-            default the clip's own, as it changed over time, if it has one.
-        fit: how another shape of picture is fitted: "crop", "pad" or "stretch".
+        parts: The model.
+        clip: The clip, as in `continue_clip`. A clip of this model is scored by its own tokens, any other is encoded.
+        prompt: The prompt of the clip, or a schedule by the seconds of the clip; "" for no prompt; by default the
+            clip's own prompts, if it has any.
+        fit: How a picture of another shape is fitted: "crop", "pad" or "stretch".
 
     Raises:
-        ReelmError: an argument is refused, or the clip cannot be read; nothing was computed.
+        ReelmError: An argument is refused, or the clip cannot be read; nothing was computed.
     """
     prompts = None if prompt is None else _read_prompt(parts, prompt)
     source, layout = read_source(parts, clip, fit), parts.lm.layout
-    if source.fitting:
-        note(source.fitting)
     if source.missing:
         note(source.missing)
     tokens_tS = layout.pack(source.grids).to(parts.lm.device)
@@ -119,6 +118,4 @@ def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt | None = None, 
 def _read_prompt(parts: Pretrained, prompt: Prompt) -> PromptSchedule:
     if isinstance(prompt, str) and not prompt:
         return ((0, ""),)
-    plans = make_request(parts, "score", prompt, {}).plans
-    require(len(plans) == 1, "prompt", "must be a single one to score", prompt)
-    return plans[0].prompts
+    return make_request(parts, "score", prompt, {}).plans[0].prompts

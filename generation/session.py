@@ -1,17 +1,17 @@
-"""A session: all that a clip goes on from, in one safetensors file: its tokens, its keys and values, its plan.
+"""A session: everything that a clip is continued from, in one safetensors file: tokens, cache state and plan.
 
     video.state.save("ball.safetensors")
     longer = generator.continue_clip(SessionState.load("ball.safetensors"), seconds=10)
 
-A clip goes on from its tokens alone too, but then they are all read again. The state of the cache makes that
-unnecessary: going on takes the same time after an hour as after a second, and gives the tokens of a clip that never
-stopped.
+A clip can be continued from its tokens alone, but then they are all read again. With the cache state they are not:
+continuing takes the same time after an hour as after a second, and gives the tokens of a clip that never stopped.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,21 +20,25 @@ from ..core.checkpoint import save_tensors
 from ..core.condition import Condition, Embedding, FrameRole, Frames, Text
 from ..core.errors import ReelmError, require
 from ..core.files import check_writable
+from ..core.json_values import Json
+from ..sampling.plan import ClipPlan
+from .schedule import latest
 
 FORMAT = "2"
 
 
 @dataclass(frozen=True, eq=False)
 class SessionState:
-    """A clip that can go on.
+    """A clip that can be continued.
 
     Attributes:
-        tokens_thw: all its video tokens, int64.
-        segments: the tokens (t, *shape) of the other segments of its latent frames, by name.
-        cache: what its rows of the model's cache remember, or nothing: then the tokens are read again.
-        conditions: what it was made under beside its prompt.
-        prompt, seed: what it was drawn from.
-        settings: as `Video.settings`.
+        tokens_thw: All its video tokens, int64.
+        segments: The tokens (t, *shape) of the other segments of its latent frames, by name.
+        cache: The state of its rows of the model's cache, or an empty dictionary: then its tokens are read again.
+        conditions: The conditions of the clip in addition to its prompt.
+        prompt: The prompt at its end.
+        seed: The seed of its noise.
+        settings: The settings it was drawn with, as in `Video.settings`.
     """
 
     tokens_thw: torch.Tensor
@@ -43,19 +47,28 @@ class SessionState:
     conditions: tuple[Condition, ...] = ()
     prompt: str = ""
     seed: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
 
     def __repr__(self) -> str:
         kept = sum(tensor.nbytes for tensor in self.cache.values())
         return f"SessionState(tokens {tuple(self.tokens_thw.shape)}, cache {kept} bytes, prompt={self.prompt!r})"
 
+    @classmethod
+    def from_plan(
+        cls, plan: ClipPlan, grids: Mapping[str, torch.Tensor], cache: dict[str, torch.Tensor], settings: Json
+    ) -> "SessionState":
+        """Return the session of a clip with this plan, the tokens (t, *shape) of all segments, and this cache state."""
+        segments = {name: tokens for name, tokens in grids.items() if name != "video"}
+        prompt, seed = latest(plan.prompts), plan.key.seed
+        return cls(grids["video"], segments, cache, plan.conditions, prompt, seed, settings)
+
     @property
     def grids(self) -> dict[str, torch.Tensor]:
-        """The tokens of all segments by name, as a `FrameLayout` packs them."""
+        """The tokens of all segments by name, which `FrameLayout.pack` takes."""
         return {"video": self.tokens_thw, **self.segments}
 
     def save(self, path: str | Path) -> Path:
-        """Write it atomically; the suffix must be .safetensors. Returns the path."""
+        """Write the session atomically to a .safetensors file, and return the path."""
         path = check_state_path(path)
         values = {"prompt": self.prompt, "seed": self.seed, "settings": self.settings,
                   "conditions": [condition.kind for condition in self.conditions]}  # fmt: skip
@@ -67,21 +80,25 @@ class SessionState:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "SessionState":
-        """Read what `save` wrote.
+    def load(cls, path: str | Path, argument: str = "session") -> "SessionState":
+        """Read a session that `save` has written.
+
+        Args:
+            path: The file.
+            argument: The name of the session in error messages.
 
         Raises:
-            ReelmError: there is no such file, or it is damaged or no session.
+            ReelmError: There is no such file, it is damaged, or it is no session.
         """
-        require(Path(path).is_file(), "session", "must be a file that exists", str(path))
+        require(Path(path).is_file(), argument, "must be a file that exists", str(path))
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError, ValueError) as error:
-            raise ReelmError(f"session: {path} must be a whole safetensors file: {error}") from error
+            raise ReelmError(f"{argument}: {path} must be a whole safetensors file: {error}") from error
         written = metadata.get("reelm_session")
-        require(written == FORMAT, "session", f"must be a session of format {FORMAT} of reelm", (str(path), written))
+        require(written == FORMAT, argument, f"must be a session of format {FORMAT} of reelm", (str(path), written))
         try:
             values = json.loads(metadata["values"])
             parts = {kind: _named(tensors, f"{kind}.") for kind in ("segment", "cache", "condition")}
@@ -90,18 +107,18 @@ class SessionState:
                 tensors.pop("tokens").long(),
                 {name: tokens.long() for name, tokens in parts["segment"].items()},
                 parts["cache"],
-                tuple(_condition_of(kind, parts["condition"][str(n)]) for n, kind in kinds),
+                tuple(_condition_of(kind, parts["condition"][str(n)], argument) for n, kind in kinds),
                 values["prompt"], values["seed"], dict(values["settings"]),
             )  # fmt: skip
         except (KeyError, ValueError, TypeError) as error:
-            raise ReelmError(f"session: {path} is damaged: {error!r}") from error
+            raise ReelmError(f"{argument}: {path} is damaged: {error!r}") from error
         whole = state.tokens_thw.ndim == 3 and 0 not in state.tokens_thw.shape and isinstance(state.prompt, str)
-        require(whole, "session", "must hold tokens (t, h, w) and a prompt", str(path))
+        require(whole, argument, "must hold tokens (t, h, w) and a prompt", str(path))
         return state
 
 
 def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
@@ -111,7 +128,7 @@ def _tensor_of(condition: Condition) -> torch.Tensor:
     return condition.frames_THW3 if isinstance(condition, Frames) else condition.states_SD
 
 
-def _condition_of(kind: str, tensor: torch.Tensor) -> Condition:
+def _condition_of(kind: str, tensor: torch.Tensor, argument: str) -> Condition:
     if kind == "text":
         return Text(bytes(tensor.tolist()).rstrip(b"\0").decode())
     if kind == "embedding":
@@ -119,11 +136,11 @@ def _condition_of(kind: str, tensor: torch.Tensor) -> Condition:
     for role in get_args(FrameRole):
         if kind == f"frames:{role}":
             return Frames(tensor, role)
-    raise ReelmError(f"session: must have conditions that are known, got {kind!r}")
+    raise ReelmError(f"{argument}: must have conditions that are known, got {kind!r}")
 
 
 def check_state_path(path: str | Path) -> Path:
-    """Refuse, before any work is done, a path that no session could be written to."""
+    """Return a path to which a session can be written; refuse any other path before work is done."""
     path = Path(path)
     require(path.suffix == ".safetensors", "session", "must be a .safetensors file", str(path))
     return check_writable(path, "session")

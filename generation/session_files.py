@@ -1,8 +1,8 @@
-"""Files of sessions beside the clips that are made of them: what is drawn is not lost where a clip cannot be written.
+"""Session files next to clips, so that drawn tokens are not lost where a clip cannot be written.
 
 with SessionFiles(["ball.mp4"]) as sessions:
     video = generator.generate("a red ball", callback_on_tokens=sessions.save)
-    video.save("ball.mp4")          # ball.session.safetensors lies beside it until here
+    video.save("ball.mp4")          # ball.session.safetensors exists until here
 """
 
 import shlex
@@ -17,22 +17,23 @@ from .session import SessionState
 
 
 class SessionFiles:
-    """The sessions of clips, on disk from the moment that their tokens are there until the clips are.
+    """The session files of clips, which exist from the time their tokens are drawn until the clips are written.
 
     Attributes:
-        kept: the files that are there.
+        kept: The files that exist now.
     """
 
     def __init__(self, clips: Sequence[str | Path], *, save_state: bool = False) -> None:
-        """Name the files after the clips; with `save_state` they stay, and replace older ones of their names."""
+        """Name the files after the clips; with `save_state` they are kept, and replace files of the same names."""
         self.kept: list[Path] = []
         self._save_state, self._seed = save_state, -1
         self._paths = [Path(clip).with_suffix(".session.safetensors") for clip in clips]
 
     def save(self, states: list[SessionState]) -> None:
-        """Write them, as `callback_on_tokens`; a file that is removed again replaces none that is there.
+        """Write the sessions: a function for `callback_on_tokens`.
 
-        Where they cannot be written, a note says so, and the clips are made nevertheless.
+        Files that will be removed do not replace existing ones. Where a file cannot be written, a note says so, and the
+        clips are made nevertheless.
         """
         self._seed = -1 if states[0].seed is None else states[0].seed
         paths = self._paths if self._save_state else map(free_path, self._paths)

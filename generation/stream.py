@@ -1,9 +1,9 @@
-"""`ClipStream`: a clip whose frames come while it is made, and that can be told how to go on.
+"""`ClipStream`: a clip whose frames come while it is drawn, and whose prompt and controls can change meanwhile.
 
 stream = generator.stream("a blue ring spins", seed=7)
 for frames in stream:                                   # (n, H, W, 3) uint8, a latent frame at a time
     if len(stream.tokens) == 5:
-        stream.control(prompt="a red ball rolls")       # from the next latent frame on that is not begun
+        stream.control(prompt="a red ball rolls")       # from the first latent frame that is not begun on
 stream.close()
 """
 
@@ -14,10 +14,11 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from ..core.ahead import ahead
-from ..core.clock import mark
-from ..core.device import modes_of, two_at_once
+from ..core.ahead import prefetch
+from ..core.clock import Mark, mark
+from ..core.device import can_overlap, thread_modes
 from ..core.errors import require
+from ..core.json_values import Json
 from ..sampling.engine import Engine, LatentFrame
 from .options import Controls, Number, Prompt, TemperatureTimes
 from .pixels import PixelDecoder
@@ -27,10 +28,10 @@ from .schedule import latest
 
 
 class ClipStream(Iterator[np.ndarray]):
-    """Iterates over the frames (n, H, W, 3) uint8 of a clip as its latent frames complete.
+    """An iterator over the frames (n, H, W, 3) uint8 of a clip as its latent frames complete.
 
-    The next latent frame is sampled while this one becomes pixels, by a thread, on a GPU and where there are cores to
-    spare. The clip is that of `VideoGenerator.generate` with the same arguments, unless `control` changes it.
+    On a GPU, and where there are spare cores, a thread samples the next latent frame while this one is decoded. The
+    clip is that of `VideoGenerator.generate` with the same arguments, unless `control` changes it.
     """
 
     def __init__(self, parts: Pretrained, request: Request) -> None:
@@ -54,7 +55,7 @@ class ClipStream(Iterator[np.ndarray]):
 
     @property
     def fps(self) -> float:
-        """Frames a second."""
+        """The frames per second."""
         return self._parts.config.fps
 
     @property
@@ -64,7 +65,7 @@ class ClipStream(Iterator[np.ndarray]):
 
     @property
     def seed(self) -> int:
-        """What it is drawn from."""
+        """The seed of the noise."""
         return self._work.plan.key.seed
 
     @property
@@ -78,8 +79,8 @@ class ClipStream(Iterator[np.ndarray]):
         return {name: tokens for name, tokens in self._work.grids().items() if name != "video"}
 
     @property
-    def settings(self) -> dict[str, object]:
-        """What the clip records of how it is made, as JSON values; prompts that `control` changed are among them."""
+    def settings(self) -> Json:
+        """The record of the clip's generation, as JSON values; it includes prompts that `control` has set."""
         return self._parts.settings(self._work.request.sampling, self._work.plan)
 
     def control(
@@ -89,99 +90,99 @@ class ClipStream(Iterator[np.ndarray]):
         temperature: Number | TemperatureTimes | None = None,
         controls: Controls | None = None,
     ) -> None:
-        """Have the clip go on in another way from the next latent frame on that is not begun, if it has one.
+        """Change the clip from the first latent frame that is not begun on, if there is one.
 
         Args:
-            prompt: what is to come; second 0 of a schedule is that latent frame.
-            temperature: with which it is drawn from then on, above 0, or a schedule.
-            controls: the tokens (t, *shape) of given segments for the latent frames from then on, by name.
+            prompt: The new prompt; second 0 of a schedule is that latent frame.
+            temperature: The new temperature, above 0, or a schedule.
+            controls: The tokens (t, *shape) of given segments for the latent frames from that one on, by name.
 
         Raises:
-            ReelmError: an argument breaks its rule; the stream goes on as before.
+            ReelmError: An argument breaks its rule; the stream continues as before.
         """
         given = {"temperature": temperature, "controls": controls}
         options = {name: value for name, value in given.items() if value is not None}
-        wish = make_request(self._parts, "stream", prompt, {**options, "seed": self.seed}, added=True)
-        require(len(wish.plans) == 1, "prompt", "must be a single one to stream", prompt)
-        drawn = temperature is None or wish.sampling.temperature > 0
-        require(drawn, "temperature", "must be above 0 where it changes", temperature)
-        kinds = frozenset(options) | ({"prompt"} if prompt is not None else set())
-        self._work.wishes.append((wish, kinds))
+        change = make_request(self._parts, "stream", prompt, {**options, "seed": self.seed}, continuing=True)
+        positive = temperature is None or change.sampling.temperature > 0
+        require(positive, "temperature", "must be above 0 where it changes", temperature)
+        names = frozenset(options) | ({"prompt"} if prompt is not None else set())
+        self._work.changes.append((change, names))
 
     def close(self) -> None:
-        """Stop the work; the stream gives no more frames."""
+        """Stop the work; the stream yields no more frames."""
         self._frames.close()
 
 
 class _Work:
-    """The clip of a stream as it is made.
+    """The work of a stream.
 
-    It does not know its stream: its frames hold it, and would keep a stream from ending where its user drops it.
+    It has no reference to its stream: the generator of its frames holds it, and would otherwise keep the stream alive
+    after its user has dropped it.
 
     Attributes:
-        request: as it was made.
-        plan: what the clip is to become, with what was changed.
-        wishes: what is to be changed at the next latent frame that is not begun, and which parts of it.
+        request: The original request.
+        plan: The plan of the clip, with all changes so far.
+        changes: The requests with the values to change at the first latent frame that is not begun, and the names of
+            the options to change.
     """
 
     def __init__(self, parts: Pretrained, request: Request) -> None:
         self._parts, self.request, self.plan = parts, request, request.plans[0]
-        self.wishes: list[tuple[Request, frozenset[str]]] = []
+        self.changes: list[tuple[Request, frozenset[str]]] = []
         self._tokens: list[torch.Tensor] = []
 
     def grids(self) -> dict[str, np.ndarray]:
-        """The tokens (t, *shape) of the frames that were handed out, by segment."""
+        """Return the tokens (t, *shape) of the frames that were handed out, by segment."""
         layout = self._parts.lm.layout
-        tokens_tS = (
-            torch.stack(self._tokens) if self._tokens else torch.zeros((0, layout.frame_size), dtype=torch.int32)
-        )
+        none_S = torch.zeros((0, layout.frame_size), dtype=torch.int32)
+        tokens_tS = torch.stack(self._tokens) if self._tokens else none_S
         return {name: grid.long().numpy() for name, grid in layout.unpack(tokens_tS).items()}
 
-    def _sampled(self) -> Iterator[tuple[LatentFrame, "float | torch.cuda.Event"]]:
-        """The latent frames, each with the moment in the device's work at which it was there."""
+    def _sampled(self) -> Iterator[tuple[LatentFrame, Mark]]:
+        """Yield the latent frames, each with the time in the device's work at which it was complete."""
         engine, device = self.request.engine(self._parts), self._parts.lm.device
-        clip, modes = engine.add(self.plan), modes_of(device)
+        clip, modes = engine.add(self.plan), thread_modes(device)
         while not engine.ended(clip):
-            while self.wishes:
-                self._change(engine, clip, *self.wishes.pop(0))
+            while self.changes:
+                self._change(engine, clip, *self.changes.pop(0))
             with modes():
                 frames = engine.step()
-                moment = mark(device)
+                complete = mark(device)
             for frame in frames:
-                yield frame, moment
+                yield frame, complete
 
-    def _change(self, engine: Engine, clip: int, wish: Request, kinds: frozenset[str]) -> None:
-        """Change the plan from the first latent frame on that is not begun."""
-        start, new, plan = engine.next_frame(clip), wish.plans[0], self.plan
-        if start == plan.latent_frames:  # all of it is begun
+    def _change(self, engine: Engine, clip: int, change: Request, names: frozenset[str]) -> None:
+        """Change these options of the plan from the first latent frame that is not begun on."""
+        start, new, plan = engine.next_frame(clip), change.plans[0], self.plan
+        if start == plan.latent_frames:  # all latent frames are begun
             return
-        if "prompt" in kinds:
+        if "prompt" in names:
             before = tuple(entry for entry in plan.prompts if entry[0] < start)
             plan = dataclasses.replace(plan, prompts=before + tuple((start + at, text) for at, text in new.prompts))
-        if "temperature" in kinds:
-            coming = new.temperatures or ((0, wish.sampling.temperature),)
+        if "temperature" in names:
+            coming = new.temperatures or ((0, change.sampling.temperature),)
             before_t = tuple(entry for entry in plan.temperatures if entry[0] < start)
             if not before_t and start:
                 before_t = ((0, self.request.sampling.temperature),)
             plan = dataclasses.replace(plan, temperatures=before_t + tuple((start + at, t) for at, t in coming))
         self.plan = plan
         engine.change(clip, plan)
-        if "controls" in kinds:
+        if "controls" in names:
             engine.feed(clip, new.controls)
             self.plan = engine.plan(clip)
 
     def frames(self) -> Generator[np.ndarray, None, None]:
-        """The frames (n, H, W, 3) uint8 of every latent frame."""
+        """Yield the frames (n, H, W, 3) uint8 of every latent frame."""
         device, layout = self._parts.lm.device, self._parts.lm.layout
         decoder = PixelDecoder(self._parts.tokenizer)
-        # On a GPU pixels are made on a stream of their own, which waits for the tokens and for nothing after them.
-        aside = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # On a GPU, pixels are decoded on a CUDA stream of their own, which waits for the tokens but not for later work.
+        pixels = torch.cuda.Stream(device) if device.type == "cuda" else None
         sampled = self._sampled()
-        for frame, moment in ahead(sampled) if two_at_once(device) else sampled:
-            if aside is not None and isinstance(moment, torch.cuda.Event):
-                aside.wait_event(moment)
-                frame.tokens_S.record_stream(aside)
-            with torch.cuda.stream(aside):
-                made = decoder.decode({0: layout.unpack(frame.tokens_S)["video"]})
+        for frame, complete in prefetch(sampled) if can_overlap(device) else sampled:
+            if pixels is not None and isinstance(complete, torch.cuda.Event):
+                pixels.wait_event(complete)
+                frame.tokens_S.record_stream(pixels)
+            with torch.cuda.stream(pixels):
+                decoded = decoder.decode({0: layout.unpack(frame.tokens_S)["video"]})
             self._tokens.append(frame.tokens_S.to("cpu", torch.int32))
-            yield made[0]
+            yield decoded[0]

@@ -1,4 +1,4 @@
-"""A stream to a file that can be played while it grows, and that carries its tokens as every clip of reelm does.
+"""Write a stream to a file that can be played while it grows, and that holds the tokens like every clip of reelm.
 
 written = write_stream(generator.stream("a blue ring spins", seconds=60), "ring.mp4")
 written.frames, written.seconds
@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..core.errors import require
+from ..core.json_values import Json
 from ..core.progress import progress
 from ..media.writer import ClipWriter
 from .stream import ClipStream
@@ -21,17 +21,18 @@ from .video import Video, video_metadata
 
 @dataclass(frozen=True)
 class StreamedClip:
-    """A clip that was written while it was made.
+    """A clip that was written while it was drawn.
 
     Attributes:
-        path: the file.
-        frames, height, width: its size, in frames and pixels.
-        fps: frames a second.
-        prompt: the latest.
-        seed: what it was drawn from.
-        settings: as `Video.settings`.
-        tokens: how many video tokens the frames have.
-        took_seconds: of drawing, decoding and writing them.
+        path: The file.
+        frames: The number of frames.
+        height, width: The size of a frame in pixels.
+        fps: The frames per second.
+        prompt: The latest prompt.
+        seed: The seed of the noise.
+        settings: The settings it was drawn with, as in `Video.settings`.
+        tokens: The number of video tokens.
+        took_seconds: The time of drawing, decoding and writing the frames.
     """
 
     path: Path
@@ -41,13 +42,13 @@ class StreamedClip:
     fps: float
     prompt: str
     seed: int
-    settings: dict[str, Any]
+    settings: Json
     tokens: int
     took_seconds: float
 
     @property
     def seconds(self) -> float:
-        """Duration of the clip."""
+        """The duration of the clip in seconds."""
         return self.frames / self.fps
 
 
@@ -55,13 +56,13 @@ def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], boo
     """Write a stream's frames as they come, until it ends or is stopped.
 
     Args:
-        stream: at its beginning; where `stop` ended the file, more frames can be read from it.
-        path: the file to write, .mp4 or .mkv; its .partial file beside it can be played while it grows.
-        stop: asked after each latent frame; where it says True, the clip ends there.
+        stream: The stream, at its beginning; if `stop` ends the file, more frames can be read from the stream.
+        path: The file to write, .mp4 or .mkv; the .partial file next to it can be played while it grows.
+        stop: A function that is called after each latent frame, and returns True to end the file there.
 
     Raises:
-        ReelmError: the path cannot be written, or frames of the stream were read before; nothing was drawn. Or the disk
-            refused: the .partial file stays.
+        ReelmError: The path cannot be written, or frames of the stream were read before; nothing was drawn. Or writing
+            failed later: the .partial file is kept.
     """
     require(not len(stream.tokens), "stream", "must be at its beginning", f"{len(stream.tokens)} latent frames on")
     began, height, width = time.perf_counter(), 0, 0
@@ -80,14 +81,12 @@ def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], boo
     )  # fmt: skip
 
 
-def _metadata(
-    stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None
-) -> dict[str, Any]:
-    """The table that the file carries, of a clip of so many frames, rows and columns, with its tokens by segment."""
-    # Of the frames only their shape counts: they are in the file, and an endless stream fits no memory.
-    none_THW3, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
+def _metadata(stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None) -> Json:
+    """Return the metadata of a clip of this many frames, rows and columns, with its tokens by segment."""
+    # Only the shape of the frames is used: they are in the file, and those of an endless stream fit into no memory.
+    empty_THW3, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
     clip = Video(
-        none_THW3, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
+        empty_THW3, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
         seed=stream.seed, settings=stream.settings,
     )  # fmt: skip
     return video_metadata(clip)

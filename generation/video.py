@@ -1,8 +1,8 @@
-"""`Video`: what a generator returns, and what it can continue; frames, tokens and how they came about.
+"""`Video`: a clip that a generator returns and can continue, with its frames, tokens and the record of its generation.
 
 video = generator.generate("a red ball rolls to the right")
-video.save("ball.mp4")                       # the tokens travel in the file's metadata
-video = Video.load("ball.mp4")               # ... and back, so that it can be continued in token space
+video.save("ball.mp4")                       # the tokens are stored in the file's metadata
+video = Video.load("ball.mp4")               # ... and read back, so that the clip is continued from its own tokens
 video.to("pil")[0].show()
 """
 
@@ -10,6 +10,7 @@ import base64
 import binascii
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, overload
@@ -19,6 +20,7 @@ import torch
 
 from .. import __version__
 from ..core.errors import require
+from ..core.json_values import Json, JsonValue
 from ..media.clip import DEFAULT_LIMITS, ClipLimits
 from ..media.fitting import resample_frames
 from ..media.reader import read_clip
@@ -30,27 +32,28 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2**28
 
-# What `Video.to` makes.
+# The results of `Video.to`.
 Images: TypeAlias = "list[Image]"
 Frames: TypeAlias = Union[np.ndarray, torch.Tensor, "list[Image]"]
 
 
 @dataclass(eq=False, repr=False)
 class Video:
-    """A clip and its origin.
+    """A clip and the record of its generation.
 
     Attributes:
-        frames: (T, H, W, 3) uint8 RGB.
-        tokens: (t, h, w) int64, or None where they are not known.
-        fps: frames per second.
-        segments: the tokens (t, *shape) of the other segments of its latent frames, by name; most models have none.
-        prompt, seed: what it was generated from.
-        settings: the options of sampling, as JSON values.
-        stats: what it took: tokens, passes, tokens per pass, seconds, exactness; not saved.
-        state: all that it goes on from without its tokens being read again (`SessionState`); not saved with the clip.
+        frames: The frames (T, H, W, 3) uint8 RGB.
+        fps: The frames per second.
+        tokens: The video tokens (t, h, w) int64, or None where they are not known.
+        segments: The tokens (t, *shape) of the other segments of its latent frames, by name; most models have none.
+        prompt: The prompt at its end.
+        seed: The seed of its noise.
+        settings: The model and the sampling options of its generation, as JSON values.
+        stats: The statistics of its generation: tokens, passes, tokens per pass, seconds, exactness; not saved.
+        state: The session with which it is continued without its tokens being read again; not saved with the clip.
 
     Raises:
-        ReelmError: frames, tokens or fps have a wrong shape, dtype or value.
+        ReelmError: The frames, the tokens or fps have a wrong shape, dtype or value.
     """
 
     frames: np.ndarray
@@ -59,7 +62,7 @@ class Video:
     segments: dict[str, np.ndarray] = field(default_factory=dict)
     prompt: str = ""
     seed: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     state: SessionState | None = None
 
@@ -77,7 +80,7 @@ class Video:
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """The duration in seconds."""
         return len(self.frames) / self.fps
 
     def __repr__(self) -> str:
@@ -97,7 +100,7 @@ class Video:
     def to(self, kind: Literal["np", "pt", "pil"]) -> Frames: ...
 
     def to(self, kind: Literal["np", "pt", "pil"]) -> Frames:
-        """The frames as `np` (T, H, W, 3) or `pt` (T, 3, H, W), float32 in [0, 1], or as `pil`, a list of images."""
+        """Return float32 frames in [0, 1], `np` (T, H, W, 3) or `pt` (T, 3, H, W), or a list of `pil` images."""
         check_output_type(kind, "kind")
         if kind == "pil":
             from PIL import Image
@@ -107,36 +110,66 @@ class Video:
         return values if kind == "np" else torch.from_numpy(values).permute(0, 3, 1, 2).contiguous()
 
     def save(self, path: str | Path) -> Path:
-        """Write the clip atomically; the suffix is the format (see `write_clip`). Returns the path.
+        """Write the clip atomically, and return the path, whose suffix is the format (see `write_clip`).
 
         Raises:
-            ReelmError: the path cannot be written, or its format is unknown.
+            ReelmError: The path cannot be written, or its format is unknown.
         """
         return write_clip(path, self.frames, self.fps, metadata=video_metadata(self))
 
     @classmethod
-    def load(cls, path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS) -> "Video":
-        """Read any clip; a file of reelm gives back its tokens, prompt, seed and settings too.
+    def load(cls, path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, argument: str = "clip") -> "Video":
+        """Read any clip, and from a file of reelm its tokens, prompt, seed and settings too.
 
-        Metadata that is absent, foreign or broken is left out (tokens None), never an error. A clip whose frame rate
-        varies is resampled to its mean rate.
+        Metadata that is absent, foreign or broken is left out (tokens None), and never an error. A clip whose frame
+        rate varies is resampled to its mean rate.
+
+        Args:
+            path: The file or folder.
+            limits: The limits on the size of the file.
+            argument: The name of the clip in error messages.
 
         Raises:
-            ClipError: the file is missing, broken, truncated or above the limits.
+            ClipError: The file is missing, broken, truncated or above the limits.
         """
-        clip = read_clip(path, limits=limits)
+        clip = read_clip(path, limits=limits, argument=argument)
         frames_THW3 = clip.frames_THW3
         if clip.times is not None:
             frames_THW3, _ = resample_frames(frames_THW3, clip.times, clip.fps)
         frames = frames_THW3.numpy()
-        return cls(frames, clip.fps, **_origin(clip.metadata, frames.shape[:3]))
+        return cls(frames, clip.fps, **_read_metadata(clip.metadata, frames.shape[:3]))
+
+    @classmethod
+    def from_session(
+        cls, session: SessionState, frames: np.ndarray, fps: float, stats: Mapping[str, object] | None = None
+    ) -> "Video":
+        """Return the clip of a session with these frames, which keeps the session where that has a cache state."""
+        return cls(
+            frames=frames, tokens=session.tokens_thw.numpy(), fps=fps, prompt=session.prompt, seed=session.seed,
+            segments={name: tokens.numpy() for name, tokens in session.segments.items()}, settings=session.settings,
+            stats=dict(stats or {}), state=session if session.cache else None,
+        )  # fmt: skip
+
+    def to_session(self) -> SessionState | None:
+        """Return the session of the clip, with the cache of `state` if its tokens are the clip's, or None."""
+        if self.tokens is None:
+            return None
+        tokens = {name: torch.from_numpy(np.asarray(values)).long() for name, values in self.segments.items()}
+        tokens_thw, kept = torch.from_numpy(np.asarray(self.tokens)).long(), self.state
+        grids = {"video": tokens_thw, **tokens}
+        same = kept is not None and kept.grids.keys() == grids.keys() and all(
+            torch.equal(grid, grids[name]) for name, grid in kept.grids.items()
+        )  # fmt: skip
+        cache, conditions = (kept.cache, kept.conditions) if kept is not None and same else ({}, ())
+        return SessionState(tokens_thw, tokens, cache, conditions, self.prompt, self.seed, self.settings)
 
 
-def video_metadata(video: Video) -> dict[str, object]:
-    """The table that a saved `video` carries; the schema is here and in `_origin`, nowhere else.
+def video_metadata(video: Video) -> Json:
+    """Return the metadata of a saved `video`; the format is defined here and in `_read_metadata`, nowhere else.
 
-    `grid` is (t, h, w); `tokens` is base64 of zlib of little-endian uint16, or uint32 where an id needs it; `shape`
-    is the (T, H, W) that the tokens stand for. `segments` has grid and tokens of the other segments, by name.
+    `grid` is (t, h, w); `tokens` is base64 of zlib of little-endian uint16, or of uint32 where an id needs it; `shape`
+    is the (T, H, W) of the frames that the tokens represent. `segments` has grid and tokens of the other segments, by
+    name.
     """
     values: dict[str, object] = {
         "reelm": __version__,
@@ -150,19 +183,19 @@ def video_metadata(video: Video) -> dict[str, object]:
         values |= {"shape": video.frames.shape[:3], **packed}
         if video.segments:
             values["segments"] = {name: _pack_tokens(tokens) for name, tokens in video.segments.items()}
-    return {key: _plain(value) for key, value in values.items()}
+    return {key: _json_value(value) for key, value in values.items()}
 
 
-def _origin(values: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    """The arguments of `Video` that the table of a file gives; whatever in it is not as we write it is left out."""
+def _read_metadata(values: Json, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return the arguments of `Video` in the metadata of a file, without any that `video_metadata` did not write."""
     if not isinstance(values.get("reelm"), str):
         return {}
     wanted = {"prompt": str, "seed": int, "settings": dict}
-    found = {key: values[key] for key, kind in wanted.items() if type(values.get(key)) is kind}
-    # A clip that was cut or scaled by another program keeps its comment, but its tokens are those of another clip.
+    found: dict[str, Any] = {key: values[key] for key, kind in wanted.items() if type(values.get(key)) is kind}
+    # A clip that another program has cut or scaled keeps its metadata, but the tokens are not those of its frames.
     if values.get("shape") == list(shape):
         found["tokens"] = _unpack_tokens(values, limits=shape)
-        segments = values.get("segments")
+        segments: Any = values.get("segments")
         if isinstance(segments, dict) and all(isinstance(packed, dict) for packed in segments.values()):
             unpacked = {name: _unpack_tokens(packed) for name, packed in segments.items()}
             found["segments"] = {name: tokens for name, tokens in unpacked.items() if tokens is not None}
@@ -170,7 +203,7 @@ def _origin(values: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _pack_tokens(tokens: np.ndarray) -> dict[str, Any] | None:
-    """Tokens as JSON values; None where an id is none."""
+    """Return tokens as JSON values; None where a value is no token id."""
     if tokens.size == 0 or tokens.min() < 0 or tokens.max() >= 2**32:
         return None
     dtype = "<u2" if tokens.max() < 2**16 else "<u4"
@@ -178,7 +211,7 @@ def _pack_tokens(tokens: np.ndarray) -> dict[str, Any] | None:
 
 
 def _unpack_tokens(packed: dict[str, Any], limits: tuple[int, ...] | None = None) -> np.ndarray | None:
-    """What `_pack_tokens` was given, with as many axes as `limits`, none longer; None where it is not sound."""
+    """Return the tokens that `_pack_tokens` packed; None for invalid values or a shape that exceeds `limits`."""
     grid, text = packed.get("grid"), packed.get("tokens")
     if not isinstance(text, str) or not isinstance(grid, list) or not grid:
         return None
@@ -192,7 +225,7 @@ def _unpack_tokens(packed: dict[str, Any], limits: tuple[int, ...] | None = None
     if count > MAX_TOKENS:
         return None
     try:
-        # One byte more than can be right, so that a bomb is not unpacked.
+        # At most one byte more than is valid, so that a decompression bomb is not unpacked.
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), 4 * count + 1)
     except (binascii.Error, zlib.error, ValueError):
         return None
@@ -201,16 +234,16 @@ def _unpack_tokens(packed: dict[str, Any], limits: tuple[int, ...] | None = None
 
 
 def check_output_type(kind: object, argument: str) -> None:
-    """Refuse what is no name of a form that `Video.to` has."""
+    """Refuse any value that is not a form of `Video.to`."""
     require(isinstance(kind, str) and kind in ("np", "pt", "pil"), argument, "must be 'np', 'pt' or 'pil'", kind)
 
 
-def _plain(value: Any) -> Any:
-    """JSON values only: a setting that JSON cannot say must not cost the user the clip."""
+def _json_value(value: object) -> JsonValue:
+    """Convert to JSON values; where JSON has no such value, its `repr` must not cost the user the clip."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -218,5 +251,5 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-def _numpy(value: Any) -> np.ndarray:
+def _numpy(value: np.ndarray | torch.Tensor) -> np.ndarray:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

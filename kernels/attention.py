@@ -1,15 +1,15 @@
-"""Attention over prefix + window, whole sequences at a time: prefill and training.
+"""Attention over a text prefix and a window of latent frames for whole sequences, for prefill and training.
 
     out_BSNE = attention(q_BSNE, k_BSKE, v_BSKE)                           # plain causal attention
-    out_BSNE = attention(                                                  # a video model's
+    out_BSNE = attention(                                                  # the attention of a video model
         q_BSNE, k_BSKE, v_BSKE, frame_size=64, window=8,
         prefix=32, q_prefix_BSNE=q_prefix_BSNE, prefix_lengths_B=lengths_B,
     )
 
-The sequence is `prefix` text slots (right-padded, `prefix_lengths_B` of them valid), then the video tokens,
-`frame_size` to a latent frame. Two queries a token, one softmax: `q_prefix` scores the prefix keys, `q` (rotated to its
-place in the clip) the video keys, so that what a token reads in the prefix does not depend on how far the clip has
-rolled. Differentiable; torch.compile takes it without a graph break.
+The sequence consists of `prefix` text slots (right-padded, `prefix_lengths_B` of them valid) and then the video tokens,
+`frame_size` for each latent frame. Each token has two queries in one softmax: `q_prefix` is scored against the prefix
+keys and `q`, rotated to the token's position in the clip, against the video keys, so that attention to the prefix does
+not depend on the length of the clip. The function is differentiable, and torch.compile traces it without a graph break.
 """
 
 from typing import Literal, overload
@@ -53,31 +53,31 @@ def attention(
     return_lse: bool = False,
     backend: str | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention, scores scaled by E ** -0.5.
+    """Compute softmax attention with scores scaled by E ** -0.5.
 
-    A row sees, of the video tokens: under "token" those up to itself, under "frame" those up to the end of its own
-    latent frame, both within its own latent frame and the `window - 1` before it; under "full" all. Of the prefix: all
-    valid slots; a prefix row itself sees the valid ones up to itself and no video, save under "full". A row that sees
-    nothing is zero.
+    The mask decides which video tokens a video token sees: "token" those up to itself, "frame" those up to the end of
+    its own latent frame, both limited to its own latent frame and the `window - 1` before it, and "full" all. It also
+    sees all valid prefix slots. A prefix slot sees the valid prefix slots up to itself and no video, except that under
+    "full" it sees all that a video token sees. The output of a token that sees nothing is zero.
 
     Args:
-        q_BSNE: queries against the video keys; S is `prefix` plus any number of video tokens (either may be 0).
-        k_BSKE: keys; N is a multiple of K, and query head n reads key/value head n // (N // K).
-        v_BSKE: values.
-        prefix: prefix slots.
-        q_prefix_BSNE: queries against the prefix keys; q_BSNE where it is not given.
-        prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix; all where it is not given.
-        frame_size: video tokens in a latent frame.
-        window: latent frames that a token sees, its own included; None for all.
-        mask: "token", "frame" or "full".
-        return_lse: return the logarithm of each row's sum of exponentials too (-inf where it sees nothing).
-        backend: "reference" or "triton"; by default as `pick_backend` says.
+        q_BSNE: The queries for the video keys; S is `prefix` plus the number of video tokens (either may be 0).
+        k_BSKE: The keys; N is a multiple of K, and query head n uses key/value head n // (N // K).
+        v_BSKE: The values.
+        prefix: The number of prefix slots.
+        q_prefix_BSNE: The queries for the prefix keys; by default q_BSNE.
+        prefix_lengths_B: The number of valid prefix slots of each row, integers, 0 .. prefix; by default all.
+        frame_size: The number of video tokens in a latent frame.
+        window: The number of latent frames that a token sees, its own included; None for all.
+        mask: The mask: "token", "frame" or "full".
+        return_lse: Whether to return the logarithm of each token's sum of exponentials too (-inf if it sees nothing).
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
-        out_BSNE, in the dtype of the queries; with `return_lse` (out_BSNE, lse_BNS in float32, or float64 for it).
+        out_BSNE in the dtype of the queries; with `return_lse` (out_BSNE, lse_BNS in float32, or float64 for float64).
 
     Raises:
-        ReelmError: the shapes, dtypes or devices do not fit together, or an option is out of range.
+        ReelmError: The shapes, dtypes or devices do not match, or an option is out of range.
     """
     _check(q_BSNE, k_BSKE, v_BSKE, q_prefix_BSNE, prefix_lengths_B)
     require(0 <= prefix <= q_BSNE.shape[1], "prefix", f"must be 0 .. {q_BSNE.shape[1]} (S)", prefix)

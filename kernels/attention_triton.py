@@ -1,13 +1,14 @@
-"""`attention` in Triton, forward and backward: keys that no query of a block sees are skipped, not masked.
+"""`attention` in Triton, forward and backward, which skips keys that no query of a block sees instead of masking them.
 
     out_BSNE, lse_BNS = attention_triton(q_BSNE, k_BSKE, v_BSKE, frame_size=64, window=8, …)
 
-Forward: one program a block of query rows and head walks the prefix keys with the prefix queries, then the video keys
-that its rows see, with an online softmax (FlashAttention-2, Dao 2023, arXiv 2307.08691). What a row sees of the video
-is an interval [low, high) whose ends only grow from row to row, so a block of rows has an edge on the left, an inside
-that every row sees whole, and an edge on the right; only the edges pay for the mask. Backward: scores are computed
-again from the log-sum-exp; one kernel walks the keys of each block of rows (dq), one walks the rows of each block of
-keys and all query heads of its group (dk, dv). Nothing is added up atomically: the same bits every time.
+Forward: one program for each head and block of query rows loops over the prefix keys with the prefix queries, and then
+over the video keys that its rows see, with an online softmax (FlashAttention-2, Dao 2023, arXiv 2307.08691). The video
+keys that a row sees are an interval [low, high) whose ends do not decrease from row to row. The keys of a block of rows
+are therefore a left edge, an interior that every row sees, and a right edge, and only the edges need a mask. Backward:
+scores are computed again from the log-sum-exp; one kernel loops over the keys of each block of rows (dq), and another
+over the rows of each block of keys and all query heads of its group (dk, dv). There are no atomic additions, so results
+have the same bits in every run.
 """
 
 # ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch)
@@ -26,7 +27,7 @@ TOKEN, FRAME, FULL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 @triton.jit
 def _seen(position, V, frame_size, reach, MASK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The interval [low, high) of video keys that the row at this video position sees; prefix rows are below 0."""
+    """Return the interval [low, high) of video keys that a row sees, by its video position (negative in the prefix)."""
     if MASK == FULL:
         return position * 0, position * 0 + V
     at = tl.maximum(position, 0)
@@ -40,7 +41,7 @@ def _seen(position, V, frame_size, reach, MASK: tl.constexpr):  # type: ignore[n
 
 @triton.jit
 def _seen_prefix(row, length, MASK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The end of what a row sees of the prefix: causal among the prefix rows; every video row comes after all of it."""
+    """Return the end of the prefix keys that a row sees: causal for prefix rows, all valid ones for video rows."""
     if MASK == FULL:
         return row * 0 + length
     return tl.minimum(row + 1, length)
@@ -50,7 +51,7 @@ def _seen_prefix(row, length, MASK: tl.constexpr):  # type: ignore[no-untyped-de
 def _tile(  # type: ignore[no-untyped-def]
     base, stride, offset, limit, E: tl.constexpr, BLOCK: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr
 ):
-    """Rows offset .. offset + BLOCK of a (rows, E) matrix as (BLOCK, BLOCK_E); zeros at and after `limit`."""
+    """Load rows offset .. offset + BLOCK of a (rows, E) matrix as (BLOCK, BLOCK_E), with zeros from `limit` on."""
     row = tl.arange(0, BLOCK)
     dim = tl.arange(0, BLOCK_E)
     pointers = base + tl.cast(offset, tl.int64) * stride + row[:, None] * stride + dim[None, :]
@@ -67,7 +68,7 @@ def _walk_keys(  # type: ignore[no-untyped-def]
     maximum_M, total_M, out_ME,
     E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over keys start .. stop, in base 2; rows that have seen nothing yet have a maximum of -inf."""
+    """Continue the online softmax, in base 2, over keys start .. stop; a row without keys so far has maximum -inf."""
     for first in range(start, stop, BLOCK_N):
         k_SE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
         scores_MS = tl.dot(q_ME, tl.trans(k_SE), input_precision="ieee") * scale_log2
@@ -77,7 +78,7 @@ def _walk_keys(  # type: ignore[no-untyped-def]
             scores_MS = tl.where(visible_MS, scores_MS, float("-inf"))
         new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MS, 1))
         origin_M = new_maximum_M
-        if MASKED:  # -inf - -inf is NaN: measure from 0 while a row has seen nothing
+        if MASKED:  # subtract 0 in place of a maximum of -inf, since -inf - -inf is NaN
             origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
         weights_MS = tl.exp2(scores_MS - origin_M[:, None])
         shrink_M = tl.exp2(maximum_M - origin_M)
@@ -92,7 +93,7 @@ def _walk_keys(  # type: ignore[no-untyped-def]
 def _inside(  # type: ignore[no-untyped-def]
     first_row, last_row, S, prefix, frame_size, reach, MASK: tl.constexpr, BLOCK_N: tl.constexpr
 ):
-    """Video keys that rows first .. last see: all of [start, stop); [inner_start, inner_stop) is seen by every row."""
+    """Return the video keys that rows first .. last see: some row those in [start, stop), every row the inner ones."""
     V = S - prefix
     last_row = tl.minimum(last_row, S - 1)
     start, _ = _seen(tl.maximum(first_row - prefix, 0), V, frame_size, reach, MASK)
@@ -117,7 +118,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     batch, head = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64)
-    # The last rows see the most keys: start them first.
+    # The last rows see the most keys, so they are started first.
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
     row_M = first_row + tl.arange(0, BLOCK_M)
     k_base = k_ptr + batch * k_stride_b + (head // GROUP) * k_stride_h
@@ -166,7 +167,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
         out_base + tl.arange(0, BLOCK_M)[:, None] * out_stride_s + dim_E[None, :],
         out_ME.to(out_ptr.dtype.element_ty), mask=(row_M < S)[:, None] & (dim_E < E)[None, :],
     )  # fmt: skip
-    # (B, N, S), contiguous.
+    # The log-sum-exp is (B, N, S), contiguous.
     some_M = total_M > 0.0
     lse_M = tl.where(some_M, (maximum_M + tl.log2(tl.where(some_M, total_M, 1.0))) * LN_2, float("-inf"))
     tl.store(lse_ptr + (batch * tl.num_programs(1) + head) * S + row_M, lse_M, mask=row_M < S)
@@ -177,7 +178,7 @@ def _delta_kernel(  # type: ignore[no-untyped-def]
     out_ptr, d_out_ptr, d_lse_ptr, delta_ptr, S, N,
     E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """delta = sum(out * d_out) - d_lse, (B, N, S): what every score's gradient has subtracted (the paper's D)."""
+    """Compute delta = sum(out * d_out) - d_lse, (B, N, S), the term in the gradient of every score (D in the paper)."""
     batch, head = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64)
     first_row = tl.program_id(0) * BLOCK_M
     base = (batch * S * N + head) * E
@@ -194,7 +195,7 @@ def _walk_keys_back(  # type: ignore[no-untyped-def]
     q_ME, d_out_ME, lse_M, delta_M, k_base, v_base, k_stride, v_stride, start, stop, limit, low_M, high_M, scale_log2,
     dq_ME, E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """dq over keys start .. stop, without the scale."""
+    """Add the part of dq of keys start .. stop, without the scale."""
     for first in range(start, stop, BLOCK_N):
         k_SE = _tile(k_base, k_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
         v_SE = _tile(v_base, v_stride, first, limit, E, BLOCK_N, BLOCK_E, MASKED)
@@ -225,7 +226,7 @@ def _dq_kernel(  # type: ignore[no-untyped-def]
     first_row = (tl.num_programs(0) - 1 - tl.program_id(0)) * BLOCK_M
     row_M = first_row + tl.arange(0, BLOCK_M)
     in_out_ME = (row_M < S)[:, None] & (tl.arange(0, BLOCK_E) < E)[None, :]
-    base = (batch * S * N + head) * E  # of d_out, dq and dq_prefix, which are contiguous
+    base = (batch * S * N + head) * E  # the offset in d_out, dq and dq_prefix, which are contiguous
     at_ME = base + row_M[:, None].to(tl.int64) * (N * E) + tl.arange(0, BLOCK_E)[None, :]
     d_out_ME = _tile(d_out_ptr + base, N * E, first_row, S, E, BLOCK_M, BLOCK_E, True)
     lse_M = tl.load(lse_ptr + (batch * N + head) * S + row_M, mask=row_M < S, other=float("inf")) * log2_e
@@ -271,7 +272,7 @@ def _dq_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _seen_by(key, S, prefix, frame_size, reach, in_prefix, MASK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The rows [first, last) that see this key, which counts from the start of the prefix or of the video."""
+    """Return the rows [first, last) that see a key, whose index counts from the start of the prefix or of the video."""
     if MASK == FULL:
         return key * 0, key * 0 + S
     frame_start = prefix + key - key % frame_size
@@ -288,7 +289,7 @@ def _walk_rows(  # type: ignore[no-untyped-def]
     scale_log2, log2_e, dk_SE, dv_SE,
     E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """dk (without the scale) and dv over rows start .. stop of one query head."""
+    """Add the parts of dk (without the scale) and dv of rows start .. stop of one query head."""
     for first in range(start, stop, BLOCK_M):
         row_M = first + tl.arange(0, BLOCK_M)
         q_ME = _tile(q_base, q_stride, first, limit, E, BLOCK_M, BLOCK_E, MASKED)
@@ -324,7 +325,7 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     batch, kv_head, K = tl.program_id(2).to(tl.int64), tl.program_id(1).to(tl.int64), tl.num_programs(1)
     block = tl.program_id(0)
-    # A block of keys lies in the prefix or in the video. `key_S` counts from the start of its segment.
+    # A block of keys is in the prefix or in the video; `key_S` counts from the start of that part.
     in_prefix = block < prefix_blocks
     if in_prefix:
         first_key, segment, count = block * BLOCK_N, 0, prefix
@@ -337,12 +338,12 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
     v_base = v_ptr + batch * v_stride_b + kv_head * v_stride_h
     k_SE = _tile(k_base, k_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
     v_SE = _tile(v_base, v_stride_s, segment + first_key, segment + length, E, BLOCK_N, BLOCK_E, True)
-    # All rows in [start, stop) see some of these keys, and all in [inner_start, inner_stop) every one of them.
+    # Only rows in [start, stop) see any of these keys, and all rows in [inner_start, inner_stop) see all of them.
     first_S, last_S = _seen_by(key_S, S, prefix, frame_size, reach, in_prefix, MASK)
     start, inner_stop = _seen_by(first_key, S, prefix, frame_size, reach, in_prefix, MASK)
     last_key = tl.minimum(first_key + BLOCK_N, length) - 1
     inner_start, stop = _seen_by(last_key, S, prefix, frame_size, reach, in_prefix, MASK)
-    stop = tl.where(first_key < length, stop, start)  # nobody sees a block of padding
+    stop = tl.where(first_key < length, stop, start)  # no row sees a block of padding
     inner_start = tl.minimum(start + tl.cdiv(tl.maximum(inner_start - start, 0), BLOCK_M) * BLOCK_M, stop)
     inner_stop = inner_start + tl.maximum(tl.minimum(inner_stop, stop) - inner_start, 0) // BLOCK_M * BLOCK_M
 
@@ -375,7 +376,7 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
             dk_SE, dv_SE, E, BLOCK_M, BLOCK_E, True,
         )  # fmt: skip
 
-    # Keys at and after `length` were zeros, not seen: their sums are not gradients.
+    # Keys from `length` on were loaded as zeros but are not seen, so their sums are not gradients.
     dim_E = tl.arange(0, BLOCK_E)
     dk_SE = tl.where((key_S < length)[:, None], dk_SE * scale, 0.0)
     dv_SE = tl.where((key_S < length)[:, None], dv_SE, 0.0)
@@ -386,7 +387,7 @@ def _dkdv_kernel(  # type: ignore[no-untyped-def]
 
 
 def block_sizes(E: int, element_size: int) -> dict[str, dict[str, int]]:
-    """Block sizes and launch options of each kernel, whose tiles fit the chip's shared memory and registers."""
+    """Return the block sizes and launch options of each kernel, chosen to fit shared memory and registers."""
     block_e = max(16, triton.next_power_of_2(E))
     big = element_size == 2
     sizes = {
@@ -403,7 +404,7 @@ def block_sizes(E: int, element_size: int) -> dict[str, dict[str, int]]:
 
 
 def _layout(q: torch.Tensor, k: torch.Tensor, prefix: int, frame_size: int, reach: int, mask: str) -> dict[str, object]:
-    """What every launch but delta's is told of the sequence and the heads."""
+    """Return the arguments for the sequence and the heads that all kernels but delta's share."""
     S, N, E = q.shape[1:]
     return {
         "S": S, "prefix": prefix, "frame_size": frame_size, "reach": reach, "scale_log2": E**-0.5 * LOG2_E,
@@ -420,7 +421,7 @@ def _attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_prefix: torch.Tensor, lengths: torch.Tensor,
     prefix: int, frame_size: int, reach: int, mask: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """(out (B, S, N, E), lse (B, N, S) in float32); the last axis of every input has stride 1."""
+    """Return out (B, S, N, E) and lse (B, N, S) in float32; the last axis of every input must have stride 1."""
     B, S, N, E = q.shape
     out, lse = torch.empty(q.shape, dtype=q.dtype, device=q.device), q.new_empty((B, N, S), dtype=torch.float32)
     if out.numel():
@@ -453,7 +454,7 @@ def _attention_backward(
     d_out: torch.Tensor, d_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, inputs: list[torch.Tensor],
     prefix: int, frame_size: int, reach: int, mask: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Gradients of q, k, v and q_prefix (empty without a prefix); `inputs` are those of reelm::attention."""
+    """Return the gradients of q, k, v and q_prefix (empty without a prefix); `inputs` are those of reelm::attention."""
     q, k, v, q_prefix, lengths = inputs
     B, S, N, E = q.shape
     dq, dk, dv, dq_prefix = _empty_gradients(q, k, v, prefix)
@@ -510,9 +511,13 @@ def attention_triton(
     mask: str,
     return_lse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Arguments as `attention`, E a multiple of 16 up to 128; returns (out_BSNE, lse_BNS or None)."""
+    """Compute `attention`, with the same arguments, for E a multiple of 16 up to 128.
+
+    Returns:
+        out_BSNE, and lse_BNS or None.
+    """
     B, S = q_BSNE.shape[:2]
-    # The kernels walk heads with a step of 1 inside a head; every other stride is free.
+    # The kernels need a stride of 1 within a head; all other strides are arguments.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_BSNE, k_BSKE, v_BSKE))
     q_prefix = q if q_prefix_BSNE is None else q_prefix_BSNE
     q_prefix = q_prefix if q_prefix.stride(-1) == 1 else q_prefix.contiguous()

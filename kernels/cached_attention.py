@@ -1,11 +1,12 @@
-"""The one door between a layer's projections where there is a cache: norm, rotation, ring write and attention.
+"""Everything between the input and output projections of a cached layer: norms, rotation, cache write and attention.
 
-    step = attention_step(cache.layer(0), heads=8, rotation=rotation, slots_BL=slots_BL, …)     # once a step
+    step = attention_step(k_cache_BKCE, heads=8, rotation=rotation, slots_BL=slots_BL, …)       # once for each pass
     out_BLNE = cached_attention(qkv_BLJE, q_norm_E, k_norm_E, step, **cache.layer(layer))       # in every layer
 
-`prefix_attention` fills the prefix of a cache. What is the same in every layer is prepared once: the mask, the tables
-of the CPU path and the choice of the path. There are three paths: for float32 on a CPU `cached_attention_cpu`, on a GPU
-the Triton kernels of `rope_norm_cache` and `decode_attention`, and anywhere their references, which define the result.
+`prefix_attention` computes the keys and values of the prefix. Everything that is the same in all layers is prepared
+once: the mask, the tables of the CPU path and the choice of the path. There are three paths: `cached_attention_cpu` for
+float32 on a CPU, the Triton kernels of `rope_norm_cache` and `decode_attention` on a GPU, and the reference
+implementations of these two, which define the result.
 """
 
 from typing import NamedTuple
@@ -23,14 +24,16 @@ from .rotary import Rotation
 
 
 class AttentionStep(NamedTuple):
-    """What is the same in every layer of a step; attributes without a description are those of `decode_attention`.
+    """The inputs of attention that all layers of a pass share.
 
     Attributes:
-        slots_BL: the cache slots of the step's tokens.
-        rotation: the rotations of their queries and keys.
-        mask_BLC: what `slot_mask` makes, where the path needs it.
-        table: of the CPU path; None where another path is taken.
-        backend: of the other paths, as the caller asked for it.
+        slots_BL: The cache slots of the pass's tokens.
+        rotation: The rotations of their queries and keys.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: The arguments of
+            `decode_attention`.
+        mask_BLC: The mask from `slot_mask`; None on the path that does not need it.
+        table: The tables of the CPU path; None for the other paths.
+        backend: The caller's choice of the implementation for the other paths.
     """
 
     slots_BL: torch.Tensor
@@ -62,19 +65,20 @@ def attention_step(
     query_positions_BL: torch.Tensor | None = None,
     backend: Backend | None = None,
 ) -> AttentionStep:
-    """Prepare a step over L tokens of each of B rows.
+    """Prepare a pass over L tokens of each of B rows.
 
     Args:
-        k_cache_BKCE: the keys of any layer, which show the sizes, the dtype and the device of the cache.
-        heads: N, heads of queries.
-        slots_BL: the cache slot of each token, int64, no two of a row the same.
-        rotation: the rotations of the tokens, (B, L, 1, E / 2) each.
-        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: as for
+        k_cache_BKCE: The keys of any layer, for the sizes, the dtype and the device of the cache.
+        heads: The number of query heads, N.
+        slots_BL: The cache slot of each token, int64, all different within a row.
+        rotation: The rotations of the tokens, (B, L, 1, E / 2) each.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: The same as for
             `decode_attention`.
-        backend: "reference" or "triton"; by default the CPU path where it fits, else as `pick_backend` says.
+        backend: The implementation, "reference" or "triton"; by default the CPU path if it applies, else the choice of
+            `pick_backend`.
     """
     mask_BLC = table = None
-    if pick_backend("decode_attention", backend, k_cache_BKCE) == "reference":  # the kernel makes its mask by itself
+    if pick_backend("decode_attention", backend, k_cache_BKCE) == "reference":  # the kernel computes its own mask
         count, slots = slots_BL.shape[1], k_cache_BKCE.shape[2]
         mask_BLC = slot_mask(
             count, slots, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
@@ -99,19 +103,19 @@ def cached_attention(
     k_scales_BKC: torch.Tensor | None = None,
     v_scales_BKC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Normalise and rotate queries and keys, write keys and values into the ring, and attend to it.
+    """Normalise and rotate queries and keys, write keys and values into the cache, and compute attention over it.
 
     Args:
-        qkv_BLJE: the projection of the step's tokens: H = N + 2 K heads, first those of the queries, then keys, values.
-        q_norm_E, k_norm_E: the weights of the norms.
-        step: what `attention_step` prepared for this step.
-        k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC: the layer's part of the cache, written in place.
+        qkv_BLJE: The projection of the pass's tokens: J = N + 2 K heads of the queries, then the keys, then the values.
+        q_norm_E, k_norm_E: The weights of the norms.
+        step: The result of `attention_step` for this pass.
+        k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC: The layer's part of the cache, written in place.
 
     Returns:
         The output (B, L, N, E), in the dtype of qkv.
 
     Raises:
-        ReelmError: shapes, dtypes or devices do not fit together (see `rope_norm_cache` and `decode_attention`).
+        ReelmError: Shapes, dtypes or devices do not match (see `rope_norm_cache` and `decode_attention`).
     """
     if step.table is not None:
         return cached_attention_cpu(
@@ -140,22 +144,22 @@ def prefix_attention(
     kv_heads: int,
     backend: Backend | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normalise and rotate the queries and keys of prefixes, and attend among them: what fills a cache at its start.
+    """Normalise and rotate the queries and keys of prefixes, and compute causal attention within each prefix.
 
     Args:
-        qkv_BPJE: the projection of the prefixes: H = N + 2 K heads, first those of the queries, then keys, values.
-        q_norm_E, k_norm_E: the weights of the norms.
-        rotation: of the P slots, (1, P, 1, E / 2) each.
-        prefix_lengths_B: how many slots of each prefix are valid.
-        kv_heads: K, heads of keys and values.
-        backend: as for `attention_step`.
+        qkv_BPJE: The projection of the prefixes: J = N + 2 K heads of the queries, then the keys, then the values.
+        q_norm_E, k_norm_E: The weights of the norms.
+        rotation: The rotations of the P slots, (1, P, 1, E / 2) each.
+        prefix_lengths_B: The number of valid slots of each prefix.
+        kv_heads: The number of key/value heads, K.
+        backend: The implementation, as for `attention_step`.
 
     Returns:
-        The output (B, P, N, E), and the keys and values (B, K, P, E) that go into the cache.
+        The output (B, P, N, E), and the keys and values (B, K, P, E) for the cache.
     """
-    (B, P, H, E), N = qkv_BPJE.shape, qkv_BPJE.shape[2] - 2 * kv_heads
+    (B, P, J, E), N = qkv_BPJE.shape, qkv_BPJE.shape[2] - 2 * kv_heads
     if backend is None and _fits_the_cpu_path(qkv_BPJE):
-        qk_BPJE, v_BPKE = qkv_BPJE.split((H - kv_heads, kv_heads), 2)
+        qk_BPJE, v_BPKE = qkv_BPJE.split((J - kv_heads, kv_heads), 2)
         _, rotated_BPJE = norm_and_rotate(qk_BPJE, q_norm_E, k_norm_E, N, *factors(rotation))
         q_BPNE, k_BPKE = rotated_BPJE.split((N, kv_heads), 2)
     else:
@@ -170,6 +174,5 @@ def prefix_attention(
 
 
 def _fits_the_cpu_path(x: torch.Tensor) -> bool:
-    """Whether this is inference in float32 on a CPU, outside of a compiler."""
-    here = x.device.type == "cpu" and x.dtype == torch.float32
-    return here and not torch.compiler.is_compiling()
+    """Return whether this is eager inference in float32 on a CPU."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()

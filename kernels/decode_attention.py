@@ -1,19 +1,20 @@
-"""Attention of the next tokens of each row against the ring cache: the inner loop of sampling.
+"""Attention of the next tokens of each row over the ring cache, the inner loop of sampling.
 
-The cache has C = `prefix` text slots, then a ring of whole latent frames: video position p lies in slot
-prefix + p % ring. The keys and values of the L query tokens are already in it:
+The C slots of the cache are `prefix` text slots and then a ring of whole latent frames, in which video position p is in
+slot prefix + p % ring. The keys and values of the L query tokens must be in the cache already:
 
     out_BLNE = decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         prefix=32, frame_size=64, window=8,
     )
 
-Called token by token it equals `attention` over the whole history. Nothing position-dependent is read on the host, so
-a CUDA graph can hold it. Options, all free to go together:
+Token by token, the result equals that of `attention` over the whole history. The host reads nothing that depends on the
+positions, so the call can be captured in a CUDA graph. There are options, which can be combined:
 
-- `ancestors_BLA`, `query_positions_BL`: a step of tokens that are no run of positions, such as a diagonal or a tree;
-- `k_scales_BKC`, `v_scales_BKC`: a cache of int8;
-- `mask_BLC`: the mask, where many layers share it.
+- `ancestors_BLA`, `query_positions_BL`: a pass over tokens at other than successive positions, such as a diagonal or a
+  tree of drafts;
+- `k_scales_BKC`, `v_scales_BKC`: an int8 cache;
+- `mask_BLC`: a mask that many layers share.
 """
 
 # ruff: noqa: PLR0913 (an op with options)
@@ -27,7 +28,7 @@ from .backend import pick_backend, unserved_heads
 from .check import check_tensor
 from .decode_attention_reference import decode_attention_reference
 
-MOST_ROWS = 65535  # of a launch on CUDA
+MOST_ROWS = 65535  # the limit of a CUDA grid's third axis
 
 
 @torch.no_grad()
@@ -49,42 +50,44 @@ def decode_attention(
     mask_BLC: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """Softmax attention, scores scaled by E ** -0.5, of L tokens against prefix + window in the cache.
+    """Compute softmax attention, with scores scaled by E ** -0.5, of L tokens over the prefix and window in the cache.
 
-    What lies before `positions_B` is known. A query sees every valid prefix slot, and the known video positions of its
-    own latent frame and the `window - 1` before it. From `positions_B` on lie A newer slots: `ancestors_BLA` says which
-    of them each query sees, as far away as they may be. Without it they are the L queries themselves, and each sees
-    those of the same window up to itself. Other slots are never read into the result, whatever they hold, NaN included;
-    a query that sees nothing gets zeros.
+    Positions before `positions_B` are past. A query sees every valid prefix slot, and the past video positions of its
+    own latent frame and the `window - 1` before it. From `positions_B` on there are A newer slots, of which
+    `ancestors_BLA` gives those that each query sees, at any distance. Without it the newer slots are those of the L
+    queries themselves, and each query sees those in its window up to itself. No other slot affects the result,
+    whatever it contains, NaN included. The output of a query that sees nothing is zero.
 
-    The ring must hold all that the first query sees beside the newer slots, wherever in a latent frame they start:
-    ring >= window * frame_size + A - 1. With `ancestors_BLA` only ring >= (window - 1) * frame_size + A is asked for:
-    enough where they start a latent frame. Whoever writes drafts of A slots and drops some must size the ring by that A
-    for later, shorter calls too: the dropped ones have overwritten the oldest.
+    The ring must have room for all past positions that the first query sees and the newer slots, wherever in a latent
+    frame they start: ring >= window * frame_size + A - 1. With `ancestors_BLA` only ring >= (window - 1) * frame_size
+    + A is required, which is enough if they start a latent frame. A caller that writes drafts to A slots and rejects
+    some must size the ring for that A in later, shorter calls too, since the drafts have overwritten the oldest slots.
 
     Args:
-        q_BLNE: queries against the video keys.
-        q_prefix_BLNE: queries against the prefix keys.
-        k_cache_BKCE: keys; N is a multiple of K, and query head n reads key/value head n // (N // K).
-        v_cache_BKCE: values.
-        positions_B: video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2.
-        prefix_lengths_B: valid prefix slots of each row, integers, 0 .. prefix, of `prefix` that there are.
-        frame_size: video tokens in a latent frame.
-        window: latent frames that a token sees, its own included.
-        ancestors_BLA: True where query l sees the a-th newer slot (B rows, or 1 for all; A at least L).
-        query_positions_BL: video position of each query, int64, which says where its window starts; by default
-            `positions_B` + l. An earlier one than `positions_B` counts as `positions_B`.
-        k_scales_BKC, v_scales_BKC: what the keys and the values of each slot are multiplied by, float32, those of the
-            values at least 0; with an int8 cache, and only then.
-        mask_BLC: what `slot_mask` makes of the others, float32; it saves the reference making it in every layer.
-        backend: "reference" or "triton"; by default as `pick_backend` says.
+        q_BLNE: The queries for the video keys.
+        q_prefix_BLNE: The queries for the prefix keys.
+        k_cache_BKCE: The keys; N is a multiple of K, and query head n uses key/value head n // (N // K).
+        v_cache_BKCE: The values.
+        positions_B: The video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2.
+        prefix_lengths_B: The number of valid prefix slots of each row, integers, 0 .. prefix.
+        prefix: The number of prefix slots.
+        frame_size: The number of video tokens in a latent frame.
+        window: The number of latent frames that a token sees, its own included.
+        ancestors_BLA: Whether query l sees the a-th newer slot (B rows, or 1 for all; A is at least L).
+        query_positions_BL: The video position of each query, int64, which determines the start of its window; by
+            default `positions_B` + l. A position before `positions_B` counts as `positions_B`.
+        k_scales_BKC, v_scales_BKC: The factors of the keys and the values of each slot, float32, at least 0 for the
+            values; required for an int8 cache and not allowed for any other.
+        mask_BLC: The mask from `slot_mask` for the other arguments, float32, which saves the reference from computing
+            it in every layer.
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
         out_BLNE, in the dtype of the queries.
 
     Raises:
-        ReelmError: the shapes, dtypes or devices do not fit together, an option is out of range, or the ring is no
-            whole number of latent frames or too short.
+        ReelmError: The shapes, dtypes or devices do not match, an option is out of range, or the ring is not a whole
+            number of latent frames or is too short.
     """
     _check_tensors(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC)
     (B, L), C = q_BLNE.shape[:2], k_cache_BKCE.shape[2]
@@ -95,8 +98,8 @@ def decode_attention(
     ring = C - prefix
     whole = ring % frame_size == 0
     require(whole, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring)
-    known = window * frame_size - 1 if ancestors_BLA is None else (window - 1) * frame_size
-    least = known + (L if ancestors_BLA is None else ancestors_BLA.shape[2])
+    past = window * frame_size - 1 if ancestors_BLA is None else (window - 1) * frame_size
+    least = past + (L if ancestors_BLA is None else ancestors_BLA.shape[2])
     require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
     run: Callable[..., torch.Tensor] = decode_attention_reference
     reason = f"more than {MOST_ROWS} rows" if B > MOST_ROWS else unserved_heads(q_BLNE)

@@ -1,17 +1,16 @@
-"""`decode_attention` in plain torch: what the Triton kernel is tested against, and the way to sample on a CPU.
+"""`decode_attention` in plain torch: the reference for tests of the Triton kernel, and the implementation for CPUs.
 
     out_BLNE = decode_attention_reference(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         prefix=32, frame_size=64, window=8,
     )
 
-For one token it is a few small operations: the mask by arithmetic on slots, two products, a softmax, a product.
+One token takes a few small operations: the mask by arithmetic on slots, two products, a softmax and a product.
 """
 
 # ruff: noqa: PLR0913 (an op with options)
 
 import math
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -34,7 +33,7 @@ def decode_attention_reference(
     v_scales_BKC: torch.Tensor | None = None,
     mask_BLC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Arguments and result as `decode_attention`."""
+    """Compute `decode_attention`, with the same arguments and result."""
     L, C = q_BLNE.shape[1], k_cache_BKCE.shape[2]
     if mask_BLC is None:
         mask_BLC = slot_mask(
@@ -42,8 +41,8 @@ def decode_attention_reference(
             ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         )  # fmt: skip
     keys, values = [k_cache_BKCE, k_scales_BKC], [v_cache_BKCE, v_scales_BKC]
-    # A slot that nobody sees may hold NaN, and 0 * NaN is NaN. That is rare, and to look for it takes less time on a
-    # CPU than to clear such slots.
+    # A slot that no query sees may contain NaN, and 0 * NaN is NaN. This is rare, and testing for it takes less time on
+    # a CPU than clearing such slots.
     if q_BLNE.device.type == "cpu" and not torch.compiler.is_compiling():
         out_BLNE = _attend(q_BLNE, q_prefix_BLNE, keys, values, mask_BLC, prefix)
         if math.isfinite(out_BLNE.sum().item()):
@@ -53,7 +52,7 @@ def decode_attention_reference(
     for pair in (keys, values):
         pair[:] = [None if x is None else zero_unless(seen_B1C[(...,) + (None,) * (x.ndim - 3)], x) for x in pair]
     out_BLNE = _attend(q_BLNE, q_prefix_BLNE, keys, values, mask_BLC, prefix)
-    # The softmax of a query that sees nothing is NaN.
+    # A query that sees nothing has a softmax of NaN.
     return out_BLNE.masked_fill(~visible_BLC.any(-1)[:, :, None, None], 0.0)
 
 
@@ -65,15 +64,15 @@ def _attend(
     mask_BLC: torch.Tensor,
     prefix: int,
 ) -> torch.Tensor:
-    """`keys` and `values`: the cache (B, K, C, E), and its scales (B, K, C) or None."""
+    """Compute attention; `keys` and `values` are pairs of the cache (B, K, C, E) and its scales (B, K, C) or None."""
     (k_BKCE, k_scales_BKC), (v_BKCE, v_scales_BKC) = keys, values
     assert k_BKCE is not None and v_BKCE is not None
     B, L, N, E = q_BLNE.shape
     K, C = k_BKCE.shape[1:3]
-    # The products with an int8 cache are taken in float32, in which integers and scales are what they are.
+    # The products with an int8 cache are computed in float32, which represents the integers and scales exactly.
     dtype = q_BLNE.dtype if k_scales_BKC is None else torch.promote_types(q_BLNE.dtype, torch.float32)
 
-    # The query heads of a key/value head go into the rows of one matrix: no key or value is repeated.
+    # The query heads of a key/value head become the rows of one matrix, so that keys and values are not repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
         q_BLKGE = q_BLNE.to(dtype).view(B, L, K, N // K, E)
         return q_BLKGE.permute(0, 2, 3, 1, 4).reshape(B, K, N // K * L, E)
@@ -93,7 +92,10 @@ def _attend(
 
 
 def product(a_BKMX: torch.Tensor, b_BKXY: torch.Tensor) -> torch.Tensor:
-    """a @ b; a row has the same bits beside any number of others, which on a CPU it has not among fewer than four."""
+    """Return a @ b such that a row's bits do not depend on the number of other rows.
+
+    On a CPU torch's product has other bits for fewer than four rows, so these are padded.
+    """
     M = a_BKMX.shape[2]
     if M >= 4 or a_BKMX.device.type != "cpu":
         return a_BKMX @ b_BKXY
@@ -101,17 +103,31 @@ def product(a_BKMX: torch.Tensor, b_BKXY: torch.Tensor) -> torch.Tensor:
 
 
 def zero_unless(keep: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """`values` with zeros where `keep` is False, whatever is there.
+    """Return `values` with zeros where `keep` is False, NaN included.
 
-    On the bits, since `where` and `masked_fill` under a broadcast mask take longer than the attention itself on a CPU.
+    It masks the bits, since on a CPU `where` and `masked_fill` with a broadcast mask take longer than the attention.
     """
     integer = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}[values.element_size()]
     return (values.view(integer) & -keep.to(integer)).view(values.dtype)
 
 
-def slot_mask(L: int, C: int, positions_B: torch.Tensor, prefix_lengths_B: torch.Tensor, **rest: Any) -> torch.Tensor:
-    """The mask (B, L, C) float32: 0 where query l sees the cache slot, -inf elsewhere. Arguments as `visible_slots`."""
-    visible_BLC = visible_slots(L, C, positions_B, prefix_lengths_B, **rest)
+def slot_mask(
+    L: int,
+    C: int,
+    positions_B: torch.Tensor,
+    prefix_lengths_B: torch.Tensor,
+    *,
+    prefix: int,
+    frame_size: int,
+    window: int,
+    ancestors_BLA: torch.Tensor | None = None,
+    query_positions_BL: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return `visible_slots`, with the same arguments, as a mask (B, L, C) float32: 0 if visible, else -inf."""
+    visible_BLC = visible_slots(
+        L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
+        ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+    )  # fmt: skip
     return torch.zeros((), device=visible_BLC.device).where(visible_BLC, float("-inf"))
 
 
@@ -127,11 +143,18 @@ def visible_slots(
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The mask (B, L, C), True where query l sees the cache slot; the arguments are those of `decode_attention`."""
+    """Return the mask (B, L, C): whether query l sees a slot of the cache.
+
+    Args:
+        L: The number of queries.
+        C: The number of slots of the cache.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: The same as for
+            `decode_attention`.
+    """
     slots_C = torch.arange(C, device=positions_B.device)
     newer, ring = L if ancestors_BLA is None else ancestors_BLA.shape[2], C - prefix
     last_B1 = positions_B[:, None] + (newer - 1)
-    # How far behind the last newer position a slot's position is: the known ones follow on the newer ones.
+    # The distance of a slot's position from the last newer position: the newer slots are nearest, then the past ones.
     behind_BQ = (last_B1 - slots_C[:ring]) % ring
     query_BL = positions_B[:, None] + slots_C[:L]
     if query_positions_BL is not None:

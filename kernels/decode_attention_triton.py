@@ -1,4 +1,4 @@
-"""`decode_attention` in Triton: split over what a row can see, combined in order.
+"""`decode_attention` in Triton: the keys that a row can see are split over programs, and combined in order.
 
     out_BLNE = decode_attention_triton(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
@@ -6,12 +6,12 @@
     )
 
 The L tokens times the query heads of a key/value head are the rows (M) of one program, so the cache is read once for
-all of them. A row's keys are counted in one line: its valid prefix slots, then the video positions from the start of
-its window to its newest slot. Splits of this line have a fixed size, so that a row has the same bits alone and in any
-batch. Each split leaves its softmax (maximum, total, weighted values) in float32; a second kernel combines them in
-order (Flash-Decoding, Dao et al. 2023). A line that fits into one split needs no second kernel.
+all of them. The keys of a clip are numbered in one sequence: its valid prefix slots, then the video positions from the
+start of its window to its newest slot. This sequence is split into parts of a fixed size, so that a clip has the same
+bits alone and in any batch. Each split writes its softmax (maximum, total, weighted values) in float32; a second kernel
+combines them in order (Flash-Decoding, Dao et al. 2023). A sequence that fits into one split needs no second kernel.
 
-Registered with torch as `reelm::decode_attention`, so that torch.compile takes it whole.
+The op is registered with torch as `reelm::decode_attention`, so that torch.compile does not trace into it.
 """
 
 # ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch, and of an op with options)
@@ -28,9 +28,9 @@ SMALLEST_SCALE = tl.constexpr(2.0**-100)
 
 @triton.jit
 def _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window):  # type: ignore[no-untyped-def]
-    """A row's valid prefix slots, the first latent frame of its window, and the video positions known since then."""
+    """Return a clip's number of valid prefix slots, its window's first latent frame, and its past video positions."""
     position = tl.load(positions_ptr + batch)
-    # Positions need 64 bits, latent frames do not; divisions of 64 bits are slow.
+    # Positions need 64 bits but latent frames do not, and 64-bit divisions are slow.
     first_frame = tl.maximum((position // frame_size).to(tl.int32) + 1 - window, 0)
     length = tl.minimum(tl.load(prefix_lengths_ptr + batch), prefix)
     return length.to(tl.int32), first_frame, (position - first_frame.to(tl.int64) * frame_size).to(tl.int32)
@@ -38,7 +38,7 @@ def _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window)
 
 @triton.jit
 def _load_heads(pointers_SE, keep_S, E: tl.constexpr, BLOCK_E: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Rows of E values; zeros beyond E, and where `keep_S` is False (None: nowhere)."""
+    """Load rows of E values, with zeros beyond E and where `keep_S` is False; None keeps all rows."""
     if E < BLOCK_E:
         mask_SE = (tl.arange(0, BLOCK_E) < E)[None, :]
         if keep_S is not None:
@@ -64,29 +64,30 @@ def _attend(  # type: ignore[no-untyped-def]
     slot_S, keep_S, visible_MS, scale_log2, maximum_M, total_M, out_ME,
     E: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys and values into the online softmax, in base 2.
+    """Continue the online softmax, in base 2, with one block of keys and values.
 
-    Slots where `keep_S` is False are not read; scores count where `visible_MS` is True (None: everywhere).
+    Slots where `keep_S` is False are not read, and scores where `visible_MS` is False do not count; None means True
+    everywhere.
     """
     slot_S = slot_S.to(tl.int64)
     dim_E = tl.arange(0, BLOCK_E)
     k_SE = _load_heads(k_base + slot_S[:, None] * k_stride_c + dim_E[None, :], keep_S, E, BLOCK_E)
     v_SE = _load_heads(v_base + slot_S[:, None] * v_stride_c + dim_E[None, :], keep_S, E, BLOCK_E)
     if k_scales_ptr is not None:
-        # Exact: every int8 is a number of each of the dtypes that queries have.
+        # The conversion is exact: all dtypes of queries represent every int8.
         k_SE, v_SE = k_SE.to(tl.float32).to(q_ME.dtype), v_SE.to(tl.float32).to(q_ME.dtype)
     scores_MS = tl.dot(q_ME, tl.trans(k_SE), input_precision="ieee") * scale_log2
     if k_scales_ptr is not None:
         scores_MS *= _load_scales(k_scales_ptr + first_scale + slot_S, keep_S)[None, :]
-        # The scale of a value goes into the exponent of its weight: weights stay at most 1, which float16 can hold
-        # whatever the scales are, and the total takes it out again. SMALLEST_SCALE stands for 0.
+        # The scale of a value is added to the exponent of its weight, so that weights are at most 1, which float16 can
+        # represent for any scales; the total divides by it again. SMALLEST_SCALE replaces 0, which has no logarithm.
         v_scale_S = _load_scales(v_scales_ptr + first_scale + slot_S, keep_S)
         v_scale_S = tl.where(v_scale_S < SMALLEST_SCALE, SMALLEST_SCALE, v_scale_S)
         scores_MS += tl.log2(v_scale_S)[None, :]
     if visible_MS is not None:
         scores_MS = tl.where(visible_MS, scores_MS, float("-inf"))
     new_maximum_M = tl.maximum(maximum_M, tl.max(scores_MS, 1))
-    # -inf - -inf is NaN: measure from 0 while a row has seen nothing.
+    # Subtract 0 in place of a maximum of -inf, since -inf - -inf is NaN.
     origin_M = tl.where(new_maximum_M == float("-inf"), 0.0, new_maximum_M)
     weights_MS = tl.exp2(scores_MS - origin_M[:, None])
     shrink_M = tl.exp2(maximum_M - origin_M)
@@ -104,7 +105,7 @@ def _attend_prefix(  # type: ignore[no-untyped-def]
     first, stop, scale_log2, maximum_M, total_M, out_ME,
     E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """Prefix slots first .. stop, which every row sees alike."""
+    """Attend to prefix slots first .. stop, all of which every row sees."""
     for start in range(first, stop, BLOCK_N):
         slot_S = start + tl.arange(0, BLOCK_N)
         keep_S = slot_S < stop
@@ -117,7 +118,7 @@ def _attend_prefix(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _slots(slot_S, ring, prefix):  # type: ignore[no-untyped-def]
-    """Slots of the cache from slots of the ring, counted on beyond its end."""
+    """Return the slots in the cache of ring slots, which may continue past the end of the ring once."""
     return prefix + tl.where(slot_S >= ring, slot_S - ring, slot_S)
 
 
@@ -128,10 +129,10 @@ def _attend_window(  # type: ignore[no-untyped-def]
     known, newer, low, left, full, high, scale_log2, maximum_M, total_M, out_ME,
     E: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """Places low .. high of the window.
+    """Attend to the keys with indices low .. high in the window.
 
-    First `left` blocks that every row of the tile sees from a place of its own on; then `full` ones that every row
-    sees; then small ones with all of the mask.
+    There are `left` blocks of which every row of the tile sees the keys from the start of its own window on, then
+    `full` blocks that every row sees, then small blocks with the complete mask.
     """
     middle, right = low + left * BLOCK_N, low + (left + full) * BLOCK_N
     for start in range(low, middle, BLOCK_N):
@@ -161,7 +162,7 @@ def _attend_window(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             visible_MS = tl.where(is_newer_S[None, :], ancestors_MS != 0, visible_MS)
         visible_MS = visible_MS & (place_S < high)[None, :] & valid_M[:, None]
-        # A slot that no row sees is not read: it may hold NaN, and 0 * NaN is NaN.
+        # A slot that no row sees is not read, since it may contain NaN, and 0 * NaN is NaN.
         keep_S = tl.max(visible_MS.to(tl.int32), 0) > 0
         slot_S = _slots(first_slot + place_S, ring, prefix)
         maximum_M, total_M, out_ME = _attend(
@@ -184,7 +185,7 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     E: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr, ONE_SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    # Tiles of rows that read the same keys are started together, and find them in the chip's cache.
+    # Tiles of rows that read the same keys are started together, so that the chip's cache has the keys.
     tiles = tl.cdiv(GROUP * L, BLOCK_M)
     tile, split = tl.program_id(0) % tiles, tl.program_id(0) // tiles
     kv_head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
@@ -199,14 +200,14 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     dim_E = tl.arange(0, BLOCK_E)
     row_mask_ME = valid_M[:, None] & (dim_E < E)[None, :]
 
-    # The window: places are video positions counted from its start, `known` of them and then the newer ones.
+    # Indices in the window are video positions counted from its start: `known` past ones, and then the newer ones.
     first_slot = first_frame % (ring // frame_size) * frame_size
     place_M = known + token_M
     if query_positions_ptr is not None:
         query_M = tl.load(query_positions_ptr + batch * L + token_M, mask=valid_M, other=0)
         place_M = tl.maximum(query_M - first_frame.to(tl.int64) * frame_size, known)
         place_M = tl.minimum(place_M, 2**30).to(tl.int32)
-    # Windows start whole frames apart.
+    # Windows start at the boundaries of latent frames.
     window_M = tl.minimum((place_M // frame_size + 1 - window) * frame_size, known + newer)
     lowest = tl.min(tl.where(valid_M, window_M, known + newer))
     highest = tl.max(tl.where(valid_M, window_M, 0))
@@ -242,7 +243,7 @@ def _split_kernel(  # type: ignore[no-untyped-def]
         low, left, inner - left, high, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, EDGE_N, BLOCK_E,
     )  # fmt: skip
 
-    # The output is (B, L, N, E), the parts are (B, L, N, splits) and (B, L, N, splits, E): contiguous.
+    # The output is (B, L, N, E), and the parts are (B, L, N, splits) and (B, L, N, splits, E), all contiguous.
     out_M = (batch * L + token_M) * (tl.num_programs(1) * GROUP) + head_M
     if ONE_SPLIT:
         out_ME = out_ME / tl.where(total_M == 0.0, 1.0, total_M)[:, None]
@@ -263,7 +264,7 @@ def _combine_kernel(  # type: ignore[no-untyped-def]
     batch = tl.program_id(1).to(tl.int64)
     row = batch * tl.num_programs(0) + tl.program_id(0)
     length, _, known = _place(positions_ptr, prefix_lengths_ptr, batch, prefix, frame_size, window)
-    # Splits after the newest slot have left nothing.
+    # Splits after the newest slot have written nothing.
     stop = tl.cdiv(length + known + newer, SPLIT)
     dim_E = tl.arange(0, BLOCK_E)
     maximum = tl.full([], float("-inf"), tl.float32)
@@ -304,14 +305,17 @@ def decode_attention_triton(
     v_scales_BKC: torch.Tensor | None = None,
     mask_BLC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Arguments and result as `decode_attention`; E a multiple of 16 up to 128. `mask_BLC` is not looked at."""
+    """Compute `decode_attention`, with the same arguments and result; E is a multiple of 16 up to 128.
+
+    `mask_BLC` is ignored, since the kernel computes the mask from the other arguments.
+    """
     return _decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
         ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix, frame_size, window,
     )  # fmt: skip
 
 
-# A registered op takes no tensor by keyword only.
+# A registered op cannot have keyword-only tensors.
 @torch.library.custom_op("reelm::decode_attention", mutates_args=())
 def _decode_attention(
     q_BLNE: torch.Tensor,
@@ -334,7 +338,7 @@ def _decode_attention(
     out_BLNE = torch.empty((B, L, N, E), dtype=q_BLNE.dtype, device=q_BLNE.device)
     if out_BLNE.numel() == 0:
         return out_BLNE
-    # The kernel walks heads with a step of 1 inside a head; every other stride is free.
+    # The kernel needs a stride of 1 within a head; all other strides are arguments.
     inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE)]
     strides = [stride for x in inputs for stride in x.stride()[:3]]
     positions_B, prefix_lengths_B = positions_B.contiguous(), prefix_lengths_B.contiguous()
@@ -371,19 +375,19 @@ def _empty_output(q_BLNE: torch.Tensor, *rest: object) -> torch.Tensor:
 
 
 def split_size(slots: int) -> int:
-    """Slots of a split where a row can see at most so many: a function of these alone, never of batch or position.
+    """Return the number of slots in a split if a row can see at most `slots`, independently of batch and positions.
 
-    Up to 512 are one split, which saves a launch. Then about 32 splits, or fewer of 256: enough programs for two rows
-    of few heads, and parts that are small beside the cache.
+    Up to 512 slots are one split, which saves a launch. More are divided into about 32 splits of at least 256 slots:
+    enough programs for two rows of few heads, and parts that are small compared with the cache.
     """
     return 512 if slots <= 512 else max(256, 1 << round(math.log2(slots / 32)))
 
 
 def block_sizes(rows: int, E: int, element_size: int, cache_element_size: int) -> dict[str, int]:
-    """Block sizes and launch options whose tiles fit the registers, and the shared memory of every chip served.
+    """Return block sizes and launch options whose tiles fit the registers and shared memory of all supported chips.
 
-    Products in float32 run without tensor cores, which takes many registers a number; and so do keys and values on
-    their way out of int8.
+    Products in float32 do not use tensor cores and take many registers for each number, and so does the conversion of
+    keys and values from int8.
     """
     block_e, float32 = triton.next_power_of_2(E), element_size == 4
     block_m = 16 if float32 else min(64, max(16, triton.next_power_of_2(rows)))
@@ -396,6 +400,6 @@ def block_sizes(rows: int, E: int, element_size: int, cache_element_size: int) -
         "EDGE_N": 16 if block_n < 64 or block_m == 64 else 32,
         "BLOCK_E": block_e,
         "num_warps": 8 if float32 else 4,
-        # Blocks in flight: NVIDIA's take shared memory, AMD's (one at most) registers.
+        # The stages are blocks that are loaded ahead: on NVIDIA in shared memory, on AMD (at most one) in registers.
         "num_stages": 2 if torch.version.hip else 1 + ahead,
     }

@@ -1,10 +1,10 @@
-"""A linear layer whose weights are int8 and whose inputs are not: half of the bytes that a decoding step reads.
+"""A linear layer with int8 weights and floating-point inputs, which halves the bytes that a decoding step reads.
 
-    whole_OI, scales_O = quantise(weight_OI)               # quantization.py
-    y_MO = int8_linear(x_MI, whole_OI, scales_O)           # about x_MI @ weight_OI.T
+    whole_OI, scales_O = quantize(weight_OI)               # quantize.py
+    y_MO = int8_linear(x_MI, whole_OI, scales_O)           # approximates x_MI @ weight_OI.T
 
-A step of few tokens takes as long as reading the weights does, so that a GPU is done in half the time. The inputs stay
-as they are: only the weights are rounded.
+A decoding step of few tokens takes as long as reading the weights, so a GPU needs half the time. Only the weights are
+rounded, not the inputs.
 """
 
 import torch
@@ -19,19 +19,19 @@ from .int8_linear_reference import int8_linear_reference
 def int8_linear(
     x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: torch.Tensor, *, backend: str | None = None
 ) -> torch.Tensor:
-    """x @ (whole * scales).T, summed in float32 (float64 for float64) and rounded once.
+    """Compute x @ (whole * scales).T, summed in float32 (float64 for float64) and rounded once.
 
     Args:
-        x_MI: the inputs, any number M of them.
-        whole_OI: the weights of each output, int8.
-        scales_O: what the whole numbers of an output are worth, float32.
-        backend: "reference" or "triton"; by default as `pick_backend` says.
+        x_MI: The inputs; M may be 0.
+        whole_OI: The int8 weights.
+        scales_O: The factor of each output's weights, float32.
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
         y_MO, in the dtype of x.
 
     Raises:
-        ReelmError: the shapes, dtypes or devices do not fit together.
+        ReelmError: The shapes, dtypes or devices do not match, or a last axis is not contiguous.
     """
     require(x_MI.ndim == 2 and x_MI.shape[1] >= 1, "x_MI", "must be rows of at least 1 channel", tuple(x_MI.shape))
     require(x_MI.dtype.is_floating_point, "x_MI", "must be of a floating-point dtype", x_MI.dtype)

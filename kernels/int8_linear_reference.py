@@ -1,15 +1,15 @@
-"""`int8_linear` in plain torch: what the Triton kernel is tested against.
+"""`int8_linear` in plain torch: the reference for tests of the Triton kernel.
 
     y_MO = int8_linear_reference(x_MI, whole_OI, scales_O)
 
-It makes the weights anew as floating-point numbers, and so gains memory alone; a CPU has a
-faster way (lm/quantization.py).
+It converts the weights to floating point in each call, so it saves memory but no time; lm/quantization.py has a faster
+implementation for CPUs.
 """
 
 import torch
 
 
 def int8_linear_reference(x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: torch.Tensor) -> torch.Tensor:
-    """Arguments and result as `int8_linear`."""
+    """Compute `int8_linear`, with the same arguments and result."""
     dtype = torch.promote_types(x_MI.dtype, torch.float32)
     return (x_MI.to(dtype) @ whole_OI.to(dtype).T * scales_O).to(x_MI.dtype)

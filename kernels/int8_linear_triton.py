@@ -1,9 +1,9 @@
-"""`int8_linear` in Triton: a program for a block of outputs walks the inputs' channels; the scale comes last.
+"""`int8_linear` in Triton: a program for each block of outputs loops over the input channels, then applies the scales.
 
     y_MO = int8_linear_triton(x_MI, whole_OI, scales_O)
 
-The whole numbers up to 127 are exact in the dtype of the inputs, so that they meet on the tensor cores. What a step
-reads is the weights: its blocks of outputs are small, so that there are programs for all of a GPU.
+The int8 weights are exact in the dtype of the inputs, so products run on tensor cores. Reading the weights takes most
+of the time of a decoding step; blocks of outputs are small, so that there are programs for the whole GPU.
 """
 
 # ruff: noqa: ANN001 (the arguments of a kernel, which Triton types at each launch)
@@ -18,7 +18,7 @@ def _int8_linear_kernel(  # type: ignore[no-untyped-def]
     x_ptr, whole_ptr, scales_ptr, y_ptr, x_stride, whole_stride, M, outputs, channels,
     BLOCK_M: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
-    # Blocks of rows that share their weights run side by side, so that these are read from memory once.
+    # Blocks of rows that use the same weights run at the same time, so that the weights are read from memory once.
     row_blocks = tl.cdiv(M, BLOCK_M)
     row_M = tl.program_id(0) % row_blocks * BLOCK_M + tl.arange(0, BLOCK_M)
     output_O = tl.program_id(0) // row_blocks * BLOCK_O + tl.arange(0, BLOCK_O)
@@ -32,7 +32,7 @@ def _int8_linear_kernel(  # type: ignore[no-untyped-def]
         whole_IO = tl.load(
             whole_ptr + whole_place_IO + start, mask=(output_O < outputs)[None, :] & inside_I[:, None], other=0
         )
-        # By way of float32: Triton's interpreter cuts integers to bfloat16 wrongly.
+        # The detour by float32 is for Triton's interpreter, which converts integers to bfloat16 incorrectly.
         weight_IO = whole_IO.to(tl.float32).to(x_MI.dtype)
         total_MO = tl.dot(x_MI, weight_IO, total_MO, input_precision="ieee")
     scale_O = tl.load(scales_ptr + output_O, mask=output_O < outputs, other=0.0)
@@ -41,7 +41,7 @@ def _int8_linear_kernel(  # type: ignore[no-untyped-def]
 
 
 def int8_linear_triton(x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: torch.Tensor) -> torch.Tensor:
-    """Arguments and result as `int8_linear`; float32, bfloat16 or float16."""
+    """Compute `int8_linear`, with the same arguments and result, for float32, bfloat16 or float16."""
     (M, channels), outputs = x_MI.shape, len(whole_OI)
     y_MO = torch.empty(M, outputs, dtype=x_MI.dtype, device=x_MI.device)
     if M and outputs:
@@ -54,11 +54,11 @@ def int8_linear_triton(x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: tor
 
 
 def block_sizes(M: int, element_size: int) -> dict[str, int]:
-    """Block sizes and launch options for M rows; a guess until a GPU measures them."""
+    """Return block sizes and launch options for M rows, which have not been measured on a GPU yet."""
     if M > 32:
         if element_size == 4:
-            # float32 needs the registers of many threads for its sums; and of blocks of 64 rows triton makes TF32 on
-            # sm_100, whatever input_precision says, as it does not see that weights of int8 have become float32.
+            # Sums in float32 need the registers of many threads. On sm_100 Triton would compute blocks of 64 rows in
+            # TF32, in spite of input_precision, as it does not recognise that the int8 weights have become float32.
             return {"BLOCK_M": 32, "BLOCK_O": 64, "BLOCK_I": 32, "num_warps": 8, "num_stages": 3}
         return {"BLOCK_M": 64, "BLOCK_O": 64, "BLOCK_I": 64, "num_warps": 4, "num_stages": 3}
     return {

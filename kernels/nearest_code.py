@@ -1,9 +1,10 @@
-"""The nearest code of a codebook for each vector, without the matrix of all distances: how a clip becomes token ids.
+"""The nearest code of a codebook for each vector, without the matrix of all distances: the last step of encoding.
 
     ids_M = nearest_code(x_MD, codebook_ZD)
 
-For 327,680 vectors and 65,536 codes that matrix would be 86 GB. Here a block of it at a time is made and dropped, and
-the best code so far is kept: what FlashAttention (arXiv 2205.14135) does for a softmax, for an argmin.
+For 327,680 vectors and 65,536 codes that matrix would have 86 GB. Here one block of it at a time is computed, and only
+the nearest code so far of each vector is kept: the idea of FlashAttention (arXiv 2205.14135) for an argmin instead of a
+softmax.
 """
 
 import torch
@@ -15,21 +16,21 @@ from .nearest_code_reference import nearest_code_reference
 
 @torch.no_grad()
 def nearest_code(x_MD: torch.Tensor, codebook_ZD: torch.Tensor, *, backend: str | None = None) -> torch.Tensor:
-    """Argmin over the codes c of the squared distance |x - c| ** 2, found as that of |c| ** 2 / 2 - x . c.
+    """Return the index of the code c with the least |x - c| ** 2, computed as the argmin of |c| ** 2 / 2 - x . c.
 
-    Products and sums are made in float32 (float64 for float64), whatever the inputs are: the id is that of exact
-    arithmetic unless two codes are equally near but for float32 rounding. Values must be finite.
+    Products and sums are in float32 (float64 for float64) for inputs of any dtype, so the result is that of exact
+    arithmetic unless the distances of two codes differ by less than float32 rounding. Values must be finite.
 
     Args:
-        x_MD: vectors, any number of them.
-        codebook_ZD: codes, at least one.
-        backend: "reference" or "triton"; by default as `pick_backend` says.
+        x_MD: The vectors; M may be 0.
+        codebook_ZD: The codes, at least one.
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
         ids_M, int64; of codes at the same distance the lowest id.
 
     Raises:
-        ReelmError: the shapes, dtypes or devices do not fit together.
+        ReelmError: The shapes, dtypes or devices do not match.
     """
     require(x_MD.ndim == 2 and x_MD.shape[1] >= 1, "x_MD", "must be vectors of at least 1 channel", tuple(x_MD.shape))
     require(x_MD.dtype.is_floating_point, "x_MD", "must be of a floating-point dtype", x_MD.dtype)

@@ -1,9 +1,9 @@
-"""`nearest_code` in Triton: a program for a block of vectors walks the codebook and keeps the nearest code so far.
+"""`nearest_code` in Triton: a program for each block of vectors loops over the codebook and keeps the nearest code.
 
     ids_M = nearest_code_triton(x_MD, codebook_ZD)
 
-A first small kernel leaves |c| ** 2 / 2 of every code in float32, the only scratch there is: 4 K bytes. The second one
-is a matrix product, block of codes by block of codes, each reduced to a minimum and its place as soon as it is made.
+A first small kernel computes |c| ** 2 / 2 of every code in float32, the only temporary memory: 4 Z bytes. The second
+one computes the products with one block of codes after the other, and reduces each block to a minimum and its index.
 """
 
 # ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch)
@@ -56,7 +56,7 @@ def _nearest_code_kernel(  # type: ignore[no-untyped-def]
             )
             dots_MZ = tl.dot(x_MD, codes_DZ, dots_MZ, input_precision="ieee")
         half_norm_Z = tl.load(half_norms_ptr + code_Z, mask=code_Z < K, other=float("inf"))
-        # The first of equals within a block, and only what is nearer takes an earlier block's place.
+        # Of equal distances in a block the first code wins, and a later block only wins with a smaller distance.
         nearest_M, place_M = tl.min(half_norm_Z[None, :] - dots_MZ, 1, return_indices=True)
         id_M = tl.where(nearest_M < best_M, first + place_M, id_M)
         best_M = tl.minimum(best_M, nearest_M)
@@ -64,7 +64,7 @@ def _nearest_code_kernel(  # type: ignore[no-untyped-def]
 
 
 def nearest_code_triton(x_MD: torch.Tensor, codebook_ZD: torch.Tensor) -> torch.Tensor:
-    """Arguments and result as `nearest_code`; float32, bfloat16 or float16."""
+    """Compute `nearest_code`, with the same arguments and result, for float32, bfloat16 or float16."""
     (N, D), K = x_MD.shape, len(codebook_ZD)
     ids_M = torch.empty(N, dtype=torch.int64, device=x_MD.device)
     if N == 0:
@@ -81,7 +81,7 @@ def nearest_code_triton(x_MD: torch.Tensor, codebook_ZD: torch.Tensor) -> torch.
 
 
 def block_sizes(D: int, element_size: int) -> dict[str, int]:
-    """Block sizes and launch options whose tiles fit the registers of sm_90 and the shared memory of all chips."""
+    """Return block sizes and launch options that fit the registers of sm_90 and the shared memory of all chips."""
     widest = 32 if element_size == 4 else 64
     return {
         "BLOCK_N": 128,

@@ -1,12 +1,12 @@
-"""What lies between the projection of the next tokens and their attention, in one launch: norm, rotation, ring write.
+"""Norms, rotation and cache write of the next tokens in one kernel, between their projection and their attention.
 
     q_BLNE, q_prefix_BLNE = rope_norm_cache(
         qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=rotation
     )
     out_BLNE = decode_attention(q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, …)
 
-The caches may be int8, each head of each slot with a scale of its own. Slots and rotation are the same in all layers of
-a step: they are made once, exactly, from the positions by who calls, and not again in every layer.
+The caches may be int8, with one scale for each head of each slot. Slots and rotation are the same in all layers, so the
+caller computes them once for each pass, from the exact positions.
 """
 
 import torch
@@ -35,31 +35,32 @@ def rope_norm_cache(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalise queries and keys, rotate them, and write keys and values into the slots of their tokens, in place.
 
-    A query or key x becomes x / sqrt(mean(x ** 2) + epsilon) * weight, then the pairs (x[i], x[i + E / 2]) turn by the
-    token's angles. All in float32 (float64 for float64): each result is rounded once, to the dtype of its tensor.
+    A query or key x becomes x / sqrt(mean(x ** 2) + epsilon) * weight, and then the pairs (x[i], x[i + E / 2]) are
+    rotated by the token's angles. All is computed in float32 (float64 for float64), and each result is rounded once, to
+    the dtype of its tensor.
 
-    In an int8 cache x is held as round(x / scale), ties to even, with scale = max |x| / 127 over the head in float32,
-    or 1 where the head is all zeros: x is about the int8 times its scale.
+    An int8 cache stores x as round(x / scale), ties to even, with scale = max |x| / 127 over the head in float32, or 1
+    if the head is all zeros; x is approximated by the int8 times its scale.
 
     Args:
-        qkv_BLJE: the projection of L tokens: H = N + 2 K heads, first those of the queries, then keys, then values.
-        q_norm_E: weights of the queries' norm.
-        k_norm_E: weights of the keys' norm.
-        slots_BL: the slot of each token, int64, 0 .. C - 1, no two of a row the same; `RingCache.slots` makes them.
-        k_cache_BKCE: keys, in the dtype of qkv or int8.
-        v_cache_BKCE: values, the same.
-        rotation: cosines and sines of the angles, each (B, L, 1, E / 2) or (1, L, 1, E / 2).
-        epsilon: added to the mean square.
-        k_scales_BKC: scales of an int8 cache, float32, written too.
-        v_scales_BKC: the same for the values.
-        backend: "reference" or "triton"; by default as `pick_backend` says.
+        qkv_BLJE: The projection of L tokens: J = N + 2 K heads of the queries, then the keys, then the values.
+        q_norm_E: The weights of the norm of queries.
+        k_norm_E: The weights of the norm of keys.
+        slots_BL: The slot of each token, int64, 0 .. C - 1, all different within a row, as from `RingCache.slots`.
+        k_cache_BKCE: The cache of keys, in the dtype of qkv or int8.
+        v_cache_BKCE: The cache of values, in the dtype of k_cache_BKCE.
+        rotation: The cosines and sines of the angles, each (B, L, 1, E / 2) or (1, L, 1, E / 2).
+        epsilon: The number to add to the mean square.
+        k_scales_BKC: The scales of an int8 cache of keys, float32, which are written too.
+        v_scales_BKC: The scales of an int8 cache of values, float32, which are written too.
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
-        (q_BLNE, q_prefix_BLNE): the queries against the video keys, and the same unrotated against the prefix keys;
-        in the dtype of qkv.
+        q_BLNE, the queries for the video keys, and q_prefix_BLNE, the same without rotation for the prefix keys, in the
+        dtype of qkv.
 
     Raises:
-        ReelmError: the shapes, dtypes or devices do not fit together, or scales are missing or without use.
+        ReelmError: The shapes, dtypes or devices do not match, or scales are missing or not needed.
     """
     _check(qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE)
     _check_rotation(qkv_BLJE, rotation)
@@ -85,12 +86,12 @@ def _check(
     v_cache_BKCE: torch.Tensor,
 ) -> None:
     require(qkv_BLJE.ndim == 4, "qkv_BLJE", "must have 4 dimensions", tuple(qkv_BLJE.shape))
-    B, L, H, E = qkv_BLJE.shape
+    B, L, J, E = qkv_BLJE.shape
     require(qkv_BLJE.dtype.is_floating_point, "qkv_BLJE", "must be of a floating-point dtype", qkv_BLJE.dtype)
     require(E >= 2 and E % 2 == 0, "qkv_BLJE", "must have an even head_dim", E)
     require(k_cache_BKCE.ndim == 4, "k_cache_BKCE", "must have 4 dimensions", tuple(k_cache_BKCE.shape))
     K, C = k_cache_BKCE.shape[1:3]
-    require(K >= 1 and 2 * K < H, "k_cache_BKCE", f"must have 1 .. {(H - 1) // 2} heads, H being {H}", K)
+    require(K >= 1 and 2 * K < J, "k_cache_BKCE", f"must have 1 .. {(J - 1) // 2} heads, J being {J}", K)
     like, dtypes = ("qkv_BLJE", qkv_BLJE), (qkv_BLJE.dtype, torch.int8)
     check_tensor("k_cache_BKCE", k_cache_BKCE, (B, K, C, E), dtypes, like)
     check_tensor("v_cache_BKCE", v_cache_BKCE, (B, K, C, E), (k_cache_BKCE.dtype,), like)

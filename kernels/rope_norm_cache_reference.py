@@ -1,4 +1,4 @@
-"""`rope_norm_cache` in plain torch: what the Triton kernel is tested against, and the way to sample on a CPU.
+"""`rope_norm_cache` in plain torch: the reference for tests of the Triton kernel, and the implementation for CPUs.
 
 q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
     qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
@@ -9,7 +9,7 @@ q_BLNE, q_prefix_BLNE = rope_norm_cache_reference(
 import torch
 
 from .norm import rms_norm
-from .quantize import quantise
+from .quantize import quantize
 from .rotary import Rotation, rotate
 
 
@@ -26,19 +26,19 @@ def rope_norm_cache_reference(
     k_scales_BKC: torch.Tensor | None,
     v_scales_BKC: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arguments and result as `rope_norm_cache`."""
-    B, H = qkv_BLJE.shape[0], qkv_BLJE.shape[2]
+    """Compute `rope_norm_cache`, with the same arguments and result."""
+    B, J = qkv_BLJE.shape[0], qkv_BLJE.shape[2]
     K = k_cache_BKCE.shape[1]
-    N = H - 2 * K
+    N = J - 2 * K
     exact = torch.promote_types(qkv_BLJE.dtype, torch.float32)
     qk_BLJE, v_BLKE = qkv_BLJE.to(exact).split((N + K, K), 2)
-    # Queries and keys together, normalised and turned: half as many operations.
+    # Queries and keys are normalised and rotated together, in half as many operations.
     norm_JE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1))).to(exact)
     qk_BLJE = rms_norm(qk_BLJE, norm_JE, epsilon)
     q_rotated_BLNE, k_BLKE = rotate(qk_BLJE, rotation).split((N, K), 2)
-    place = (torch.arange(B, device=slots_BL.device)[:, None], slots_BL)
-    _write(k_BLKE, k_cache_BKCE, k_scales_BKC, place)
-    _write(v_BLKE, v_cache_BKCE, v_scales_BKC, place)
+    indices = (torch.arange(B, device=slots_BL.device)[:, None], slots_BL)
+    _write(k_BLKE, k_cache_BKCE, k_scales_BKC, indices)
+    _write(v_BLKE, v_cache_BKCE, v_scales_BKC, indices)
     return q_rotated_BLNE.to(qkv_BLJE.dtype), qk_BLJE[:, :, :N].to(qkv_BLJE.dtype)
 
 
@@ -46,10 +46,10 @@ def _write(
     x_BLKE: torch.Tensor,
     cache_BKCE: torch.Tensor,
     scales_BKC: torch.Tensor | None,
-    place: tuple[torch.Tensor, torch.Tensor],
+    indices: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
-    """Store heads in their (row, slot) of a cache, quantised where it has scales."""
+    """Write heads to their (row, slot) indices of a cache, quantized if the cache has scales."""
     if scales_BKC is not None:
-        x_BLKE, scales_BLK = quantise(x_BLKE)
-        scales_BKC.transpose(1, 2).index_put_(place, scales_BLK)
-    cache_BKCE.transpose(1, 2).index_put_(place, x_BLKE.to(cache_BKCE.dtype))
+        x_BLKE, scales_BLK = quantize(x_BLKE)
+        scales_BKC.transpose(1, 2).index_put_(indices, scales_BLK)
+    cache_BKCE.transpose(1, 2).index_put_(indices, x_BLKE.to(cache_BKCE.dtype))

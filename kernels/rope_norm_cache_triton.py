@@ -1,11 +1,11 @@
-"""`rope_norm_cache` in Triton: a program for each head of each token.
+"""`rope_norm_cache` in Triton: one program for each head of each token.
 
     q_BLNE, q_prefix_BLNE = rope_norm_cache_triton(
         qkv_BLJE, q_norm_E, k_norm_E, slots_BL, k_cache_BKCE, v_cache_BKCE,
         rotation=rotation, epsilon=1e-6, k_scales_BKC=None, v_scales_BKC=None,
     )
 
-A head is held as its two halves, F = E / 2 channels each, so that the partners of a rotation lie in one thread.
+A head is loaded as two halves of F = E / 2 channels, so that the two channels of a rotated pair are in one thread.
 """
 
 # ruff: noqa: ANN001, PLR0913 (the arguments of kernels, which Triton types at each launch)
@@ -40,9 +40,9 @@ def _store(out_ptr, first_F, second_F, pair_F, F: tl.constexpr):  # type: ignore
 
 @triton.jit
 def _rounded(x_F):  # type: ignore[no-untyped-def]
-    """To the nearest integer, ties to even, for |x| up to 2 ** 22: above 1.5 * 2 ** 23 float32 has integers alone."""
+    """Round to the nearest integer, ties to even, for |x| up to 2 ** 22: near 1.5 * 2 ** 23 float32 holds integers."""
     x_F = (x_F + 12582912.0) - 12582912.0
-    # For scales so small that they have few bits.
+    # The clamp is for subnormal scales, which have few bits.
     return tl.minimum(tl.maximum(x_F, -127.0), 127.0)
 
 
@@ -53,7 +53,7 @@ def _write(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     if QUANTISE:
         largest = tl.maximum(tl.max(tl.abs(first_F), 0), tl.max(tl.abs(second_F), 0))
-        # Divisions as IEEE has them, so that scales are the reference's to the bit.
+        # Divisions are rounded as in IEEE 754, so that scales have the same bits as those of the reference.
         scale = tl.div_rn(largest, 127.0)
         scale = tl.where(scale > 0.0, scale, 1.0)
         tl.store(scale_ptr, scale)
@@ -114,7 +114,7 @@ def rope_norm_cache_triton(
     k_scales_BKC: torch.Tensor | None,
     v_scales_BKC: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arguments and result as `rope_norm_cache`; float32, bfloat16 or float16."""
+    """Compute `rope_norm_cache`, with the same arguments and result, for float32, bfloat16 or float16."""
     B, L, H, E = qkv_BLJE.shape
     K = k_cache_BKCE.shape[1]
     N = H - 2 * K
@@ -122,7 +122,7 @@ def rope_norm_cache_triton(
     if B * L == 0:
         return q_BLNE, q_prefix_BLNE
     qkv_BLJE = qkv_BLJE if qkv_BLJE.stride(3) == 1 else qkv_BLJE.contiguous()
-    # Without scales the caches stand in for them; the kernel then leaves them alone.
+    # Without scales the caches are passed in place of them, and the kernel does not access them as scales.
     scales = (k_cache_BKCE if k_scales_BKC is None else k_scales_BKC,
               v_cache_BKCE if v_scales_BKC is None else v_scales_BKC)  # fmt: skip
     strides = [stride for x in (qkv_BLJE, k_cache_BKCE, v_cache_BKCE, *scales) for stride in x.stride()[:3]]

@@ -1,12 +1,12 @@
-"""The next token of each row: guidance, temperature, top-k, top-p, min-p and Gumbel noise, from logits to an id.
+"""Sampling of the next token of each row from logits, with guidance, temperature, top-k, top-p and min-p.
 
     tokens_B = sample(
         logits_RV, seeds_B, samples_B, positions_B,
         guidance_scale=3.0, temperature=0.9, top_k=50, top_p=0.95,
     )
 
-Noise belongs to (seed, sample, position, vocabulary entry) alone (noise.py), so that a token does not depend on what
-else is in the batch. Nothing is read on the host: a CUDA graph may hold the Triton kernels.
+The noise is a function of (seed, sample, position, vocabulary entry) only (noise.py), so that a token does not depend
+on the rest of the batch. The host reads no tensor, so that the Triton kernels can be captured in a CUDA graph.
 """
 
 import torch
@@ -31,36 +31,37 @@ def sample(
     noise_BV: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
-    """Draw a token from softmax(scores) over the tokens that are allowed (the Gumbel-max trick).
+    """Draw a token from softmax(scores) over the allowed tokens by the Gumbel-max trick.
 
     The scores are u + s (c - u) of the conditional and unconditional logits (classifier-free guidance: Ho and Salimans
     2022, arXiv 2207.12598), in float32, times 1 / temperature. A token is allowed where all of these hold:
 
-    - top-k: fewer than k tokens have a better score (equal ones count for none of them);
-    - top-p: of the probability of all that top-k leaves, its betters have less than `top_p` (Holtzman et al. 2020,
-      arXiv 1904.09751);
-    - min-p: its probability is at least `min_p` times the best one's (Nguyen et al. 2024, arXiv 2407.01082).
+    - top-k: fewer than k tokens have a higher score;
+    - top-p: the tokens with a higher score have less than `top_p` of the total probability of the tokens that top-k
+      allows (Holtzman et al. 2020, arXiv 1904.09751);
+    - min-p: its probability is at least `min_p` times the highest one (Nguyen et al. 2024, arXiv 2407.01082).
 
-    The best token is always allowed; a score of -inf is never drawn, nor is NaN, as guidance makes it of two -inf. Of
-    equals, with or without noise, the lowest id wins; a row without any score above -inf gives token 0.
+    The token with the highest score is always allowed. A token with a score of -inf is never drawn, nor one with NaN,
+    which guidance yields for two logits of -inf. Of tokens with equal results, with or without noise, the lowest id is
+    drawn; a row without any score above -inf gives token 0.
 
     Args:
-        logits_RV: float32, bfloat16 or float16. R = B; under guidance R = 2 B, the conditional rows first.
-        seeds_B, samples_B, positions_B: what the noise of each row belongs to, int64.
-        guidance_scale: s; 1 is off.
-        temperature: 0 takes the best token.
-        top_k: None for all.
-        top_p: 1 for all.
-        min_p: 0 for all.
-        noise_BV: the noise of these seeds, samples and positions, where the caller has drawn it ahead with
-            `gumbel_noise`: on a CPU many positions at once take a quarter of the time.
-        backend: "reference" or "triton"; by default as `pick_backend` says.
+        logits_RV: The logits, float32, bfloat16 or float16. R = B; under guidance R = 2 B, the conditional rows first.
+        seeds_B, samples_B, positions_B: The keys of each row's noise, int64; see `gumbel_noise`.
+        guidance_scale: The scale s; 1 means no guidance.
+        temperature: The temperature; 0 selects the token with the highest score.
+        top_k: The k of top-k; None allows all tokens.
+        top_p: The probability of top-p; 1 allows all tokens.
+        min_p: The ratio of min-p; 0 allows all tokens.
+        noise_BV: The noise of these keys, if the caller has already computed it with `gumbel_noise`. On a CPU computing
+            it for many positions at once takes a quarter of the time.
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
         tokens_B, int64.
 
     Raises:
-        ReelmError: the shapes, dtypes or devices do not fit together, or an option is out of range.
+        ReelmError: The shapes, dtypes or devices do not match, or an option is out of range.
     """
     check_settings(guidance_scale, temperature, top_k, top_p, min_p)
     require(logits_RV.ndim == 2, "logits_RV", "must have 2 dimensions", tuple(logits_RV.shape))
@@ -93,15 +94,15 @@ def sample(
 
 
 def check_settings(guidance_scale: float, temperature: float, top_k: int | None, top_p: float, min_p: float) -> None:
-    """Refuse what `sample` cannot follow.
+    """Check the options of `sample`, which explains them.
 
     Raises:
-        ReelmError: an option is out of range.
+        ReelmError: An option is out of range.
     """
     require(0 <= guidance_scale <= 100, "guidance_scale", "must be between 0 and 100", guidance_scale)
-    warm = temperature == 0 or 1e-6 <= temperature <= 100  # below, scores pass float32
-    require(warm, "temperature", "must be 0 or between 1e-6 and 100", temperature)
-    whole = top_k is None or (isinstance(top_k, int) and top_k >= 1)
-    require(whole, "top_k", "must be a whole number of at least 1, or None", top_k)
+    valid = temperature == 0 or 1e-6 <= temperature <= 100  # below 1e-6, scores would overflow float32
+    require(valid, "temperature", "must be 0 or between 1e-6 and 100", temperature)
+    valid = top_k is None or (isinstance(top_k, int) and top_k >= 1)
+    require(valid, "top_k", "must be a whole number of at least 1, or None", top_k)
     require(0 < top_p <= 1, "top_p", "must be above 0 and at most 1", top_p)
     require(0 <= min_p <= 1, "min_p", "must be between 0 and 1", min_p)

@@ -1,20 +1,22 @@
-"""`sample` in Triton: two launches, no sort, nothing read on the host.
+"""`sample` in Triton: two launches, without a sort and without reading any tensor on the host.
 
     tokens_B = sample_triton(
         logits_RV, seeds_B, samples_B, positions_B,
         guidance_scale=3.0, temperature=0.9, top_k=50, top_p=0.95, min_p=0.0, noise_BV=None,
     )
 
-The first launch, a program for each tile of a row, makes scores and perturbed scores. Without rules it leaves the
-tile's winner, and the second takes the best of those. With rules the second is one program a row:
+The first launch has one program for each tile of a row and computes scores and perturbed scores. Without top-k, top-p
+and min-p (the rules) it writes the best token of each tile, and the second launch selects the best of those. With rules
+the second launch has one program for each row:
 
-- The k-th best of the best scores of small groups is a bound that k tokens reach. What reaches it is listed, in the
-  order of the ids, and the k-th best score of the list is found by bisection. A bound of min-p is known beforehand.
-- For top-p nothing is searched: an allowed token's equals and betters are allowed too, so the best perturbed score is
-  the answer if its token is allowed; if not, nothing at or below its score is, and the best of the rest is next. It
-  takes 1 / top_p rounds on the average, at most.
+- For top-k, the k-th highest of the maxima of small groups of scores is a bound that at least k tokens reach. The
+  tokens that reach it are listed in ascending order of ids, and the k-th highest score of the list is found by
+  bisection. The bound of min-p is computed directly.
+- For top-p there is no search. All tokens with at least the score of an allowed token are allowed. So the token with
+  the best perturbed score is the result if it is allowed; otherwise no token with its score or a lower one is allowed,
+  and the best of the remaining ones is tested next. This takes at most 1 / top_p rounds on average.
 
-Every sum runs over the row alone in a fixed order, so that a row has the same token alone and in any batch.
+Every sum is over one row in a fixed order, so that a row has the same token alone and in any batch.
 """
 
 # ruff: noqa: ANN001, PLR0913, SIM102 (the arguments of kernels, which Triton types at each launch; its constant ifs)
@@ -27,8 +29,8 @@ import triton.language as tl
 
 from . import noise
 
-TILE = 1024  # entries of a program of the first launch
-GROUP = 16  # entries of which the best score is known
+TILE = 1024  # entries in a program of the first launch
+GROUP = 16  # entries in a group whose highest score is stored
 LISTED_BLOCK = 1024  # entries of the list that are read at once
 
 KEY_0, KEY_1 = tl.constexpr(noise.WEYL[0]), tl.constexpr(noise.WEYL[1])
@@ -52,7 +54,7 @@ def _minus_log(octaves, excess):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _gumbel(bits):  # type: ignore[no-untyped-def]
-    """`noise.gumbel` of uint32 words; a kernel that calls it must not fuse multiplications and additions."""
+    """Return `noise.gumbel` of uint32 words; the kernel must be compiled without fused multiply-adds."""
     odd = (bits.to(tl.int64) << 1) + 1
     octaves = 33 - ((odd.to(tl.float32).to(tl.int32, bitcast=True) - SQRT_HALF) >> 23)
     excess = ((odd << octaves.to(tl.int64)) - 8589934592).to(tl.float32) * 1.1641532182693481e-10  # 2**33, 2**-33
@@ -63,7 +65,7 @@ def _gumbel(bits):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _noise_of_tile(tile, seed, sample, position, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """`noise.gumbel_noise` of the entries tile * TILE and on; seed, sample and position are int64."""
+    """Return `noise.gumbel_noise` of a tile's entries, from tile * TILE on; seed, sample and position are int64."""
     c0 = (tile * (TILE // 4) + tl.arange(0, TILE // 4)).to(tl.uint32)
     zero = tl.zeros([TILE // 4], tl.uint32)
     c1, c2, c3 = zero + position.to(tl.uint32), zero + (position >> 32).to(tl.uint32), zero + sample.to(tl.uint32)
@@ -74,7 +76,7 @@ def _noise_of_tile(tile, seed, sample, position, TILE: tl.constexpr):  # type: i
         low_0, low_1 = c0 * m0, c2 * m1
         c0, c1, c2, c3 = high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
         k0, k1 = k0 + KEY_0, k1 + KEY_1
-    # Words 0 .. 3 of a counter belong to entries that lie side by side.
+    # Words 0 .. 3 of a counter belong to successive entries.
     bits = tl.reshape(tl.join(tl.join(c0, c2), tl.join(c1, c3)), [TILE])
     return _gumbel(bits)
 
@@ -95,7 +97,7 @@ def _score_kernel(  # type: ignore[no-untyped-def]
         unconditional_ptr = logits_ptr + (tl.num_programs(1) + row) * logits_stride
         unconditional_V = tl.load(unconditional_ptr + id_V, mask=valid_V, other=0.0).to(tl.float32)
         score_V = unconditional_V + guidance_scale * (score_V - unconditional_V)
-    # NaN is not equal to itself.
+    # The comparison with itself is False for NaN.
     score_V = tl.where(valid_V & (score_V == score_V), score_V * inverse_temperature, float("-inf"))
     if GREEDY:
         perturbed_V = score_V
@@ -130,8 +132,8 @@ def _winner_kernel(best_ptr, ids_ptr, tokens_ptr, tiles, BLOCK: tl.constexpr):  
 
 @triton.jit
 def _in_order(number):  # type: ignore[no-untyped-def]
-    """An int32 for a float32, in the same order; its own inverse but for the types."""
-    bits = tl.where(number == 0.0, 0.0, number).to(tl.int32, bitcast=True)  # one zero, not two
+    """Map float32 to int32 and keep the order; apart from the types, the map is its own inverse."""
+    bits = tl.where(number == 0.0, 0.0, number).to(tl.int32, bitcast=True)  # -0.0 becomes 0.0
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
@@ -143,7 +145,7 @@ def _from_order(order):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _entries(start, list_ptr, count, LISTED: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The ids of BLOCK entries, and which of them there are."""
+    """Return the ids of BLOCK entries from `start` on, and which of them exist."""
     place_V = start + tl.arange(0, BLOCK)
     valid_V = place_V < count
     if LISTED:
@@ -157,7 +159,7 @@ def _entries(start, list_ptr, count, LISTED: tl.constexpr, BLOCK: tl.constexpr):
 def _bound_of(  # type: ignore[no-untyped-def]
     k, scores_ptr, list_ptr, count, least, best, LISTED: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The highest score that k entries reach, or a lower one that no more than k reach; at least k reach `least`."""
+    """Return the k-th highest score, or a lower bound that exactly k entries reach; at least k must reach `least`."""
     low, high = _in_order(least).to(tl.int64), _in_order(best).to(tl.int64)
     while low < high:
         middle = (low + high + 1) >> 1
@@ -178,7 +180,10 @@ def _draw(  # type: ignore[no-untyped-def]
     scores_ptr, perturbed_ptr, list_ptr, count, weighed_from, drawn_from, best,
     LISTED: tl.constexpr, WEIGHED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The mass of all scores from one bound on, where exp(best) is 1, and the best perturbed one from another on."""
+    """Return the mass of the entries with scores from `weighed_from` on, and the best token from `drawn_from` on.
+
+    A score of `best` has mass 1. The best token has the highest perturbed score, and the lowest id of equal ones.
+    """
     mass_V = tl.zeros([BLOCK], tl.float32)
     best_V = tl.full([BLOCK], float("-inf"), tl.float32)
     best_id_V = tl.zeros([BLOCK], tl.int32)
@@ -191,7 +196,7 @@ def _draw(  # type: ignore[no-untyped-def]
         better_V = (score_V >= drawn_from) & (perturbed_V > best_V)
         best_V = tl.where(better_V, perturbed_V, best_V)
         best_id_V = tl.where(better_V, id_V, best_id_V)
-    # Ids rise from turn to turn, so that each lane holds its lowest.
+    # Ids ascend from iteration to iteration, so that each lane keeps the lowest of its ids with equal scores.
     token = tl.min(tl.where(best_V == tl.max(best_V, 0), best_id_V, 2147483647), 0)
     return tl.sum(mass_V, 0), token
 
@@ -222,7 +227,7 @@ def _rules_kernel(  # type: ignore[no-untyped-def]
             least = _bound_of(top_k, best_ptr, best_ptr, groups, least, best, False, BLOCK)
     count = V
     if LISTED:
-        # What top-k leaves counts for top-p, so min-p may shorten the list only where there is no top-p.
+        # All tokens that top-k allows count for top-p, so min-p may only shorten the list if there is no top-p.
         listed_from = least
         if not TOP_P:
             listed_from = tl.maximum(least, drawn_from)
@@ -234,7 +239,7 @@ def _rules_kernel(  # type: ignore[no-untyped-def]
             place_V = count + tl.cumsum(kept_V.to(tl.int32), 0) - 1
             tl.store(list_ptr + place_V, id_V, mask=kept_V)
             count += tl.sum(kept_V.to(tl.int32), 0)
-        tl.debug_barrier()  # the list is read by other threads than wrote it
+        tl.debug_barrier()  # other threads than those that wrote the list read it
     if TOP_K:
         if count > top_k:
             least = _bound_of(top_k, scores_ptr, list_ptr, count, least, best, LISTED, LISTED_BLOCK)
@@ -242,11 +247,12 @@ def _rules_kernel(  # type: ignore[no-untyped-def]
     if TOP_P:
         weighed_from, limit, token, refused = least, -1.0, 0, True
         while refused:
-            # The first round weighs all and finds the first candidate; each other one weighs a candidate's betters.
+            # The first round computes the total mass and the first candidate, each further round the mass above the
+            # candidate's score and the next candidate.
             mass, best_of_rest = _draw(
                 scores_ptr, perturbed_ptr, list_ptr, count, weighed_from, drawn_from, best, LISTED, True, LISTED_BLOCK
             )
-            # A candidate without betters is the best token, whatever was rounded.
+            # A candidate with no higher score is the best token and is accepted in spite of rounding.
             refused = (limit < 0.0) | ((mass >= limit) & (mass > 0.0))
             limit = tl.where(limit < 0.0, top_p * mass, limit)
             token = tl.where(refused, best_of_rest, token)
@@ -272,7 +278,7 @@ def sample_triton(
     min_p: float,
     noise_BV: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Arguments and result as `sample`."""
+    """Compute `sample`, with the same arguments and result."""
     B, V, device = len(seeds_B), logits_RV.shape[1], logits_RV.device
     tokens_B = torch.empty(B, dtype=torch.int64, device=device)
     if B == 0:
@@ -282,12 +288,12 @@ def sample_triton(
     blocks = block_sizes(V)
     tiles, groups = triton.cdiv(V, blocks["TILE"]), triton.cdiv(V, GROUP)
     best_BX = torch.empty(B, groups if rules else tiles, dtype=torch.float32, device=device)
-    # Without rules the tiles' winners, with rules the list of what may be drawn.
+    # The ids are those of the tiles' best tokens without rules, and the list of candidates with rules.
     ids_BV = torch.empty(B, V if rules else tiles, dtype=torch.int32, device=device)
     scores_BV, perturbed_BV = torch.empty(2, B, V if rules else 0, dtype=torch.float32, device=device)
     inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (logits_RV, seeds_B, samples_B, positions_B)]
     noise = inputs[0] if noise_BV is None else noise_BV if noise_BV.stride(-1) == 1 else noise_BV.contiguous()
-    # Contracted to fused multiply-adds, the noise would have other bits.
+    # With fused multiply-adds the noise would have other bits.
     _score_kernel[(tiles, B)](
         *inputs, noise, scores_BV, perturbed_BV, best_BX, ids_BV,
         inputs[0].stride(0), noise.stride(0), V, float(guidance_scale), 1 / temperature if temperature > 0 else 1.0,
@@ -309,10 +315,10 @@ def sample_triton(
 
 
 def block_sizes(V: int) -> dict[str, int]:
-    """TILE and BLOCK, the entries that a program of the first and of the second launch takes at once, and num_warps.
+    """Return TILE and BLOCK, the entries that a program of the first and second launch loads at once, and num_warps.
 
-    A row's second program is alone on its multiprocessor and must have enough loads under way to keep it busy: 4
-    numbers a thread, and once there are 16 warps, up to 16. Nothing here depends on the batch.
+    A row's program in the second launch is alone on its multiprocessor and needs enough loads in flight to keep it
+    busy: 4 numbers for each thread, and up to 16 once there are 16 warps. Nothing here depends on the batch.
     """
     block = min(8192, triton.next_power_of_2(V))
     return {

@@ -1,1 +1,1 @@
-"""Tokens -> logits: the transformer, its 3-axis rotary positions, ring cache, text prefix and training."""
+"""The language model: a transformer from tokens to logits, with 3-axis rotary positions, ring cache and text prefix."""

@@ -1,8 +1,8 @@
-"""The blocks of the language model: grouped-query attention and SwiGLU, each behind a norm.
+"""The blocks of the language model: grouped-query attention and SwiGLU, each after a norm.
 
 x_BSD = Block(config)(x_BSD, attend, layer=0)
 
-What lies between the two projections of attention, such as a mask or a cache, is the caller's: `attend`.
+The caller passes `attend`, which computes attention between the two projections, with its mask and its cache.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ..kernels.norm import RMSNorm
 from ..kernels.rotary import Rotation, rotate
 from .lm_config import LMConfig
 
-# (layer, its module, its heads of queries, keys and values) -> attention's output; both (B, S, heads, E).
+# (layer, its attention module, its heads of queries, keys and values) -> the output; both tensors (B, S, heads, E).
 Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]
 
 
@@ -32,21 +32,21 @@ class Attention(nn.Module):
         self.k_norm = nn.Parameter(torch.ones(config.head_dim))
 
     def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
-        """(B, S, D) to the same shape; `attend` knows the positions of the tokens, the mask and the cache."""
+        """Map (B, S, D) to the same shape; `attend` applies the positions of the tokens, the mask and the cache."""
         qkv_BSJE = self.qkv(x_BSD).unflatten(-1, (-1, self.head_dim))
         return self.out(attend(layer, self, qkv_BSJE).flatten(2))
 
     def rotated(self, qkv_BSJE: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
-        """Rotated queries, plain queries, rotated keys, values; `rope_norm_cache` is the same where no gradient is."""
+        """Return rotated and plain queries, rotated keys, and values; `rope_norm_cache` does so without gradients."""
         q, k, v = qkv_BSJE.split(self.heads, 2)
-        # In float32 whatever the precision of the products.
+        # Norms are in float32 whatever the dtype of the matrix products.
         q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), 1e-6).to(v.dtype)
         k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), 1e-6).to(v.dtype)
         return rotate(q, rotation), q, rotate(k, rotation), v
 
 
 class Block(nn.Module):
-    """x + attention(norm x), then x + swiglu(norm x)."""
+    """A pre-norm transformer block: x + attention(norm(x)), then x + swiglu(norm(x))."""
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Block(nn.Module):
         self.down = nn.Linear(config.hidden, config.width, bias=False)
 
     def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
-        """(B, S, D) to the same shape."""
+        """Map (B, S, D) to the same shape."""
         x = x_BSD + self.attention(self.attention_norm(x_BSD), attend, layer)
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)

@@ -1,13 +1,14 @@
-"""The ring cache: keys and values of the prefix for ever, and of the last latent frames; allocated once.
+"""The ring cache: keys and values of the prefix and of the last latent frames, allocated once.
 
     cache = RingCache(config, rows=2, device=device, dtype=dtype)
-    slots = cache.slots(positions_BL)       # where the keys and values of these video positions lie
-    out_BLNE = cached_attention(qkv_BLHE, q_norm_E, k_norm_E, step, **cache.layer(0))
+    slots = cache.slots(positions_BL)       # the cache slots of these video positions
+    out_BLNE = cached_attention(qkv_BLJE, q_norm_E, k_norm_E, step, **cache.layer(0))
 
-In int8 every head of every slot has a scale beside it: with heads of 32 channels that takes 28% of the memory.
+In int8 every head of every slot also has a scale: with heads of 32 channels such a cache takes 28% of the memory of one
+in float32.
 
-Memory does not grow with the clip. The ring is one latent frame longer than the window, so that a whole latent frame
-can be read at once, or two (`ahead=2`).
+Memory does not grow with the clip. The ring is one latent frame longer than the window (two with `ahead=2`), so that
+one pass can process a whole latent frame (or two).
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,14 @@ import torch
 
 from ..core.protocols import CacheState
 from ..core.token_history import TokenHistory, gather_rows
-from ..kernels.quantize import quantise
+from ..kernels.quantize import quantize
 from .lm_config import LMConfig
 
-HELD = ("keys", "values", "key_scales", "value_scales")
+TENSOR_NAMES = ("keys", "values", "key_scales", "value_scales")
 
 
 class LayerCache(TypedDict):
-    """The part of a cache that belongs to a layer, as `cached_attention` takes it."""
+    """The part of a cache that belongs to one layer: the arguments of `cached_attention`."""
 
     k_cache_BKCE: torch.Tensor
     v_cache_BKCE: torch.Tensor
@@ -33,18 +34,18 @@ class LayerCache(TypedDict):
 
 
 class RingCache(TokenHistory):
-    """Keys, values and newest tokens of B rows, and how far each row has come.
+    """Keys, values and newest tokens of B rows, and the position of each row.
 
     Attributes:
-        keys, values: (depth, B, K, C, E), of C = prefix + ring slots.
-        key_scales, value_scales: (depth, B, K, C) float32 of an int8 cache, else None.
-        prefix_lengths_B: the valid slots of each row's prefix.
+        keys, values: The keys and values (depth, B, K, C, E), with C = prefix + ring slots.
+        key_scales, value_scales: The scales (depth, B, K, C) float32 of an int8 cache, else None.
+        prefix_lengths_B: The number of valid prefix slots of each row.
     """
 
     def __init__(
         self, config: LMConfig, rows: int, device: torch.device, dtype: torch.dtype, *, ahead: int = 1
     ) -> None:
-        """Allocate a cache for steps that write up to `ahead` latent frames, wherever in one they begin."""
+        """Allocate a cache for passes over up to `ahead` latent frames that begin at any position in a latent frame."""
         super().__init__(rows, config.frame_size, device)
         self.config = config
         self.ring = config.ring(ahead)
@@ -52,25 +53,25 @@ class RingCache(TokenHistory):
         scales = (None, None) if dtype != torch.int8 else (shape[:-1], shape[:-1])
         self._allocated = {
             name: torch.zeros(size, device=device, dtype=torch.float32 if "scales" in name else dtype)
-            for name, size in zip(HELD, (shape, shape, *scales), strict=True)
+            for name, size in zip(TENSOR_NAMES, (shape, shape, *scales), strict=True)
             if size is not None
         }
         self.prefix_lengths_B = torch.zeros(rows, device=device, dtype=torch.int64)
-        self._show(rows)
+        self._use_rows(rows)
 
-    def _show(self, rows: int) -> None:
-        """Have the first `rows` of the allocated rows be those that are there."""
-        self._held = {name: held[:, :rows] for name, held in self._allocated.items()}
-        self.keys, self.values = self._held["keys"], self._held["values"]
-        self.key_scales, self.value_scales = self._held.get("key_scales"), self._held.get("value_scales")
+    def _use_rows(self, rows: int) -> None:
+        """Use the first `rows` of the allocated rows."""
+        self._tensors = {name: tensor[:, :rows] for name, tensor in self._allocated.items()}
+        self.keys, self.values = self._tensors["keys"], self._tensors["values"]
+        self.key_scales, self.value_scales = self._tensors.get("key_scales"), self._tensors.get("value_scales")
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values, and of their scales."""
-        return sum(held.nbytes for held in self._allocated.values())
+        """The bytes of the keys, values and scales."""
+        return sum(tensor.nbytes for tensor in self._allocated.values())
 
     def layer(self, layer: int) -> LayerCache:
-        """The part of a layer."""
+        """Return the part of the cache that belongs to a layer."""
         return {
             "k_cache_BKCE": self.keys[layer],
             "v_cache_BKCE": self.values[layer],
@@ -79,64 +80,65 @@ class RingCache(TokenHistory):
         }
 
     def put_prefix(self, layer: int, rows_B: torch.Tensor, k_BKPE: torch.Tensor, v_BKPE: torch.Tensor) -> None:
-        """Set the keys and values of the prefixes of these rows, in full precision."""
+        """Write the keys and values of the prefixes of these rows, which are given in full precision."""
         both = (k_BKPE, self.keys, self.key_scales), (v_BKPE, self.values, self.value_scales)
-        for x_BKPE, held, scales in both:
-            whole_BKPE = x_BKPE
+        for x_BKPE, target, scales in both:
+            stored_BKPE = x_BKPE
             if scales is not None:
-                whole_BKPE, scales[layer, rows_B, :, : self.config.prefix] = quantise(x_BKPE)
-            held[layer, rows_B, :, : self.config.prefix] = whole_BKPE
+                stored_BKPE, scales[layer, rows_B, :, : self.config.prefix] = quantize(x_BKPE)
+            target[layer, rows_B, :, : self.config.prefix] = stored_BKPE
 
     def slots(self, positions_BL: torch.Tensor) -> torch.Tensor:
-        """(B, L) cache slots of video positions."""
+        """Return the cache slots (B, L) of video positions."""
         return self.config.prefix + positions_BL % self.ring
 
     def arrange(self, sources: Sequence[int | None]) -> None:
-        """Have as many rows as `sources` has entries: each is the old row of that number, or a fresh one for None.
+        """Rearrange the rows: row i becomes the old row `sources[i]`, or an empty row for None.
 
-        It happens in the memory that was allocated, as a second cache beside this one may not fit.
+        Rows move within the allocated memory, as there may be no space for a second cache.
         """
         super().arrange(sources)
         self.prefix_lengths_B = gather_rows(self.prefix_lengths_B, sources)
         moves = [(row, source) for row, source in enumerate(sources) if source is not None and source != row]
-        # Numbers ascend, so that no row is overwritten before it is read: those that move down go first, in order.
+        # Sources ascend, so that no row is overwritten before it is read when rows that move down are copied first, in
+        # order, and then rows that move up, in reverse order.
         down, up = ([move for move in moves if (move[1] > move[0]) == lower] for lower in (True, False))
-        for held in self._allocated.values():
+        for tensor in self._allocated.values():
             for row, source in [*down, *reversed(up)]:
-                held[:, row] = held[:, source]
-        self._show(len(sources))
+                tensor[:, row] = tensor[:, source]
+        self._use_rows(len(sources))
 
     def export(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A copy of the prefixes, keys and values of these rows, on the CPU."""
-        index = torch.tensor(rows, device=self.positions_B.device)
-        parts = {"prefix_lengths": self.prefix_lengths_B[index]}
-        parts |= {name: held[:, index] for name, held in self._held.items()}
+        """Return a copy, on the CPU, of the prefix lengths, keys and values of these rows."""
+        rows_B = torch.tensor(rows, device=self.positions_B.device)
+        parts = {"prefix_lengths": self.prefix_lengths_B[rows_B]}
+        parts |= {name: tensor[:, rows_B] for name, tensor in self._tensors.items()}
         return {name: part.cpu() for name, part in parts.items()}
 
     def accepts(self, rows: int, state: CacheState) -> bool:
-        """Whether `state` is of so many rows of a cache like this one, or of a longer or shorter ring."""
-        if set(state) != {"prefix_lengths", *self._held}:
+        """Return whether `state` holds `rows` rows of a cache like this one, whose ring may be longer or shorter."""
+        if set(state) != {"prefix_lengths", *self._tensors}:
             return False
         lengths, config = state["prefix_lengths"], self.config
         slots = state["keys"].shape[3] if state["keys"].ndim == 5 else 0
-        more, part = divmod(slots - config.prefix, config.frame_size)
-        same = lengths.shape == (rows,) and lengths.dtype == torch.int64 and part == 0 and more > config.window
-        for name, held in self._held.items():
-            shape = (*held.shape[:1], rows, held.shape[2], slots, *held.shape[4:])
-            same = same and state[name].shape == shape and state[name].dtype == held.dtype
-        return same and bool((lengths >= 0).all() and (lengths <= config.prefix).all())
+        frames, remainder = divmod(slots - config.prefix, config.frame_size)
+        fits = lengths.shape == (rows,) and lengths.dtype == torch.int64 and remainder == 0 and frames > config.window
+        for name, tensor in self._tensors.items():
+            shape = (*tensor.shape[:1], rows, tensor.shape[2], slots, *tensor.shape[4:])
+            fits = fits and state[name].shape == shape and state[name].dtype == tensor.dtype
+        return fits and bool((lengths >= 0).all() and (lengths <= config.prefix).all())
 
     def restore(self, rows: Sequence[int], state: CacheState, tokens_S: torch.Tensor) -> None:
-        """Have these rows go on from an accepted state, after the tokens `tokens_S` of their clip."""
-        index = torch.tensor(rows, device=self.positions_B.device)
+        """Set these rows to an accepted state, at the end of the tokens `tokens_S` of their clip."""
+        rows_B = torch.tensor(rows, device=self.positions_B.device)
         prefix, window = self.config.prefix, self.config.window * self.config.frame_size
-        # The window alone: what is older nobody sees, and drafts may have been written over it.
+        # Only the window is copied: no token attends to older slots, which drafts may have overwritten.
         positions_S = torch.arange(max(0, len(tokens_S) - window), len(tokens_S))
-        for name, held in self._held.items():
-            given = state[name].to(held.device)
-            old_S, new_S = ((prefix + positions_S % (x.shape[3] - prefix)).to(held.device) for x in (given, held))
-            for place, row in enumerate(rows):
-                held[:, row, :, :prefix] = given[:, place, :, :prefix]
-                held[:, row][:, :, new_S] = given[:, place][:, :, old_S]
-        self.prefix_lengths_B[index] = state["prefix_lengths"].to(index.device)
-        self.place_tokens(rows, tokens_S)
+        for name, tensor in self._tensors.items():
+            saved = state[name].to(tensor.device)
+            old_S, new_S = ((prefix + positions_S % (x.shape[3] - prefix)).to(tensor.device) for x in (saved, tensor))
+            for index, row in enumerate(rows):
+                tensor[:, row, :, :prefix] = saved[:, index, :, :prefix]
+                tensor[:, row][:, :, new_S] = saved[:, index][:, :, old_S]
+        self.prefix_lengths_B[rows_B] = state["prefix_lengths"].to(rows_B.device)
+        self.restore_tokens(rows, tokens_S)

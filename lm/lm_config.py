@@ -1,4 +1,4 @@
-"""Sizes of the language model `VideoTransformer`, and what follows from them: its layout and its cost.
+"""The config of the language model `VideoTransformer`, and the layout and the cost that follow from it.
 
 config = LMConfig(vocab_size=1920, rows=8, columns=8, order="coarse")
 config.layout.frame_size                                    # 64
@@ -21,22 +21,23 @@ from .neighbours import neighbours
 
 @dataclass(frozen=True, kw_only=True)
 class LMConfig:
-    """Sizes of the language model.
+    """The sizes of the language model.
 
     Attributes:
-        vocab_size: video token ids.
-        rows, columns: of a latent frame in tokens.
-        order: in which these are written, "raster" or "coarse" (core/token_order.py).
-        window: latent frames that a token sees, its own included; at least 3, as its neighbours reach two back.
-        text_vocab_size: text token ids.
-        prefix: slots for text tokens.
-        width: channels of the residual stream.
-        depth: blocks.
-        heads: query heads.
-        kv_heads: key/value heads (grouped-query attention, Ainslie et al. 2023, arXiv 2305.13245).
-        head_dim: channels of a head.
-        hidden: channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
-        neighbour_dim: channels of each neighbouring token's embedding.
+        vocab_size: The number of video token ids.
+        rows, columns: The rows and columns of tokens of a latent frame.
+        order: The order in which the tokens of a latent frame are written, "raster" or "coarse" (core/token_order.py).
+        window: The number of latent frames that a token sees, its own included; at least 3, as the neighbours in its
+            input reach two latent frames back.
+        text_vocab_size: The number of text token ids.
+        prefix: The number of slots for text tokens.
+        width: The channels of the residual stream.
+        depth: The number of blocks.
+        heads: The number of query heads.
+        kv_heads: The number of key/value heads (grouped-query attention, Ainslie et al. 2023, arXiv 2305.13245).
+        head_dim: The channels of a head.
+        hidden: The channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
+        neighbour_dim: The channels of each neighbouring token's embedding.
     """
 
     kind: ClassVar[str] = "transformer"
@@ -68,7 +69,7 @@ class LMConfig:
 
     @property
     def layout(self) -> FrameLayout:
-        """Of one latent frame: the video alone."""
+        """The layout of one latent frame, which has a single segment, the video."""
         return _layout(self.rows, self.columns, self.vocab_size, self.order)
 
     @property
@@ -77,68 +78,67 @@ class LMConfig:
         return self.rows * self.columns
 
     def ring(self, ahead: int) -> int:
-        """Video slots of a cache for passes that look up to `ahead` latent frames ahead."""
+        """Return the ring slots of a cache for passes that look up to `ahead` latent frames ahead."""
         return (self.window + ahead) * self.frame_size
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
-        """What passes over `count` positions of so many rows take; see `Cost`."""
+        """Return the cost of passes over `count` positions of each of `rows` rows."""
         itemsize, matrices = numerics.dtype.itemsize, _matrices(self)
-        inside = sum(inputs * outputs for inputs, outputs in matrices)
+        matrix_weights = sum(inputs * outputs for inputs, outputs in matrices)
         embeddings = self.width * (self.text_vocab_size + self.frame_size) + (self.vocab_size + 1) * self.neighbour_dim
         norms = self.width + self.depth * 2 * (self.width + self.head_dim)
-        parameters = inside + embeddings + norms
-        # An int8 matrix has a scale and a zero point for each output; a GPU has the scale alone.
-        packed = inside + sum(12 * outputs for _, outputs in matrices)
-        matrix_bytes = packed if numerics.weights == "int8" else inside * itemsize
-        weights = matrix_bytes + (parameters - inside) * itemsize
+        parameters = matrix_weights + embeddings + norms
+        # An int8 matrix has a float32 scale and, on a CPU, an int64 zero point for each output.
+        int8_bytes = matrix_weights + sum(12 * outputs for _, outputs in matrices)
+        matrix_bytes = int8_bytes if numerics.weights == "int8" else matrix_weights * itemsize
+        weights = matrix_bytes + (parameters - matrix_weights) * itemsize
         slots = self.prefix + self.ring(self.layout.frames(count))
-        heads = rows * self.depth * self.kv_heads * slots
-        held = 2 * heads * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
-        attended = 4 * self.depth * self.heads * self.head_dim * slots
+        keys = rows * self.depth * self.kv_heads * slots
+        kv_bytes = 2 * keys * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
+        attention_flops = 4 * self.depth * self.heads * self.head_dim * slots
         return Cost(
             parameters=parameters,
             weights=weights,
             loading=self._loading(numerics),
-            cache=held + 8 * rows * HISTORY * self.frame_size,
-            state=held // rows,
+            cache=kv_bytes + 8 * rows * HISTORY * self.frame_size,
+            state=kv_bytes // rows,
             step=self._step(rows, count, slots, numerics),
-            flops=rows * count * (2 * inside + attended),
+            flops=rows * count * (2 * matrix_weights + attention_flops),
             read=matrix_bytes + norms * itemsize,
         )
 
     def _loading(self, numerics: Numerics) -> int:
-        """Bytes beside the weights while they are loaded, one matrix after the other.
+        """Return the bytes beyond the weights while they are loaded, one matrix at a time.
 
-        The largest is that of the head or of a layer's gates. To become int8 it is there as it came and, on a GPU,
-        three times in float32, or on a CPU once more in float32 and in int8.
+        The largest matrix is that of the head, or of the gate and up projections of a layer. While it becomes int8, it
+        is held in its own dtype and, on a GPU, three times in float32, or, on a CPU, once in float32 and once in int8.
         """
         largest, on_gpu = self.width * max(self.vocab_size, 2 * self.hidden), numerics.device != "cpu"
         if numerics.weights == "int8":
             return largest * (numerics.dtype.itemsize + 3 * 4 if on_gpu else 2 * 4 + 1)
-        # In float32 a second time while it is laid out anew; else as in the file, in float16.
+        # A float32 matrix is held a second time while it is packed; for other dtypes the float16 of the file is held.
         return 0 if on_gpu else largest * (4 if numerics.dtype == torch.float32 else 2)
 
     def _step(self, rows: int, count: int, slots: int, numerics: Numerics) -> int:
-        """Bytes of the largest layer of a pass, or of its logits."""
+        """Return the bytes of the largest activations of a pass: those of a layer, or the logits."""
         itemsize, on_gpu = numerics.dtype.itemsize, numerics.device != "cpu"
         width, heads = self.width, (self.heads + self.kv_heads) * self.head_dim
-        # A layer's keys and values of int8, as floating-point numbers to multiply with.
-        as_floats = 2 * max(4, itemsize) * rows * self.kv_heads * slots * self.head_dim
-        as_floats = as_floats if numerics.cache == "int8" and not on_gpu else 0
-        # The stream and its norm; then queries, keys and values, as they come, in float32, normalised, turned, split.
+        # A CPU converts the int8 keys and values of a layer to floating-point numbers.
+        dequantized = 2 * max(4, itemsize) * rows * self.kv_heads * slots * self.head_dim
+        dequantized = dequantized if numerics.cache == "int8" and not on_gpu else 0
+        # The residual stream and its norm; then heads: projected, in float32, normalised, rotated, split.
         attention = itemsize * (2 * width + 3 * heads) + 4 * 3 * heads
-        # Products in two parts, with the mask, and as weights; the Triton kernel keeps none of them.
+        # Scores in two parts, masked scores, and attention weights; the Triton kernel stores none of them.
         attention += 0 if on_gpu else 3 * max(4, itemsize) * self.heads * slots
         mlp = itemsize * (3 * width + 4 * self.hidden)
         video_input = _matrices(self)[0][0] // self.neighbour_dim * (itemsize * self.neighbour_dim + 10 * 8)
         largest = max(attention, mlp, video_input, itemsize * (self.vocab_size + width))
-        return as_floats + rows * count * (3 * 4 * slots + largest)
+        return dequantized + rows * count * (3 * 4 * slots + largest)
 
 
 @lru_cache
 def _matrices(config: LMConfig) -> list[tuple[int, int]]:
-    """(inputs, outputs) of every linear layer that a video token goes through: the mix of neighbours first, the head
-    last."""
+    """Return the (inputs, outputs) of every linear layer for a video token, from `neighbour_mix` to the head."""
     heads = (config.heads + 2 * config.kv_heads) * config.head_dim
     layer = [(config.width, heads), (config.heads * config.head_dim, config.width),
              (config.width, 2 * config.hidden), (config.hidden, config.width)]  # fmt: skip
@@ -152,5 +152,5 @@ def _layout(rows: int, columns: int, vocab_size: int, order: Order) -> FrameLayo
 
 
 def cache_dtype(numerics: Numerics) -> torch.dtype:
-    """The dtype of the keys and values of a cache."""
+    """Return the dtype of the keys and values of a cache."""
     return torch.int8 if numerics.cache == "int8" else numerics.dtype

@@ -1,4 +1,4 @@
-"""Loading a `VideoTransformer` for sampling: weights, text, and the linear layers that the device is fast with.
+"""Load a `VideoTransformer` for sampling: its weights, its text encoder and the fastest linear layers for the device.
 
 lm, lm_id = load_transformer(config, folder, device, Numerics(weights="int8"))
 """
@@ -15,7 +15,7 @@ from ..core.errors import CheckpointError
 from ..core.protocols import Numerics
 from .lm_config import LMConfig
 from .packed import pack_linears, pack_weight
-from .quantization import check_machine, quantise_linears, quantise_weight
+from .quantization import check_machine, quantize_linears, quantize_weight
 from .text import TextEncoder
 from .transformer import VideoTransformer, order_tables
 
@@ -23,11 +23,11 @@ from .transformer import VideoTransformer, order_tables
 def load_transformer(
     config: LMConfig, folder: Path, device: torch.device, numerics: Numerics
 ) -> tuple[VideoTransformer, str]:
-    """The model of a checkpoint folder, ready to sample, and a name of its weights.
+    """Return the model of a checkpoint folder, ready for sampling, and an id of its weights.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another shape.
-        ReelmError: there are no int8 weights on this machine, device or in this dtype.
+        CheckpointError: A file is missing or damaged, or tensors have other shapes than the config says.
+        ReelmError: This machine does not support int8 weights on this device or in this dtype.
     """
     check_machine(numerics.weights, device.type)
     try:
@@ -41,10 +41,10 @@ def load_transformer(
     with uninitialised():
         lm = VideoTransformer(config)
     lm.eval().requires_grad_(False)
-    # The hash of a large file takes a third of the time of all else: a second core does it, where there is one.
+    # Hashing a large file takes a third as long as all else, so a second core does it at the same time.
     with ThreadPoolExecutor(1, "hash") as pool:
         lm_id = pool.submit(_file_id, folder / "lm.safetensors")
-        replace = functools.partial(quantise_weight if numerics.weights == "int8" else pack_weight, lm)
+        replace = functools.partial(quantize_weight if numerics.weights == "int8" else pack_weight, lm)
         load_weights(lm, folder / "lm.safetensors", device=device, dtype=numerics.dtype, replace=replace)
     lm.to(device)
     lm.text, lm.weights_precision, lm.cache_precision = text, numerics.weights, numerics.cache
@@ -60,8 +60,8 @@ def _file_id(path: Path) -> str:
 def random_transformer(
     config: LMConfig, device: torch.device, numerics: Numerics, text: TextEncoder
 ) -> VideoTransformer:
-    """A model with random weights, the same ones every time on one device, ready to sample."""
-    tables = order_tables(config)  # first: what the config keeps of its layout must not be made without data
+    """Return a model with random weights, the same for each call on one device, ready for sampling."""
+    tables = order_tables(config)  # before the meta device: the layout caches tables, which must have data
     with torch.device("meta"):
         lm = VideoTransformer(config).to(numerics.dtype)
     lm.to_empty(device=device)
@@ -76,10 +76,10 @@ def random_transformer(
 
 
 def make_ready(lm: VideoTransformer, numerics: Numerics) -> None:
-    """Give a model whose weights stay as they are the linear layers and the kind of cache that it samples with."""
+    """Replace the linear layers by those for sampling, and set the precisions; the weights must not change any more."""
     lm.eval().requires_grad_(False)
     if numerics.weights == "int8":
-        quantise_linears(lm)
+        quantize_linears(lm)
     else:
         pack_linears(lm)
     lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache

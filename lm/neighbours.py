@@ -1,58 +1,69 @@
-"""Which known tokens make a slot's input, and where they lie.
+"""The neighbouring tokens that are the input of a slot, and their positions.
 
-offsets_SX, inside_SX = neighbour_tables(8, 8, "raster")      # tokens at position + offsets_SX, where inside
+offsets_SX, inside_SX = neighbour_tables(8, 8, "raster")      # tokens at position + offsets_SX, where inside_SX
 """
 
 import torch
 
 from ..core.token_order import Order, scan_order
 
-# (dt, dy, dx) of the tokens around a slot that make its input, as far as they are known when its own is written: of the
-# latent frame under way, then of the one before, and of the one before that.
+# Offsets (dt, dy, dx) of the tokens that are the input of a slot, as far as they are written before its own token: in
+# the same latent frame, then in the two latent frames before, then the corners in the latent frame before.
 AROUND = ((0, 0, -1), (0, -1, 0), (0, -1, 1), (0, -1, -1), (0, 0, 1), (0, 1, -1), (0, 1, 0), (0, 1, 1))
 BEFORE = ((-1, 0, 0), (-1, 0, -1), (-1, 0, 1), (-1, -1, 0), (-1, 1, 0), (-2, 0, 0))
 CORNERS = ((-1, -1, -1), (-1, -1, 1), (-1, 1, -1), (-1, 1, 1))
 
 
 def neighbours(order: Order) -> tuple[tuple[int, int, int] | None, ...]:
-    """(dt, dy, dx) of each neighbour; None is the token that was written before, wherever it lies: no token may wait to
-    be seen."""
+    """Return the offset (dt, dy, dx) of each neighbour; None stands for the token that was written just before.
+
+    With it, every token is an input of the next slot, wherever in the latent frame the two are.
+    """
     if order == "raster":
         return (None, *AROUND[1:3], *BEFORE)
     return (None, *AROUND, *BEFORE, *CORNERS)
 
 
 def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tensor, torch.Tensor]:
-    """The neighbours' positions relative to a slot's, and whether they are known, each (rows * columns, O)."""
+    """Return the positions of the neighbours relative to each slot, and whether they are known.
+
+    Args:
+        rows: The rows of tokens of a latent frame.
+        columns: The columns of tokens of a latent frame.
+        order: The order in which they are written.
+
+    Returns:
+        Two tensors (S, X), with S = rows * columns slots in writing order and X neighbours.
+    """
     raster_S = scan_order(rows, columns, order)
-    turn_S = raster_S.argsort()  # of each place
-    y_S, x_S, now_S = raster_S // columns, raster_S % columns, torch.arange(len(raster_S))
+    writing_S = raster_S.argsort()  # the index in writing order of each raster index
+    y_S, x_S, own_S = raster_S // columns, raster_S % columns, torch.arange(len(raster_S))
     offsets, inside = [], []
     for neighbour in neighbours(order):
         if neighbour is None:
-            offsets.append(torch.full_like(now_S, -1))
-            inside.append(torch.ones_like(now_S, dtype=torch.bool))
+            offsets.append(torch.full_like(own_S, -1))
+            inside.append(torch.ones_like(own_S, dtype=torch.bool))
             continue
         dt, dy, dx = neighbour
         y, x = y_S + dy, x_S + dx
         in_picture = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-        turn = turn_S[torch.where(in_picture, y * columns + x, 0)] + dt * len(raster_S)
-        known = in_picture & (turn < now_S)
-        offsets.append(torch.where(known, turn - now_S, 0))
+        index = writing_S[torch.where(in_picture, y * columns + x, 0)] + dt * len(raster_S)
+        known = in_picture & (index < own_S)
+        offsets.append(torch.where(known, index - own_S, 0))
         inside.append(known)
     return torch.stack(offsets, 1), torch.stack(inside, 1)
 
 
 def carry_over(weight_DX: torch.Tensor, old: Order, new: Order) -> torch.Tensor:
-    """The `neighbour_mix` weight of another order: neighbours go on to mean what they meant, new ones mean nothing."""
+    """Convert the weight of `neighbour_mix` to another order: weights of shared neighbours stay, new ones are zero."""
     if old == new:
         return weight_DX.clone()
     dim = weight_DX.shape[1] // len(neighbours(old))
     parts = dict(zip(neighbours(old), weight_DX.split(dim, 1), strict=True))
-    # In raster order the token before is the one to the left, but at the border; in the other it lies anywhere.
+    # In raster order the token written before is the left neighbour, except at the border; in the other it is anywhere.
     if old == "raster":
         parts[AROUND[0]] = parts.pop(None)
     else:
         parts[None] = parts[AROUND[0]]
-    nothing = torch.zeros_like(weight_DX[:, :dim])
-    return torch.cat([parts.get(neighbour, nothing) for neighbour in neighbours(new)], 1)
+    zeros = torch.zeros_like(weight_DX[:, :dim])
+    return torch.cat([parts.get(neighbour, zeros) for neighbour in neighbours(new)], 1)

@@ -3,8 +3,8 @@
     rotation = video_rotation(positions_BL, h, w, head_dim)       # (cos, sin), each (B, L, 1, E / 2)
     q_BLNE = rotate(q_BLNE, rotation)
 
-Scores depend on differences of positions alone, so a key keeps the rotation that it was stored with however far the
-clip rolls on. Angles are computed in float64: at latent frame 10,000 float32 would be off by a thousandth.
+Attention scores depend on differences of positions alone, so that a cached key keeps its rotation however long the clip
+becomes. Angles are computed in float64: at latent frame 10,000 float32 would be off by a thousandth.
 """
 
 import functools
@@ -13,12 +13,12 @@ import torch
 
 from ..kernels.rotary import Rotation
 
-# The slowest wave of each axis is some times longer than the distances that occur on it.
+# The bases of the frequencies: the longest wave of each axis is several times the distances that occur along it.
 BASES = {"t": 64.0, "y": 64.0, "x": 64.0, "prefix": 256.0}
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """Rotated pairs of (t, y, x): as even as can be, what is left over goes to time."""
+    """Return the number of rotated pairs of channels for t, y and x: as even as possible, with the remainder for t."""
     space = head_dim // 2 // 3
     return head_dim // 2 - 2 * space, space, space
 
@@ -37,7 +37,7 @@ def _rotation(angles: torch.Tensor) -> Rotation:
 
 
 def video_rotation(positions_BL: torch.Tensor, h: int, w: int, head_dim: int) -> Rotation:
-    """Rotations (B, L, 1, E / 2) of video positions (raster order over (t, y, x), int64) on an h x w latent frame."""
+    """Return the rotations (B, L, 1, E / 2) of int64 positions in raster order over t, h rows and w columns."""
     pairs_t, pairs_y, pairs_x = axis_pairs(head_dim)
     t, y, x = positions_BL // (h * w), positions_BL // w % h, positions_BL % w
     parts = (_angles(t, pairs_t, BASES["t"]), _angles(y, pairs_y, BASES["y"]), _angles(x, pairs_x, BASES["x"]))
@@ -45,5 +45,5 @@ def video_rotation(positions_BL: torch.Tensor, h: int, w: int, head_dim: int) ->
 
 
 def prefix_rotation(slots: int, head_dim: int, device: torch.device) -> Rotation:
-    """Rotations (1, P, 1, E / 2) of the prefix slots 0 .. P - 1."""
+    """Return the rotations (1, P, 1, E / 2) of the prefix slots 0 .. P - 1."""
     return _rotation(_angles(torch.arange(slots, device=device)[None], head_dim // 2, BASES["prefix"]))

@@ -1,17 +1,17 @@
-"""Linear layers whose weights are int8: for large models, whose time is reading weights.
+"""Linear layers with int8 weights, for large models, which spend most of their time reading weights.
 
-    check_precision(Numerics(weights="int8"))             # refuses what there is no product for
-    quantise_linears(model)                               # in place, for inference
+    check_precision(Numerics(weights="int8"))             # raises an error where int8 weights are not supported
+    quantize_linears(model)                               # in place, for inference
 
-Weights have a scale for each output. Embeddings and norms stay as they are.
+Weights have a scale for each output. Embeddings and norms keep their dtype.
 
-On a CPU inputs are int8 too, with a scale for each row, found as they come: a row's result has the same bits beside any
-other rows, since sums of int8 products are exact in int32. A layer is off by about 1% of its result's length. The
-inputs go as uint8 around 128, the form that oneDNN has a fast product for. It needs VNNI: without it a CPU adds pairs
-of such products in int16, which overflows.
+On a CPU inputs become int8 too, with a scale for each row that is computed at run time. Sums of int8 products are exact
+in int32, so that a row's result is bit-identical whatever other rows are computed with it. The error of a layer is
+about 1% of the norm of its result. Inputs are passed as uint8 with a zero point of 128, for which oneDNN has a fast
+product. It needs VNNI: without it a CPU adds pairs of such products in int16, which overflows.
 
-On a GPU inputs stay as they are, and the weights are made floating-point numbers where they are multiplied
-(kernels/int8_linear.py). Those of the bundled model are off by 0.7 to 0.9%.
+On a GPU inputs keep their dtype, and weights are converted to floating-point numbers inside the product
+(kernels/int8_linear.py). The error of the bundled model's weights is 0.7 to 0.9%.
 """
 
 from typing import get_args
@@ -24,64 +24,73 @@ from ..core.errors import require
 from ..core.protocols import Numerics, Precision
 from ..kernels.backend import HAS_TRITON
 from ..kernels.int8_linear import int8_linear
-from ..kernels.quantize import quantise
+from ..kernels.quantize import quantize
 
-# A row of zeros is divided by this; smaller numbers count as zero.
-LEAST = 1e-30
+# The smallest divisor, for rows of zeros; smaller numbers count as zero.
+MIN_DIVISOR = 1e-30
 
 
 class Int8Weights(nn.Module):
-    """About x @ weight.T for any floating-point inputs, without gradients."""
+    """A linear layer x @ weight.T with int8 weights and any floating-point inputs, without gradients."""
 
     scales_O: torch.Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        whole_OI, scales_O = quantise(linear.weight.detach())
-        self.weight = nn.Parameter(whole_OI, requires_grad=False)
+        int8_OI, scales_O = quantize(linear.weight.detach())
+        self.weight = nn.Parameter(int8_OI, requires_grad=False)
         self.register_buffer("scales_O", scales_O, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, in) to (…, out)."""
+        """Map inputs (…, in) to outputs (…, out)."""
         return int8_linear(x.flatten(0, -2), self.weight, self.scales_O).unflatten(0, x.shape[:-1])
 
 
 class Int8Linear(nn.Module):
-    """About x @ weight.T for float32 on a CPU, both in int8, without gradients; the weight is opaque."""
+    """A linear layer x @ weight.T for float32 on a CPU that multiplies in int8, without gradients.
+
+    The weight has an opaque layout.
+    """
 
     scales_O: torch.Tensor
     zeros_O: torch.Tensor
-    middle: torch.Tensor
+    zero_point: torch.Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight_OI = linear.weight.detach()
-        scales_O = (weight_OI.abs().amax(1) / 127).clamp_min_(LEAST)
-        whole_OI = (weight_OI / scales_O[:, None]).round_().to(torch.int8)
-        self.weight = nn.Parameter(torch.ops.onednn.qlinear_prepack(whole_OI, None), requires_grad=False)
+        scales_O = (weight_OI.abs().amax(1) / 127).clamp_min_(MIN_DIVISOR)
+        int8_OI = (weight_OI / scales_O[:, None]).round_().to(torch.int8)
+        self.weight = nn.Parameter(torch.ops.onednn.qlinear_prepack(int8_OI, None), requires_grad=False)
         self.register_buffer("scales_O", scales_O / 127, persistent=False)
         self.register_buffer("zeros_O", torch.zeros(len(scales_O), dtype=torch.int64), persistent=False)
-        # 128, and a half so that cutting off the fraction rounds.
-        self.register_buffer("middle", torch.tensor(128.5), persistent=False)
+        # 128, plus a half so that truncation rounds.
+        self.register_buffer("zero_point", torch.tensor(128.5), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, in) to (…, out)."""
-        # vector_norm takes ten times as long as these two.
-        most = x.abs().amax(-1, keepdim=True).clamp_min_(LEAST)
-        whole = torch.addcmul(self.middle, x, 127 / most).to(torch.uint8)
+        """Map inputs (…, in) to outputs (…, out)."""
+        # `vector_norm` takes ten times as long as `abs` and `amax`.
+        largest = x.abs().amax(-1, keepdim=True).clamp_min_(MIN_DIVISOR)
+        inputs = torch.addcmul(self.zero_point, x, 127 / largest).to(torch.uint8)
         out: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            whole, 1.0, 128, self.weight, self.scales_O, self.zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
+            inputs, 1.0, 128, self.weight, self.scales_O, self.zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return out.mul_(most)
+        return out.mul_(largest)
 
 
 def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision, device: torch.device) -> Numerics:
-    """How a language model computes on this device, from names; "auto" is the dtype that the device is best with.
+    """Return the numerics of a language model from the names of a dtype and of precisions.
+
+    Args:
+        dtype: A dtype or its name; "auto" is the best one for the device.
+        weights: The precision of the weight matrices.
+        cache: The precision of the cache.
+        device: The device of the model.
 
     Raises:
-        ReelmError: a name is unknown, or there is no product of these weights in this dtype.
+        ReelmError: A name is unknown, or weights of this precision are not supported in this dtype.
     """
     numerics = Numerics(dtype=pick_dtype(dtype, device), weights=weights, cache=cache, device=device.type)
     check_precision(numerics)
@@ -89,7 +98,7 @@ def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision
 
 
 def check_precision(numerics: Numerics) -> None:
-    """Refuse precisions that are none, and weights that the device and dtype have no product for."""
+    """Raise a `ReelmError` for unknown precisions, and for weights that the device and dtype do not support."""
     known = get_args(Precision)
     for name, precision in (("weights", numerics.weights), ("cache", numerics.cache)):
         require(precision in known, name, f"must be one of {', '.join(known)}", precision)
@@ -99,34 +108,38 @@ def check_precision(numerics: Numerics) -> None:
 
 
 def check_machine(weights: str, device: str) -> None:
-    """Refuse int8 weights where they would be wrong or slow: on a CPU without their products, on a GPU without Triton.
+    """Raise a `ReelmError` for int8 weights on a CPU without fast and exact int8 products or a GPU without Triton.
 
     Args:
-        weights: "full" or "int8".
-        device: "cpu" or "cuda".
+        weights: The precision of the weights, "full" or "int8".
+        device: The type of the device, "cpu" or "cuda".
     """
     if weights == "int8" and device != "cpu":
         require(HAS_TRITON, "weights", "must be 'full' on a GPU where triton is not installed", weights)
     elif weights == "int8":
-        here = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
-        require(here, "weights", "must be 'full': this torch has no int8 products of oneDNN", weights)
+        available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+        require(available, "weights", "must be 'full': this torch has no int8 products of oneDNN", weights)
         vnni = torch.cpu._is_vnni_supported()
         require(vnni, "weights", "must be 'full' on a CPU without VNNI, whose int8 products overflow", weights)
 
 
-def quantise_linears(module: nn.Module, layer: type[nn.Module] | None = None) -> None:
-    """Put an int8 layer in the place of every linear layer inside `module`; all are without bias.
+def quantize_linears(module: nn.Module, layer: type[nn.Module] | None = None) -> None:
+    """Replace every linear layer inside `module` by an int8 layer; none of them may have a bias.
 
     Args:
-        module: of a model.
-        layer: `Int8Linear` or `Int8Weights`; by default what the device of the weights is fast with.
+        module: The model, or a part of it.
+        layer: The class of the new layers, `Int8Linear` or `Int8Weights`; by default the fast one for the device.
     """
     for name, _ in list(module.named_parameters()):
-        quantise_weight(module, name, layer)
+        quantize_weight(module, name, layer)
 
 
-def quantise_weight(module: nn.Module, name: str, layer: type[nn.Module] | None = None) -> bool:
-    """The same for the one parameter of this name inside `module`; whether it is the weight of a linear layer."""
+def quantize_weight(module: nn.Module, name: str, layer: type[nn.Module] | None = None) -> bool:
+    """Replace the linear layer with the parameter `name` inside `module` by an int8 layer.
+
+    Returns:
+        Whether the parameter is the weight of a linear layer; otherwise nothing changes.
+    """
     path, _, own = name.removesuffix(".weight").rpartition(".")
     parent = module.get_submodule(path)
     linear = getattr(parent, own)

@@ -1,4 +1,4 @@
-"""Text: prompts to token ids by SentencePiece, and the training of its model from captions.
+"""Text: encode prompts to token ids with SentencePiece, and train its model on captions.
 
 text = TextEncoder(Path("checkpoints/world/text.model").read_bytes())
 ids_BP, lengths_B = text.prefix(["a red ball rolls to the right", ""], slots=32)
@@ -21,12 +21,12 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 def words_of(prompt: str) -> list[str]:
-    """The words of a prompt, in lower case; punctuation is left out."""
+    """Return the words of a prompt in lower case, without punctuation."""
     return _WORD.findall(unicodedata.normalize("NFKC", prompt).lower())
 
 
 class TextEncoder:
-    """Prompts to ids. Every prefix starts with a begin token, so an empty prompt is a prefix too."""
+    """An encoder of prompts to text ids. Every prefix starts with a begin token, even that of an empty prompt."""
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -42,19 +42,24 @@ class TextEncoder:
         return self._pieces.GetPieceSize()
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids of a prompt, the begin token first."""
+        """Return the ids of a prompt, with the begin token first."""
         return [_BOS, *self._pieces.EncodeAsIds(" ".join(words_of(prompt)))]
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of a prompt that the model cannot spell: it reads them all as one and the same unknown."""
+        """Return the words of a prompt that encode to the unknown token, which a language model cannot tell apart."""
         unknown = self._pieces.unk_id()
         return [word for word in dict.fromkeys(words_of(prompt)) if unknown in self._pieces.EncodeAsIds(word)]
 
     def prefix(self, prompts: Sequence[str], slots: int, argument: str = "prompt") -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids (B, P) int64, right-padded to `slots`, and lengths (B,).
+        """Return the ids (B, P) int64 of prompts, right-padded to `slots`, and their lengths (B,).
+
+        Args:
+            prompts: The prompt of each row.
+            slots: The number P of slots of the prefix.
+            argument: The name of the prompts in error messages.
 
         Raises:
-            ReelmError: a prompt is longer than the prefix.
+            ReelmError: A prompt is longer than the prefix.
         """
         rows = [self.encode(prompt) for prompt in prompts]
         for row in rows:
@@ -70,13 +75,16 @@ class TextEncoder:
 def train_text(
     captions: Iterable[str], *, vocab_size: int = 256, model_type: Literal["word", "unigram", "bpe"] = "word"
 ) -> bytes:
-    """Train a SentencePiece model on captions and return it.
+    """Train a SentencePiece model on captions and return its bytes.
 
-    `word` suits a closed set of captions: a word is known or it is not, and the user is told. `unigram` and `bpe` spell
-    new words from pieces. `vocab_size` is the most ids that it may have, the begin and unknown tokens included.
+    Args:
+        captions: The captions.
+        vocab_size: The largest number of ids, the begin and unknown tokens included.
+        model_type: The type of the model. "word" suits a closed set of captions: a word is known or unknown, and the
+            user gets a warning about unknown words. "unigram" and "bpe" spell new words from pieces.
 
     Raises:
-        ReelmError: the captions have no words, or fewer than such a model needs.
+        ReelmError: The captions have no words, or fewer than such a model needs.
     """
     lines = [line for line in (" ".join(words_of(caption)) for caption in captions) if line]
     require(bool(lines), "captions", "must have words in them", lines)

@@ -5,12 +5,12 @@
 
     cache = model.make_cache(rows)                                   # token by token
     model.condition(cache, [0], [(Text("a red ball"),)])
-    logits_BLV = model.step(cache, 1)                                # for the next position
+    logits_BLV = model.step(cache, 1)                                # of the next position
     cache.put_tokens(tokens_BL); cache.advance(1)
 
-The slot of video position p predicts token p. Its input is what lies around p and is already known: the tokens to the
-left and above in the same latent frame, and those at and around the same place in the two latent frames before. A
-background is then copied, and a shift continued, at once; attention is left with all that is not so local.
+The slot of video position p predicts token p. Its input is the neighbouring tokens that are already known: those to the
+left and above in the same latent frame, and those at and around the same raster index in the two latent frames before.
+So copying a background and continuing a shift need no attention, which is left for all that is less local.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,17 @@ from .text import TextEncoder
 
 
 class VideoTransformer(nn.Module):
-    """Logits of the next video token. It knows latent frames and vocabularies, not codecs.
+    """A transformer that predicts the next video token; it depends on the layout of a latent frame, not on the codec.
 
     Attributes:
-        layout: of a latent frame.
-        horizon: None, as the cache rolls for ever.
-        backend: of the kernels: "reference", "triton", or None for what is best on the device.
-        text: what makes text tokens of prompts; None while none is needed.
-        weights_precision: whether the weights of its linear layers are in its own dtype ("full") or in int8.
-        cache_precision: whether the caches that it makes hold keys and values in its own dtype ("full") or in int8.
+        config: The sizes of the model.
+        layout: The layout of one latent frame.
+        horizon: None, as the cache rolls without end.
+        backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
+        text: The encoder of prompts; None while no prompts are encoded.
+        weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
+        cache_precision: The precision of the keys and values in new caches: "full" is the dtype of the model, the other
+            is int8.
     """
 
     horizon: int | None = None
@@ -63,7 +65,7 @@ class VideoTransformer(nn.Module):
         super().__init__()
         self.config, self.layout = config, config.layout
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.width)
-        # The last id stands for a neighbour outside the clip.
+        # The last id stands for a neighbour outside the clip or not yet written.
         self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
         self.neighbour_mix = nn.Linear(len(neighbours(config.order)) * config.neighbour_dim, config.width, bias=False)
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
@@ -85,24 +87,24 @@ class VideoTransformer(nn.Module):
             nn.init.normal_(module.weight, std=0.5 if module.embedding_dim < 128 else 0.1)
 
     def _video_input(self, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
-        """The inputs (B, L, D) of these slots; position p's token is history[p % R]."""
+        """Return the inputs (B, L, D) of the slots of these positions; the token of position p is history[p % Q]."""
         size = self.config.frame_size
-        turn_BL = positions_BL % size
-        index_BLX = positions_BL[..., None] + self.neighbour_offsets_SX[turn_BL]
-        # Those before the clip have negative positions: latent frame -1 or -2.
-        inside_BLX = self.neighbour_inside_SX[turn_BL] & (index_BLX >= 0)
-        index_BLX %= history_BQ.shape[1]
-        tokens_BLX = history_BQ.gather(1, index_BLX.flatten(1)).view_as(index_BLX)
+        index_BL = positions_BL % size
+        neighbours_BLX = positions_BL[..., None] + self.neighbour_offsets_SX[index_BL]
+        # Neighbours before the clip, in latent frames -1 and -2, have negative positions.
+        inside_BLX = self.neighbour_inside_SX[index_BL] & (neighbours_BLX >= 0)
+        neighbours_BLX %= history_BQ.shape[1]
+        tokens_BLX = history_BQ.gather(1, neighbours_BLX.flatten(1)).view_as(neighbours_BLX)
         tokens_BLX = torch.where(inside_BLX, tokens_BLX, self.config.vocab_size)
         return self.neighbour_mix(self.token_embedding(tokens_BLX).flatten(2)) + self.place_embedding(
-            self.raster_S[turn_BL]
+            self.raster_S[index_BL]
         )
 
     def _rotation(self, positions_BL: torch.Tensor) -> Rotation:
-        """The rotations of video positions, by where and when their tokens are seen."""
-        config, turn_BL = self.config, positions_BL % self.config.frame_size
-        seen_BL = positions_BL - turn_BL + self.raster_S[turn_BL]
-        return video_rotation(seen_BL, config.rows, config.columns, config.head_dim)
+        """Return the rotations of video positions, by the latent frame, row and column of their tokens."""
+        config, index_BL = self.config, positions_BL % self.config.frame_size
+        raster_BL = positions_BL - index_BL + self.raster_S[index_BL]
+        return video_rotation(raster_BL, config.rows, config.columns, config.head_dim)
 
     def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:
         for layer, block in enumerate(self.blocks):
@@ -110,18 +112,18 @@ class VideoTransformer(nn.Module):
         return x_BSD
 
     def forward(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
-        """Logits (B, S, V) for every position of whole clips, in one masked pass; positions are those of the layout.
+        """Return the logits (B, S, V) of all positions of whole clips, in writing order, from one masked pass.
 
         Args:
-            tokens_Bthw: token ids; position p's own token does not reach its logits.
-            text_BP: text ids, right-padded to `prefix` slots.
-            text_lengths_B: how many of them are valid.
+            tokens_Bthw: The token ids of the clips; the logits of a position do not depend on its own token.
+            text_BP: The text ids, right-padded to `prefix` slots.
+            text_lengths_B: The number of valid text ids of each clip.
         """
         tokens_BtS = self.layout.pack({"video": tokens_Bthw})
         return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B)
 
     def logits(self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
-        """As `forward`, of tokens as they are written, with which a latent frame need not end."""
+        """Return the same logits as `forward` for tokens in writing order; the last latent frame may be partial."""
         config = self.config
         batch, count = tokens_BS.shape
         require(text_BP.shape[1] == config.prefix, "text_BP", f"must have {config.prefix} slots", text_BP.shape[1])
@@ -133,7 +135,7 @@ class VideoTransformer(nn.Module):
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             q_rotated, q, k, v = module.rotated(qkv, rotation)
-            # Text tokens turn among themselves; a video token reads the prefix from no place in particular.
+            # Text tokens attend to each other with rotations, video tokens to the prefix with unrotated queries.
             q_prefix = torch.cat((q_rotated[:, : config.prefix], q[:, config.prefix :]), 1)
             return attention(
                 q_rotated, k, v, prefix=config.prefix, q_prefix_BSNE=q_prefix, prefix_lengths_B=text_lengths_B,
@@ -144,17 +146,17 @@ class VideoTransformer(nn.Module):
 
     @torch.no_grad()
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
-        """Logits (B, S, V) of whole clips under these conditions in one masked pass: what `step` must agree with."""
+        """Return the logits (B, S, V) of all positions of whole clips from one masked pass, which `step` must match."""
         return self.logits(tokens_BS, *self._prefixes(conditions))
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of the weights."""
         return self.text_embedding.weight.device
 
     @property
     def numerics(self) -> Numerics:
-        """How it computes, and where."""
+        """The dtype, precisions and device of the model."""
         weight = self.text_embedding.weight
         return Numerics(
             dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type
@@ -162,17 +164,25 @@ class VideoTransformer(nn.Module):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The kinds of conditions that it reads: one text."""
+        """The kinds of conditions that the model can use: text alone."""
         return ("text",)
 
     def unknown_words(self, text: str, argument: str) -> list[str]:
-        """The words of a prompt that it does not know; a `ReelmError` where the prompt is longer than the prefix."""
+        """Return the words of a prompt that the model does not know.
+
+        Args:
+            text: The prompt.
+            argument: The name of the prompt in error messages.
+
+        Raises:
+            ReelmError: The prompt is longer than the prefix.
+        """
         assert self.text is not None
         self.text.prefix([text], self.config.prefix, argument)
         return self.text.unknown_words(text)
 
     def cost(self, rows: int, count: int) -> Cost:
-        """What passes over `count` positions of so many rows take."""
+        """Return the cost of passes over `count` positions of each of `rows` rows."""
         return self.config.cost(rows, count, self.numerics)
 
     def save(self, folder: Path) -> None:
@@ -183,21 +193,21 @@ class VideoTransformer(nn.Module):
         atomic_write(folder / "text.model", self.text.model)
 
     def make_cache(self, rows: int, *, ahead: int = 1) -> RingCache:
-        """An empty cache of so many rows for passes that look up to `ahead` latent frames ahead."""
+        """Return an empty cache of so many rows, for passes over up to `ahead` latent frames of new positions."""
         return RingCache(self.config, rows, self.device, cache_dtype(self.numerics), ahead=ahead)
 
     def _prefixes(self, conditions: Sequence[Sequence[Condition]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The text ids (B, P) of these conditions, and how many of each row are valid."""
+        """Return the text ids (B, P) of these conditions, and the number of valid ids of each row."""
         assert self.text is not None
         texts = [[each.text for each in row if isinstance(each, Text)] for row in conditions]
-        one = all(len(row) == 1 for row in conditions) and all(len(row) == 1 for row in texts)
+        valid = all(len(row) == 1 for row in conditions) and all(len(row) == 1 for row in texts)
         kinds = [[each.kind for each in row] for row in conditions]
-        require(one, "conditions", "must be one text for this model", kinds)
+        require(valid, "conditions", "must be one text for this model", kinds)
         text_BP, lengths_B = self.text.prefix([text for (text,) in texts], self.config.prefix)
         return text_BP.to(self.device), lengths_B.to(self.device)
 
     def condition(self, cache: RingCache, rows: Sequence[int], conditions: Sequence[Sequence[Condition]]) -> None:
-        """Have these rows of the cache go on under these texts."""
+        """Set the text of these rows of the cache from now on."""
         text_BP, lengths_B = self._prefixes(conditions)
         self.prefill(cache, text_BP, lengths_B, torch.tensor(rows, device=self.device))
 
@@ -209,11 +219,18 @@ class VideoTransformer(nn.Module):
         text_lengths_B: torch.Tensor,
         rows_B: torch.Tensor | None = None,
     ) -> None:
-        """Write prefixes into their slots of rows of `cache` (by default the first B); equal ones are computed once."""
+        """Write the keys and values of text prefixes into a cache; equal prefixes are computed once.
+
+        Args:
+            cache: The cache.
+            text_BP: The text ids, right-padded to `prefix` slots.
+            text_lengths_B: The number of valid text ids of each row.
+            rows_B: The rows of the cache to write; by default the first B.
+        """
         config = self.config
-        numbered_BX = torch.cat((text_BP, text_lengths_B[:, None]), 1)
-        numbered_UX, which_B = torch.unique(numbered_BX, dim=0, return_inverse=True)
-        text_UP, lengths_U = numbered_UX[:, :-1], numbered_UX[:, -1].contiguous()
+        prefixes_BX = torch.cat((text_BP, text_lengths_B[:, None]), 1)
+        distinct_UX, inverse_B = torch.unique(prefixes_BX, dim=0, return_inverse=True)
+        text_UP, lengths_U = distinct_UX[:, :-1], distinct_UX[:, -1].contiguous()
         rows_B = torch.arange(len(text_BP), device=text_BP.device) if rows_B is None else rows_B
         cache.prefix_lengths_B[rows_B] = text_lengths_B
         rotation = prefix_rotation(config.prefix, config.head_dim, text_BP.device)
@@ -222,7 +239,7 @@ class VideoTransformer(nn.Module):
             out_UPNE, k_UKPE, v_UKPE = prefix_attention(
                 qkv, module.q_norm, module.k_norm, rotation, lengths_U, kv_heads=config.kv_heads, backend=self.backend
             )
-            cache.put_prefix(layer, rows_B, k_UKPE[which_B], v_UKPE[which_B])
+            cache.put_prefix(layer, rows_B, k_UKPE[inverse_B], v_UKPE[inverse_B])
             return out_UPNE
 
         self._blocks(self.text_embedding(text_UP), attend)
@@ -235,16 +252,17 @@ class VideoTransformer(nn.Module):
         offsets: Sequence[int] | None = None,
         sees_LA: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits (B, L, V) for the next L = `count` positions of every row; their keys and values go into the ring.
+        """Return the logits (B, L, V) of the next L = `count` positions of every row, without advancing.
 
-        The tokens before each of these positions must be in the cache (`put_tokens`): for L > 1 drafts, or a clip that
-        is being read. Nothing advances.
+        The keys and values of these positions are written into the ring. The tokens before each position must be in the
+        cache (`put_tokens`): for L > 1 they are drafts, or the known tokens of a given clip.
 
         Args:
-            cache: the rows.
-            count: positions that come next, at most as many latent frames as the cache is `ahead`.
-            offsets: only the L of them that lie so far ahead; `count` may be two latent frames, if they begin one.
-            sees_LA: which of the A = `count` positions each of these sees.
+            cache: A cache that `make_cache` has made.
+            count: The number of next positions, at most as many latent frames as the cache is made for (`ahead`).
+            offsets: Only predict the L positions at these distances from the next one, all below `count`; then `count`
+                may be two latent frames, if the next position begins one.
+            sees_LA: With `offsets`, which of the A = `count` next positions each of the L positions attends to.
         """
         config = self.config
         assert count <= config.frame_size * (HISTORY - 2)
@@ -267,6 +285,6 @@ class VideoTransformer(nn.Module):
 
 
 def order_tables(config: LMConfig) -> dict[str, torch.Tensor]:
-    """The buffers of a model that follow from its order, by name."""
+    """Return, by name, the buffers of a model that follow from its order of tokens."""
     offsets_SX, inside_SX = neighbour_tables(config.rows, config.columns, config.order)
     return {"raster_S": config.layout.raster_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}

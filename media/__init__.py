@@ -1,1 +1,1 @@
-"""Clip files <-> frames in memory: reading, writing, fitting and streaming; nothing here knows of tokens."""
+"""Clip files and frames in memory: reading, writing, fitting and streaming. Nothing here knows about tokens."""

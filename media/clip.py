@@ -1,24 +1,25 @@
-"""What a clip file holds: its frames in memory, the limits on reading it, and the settings that travel inside it.
+"""The data of clip files: frames in memory, limits on the size of a file, and the metadata stored in a file.
 
     clip = read_clip("holiday.mp4", limits=ClipLimits(max_seconds=60))      # reader.py
     write_clip("copy.mkv", clip.frames_THW3, clip.fps, metadata=clip.metadata)   # writer.py
 
-Every file that reelm writes carries one JSON table: the caller's metadata and, under the reserved key `clip`, the
-`Layout`, which says what some containers cannot (a gif has no frame rate, H.264 has no odd sizes).
+Every file that reelm writes contains one JSON object: the caller's metadata and, under the reserved key `clip`, the
+`ClipInfo`, which holds what some containers cannot (a gif has no frame rate, H.264 has no odd sizes).
 """
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..core.errors import ClipError, require
+from ..core.json_values import Json
 
-LAYOUT_KEY = "clip"
+INFO_KEY = "clip"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,26 +27,26 @@ class Clip:
     """A clip in memory.
 
     Attributes:
-        frames_THW3: uint8 RGB.
-        fps: frames per second; the mean rate where it varies, and 1.0 for a still image.
-        metadata: the table that reelm wrote into the file; empty where there is none.
-        times: (T,) seconds from the first frame, only where the frame rate varies, else None.
+        frames_THW3: The frames, uint8 RGB.
+        fps: The frames per second; the mean rate if the rate varies, and 1.0 for a still image.
+        metadata: The metadata that reelm has stored in the file; empty if there is none.
+        times: The seconds (T,) from the first frame to each frame if the rate varies, else None.
     """
 
     frames_THW3: torch.Tensor
     fps: float
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Json = field(default_factory=dict)
     times: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """How large a file may be once decoded; checked from its header first, and again while frames arrive.
+    """Limits on the decoded size of a file, which are checked against its header and again while frames are decoded.
 
     Attributes:
-        max_pixels: height times width of one frame.
-        max_bytes: all frames that are kept, as 8-bit RGB.
-        max_seconds: the whole clip (not asked of a long clip of which only the last seconds are read).
+        max_pixels: The largest height times width of a frame.
+        max_bytes: The largest size of all frames that are kept, as 8-bit RGB.
+        max_seconds: The longest duration; it does not apply where only the last seconds of a clip are read.
     """
 
     max_pixels: int = 8192 * 4320
@@ -53,22 +54,40 @@ class ClipLimits:
     max_seconds: float = 3600.0
 
     def check(self, path: Path, *, height: int, width: int, frames: float, seconds: float = 0.0) -> None:
-        """Raise `ClipError` if so many frames of this size (pixels) and duration are above the limits."""
-        for what, value, limit in (
+        """Check that a clip of this size is within the limits.
+
+        Args:
+            path: The file, for the error message.
+            height: The rows of pixels.
+            width: The columns of pixels.
+            frames: The number of frames that are kept.
+            seconds: The duration.
+
+        Raises:
+            ClipError: A limit is exceeded.
+        """
+        for quantity, value, limit in (
             ("pixels in a frame", height * width, self.max_pixels),
             ("bytes once decoded", height * width * 3 * frames, self.max_bytes),
             ("seconds", seconds, self.max_seconds),
         ):
             if not value <= limit:
-                raise ClipError(f"clip: must have at most {limit:g} {what}, got {value:g} in {str(path)!r}")
+                raise ClipError(f"must have at most {limit:g} {quantity}, got {value:g} in {str(path)!r}")
 
 
 DEFAULT_LIMITS = ClipLimits()
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a file says of its own frames: frames per second, number (None while a stream grows), height and width."""
+class ClipInfo:
+    """The rate, number and size of a file's frames, as reelm stores them in the file.
+
+    Attributes:
+        fps: The frames per second.
+        frames: The number of frames; None while a stream is being written.
+        height: The rows of pixels.
+        width: The columns of pixels.
+    """
 
     fps: float
     frames: int | None
@@ -76,39 +95,41 @@ class Layout:
     width: int
 
 
-def pack_metadata(metadata: dict[str, Any] | None, layout: Layout) -> str:
-    """The JSON text that is stored in a file, in plain ASCII so that it survives every container.
+def pack_metadata(metadata: Mapping[str, object] | None, info: ClipInfo) -> str:
+    """Return the JSON text to store in a file, in plain ASCII so that every container preserves it.
 
     Raises:
-        ReelmError: the metadata is not a table of JSON values, or uses the reserved key `clip`.
+        ReelmError: The metadata is not a dict of JSON values, or uses the reserved key `clip`.
     """
     metadata = {} if metadata is None else metadata
     require(isinstance(metadata, dict), "metadata", "must be a dict", metadata)
-    require(LAYOUT_KEY not in metadata, "metadata", f"must not use the reserved key {LAYOUT_KEY!r}", metadata)
+    require(INFO_KEY not in metadata, "metadata", f"must not use the reserved key {INFO_KEY!r}", metadata)
     try:
-        return json.dumps({**metadata, LAYOUT_KEY: asdict(layout)}, allow_nan=False)
+        return json.dumps({**metadata, INFO_KEY: asdict(info)}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         require(False, "metadata", f"must hold JSON values only ({error})", metadata)
         raise
 
 
-def unpack_metadata(text: Any) -> tuple[dict[str, Any], Layout | None]:
-    """The table and the layout in a file's text; ({}, None) where the text is absent, foreign or broken."""
+def unpack_metadata(text: object) -> tuple[Json, ClipInfo | None]:
+    """Return the metadata and the info in the text that `pack_metadata` has made; ({}, None) for any other value."""
+    if not isinstance(text, str | bytes | bytearray):
+        return {}, None
     try:
         metadata = json.loads(text)
-    except (TypeError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}, None
     if not isinstance(metadata, dict):
         return {}, None
-    return metadata, _layout(metadata.pop(LAYOUT_KEY, None))
+    return metadata, _info(metadata.pop(INFO_KEY, None))
 
 
-def _layout(values: Any) -> Layout | None:
+def _info(values: object) -> ClipInfo | None:
     if not isinstance(values, dict) or set(values) != {"fps", "frames", "height", "width"}:
         return None
     fps, frames, sizes = values["fps"], values["frames"], (values["height"], values["width"])
-    rate_is_sane = isinstance(fps, int | float) and math.isfinite(fps) and 0 < fps <= 1000
+    valid_rate = isinstance(fps, int | float) and math.isfinite(fps) and 0 < fps <= 1000
     counts = sizes if frames is None else (*sizes, frames)
-    if not rate_is_sane or not all(type(count) is int and 0 < count < 2**31 for count in counts):
+    if not valid_rate or not all(type(count) is int and 0 < count < 2**31 for count in counts):
         return None
-    return Layout(float(fps), frames, *sizes)
+    return ClipInfo(float(fps), frames, *sizes)

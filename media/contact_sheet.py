@@ -1,6 +1,6 @@
-"""Contact sheets: clips as one PNG, to be looked at.
+"""Contact sheets: frames of several clips in one PNG for visual inspection.
 
-write_contact_sheet("sheet.png", clips_BTHW3)       # a row for each clip, frames from left to right
+write_contact_sheet("sheet.png", clips_BTHW3)       # one row of frames for each clip
 """
 
 from pathlib import Path
@@ -14,10 +14,10 @@ def write_contact_sheet(path: Path, clips_BTHW3: torch.Tensor, columns: int = 5,
     """Write a PNG with a row for each clip and `columns` of its frames, evenly spaced from the first to the last.
 
     Args:
-        path: the file to write.
-        clips_BTHW3: uint8.
-        columns: frames of each clip.
-        scale: pixels of the sheet along a side of each pixel of a clip.
+        path: The file to write.
+        clips_BTHW3: The clips, uint8.
+        columns: The number of frames of each clip.
+        scale: The width and height on the sheet of one pixel of a clip.
     """
     from PIL import Image
 

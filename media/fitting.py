@@ -1,13 +1,13 @@
-"""Make any clip fit a model: arrays and images to uint8 frames, then to the model's frame rate and size.
+"""Fitting of clips to a model: arrays and images to uint8 frames, then to the model's frame rate and size.
 
 frames_THW3, times_or_fps = as_frames(array_or_images_or_clip)
-frames_THW3, said = fit_clip(frames_THW3, times_or_fps or 8, fps=8, height=64, width=64)
-# said == "1280x720 at 25 fps -> 64x64 at 8 fps, centre crop", or None if nothing had to change
+frames_THW3, change = fit_clip(frames_THW3, times_or_fps or 8, fps=8, height=64, width=64)
+# change == "1280x720 at 25 fps -> 64x64 at 8 fps, centre crop", or None if nothing had to change
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,13 +18,12 @@ from .clip import Clip
 
 Fit = Literal["crop", "pad", "stretch"]
 FITS = ("crop", "pad", "stretch")
-# Floats of source pixels that one chunk of the resize may hold: 64 MiB.
+# The largest number of float32 values in one chunk of the resize: 64 MiB.
 CHUNK_ELEMENTS = 2**24
-# Resizers and decoders overshoot [0, 1] by rounding; more than this is another scale.
+# Resizers and decoders exceed [0, 1] by rounding errors; values further outside are on another scale.
 TOLERANCE = 1e-3
-
-
-ROUNDED = 0.75e-3  # seconds by which a time in a file, and a clip's usual time between frames, may be too small
+# Seconds by which rounding in a file may make a time, or the typical time between frames, too small.
+ROUNDED = 0.75e-3
 
 
 def fit_clip(
@@ -39,18 +38,19 @@ def fit_clip(
     """Resample a clip in time and space.
 
     Args:
-        frames_THW3: uint8.
-        times_or_fps: the frame rate of the clip, or the time of each of its frames in seconds, ascending.
-        fps: frames per second to make; see `resample_frames`. A single frame stays a single frame.
-        height: rows to make.
-        width: columns to make.
-        fit: `crop` fills the size and cuts the centre out, `pad` shows all between black bars, `stretch` distorts.
+        frames_THW3: The frames, uint8.
+        times_or_fps: The frame rate of the clip, or the time of each of its frames in seconds, ascending.
+        fps: The frames per second of the result; see `resample_frames`. A single frame stays a single frame.
+        height: The rows of pixels of the result.
+        width: The columns of pixels of the result.
+        fit: How to change the aspect ratio: "crop" fills the size and keeps the centre, "pad" shows the whole frame
+            between black bars, "stretch" distorts it.
 
     Returns:
-        The frames (T', height, width, 3) uint8, and one line that says what was done, or None if nothing was.
+        The frames (T', height, width, 3) uint8, and a line that describes the change, or None if there was none.
 
     Raises:
-        ReelmError: the frames, the rates, the size or `fit` are wrong.
+        ReelmError: The frames, the rates, the size or `fit` are invalid.
     """
     frames_ok = isinstance(frames_THW3, torch.Tensor) and frames_THW3.ndim == 4 and frames_THW3.dtype == torch.uint8
     require(frames_ok, "frames_THW3", "must be a uint8 tensor (T, H, W, 3)", _shape_of(frames_THW3))
@@ -65,7 +65,7 @@ def fit_clip(
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
     source_count, source_height, source_width, _ = frames_THW3.shape
     frames, source_fps = resample_frames(frames_THW3, times_or_fps, fps)
-    frames, how = _resize(frames, height, width, fit)
+    frames, method = _resize(frames, height, width, fit)
 
     before, after = f"{source_width}x{source_height}", f"{width}x{height}"
     same_time = len(frames) == source_count and abs(source_fps - fps) < 1e-3
@@ -73,24 +73,27 @@ def fit_clip(
         before, after = f"{before} at {source_fps:.4g} fps", f"{after} at {fps:.4g} fps"
     if (source_count == 1 or same_time) and (source_height, source_width) == (height, width):
         return frames, None
-    return frames, f"{before} -> {after}{how}"
+    return frames, f"{before} -> {after}{method}"
 
 
 def resample_frames(
     frames_THW3: torch.Tensor, times_or_fps: np.ndarray | Sequence[float] | float, fps: float
 ) -> tuple[torch.Tensor, float]:
-    """The frames that a player would show at 0, 1/fps, 2/fps, ... seconds, to the nearest.
+    """Resample a clip in time: select the frames that a player would show at 0, 1/fps, 2/fps, ... seconds.
 
-    At a constant rate that is the frame nearest in time (half way: the later one) while `fps` is below the clip's own
-    rate; where a clip holds a picture for long, the picture stays until half an output frame before the next one.
+    If `fps` is below the constant rate of a clip, this is the frame nearest in time (the later one of two equally near
+    ones). A frame that is shown for long stays until half an output frame before the next one.
 
     Args:
-        frames_THW3: the frames; only the first axis matters.
-        times_or_fps: frames per second, or (T,) ascending seconds.
-        fps: frames per second to make.
+        frames_THW3: The frames; only the first axis matters.
+        times_or_fps: The frames per second of the clip, or the seconds (T,) of its frames, ascending.
+        fps: The frames per second of the result.
 
     Returns:
-        The chosen frames (T', H, W, 3), at least one, and the clip's own mean rate in frames per second.
+        The selected frames (T', H, W, 3), at least one, and the clip's own mean rate in frames per second.
+
+    Raises:
+        ReelmError: A rate is not finite and above 0, or the times do not ascend or do not match the frames.
     """
     require(np.isfinite(fps) and fps > 0, "fps", "must be finite and above 0", fps)
     count = len(frames_THW3)
@@ -106,20 +109,20 @@ def resample_frames(
         return frames_THW3[:1] if count > 1 else frames_THW3, fps
     times = times - times[0]
     rate = float((count - 1) / times[-1])
-    usual = float(np.median(gaps)) or 1 / rate
-    wanted = whole_frames(float(times[-1] + usual), fps)
-    if wanted == count and np.abs(times - np.arange(count) / fps).max() < 0.25 / fps:
+    typical_gap = float(np.median(gaps)) or 1 / rate
+    new_count = frame_count(float(times[-1] + typical_gap), fps)
+    if new_count == count and np.abs(times - np.arange(count) / fps).max() < 0.25 / fps:
         return frames_THW3, rate
-    slack = 0.5 * min(usual, 1 / fps) + 1e-9
-    index = np.searchsorted(times, np.arange(wanted) / fps + slack, side="right") - 1
+    slack = 0.5 * min(typical_gap, 1 / fps) + 1e-9
+    index = np.searchsorted(times, np.arange(new_count) / fps + slack, side="right") - 1
     return frames_THW3[torch.from_numpy(index)], rate
 
 
-def whole_frames(seconds: float, fps: float) -> int:
-    """How many frames at `fps` a clip that lasts `seconds` is made into: the nearest count, the greater half way.
+def frame_count(seconds: float, fps: float) -> int:
+    """Return the number of frames at `fps` of a clip that lasts `seconds`: the nearest one, halves rounded up.
 
-    With room for the last digit and for the milliseconds to which Matroska rounds times, so that 31 frames at 60 a
-    second, which are 15.5 at 30, make 16 however they were added up.
+    A tolerance allows for rounding errors and for the milliseconds to which Matroska rounds times, so that 31 frames at
+    60 fps, which last 15.5 frames at 30 fps, always become 16.
     """
     return max(1, math.floor((seconds + ROUNDED) * fps + 0.5 + 1e-6))
 
@@ -128,16 +131,15 @@ def _resize(frames_THW3: torch.Tensor, height: int, width: int, fit: Fit) -> tup
     source_height, source_width = frames_THW3.shape[1:3]
     if (source_height, source_width) == (height, width):
         return frames_THW3, ""
-    # The scale that fills the size (crop), or that fits inside it (pad).
     scales = (height / source_height, width / source_width)
-    how = ""
+    method = ""
     inner_height, inner_width = height, width
     if fit == "crop":
         scale = max(scales)
         crop_height = min(source_height, max(1, round(height / scale)))
         crop_width = min(source_width, max(1, round(width / scale)))
         if (crop_height, crop_width) != (source_height, source_width):
-            how = ", centre crop"
+            method = ", centre crop"
         top, left = (source_height - crop_height) // 2, (source_width - crop_width) // 2
         frames_THW3 = frames_THW3[:, top : top + crop_height, left : left + crop_width]
     elif fit == "pad":
@@ -145,9 +147,9 @@ def _resize(frames_THW3: torch.Tensor, height: int, width: int, fit: Fit) -> tup
         inner_height = min(height, max(1, round(source_height * scale)))
         inner_width = min(width, max(1, round(source_width * scale)))
         if (inner_height, inner_width) != (height, width):
-            how = ", black bars"
+            method = ", black bars"
     elif abs(scales[0] / scales[1] - 1) > 1e-9:
-        how = ", stretched"
+        method = ", stretched"
     out = torch.zeros(len(frames_THW3), height, width, 3, dtype=torch.uint8)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     target = out[:, top : top + inner_height, left : left + inner_width]
@@ -156,81 +158,109 @@ def _resize(frames_THW3: torch.Tensor, height: int, width: int, fit: Fit) -> tup
         chunk = frames_THW3[start : start + step].permute(0, 3, 1, 2).float()
         chunk = F.interpolate(chunk, (inner_height, inner_width), mode="bilinear", antialias=True, align_corners=False)
         target[start : start + step] = chunk.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
-    return out, how
+    return out, method
 
 
-def as_frames(source: Any, argument: str = "clip") -> tuple[torch.Tensor, np.ndarray | float | None]:
-    """Any in-memory clip as uint8 frames.
+def as_frames(source: object, argument: str = "clip") -> tuple[torch.Tensor, np.ndarray | float | None]:
+    """Convert a clip in memory to uint8 frames.
 
     Args:
-        source: a numpy or torch array, uint8 or float in [0, 1], of shape (T, H, W, 3), (T, 3, H, W), (H, W, 3) or
+        source: A numpy or torch array, uint8 or float in [0, 1], of shape (T, H, W, 3), (T, 3, H, W), (H, W, 3) or
             gray (T, H, W); a PIL image; a list of PIL images or of (H, W, 3) arrays; or a `Clip`.
-        argument: what a refusal calls it.
+        argument: The name of the clip in error messages.
 
     Returns:
-        The frames (T, H, W, 3) uint8, and what `fit_clip` takes as `times_or_fps`: times or a rate for a `Clip`, None
-        for all else.
+        The frames (T, H, W, 3) uint8, and the `times_or_fps` for `fit_clip`: the times or the rate of a `Clip`, else
+        None.
 
     Raises:
-        ReelmError: another type, rank or dtype, an ambiguous shape, a zero size, NaN, or floats outside [0, 1].
+        ReelmError: The type, rank or dtype is another, the shape is ambiguous or has a zero, or floats are NaN or
+            outside [0, 1].
     """
     if isinstance(source, Clip):
         return source.frames_THW3, source.fps if source.times is None else source.times
-    if isinstance(source, list | tuple):
-        require(len(source) > 0, argument, "must hold at least one frame", source)
-        images = [_array(item, argument) for item in source]
-        shapes = sorted({tuple(image.shape) for image in images})
-        require(len(shapes) == 1, argument, "frames in a list must have one shape", shapes)
-        three_channels = len(shapes[0]) == 3 and shapes[0][2] == 3
-        require(three_channels, argument, "frames in a list must have shape (H, W, 3)", shapes[0])
-        dtypes = {image.dtype for image in images}
-        require(len(dtypes) == 1, argument, "frames in a list must have one dtype", dtypes)
-        return _to_uint8(_channels_last(torch.stack(images), argument), argument), None
-    return _to_uint8(_channels_last(_array(source, argument), argument), argument), None
+    images = [_array(item) for item in source] if isinstance(source, list | tuple) else [_array(source)]
+    rule, value = _problem(images, listed=isinstance(source, list | tuple)) or ("", None)
+    require(not rule, argument, rule, value)
+    arrays = [image for image in images if isinstance(image, torch.Tensor)]
+    return _to_uint8(_channels_last(torch.stack(arrays) if isinstance(source, list | tuple) else arrays[0])), None
 
 
-def _array(source: Any, argument: str) -> torch.Tensor:
+def _array(source: object) -> torch.Tensor | object:
+    """Return the array of numbers of a picture or clip, or `source` itself if it is none."""
     if isinstance(source, torch.Tensor):
         return source.detach().cpu()
     if isinstance(source, np.ndarray):
-        numeric = source.dtype.kind in "uifb"
-        require(numeric, argument, "must be uint8, or float in [0, 1]", source.dtype)
-        # Byte order and negative strides are numpy's alone.
-        return torch.from_numpy(np.ascontiguousarray(source, source.dtype.newbyteorder("=")))
+        # torch has neither numpy's byte orders nor its negative strides.
+        plain = np.ascontiguousarray(source, source.dtype.newbyteorder("="))
+        return torch.from_numpy(plain) if source.dtype.kind in "uifb" else source
     from PIL import Image
 
-    is_image = isinstance(source, Image.Image)
-    require(is_image, argument, "must be a numpy or torch array, a PIL image, or a list of them", type(source).__name__)
-    return torch.from_numpy(np.array(source.convert("RGB")))
+    return torch.from_numpy(np.array(source.convert("RGB"))) if isinstance(source, Image.Image) else source
 
 
-def _channels_last(array: torch.Tensor, argument: str) -> torch.Tensor:
-    shape = tuple(array.shape)
+def _problem(images: list[torch.Tensor | object], *, listed: bool) -> tuple[str, object] | None:
+    """Return the first rule that these arrays break and the value that breaks it, or None if they are frames."""
+    arrays = [image for image in images if isinstance(image, torch.Tensor)]
+    other = next((image for image in images if not isinstance(image, torch.Tensor)), None)
+    if isinstance(other, np.ndarray):
+        return "must be uint8, or float in [0, 1]", other.dtype
+    if len(arrays) < len(images):
+        return "must be a numpy or torch array, a PIL image, or a list of them", type(other).__name__
+    if not arrays:
+        return "must hold at least one frame", images
+    shapes, dtypes = sorted({tuple(array.shape) for array in arrays}), {array.dtype for array in arrays}
+    if len(shapes) > 1:
+        return "frames in a list must have one shape", shapes
+    if listed and not (len(shapes[0]) == 3 and shapes[0][2] == 3):
+        return "frames in a list must have shape (H, W, 3)", shapes[0]
+    if len(dtypes) > 1:
+        return "frames in a list must have one dtype", dtypes
+    if listed and 0 in shapes[0]:
+        return "must not have a size of zero", shapes[0]
+    return (None if listed else _shape_problem(shapes[0])) or _value_problem(arrays)
+
+
+def _shape_problem(shape: tuple[int, ...]) -> tuple[str, object] | None:
     rule = "must have shape (T, H, W, 3), (T, 3, H, W), (H, W, 3) or gray (T, H, W)"
-    require(array.ndim in (3, 4), argument, rule, shape)
-    require(0 not in shape, argument, "must not have a size of zero", shape)
-    if array.ndim == 4:
+    if len(shape) not in (3, 4):
+        return rule, shape
+    if 0 in shape:
+        return "must not have a size of zero", shape
+    if len(shape) == 4:
         first, last = shape[1] == 3, shape[3] == 3
-        require(first or last, argument, rule, shape)
-        require(not (first and last), argument, "must have 3 channels on one axis only: first or last", shape)
-        return array if last else array.permute(0, 2, 3, 1)
-    if shape[2] == 3:
-        return array[None]
-    # (3, H, W) is an image with its channels first, or three gray frames: the caller knows, we do not.
-    require(shape[0] != 3, argument, "is ambiguous; add the axis of time or of channels to (3, H, W)", shape)
-    return array[..., None].expand(-1, -1, -1, 3)
+        if first and last:
+            return "must have 3 channels on one axis only: first or last", shape
+        return None if first or last else (rule, shape)
+    # (3, H, W) could be an image with its channels first or three gray frames.
+    ambiguous = shape[0] == 3 and shape[2] != 3
+    return ("is ambiguous; add the axis of time or of channels to (3, H, W)", shape) if ambiguous else None
 
 
-def _to_uint8(array_THW3: torch.Tensor, argument: str) -> torch.Tensor:
+def _value_problem(arrays: list[torch.Tensor]) -> tuple[str, object] | None:
+    if arrays[0].dtype == torch.uint8:
+        return None
+    if not arrays[0].is_floating_point():
+        return "must be uint8, or float in [0, 1]", arrays[0].dtype
+    low, high = min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+    if any(bool(array.isnan().any()) for array in arrays):
+        return "must be finite", "NaN"
+    inside = low >= -TOLERANCE and high <= 1 + TOLERANCE
+    return None if inside else ("floats must be in [0, 1]", (low, high))
+
+
+def _channels_last(array: torch.Tensor) -> torch.Tensor:
+    """Return frames (T, H, W, 3) of an array whose shape is one of those that `as_frames` accepts."""
+    if array.ndim == 4:
+        return array if array.shape[3] == 3 else array.permute(0, 2, 3, 1)
+    return array[None] if array.shape[2] == 3 else array[..., None].expand(-1, -1, -1, 3)
+
+
+def _to_uint8(array_THW3: torch.Tensor) -> torch.Tensor:
     if array_THW3.dtype == torch.uint8:
         return array_THW3.contiguous()
-    require(array_THW3.is_floating_point(), argument, "must be uint8, or float in [0, 1]", array_THW3.dtype)
-    low, high = float(array_THW3.min()), float(array_THW3.max())
-    require(low == low and high == high, argument, "must be finite", "NaN")
-    inside = low >= -TOLERANCE and high <= 1 + TOLERANCE
-    require(inside, argument, "floats must be in [0, 1]", (low, high))
     return (array_THW3.float() * 255).round_().clamp_(0, 255).byte().contiguous()
 
 
-def _shape_of(value: Any) -> Any:
+def _shape_of(value: object) -> object:
     return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor | np.ndarray) else type(value).__name__

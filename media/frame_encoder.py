@@ -1,11 +1,11 @@
-"""Frames to video files by PyAV: H.264 in BT.709 (`.mp4`), or ffv1 without loss (`.mkv`).
+"""Encoding of frames to video files by PyAV: H.264 in BT.709 (`.mp4`), or lossless ffv1 (`.mkv`).
 
-    encoder = VideoEncoder(path, ".mp4", 8, pack_metadata(None, layout))     # writer.py is for whole clips
-    encoder.write(frames_THW3, "ball.mp4")                                   # as often as one likes
+    encoder = VideoEncoder(path, ".mp4", 8, pack_metadata(None, info))       # writer.py writes whole clips
+    encoder.write(frames_THW3, "ball.mp4")                                   # any number of times
     encoder.finish()
 
-PyAV itself: imageio's plugin for it (2.38) hands container options on (faststart works), but no encoder option (crf,
-preset, tune) and no colour tag.
+PyAV is used directly, since imageio's plugin for it (2.38) passes on container options (faststart works) but no encoder
+options (crf, preset, tune) and no colour tags.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ VIDEO = {".mp4": ("mp4", "libx264", "yuv420p"), ".mkv": ("matroska", "ffv1", "bg
 
 
 class VideoEncoder:
-    """Frames -> packets -> a file. `finish` completes the file; `close` alone gives it up and frees the handle.
+    """An encoder of frames to a video file. `finish` completes the file; `close` without it leaves the file incomplete.
 
     Args:
-        path: the file to write.
-        suffix: .mp4 or .mkv.
-        fps: frames per second.
-        text: the metadata, as `pack_metadata` makes it.
-        growing: the file can be played while it is written.
-        keyframes: every so many frames one stands for itself and none waits for a later one, so that any frame is
-            read with few others; the bytes then are the same on any number of cores. None leaves both to the encoder.
+        path: The file to write.
+        suffix: The format, ".mp4" or ".mkv".
+        fps: The frames per second.
+        text: The metadata from `pack_metadata`.
+        growing: Whether the file can be played while it is written.
+        keyframes: The distance of keyframes. With it no frame depends on a later one, so that any frame can be read by
+            decoding few others, and the bytes are the same on any number of cores. None leaves this to the encoder.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class VideoEncoder:
 
         container, self._codec, self._format = VIDEO[suffix]
         self._growing, self._keyframes = growing, keyframes
-        # Every broadcast rate is a fraction with such a denominator.
+        # All broadcast rates are fractions with a denominator of at most 1001.
         self._rate = Fraction(fps).limit_denominator(1001)
         options = {}
         if suffix == ".mp4":
             options["movflags"] = "frag_every_frame+empty_moov+default_base_moof" if growing else "faststart"
         if growing:
-            # Matroska would hold frames back for up to 5 seconds, until a cluster is full.
+            # By default Matroska buffers frames for up to 5 seconds, until a cluster is full.
             options |= {"flush_packets": "1"} | ({"cluster_time_limit": "1"} if suffix == ".mkv" else {})
         self._container = av.open(f"file:{path}", "w", format=container, container_options=options)
         self._container.metadata["comment"] = text
@@ -60,27 +60,32 @@ class VideoEncoder:
         if self._codec == "libx264":
             options = {"crf": "17", "preset": "medium"}
             if self._growing:
-                # No lookahead: a frame is in the file as soon as the next one is written.
+                # Without lookahead a frame is in the file as soon as the next one is written.
                 options |= {"tune": "zerolatency", "g": str(max(1, round(self._rate)))}
             if self._keyframes is not None:
                 distance = str(self._keyframes)
                 options |= {"g": distance, "keyint_min": distance, "sc_threshold": "0", "bf": "0", "threads": "1"}
-                # What is learnt from: on footage made 128x128, 1 to 2 dB closer to it than 17, for twice the bytes.
-                # Without mbtree: its assembly reads memory that it has not set, and now and then other bytes come out.
+                # These files are training data: at 128x128, crf 12 is 1 to 2 dB closer to the source than 17, for twice
+                # the bytes. The assembly code of mbtree reads uninitialised memory and sometimes gives other bytes.
                 options |= {"crf": "12", "x264-params": "mbtree=0"}
         elif min(height, width) < 16:
-            # ffv1 refuses to cut a picture one pixel wide into its usual slices.
+            # ffv1 cannot split a frame one pixel wide into its usual number of slices.
             options = {"slices": "1"}
         stream = self._container.add_stream(self._codec, rate=self._rate, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, self._format
         if self._format == "yuv420p":
             context = stream.codec_context
-            # ITU-T H.273: 1 is BT.709 for all three; range 1 is limited.
+            # ITU-T H.273: 1 means BT.709 for the first three, and the limited range for the last.
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         self._stream = stream
 
     def write(self, frames_THW3: np.ndarray, name: str) -> None:
-        """Encode uint8 frames; `name` is the file the user asked for, for the one line about padding."""
+        """Encode frames.
+
+        Args:
+            frames_THW3: The frames, uint8.
+            name: The name of the output file in the message to the user that odd sizes are padded.
+        """
         from av import VideoFrame
         from av.video.reformatter import ColorRange, Colorspace
 
@@ -115,13 +120,20 @@ class VideoEncoder:
         self._container.close()
 
     def close(self) -> None:
-        """Free the file handle, whatever state the file is in; after `finish` it does nothing."""
+        """Close the file in whatever state it is; after `finish` this does nothing."""
         with contextlib.suppress(Exception):
             self._container.close()
 
 
 def remux(source: Path, target: Path, suffix: str, text: str) -> None:
-    """Copy the packets of `source` into an ordinary file with an index and the metadata `text`."""
+    """Copy the packets of a growing file into an ordinary file with an index, without encoding them again.
+
+    Args:
+        source: The file to read.
+        target: The file to write.
+        suffix: The format of `target`, ".mp4" or ".mkv".
+        text: The metadata of `target` from `pack_metadata`.
+    """
     import av
 
     options = {"movflags": "faststart"} if suffix == ".mp4" else {}

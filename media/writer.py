@@ -1,14 +1,15 @@
-"""Write a clip: mp4 for players, mkv or PNGs without loss, gif and webp for pages; whole, or as its frames arrive.
+"""Writing of clips: mp4, lossless mkv or PNGs, gif and webp; as a whole, or frame by frame while they are generated.
 
     write_clip("ball.mp4", frames_THW3, fps=8, metadata={"prompt": "a red ball"})
-    with ClipWriter("long.mp4", fps=8) as writer:       # long.partial.mp4 plays while it grows, even after a kill
+    with ClipWriter("long.mp4", fps=8) as writer:       # long.partial.mp4 can be played meanwhile, even after a kill
         for frames_THW3 in generator.stream(...):
-            writer.write(frames_THW3)                   # long.mp4 appears at the end
+            writer.write(frames_THW3)                   # long.mp4 is written at the end
 
-The suffix decides: `.mp4` is H.264, 4:2:0, BT.709 converted and tagged, index first; `.mkv` is ffv1, exact RGB; `.gif`;
-`.webp`; a path without suffix, or with a slash at its end, is a folder of PNGs and a settings.json.
+The suffix selects the format: `.mp4` is H.264, 4:2:0, converted to and tagged as BT.709, with the index first; `.mkv`
+is ffv1 with exact RGB; `.gif`; `.webp`; a path without a suffix, or with a slash at its end, is a folder of PNGs and a
+settings.json.
 
-Video goes through `frame_encoder.py`, images go through imageio.
+Video is encoded by `frame_encoder.py`, images are encoded by imageio.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,20 +28,21 @@ import torch
 
 from ..core.errors import ReelmError, require
 from ..core.files import atomic_path, check_writable
-from .clip import Layout, pack_metadata, unpack_metadata
+from .clip import ClipInfo, pack_metadata, unpack_metadata
 from .frame_encoder import VIDEO, VideoEncoder, remux
 
-# Above these a frame lasts 10 ms or less, which browsers slow down to 100; a gif counts in hundredths of a second.
+# Above the limits of gif and webp a frame lasts 10 ms or less, which browsers show for 100 ms; a gif counts durations
+# in hundredths of a second.
 MAX_FPS = {".mp4": 1000.0, ".mkv": 1000.0, "": 1000.0, ".gif": 50.0, ".webp": 90.0}
 FRAME_NAME = "frame_{:06d}.png"
 OUR_NAMES = re.compile(r"frame_\d+\.png|settings\.json")
 
 
 def check_output(path: str | Path) -> Path:
-    """Refuse, before any work is done, a path that no clip could be written to. Returns it as a `Path`.
+    """Check that a clip can be written at `path`, before any work is done, and return it as a `Path`.
 
     Raises:
-        ReelmError: an unknown suffix, a folder that is missing or not writable, or a folder that holds other files.
+        ReelmError: The suffix is unknown, the folder is missing or not writable, or `path` is a folder of other files.
     """
     suffix = _suffix(path)
     rule = "must end in .mp4, .mkv, .gif, .webp, or in no suffix for a folder of PNGs"
@@ -54,24 +56,31 @@ def check_output(path: str | Path) -> Path:
 
 
 def write_clip(
-    path: str | Path, frames_THW3: np.ndarray | torch.Tensor, fps: float, *, metadata: dict[str, Any] | None = None
+    path: str | Path,
+    frames_THW3: np.ndarray | torch.Tensor,
+    fps: float,
+    *,
+    metadata: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write uint8 RGB frames atomically: after a failure or a kill, an old file at `path` is still there.
+    """Write RGB frames atomically: after a failure or a kill, an old file at `path` is unchanged.
 
     Args:
-        path: the file or folder; its suffix is the format.
-        frames_THW3: (T, H, W, 3) uint8.
-        fps: frames per second.
-        metadata: a table of JSON values that `read_clip` gives back.
+        path: The file or folder; its suffix is the format.
+        frames_THW3: The frames, uint8.
+        fps: The frames per second.
+        metadata: A dict of JSON values, which `read_clip` returns.
+
+    Returns:
+        The path.
 
     Raises:
-        ReelmError: an argument is wrong, or the disk refused (full, a file too large).
+        ReelmError: An argument is invalid, or the disk is full or refuses to write.
     """
     suffix = _suffix(path)
     path = check_output(path)
     frames = _checked_frames(frames_THW3)
     _check_fps(fps, suffix)
-    text = pack_metadata(metadata, Layout(float(fps), *frames.shape[:3]))
+    text = pack_metadata(metadata, ClipInfo(float(fps), *frames.shape[:3]))
     with _writing(path):
         if not suffix:
             _write_folder(path, frames, text)
@@ -87,25 +96,25 @@ def write_clip(
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyframes: int) -> int:
-    """Write an mp4 for random reads from frames as they arrive, holding one at a time; not atomically.
+    """Write an mp4 for random access, not atomically, from an iterator of frames of which one at a time is in memory.
 
     Args:
-        path: the file.
-        frames: (H, W, 3) uint8 each, all of one even size, at least one.
-        fps: frames per second.
-        keyframes: see `VideoEncoder`.
+        path: The file to write.
+        frames: The frames (H, W, 3) uint8, all of one even size, at least one.
+        fps: The frames per second.
+        keyframes: The distance of keyframes; see `VideoEncoder`.
 
     Returns:
-        How many frames there were.
+        The number of frames.
 
     Raises:
-        ReelmError: the disk refused.
+        ReelmError: The disk is full or refuses to write.
     """
     count, encoder = 0, None
     with _writing(path), contextlib.ExitStack() as stack:
         for frame in frames:
             if encoder is None:
-                text = pack_metadata(None, Layout(float(fps), None, *frame.shape[:2]))
+                text = pack_metadata(None, ClipInfo(float(fps), None, *frame.shape[:2]))
                 encoder = VideoEncoder(path, ".mp4", fps, text, keyframes=keyframes)
                 stack.enter_context(contextlib.closing(encoder))
             encoder.write(frame[None], path.name)
@@ -116,19 +125,22 @@ def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyfra
 
 
 class ClipWriter:
-    """Write a clip as its frames arrive: a context manager.
+    """A context manager that writes a clip while its frames are generated.
 
-    The file `growing` (`<name>.partial.mp4` or `.mkv`, beside `path`) can be played at any moment and survives a kill.
-    A clean close moves its packets, without encoding them again, into an ordinary file at `path`, atomically; an
-    exception leaves `growing`, with all that was written, and whatever was at `path` before.
+    The file `growing` (`<name>.partial.mp4` or `.mkv`, in the folder of `path`) can be played at any time and survives
+    a kill. Closing without an exception copies its packets, without encoding them again, to an ordinary file at `path`
+    atomically and removes `growing`; after an exception, `growing` stays with all frames so far, and a file at `path`
+    is unchanged.
 
     Attributes:
-        path, growing: the file at the end, and the file meanwhile.
-        metadata: what goes into the file at the end; may be changed until then (the tokens, say).
-        frames: how many frames have been written.
+        path: The file that is written at the end.
+        growing: The file that is written meanwhile.
+        fps: The frames per second.
+        metadata: The metadata of the file at the end; it may be changed until then, for example to add the tokens.
+        frames: The number of frames written so far.
     """
 
-    def __init__(self, path: str | Path, fps: float, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: str | Path, fps: float, metadata: Mapping[str, object] | None = None) -> None:
         suffix = _suffix(path)
         require(suffix in VIDEO, "output", "must end in .mp4 or .mkv to be written while it grows", str(path))
         self.path = check_output(path)
@@ -136,28 +148,31 @@ class ClipWriter:
         _check_fps(fps, suffix)
         self.fps, self.metadata, self.frames = float(fps), metadata, 0
         self._suffix, self._size, self._encoder = suffix, (1, 1), None
-        pack_metadata(metadata, self._layout)
+        pack_metadata(metadata, self._info)
 
     _encoder: VideoEncoder | None
 
     @property
-    def _layout(self) -> Layout:
-        return Layout(self.fps, self.frames or None, *self._size)
+    def _info(self) -> ClipInfo:
+        return ClipInfo(self.fps, self.frames or None, *self._size)
 
     def __enter__(self) -> "ClipWriter":
         return self
 
     def write(self, frames_THW3: np.ndarray | torch.Tensor) -> None:
-        """Append uint8 RGB frames (T, H, W, 3), all of the size of the first.
+        """Append RGB frames.
+
+        Args:
+            frames_THW3: The frames, uint8, of the same size in all calls.
 
         Raises:
-            ReelmError: the frames are wrong, or the disk refused.
+            ReelmError: The frames are invalid, or the disk is full or refuses to write.
         """
         frames = _checked_frames(frames_THW3)
         with _writing(self.growing):
             if self._encoder is None:
                 self._size = (frames.shape[1], frames.shape[2])
-                text = pack_metadata(self.metadata, self._layout)
+                text = pack_metadata(self.metadata, self._info)
                 self._encoder = VideoEncoder(self.growing, self._suffix, self.fps, text, growing=True)
             size = f"must be {self._size} like the frames before"
             require(frames.shape[1:3] == self._size, "frames_THW3", size, frames.shape[1:3])
@@ -165,11 +180,11 @@ class ClipWriter:
             self.frames += len(frames)
 
     def close(self) -> None:
-        """Finish the file at `path` and remove `growing`. Without a frame, no file is made."""
+        """Write the file at `path` and remove `growing`. Without a frame, no file is written."""
         if self._encoder is None:
             return
         encoder, self._encoder = self._encoder, None
-        text = pack_metadata(self.metadata, self._layout)
+        text = pack_metadata(self.metadata, self._info)
         with _writing(self.path):
             with contextlib.closing(encoder):
                 encoder.finish()
@@ -183,7 +198,7 @@ class ClipWriter:
         if kind is None:
             self.close()
         elif self._encoder is not None:
-            # The user's own error matters more than one of a second attempt to write.
+            # The caller's exception is more useful than another one from finishing the file.
             with contextlib.suppress(Exception), contextlib.closing(self._encoder) as encoder:
                 encoder.finish()
             self._encoder = None
@@ -194,9 +209,9 @@ def _suffix(path: str | Path) -> str:
 
 
 def _check_fps(fps: float, suffix: str) -> None:
-    sane = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps)
+    valid = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps)
     require(
-        sane and 0.01 <= fps <= MAX_FPS[suffix],
+        valid and 0.01 <= fps <= MAX_FPS[suffix],
         "fps",
         f"must be from 0.01 to {MAX_FPS[suffix]:g} in {suffix or 'a folder of PNGs'}",
         fps,
@@ -215,7 +230,7 @@ def _checked_frames(frames_THW3: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Word the errors of disk and encoders as ours. PyAV's own are OSErrors, ValueErrors or neither."""
+    """Convert errors of the disk and the encoders, which are of many types, to a `ReelmError` that names the file."""
     try:
         yield
     except ReelmError:
@@ -247,7 +262,7 @@ def _write_animation(path: Path, suffix: str, frames_THW3: np.ndarray, fps: floa
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder is empty, or holds only what `_write_folder` writes; any other file would be lost."""
+    """Return whether a folder is empty or only has files from `_write_folder`; other files would be lost."""
     if not folder.is_dir():
         return False
     names = [entry.name for entry in folder.iterdir()]
@@ -268,7 +283,7 @@ def _write_folder(path: Path, frames_THW3: np.ndarray, text: str) -> None:
         for index, frame in enumerate(frames_THW3):
             iio.imwrite(temporary / FRAME_NAME.format(index), frame, plugin="pillow", extension=".png")
         (temporary / "settings.json").write_text(text + "\n", encoding="utf-8")
-        # A folder cannot replace a full one in one step; for a moment the old one has another name.
+        # A folder cannot replace a non-empty one in one step, so the old one is renamed first.
         if path.exists():
             os.replace(path, old)
         try:

@@ -1,1 +1,1 @@
-"""Tokens -> tokens and clip -> clip: sampling rules, the generator, continuation, streaming and the benchmark."""
+"""Sample tokens with a language model: the settings, the noise, the decoders, and the engine that runs clips."""

@@ -1,11 +1,11 @@
-"""Work that is the same every time, captured once and replayed: CUDA graphs, for the passes of a rollout.
+"""Capture computations that repeat, and replay them: CUDA graphs for the passes of a rollout.
 
     captured = Captured(CudaGraph)
     logits = captured(("step", 1), lambda: model.step(cache, 1))      # captured at the first call, then replayed
 
-A small model's pass is some hundred launches, and a GPU is done with each before the next one has been asked for; a
-graph asks for all at once. What is captured must not read anything on the host, and its tensors must stay where they
-are: what changes, changes in place.
+A pass of a small model is some hundred kernel launches, and a GPU finishes each before the next one is launched; a
+graph launches all of them at once. A captured computation must not read any value on the host, and its tensors must
+stay at their addresses: they are changed in place.
 """
 
 from collections.abc import Callable, Hashable
@@ -13,61 +13,63 @@ from typing import Protocol
 
 import torch
 
-# Runs, and returns its result; called again it must find its inputs where they were.
-Work = Callable[[], torch.Tensor]
+# Computes a result; at each call its inputs must be at the same addresses.
+Computation = Callable[[], torch.Tensor]
 
 
 class Replayable(Protocol):
-    """Captures work when it is made, and does it when it is called; the result always lies in the same place."""
+    """A computation that is captured when the object is made and runs at every call, with its result in one place."""
 
-    def __init__(self, work: Work) -> None: ...
+    def __init__(self, compute: Computation) -> None: ...
 
     def __call__(self) -> torch.Tensor:
-        """Do the work once more."""
+        """Run the computation once more."""
 
 
 class CudaGraph:
-    """Work as one CUDA graph."""
+    """A computation as one CUDA graph."""
 
-    def __init__(self, work: Work) -> None:
-        # What is only done at first must not be captured: compiling kernels, cuBLAS's workspace. It is done on another
-        # stream, as torch.cuda.graph asks for. A pass may be done again: it writes what it wrote.
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+    def __init__(self, compute: Computation) -> None:
+        # Kernels are compiled and cuBLAS allocates its workspace at the first runs: these must not be captured.
+        # torch.cuda.graph asks for warm-up runs on another stream. Running a pass again writes the same values again.
+        warm_up = torch.cuda.Stream()
+        warm_up.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(warm_up):
             for _ in range(2):
-                work()
-        torch.cuda.current_stream().wait_stream(aside)
+                compute()
+        torch.cuda.current_stream().wait_stream(warm_up)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._result = work()
+            self._result = compute()
 
     def __call__(self) -> torch.Tensor:
-        """Launch the graph; the result is overwritten by the next call."""
+        """Launch the graph, and return the result, which the next call overwrites."""
         self._graph.replay()
         return self._result
 
 
 class Captured:
-    """Works by their keys, each captured when it first comes."""
+    """Computations by their keys, each captured at its first call; without a kind of capture, each simply runs."""
 
-    def __init__(self, capture: type[Replayable]) -> None:
+    def __init__(self, capture: type[Replayable] | None) -> None:
         self._capture = capture
-        self._made: dict[Hashable, Replayable] = {}
+        self._replayables: dict[Hashable, Replayable] = {}
         self._results: dict[Hashable, torch.Tensor] = {}
 
-    def __call__(self, key: Hashable, work: Work) -> torch.Tensor:
-        """The result of this work, overwritten the next time."""
-        if key not in self._made:
-            self._made[key] = self._capture(work)
-        self._results[key] = self._made[key]()
+    def __call__(self, key: Hashable, compute: Computation) -> torch.Tensor:
+        """Return the result of the computation with this key; where it is captured, its next run overwrites it."""
+        if self._capture is None:
+            return compute()
+        if key not in self._replayables:
+            self._replayables[key] = self._capture(compute)
+        self._results[key] = self._replayables[key]()
         return self._results[key]
 
     def owns(self, tensor: torch.Tensor) -> bool:
-        """Whether this is the result of a work, so that another one may count on finding it there."""
+        """Return whether this is the result of a captured computation, so that another one may read it there."""
         return any(tensor is result for result in self._results.values())
 
     def forget(self) -> None:
-        """Capture everything anew: tensors have moved."""
-        self._made.clear()
+        """Drop all captures: tensors have moved, so that every computation must be captured anew."""
+        self._replayables.clear()
         self._results.clear()

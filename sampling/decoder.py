@@ -1,12 +1,12 @@
-"""What a decoder is, and what it may ask of the engine.
+"""The protocols of decoders: what a decoder is, and what it can ask of the engine.
 
     class Mine:                                        # a decoder of one's own: decoder=Mine()
         name, exactness = "mine", "lossless"
         def step(self, engine: EngineView) -> None: ...
 
-A step calls `engine.logits(L)` and `engine.draw(logits)` once, then `engine.accept(tokens_BL, counts)`: how many of the
-L tokens stay, for each clip from 1 to its entry of `engine.limits`, or 0 where that is 0. The rest of the L tokens are
-the drafts that the next pass starts from. A step may make several passes (diagonal.py does).
+A step calls `engine.logits(L)` and `engine.draw(logits)` once, then `engine.accept(tokens_BL, counts)`, with the number
+of the L tokens that each clip keeps: from 1 to the clip's entry of `engine.limits`, or 0 where that entry is 0. The
+rest of the L tokens become drafts, from which the next pass starts. A step may make several passes (diagonal.py does).
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ Exactness = Literal["exact", "lossless", "approximate"]
 
 @dataclass(frozen=True)
 class Wave:
-    """The positions of a pass that do not follow one another.
+    """The positions of a pass that are not consecutive.
 
     Attributes:
-        offsets: how far each of the L positions lies ahead of the clip's next one, ascending.
-        sees_LA: which of the next A positions each attends to, its own among them; it attends to all before them.
+        offsets: The distance of each of the L positions from the clip's next position, ascending.
+        sees_LA: Which of the next A positions each of them attends to, its own among them; it attends to all positions
+            before these.
     """
 
     offsets: tuple[int, ...]
@@ -34,7 +35,7 @@ class Wave:
 
 
 class EngineView(Protocol):
-    """What a decoder needs of the engine. B is the number of clips, R the number of rows: B, or 2 B under guidance."""
+    """The part of the engine that a decoder uses: B is the number of clips, R that of rows, B or 2 B with guidance."""
 
     @property
     def layout(self) -> FrameLayout:
@@ -42,37 +43,41 @@ class EngineView(Protocol):
 
     @property
     def limits(self) -> list[int]:
-        """How many more tokens each clip may accept now."""
+        """The number of tokens that each clip may still accept now."""
 
     def drafts(self, count: int) -> torch.Tensor:
-        """The tokens (B, L) that the next L = `count` positions are guessed to have; V where nothing is known."""
+        """Return drafts (B, L) of the tokens at the next L = `count` positions; V where nothing is known."""
 
     def logits(self, count: int, wave: Wave | None = None) -> torch.Tensor:
-        """Logits (R, L, V) of the next L = `count` positions, given the drafts before each, or of a wave among them.
+        """Return logits (R, L, V) of the next L = `count` positions, given the drafts before each, or of a wave.
 
         The rows of the prompts come first; under guidance those of the negative prompts follow.
         """
 
     def draw(self, logits_RLV: torch.Tensor, wave: Wave | None = None) -> torch.Tensor:
-        """The tokens (B, L) that these logits and the noise of their positions make."""
+        """Return the tokens (B, L) that follow from these logits and the noise of their positions."""
 
     def put(self, tokens_BL: torch.Tensor, wave: Wave) -> None:
-        """Have the passes that follow see these tokens at the positions of the wave."""
+        """Set the tokens at the positions of the wave that the following passes read."""
 
     def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
         """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
 
 
 class Decoder(Protocol):
-    """How tokens are found.
+    """A method of finding tokens.
 
-    `exactness` says what they are: "exact" is sampling itself, "lossless" finds its tokens in another way,
-    "approximate" finds others. A decoder that looks at more than a latent frame in a pass, at two at most, says so by
-    an attribute `block_size`.
+    A decoder that looks at more than one position in a pass has an attribute `block_size` with their number, at most
+    two latent frames.
+
+    Attributes:
+        name: The name of the decoder in reports.
+        exactness: "exact" is sampling itself, "lossless" finds the same tokens by other passes, "approximate" finds
+            other tokens.
     """
 
     name: str
     exactness: Exactness
 
     def step(self, engine: EngineView) -> None:
-        """Accept some tokens more for every clip that may accept any."""
+        """Accept some more tokens for every clip that may accept any."""

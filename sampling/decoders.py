@@ -1,9 +1,9 @@
-"""Decoders: from the logits of the next positions to tokens that stay.
+"""Decoders by name: each turns the logits of the next positions into tokens that the clips accept.
 
     decoder = make_decoder("jacobi", block_size=16)
-    decoder.step(engine)                        # one pass of the model: some tokens more for every clip
+    decoder.step(engine)                        # one pass of the model: some more tokens for every clip
 
-decoder.py says what a decoder is; an instance of one's own goes wherever a decoder's name does.
+decoder.py defines what a decoder is; an instance of one's own is accepted wherever a decoder's name is.
 """
 
 from typing import get_args
@@ -15,26 +15,27 @@ from .diagonal import Diagonal
 
 
 class Sequential:
-    """One token a pass: sampling by its definition, and the oracle for the others."""
+    """One token a pass: sampling by its definition, and the oracle that the other decoders are tested against."""
 
     name = "sequential"
     exactness: Exactness = "exact"
 
     def step(self, engine: EngineView) -> None:
-        """One more token for every clip."""
+        """Accept one more token for every clip."""
         tokens_B1 = engine.draw(engine.logits(1))
         engine.accept(tokens_B1, [min(1, limit) for limit in engine.limits])
 
 
 class Jacobi:
-    """A block of draft tokens a pass, of which the longest run that sampling agrees with stays.
+    """A block of drafts a pass, of which the longest run that agrees with sampling is accepted.
 
-    Noise belongs to the position, so that a token is a function of the tokens before it: where a draft is what comes
-    out of the pass, all that it was computed from was right, and so is the next token. The first token of a block
-    always is. Jacobi iteration (Song et al. 2021, arXiv 2002.03629) with coupled noise (arXiv 2510.24211).
+    The noise belongs to the position, so that a token is a function of the tokens before it: where the pass returns a
+    draft unchanged, everything that the next token was computed from is right, and so is the next token. The first
+    token of a block always is. This is Jacobi iteration (Song et al. 2021, arXiv 2002.03629) with coupled noise (arXiv
+    2510.24211).
 
     Args:
-        block_size: L, positions looked at in a pass.
+        block_size: L, the number of positions that a pass looks at.
     """
 
     name = "jacobi"
@@ -44,7 +45,7 @@ class Jacobi:
         self.block_size = block_size
 
     def step(self, engine: EngineView) -> None:
-        """At least one more token for every clip, at most a block."""
+        """Accept at least one and at most a block of tokens for every clip."""
         drafts_BL = engine.drafts(self.block_size)
         tokens_BL = engine.draw(engine.logits(self.block_size))
         agreed_B = (tokens_BL == drafts_BL)[:, :-1].long().cumprod(1).sum(1)
@@ -52,7 +53,7 @@ class Jacobi:
         engine.accept(tokens_BL, counts)
 
 
-MOST_FRAMES = 2  # latent frames that a pass may look at: more newest tokens are not kept
+MAX_FRAMES = 2  # latent frames that a pass may look at: the cache keeps no more of the newest tokens
 DECODERS = ("auto", "sequential", "jacobi", "diagonal")
 NO_PROCESSORS = "must be 'sequential' with logits_processor, which may look at every token before"
 
@@ -64,58 +65,60 @@ def make_decoder(
     layout: FrameLayout,
     rows: int = 1,
     on_gpu: bool = False,
-    one_by_one: bool = False,
+    sequential_only: bool = False,
 ) -> Decoder:
-    """The decoder of this name; "auto" is `jacobi` where that is faster and gives the tokens of `sequential`.
+    """Return the decoder of this name; "auto" is `jacobi` where that is faster, with the tokens of `sequential`.
 
     Args:
-        decoder: one of DECODERS, or a decoder, which is taken as it is.
-        block_size: of `jacobi`, at most two latent frames; by default what is fastest for so many rows.
-        layout: of a latent frame.
-        rows: of the cache, two a clip under guidance.
-        on_gpu: where more positions cost nothing for longer.
-        one_by_one: logits processors are there, which may look at every token before: only `sequential` will do.
+        decoder: One of DECODERS, or a decoder object, which is returned after a check.
+        block_size: The block size of `jacobi`, at most two latent frames; by default the fastest for so many rows.
+        layout: The layout of a latent frame.
+        rows: The rows of the cache, two a clip under guidance.
+        on_gpu: Whether the model is on a GPU, where larger blocks cost no time.
+        sequential_only: Whether there are logits processors, which may look at every token before: only `sequential`
+            can be used with them.
 
     Raises:
-        ReelmError: the name is unknown, or an argument does not fit it.
+        ReelmError: The name is unknown, or an argument does not fit the decoder.
     """
-    most = MOST_FRAMES * layout.frame_size
+    limit = MAX_FRAMES * layout.frame_size
     if not isinstance(decoder, str):
-        stepping = callable(getattr(decoder, "step", None)) and not isinstance(decoder, type)
-        require(stepping, "decoder", "must be a name or have a method step", decoder)
+        has_step = callable(getattr(decoder, "step", None)) and not isinstance(decoder, type)
+        require(has_step, "decoder", "must be a name or have a method step", decoder)
         require(isinstance(getattr(decoder, "name", None), str), "decoder", "must have a name", decoder)
-        told = getattr(decoder, "exactness", None)
-        require(told in get_args(Exactness), "decoder", f"must have an exactness of {get_args(Exactness)}", told)
+        exactness = getattr(decoder, "exactness", None)
+        known = exactness in get_args(Exactness)
+        require(known, "decoder", f"must have an exactness of {get_args(Exactness)}", exactness)
         require(block_size is None, "block_size", "must not be given with a decoder of one's own", block_size)
-        require(not one_by_one or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
+        require(not sequential_only or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
         size = getattr(decoder, "block_size", 1)
-        fits = type(size) is int and 1 <= size <= most
-        require(fits, "decoder", f"must have a whole block_size from 1 to {most}", size)
+        fits = type(size) is int and 1 <= size <= limit
+        require(fits, "decoder", f"must have a whole block_size from 1 to {limit}", size)
         _check_diagonal(decoder, layout)
         return decoder
     require(decoder in DECODERS, "decoder", f"must be one of {', '.join(DECODERS)}", decoder)
-    require(not one_by_one or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)
+    require(not sequential_only or decoder in ("auto", "sequential"), "decoder", NO_PROCESSORS, decoder)
     if decoder == "diagonal":
         require(block_size is None, "block_size", "must not be given for decoder 'diagonal'", block_size)
         _check_diagonal(Diagonal(), layout)
         return Diagonal()
-    # Where many rows fill a CPU, looking at drafts costs what it saves: of one guided clip `jacobi` made 2.9 times the
-    # tokens of `sequential`, of four 1.17 times, of eight 1.03 times (benchmarks/; in raster order).
+    # Where many rows fill a CPU, looking at drafts costs what it saves: with one guided clip `jacobi` made 2.9 times
+    # the tokens of `sequential`, with four 1.17 times, with eight 1.03 times (benchmarks/; in raster order).
     crowded = decoder == "auto" and block_size is None and not on_gpu and rows > 8
-    if decoder == "sequential" or one_by_one or crowded:
+    if decoder == "sequential" or sequential_only or crowded:
         require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)
         return Sequential()
     if block_size is None:
-        # Up to so many tokens a pass one more costs little: measured on a CPU, a guess for a GPU until one measures it.
+        # Up to so many tokens a pass, one more costs little: measured on a CPU, and a guess for a GPU.
         size = max(4, min(256 if on_gpu else 32, (256 if on_gpu else 32) // rows))
-        return Jacobi(min(size, most))
+        return Jacobi(min(size, limit))
     size = block_size
-    whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= most
-    require(whole, "block_size", f"must be a whole number from 1 to {most}", size)
+    whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= limit
+    require(whole, "block_size", f"must be a whole number from 1 to {limit}", size)
     return Jacobi(size)
 
 
 def _check_diagonal(decoder: Decoder, layout: FrameLayout) -> None:
-    """Refuse waves over what has no rows and columns."""
+    """Refuse diagonal waves where a latent frame has segments without rows and columns."""
     fits = not isinstance(decoder, Diagonal) or not layout.others
     require(fits, "decoder", "must not be 'diagonal' where a latent frame is more than its video", decoder.name)

@@ -1,16 +1,17 @@
-"""Diagonal decoding: a wavefront over the tokens of a latent frame, and over latent frames. Approximate.
+"""Diagonal decoding: a wavefront over the tokens of a latent frame, and over latent frames. It is approximate.
 
     decoder = Diagonal(delay=2, frames=1)
-    decoder.step(engine)                        # up to `frames` latent frames more for every clip
+    decoder.step(engine)                        # up to `frames` more latent frames for every clip
 
-What lies right above a token says more about it than the far end of the row above, so that a row may begin before the
-one above is done; and a latent frame, whose tokens look most at the same place one frame earlier, before that frame is
-done (Ye et al. 2025, arXiv 2503.14070). A pass draws a diagonal: h * w tokens take (h - 1) * delay + w passes. A token
-does not see what is not drawn yet, though in training it saw all that is before it: this is what the decoder costs in
-quality (benchmarks/ has it measured). Where the token written before is among its inputs, a guess may stand for it.
+The token right above a token says more about it than the far end of the row above, so that a row can begin before the
+row above is complete; and a latent frame, whose tokens attend most to the same position one frame earlier, can begin
+before that frame is complete (Ye et al. 2025, arXiv 2503.14070). A pass draws a diagonal: h * w tokens take
+(h - 1) * delay + w passes. A token does not see tokens that are not drawn yet, although in training it saw all tokens
+before it: this is the decoder's loss of quality (measured in benchmarks/). Where the token written just before is among
+its inputs, a draft may stand for it.
 
-That is for raster order. A model whose order is "coarse" writes lattices whose tokens do not touch
-(core/token_order.py): there a pass draws a lattice, or one of the `delay` parts that it is split into.
+This holds for raster order. A model with the order "coarse" writes lattices whose tokens do not touch
+(core/token_order.py): there a pass draws a lattice, or one of the `delay` parts into which it is split.
 """
 
 import functools
@@ -23,14 +24,15 @@ from .decoder import EngineView, Exactness, Wave
 
 
 class Diagonal:
-    """Rows and latent frames that follow each other at a distance, all drawn at once; or lattices.
+    """A decoder that draws rows and latent frames together, each some passes behind the one before; or lattices.
 
     Args:
-        delay: columns by which a row stays behind the row above, or passes that a lattice takes; a whole row, or as
-            many as the largest lattice has tokens, make it exact.
-        frames: latent frames under way together, 1 or 2; the second starts when half the passes of the first are done.
-            With 2, which ones go together depends on where a clip begins and on the clips beside it, and so do tokens.
-            Lattices cover the whole picture, of which the next latent frame sees most: there, one after the other.
+        delay: The number of columns by which a row stays behind the row above, or of passes that a lattice takes; a
+            whole row, or as many as the largest lattice has tokens, make the decoder exact.
+        frames: The number of latent frames that are drawn together, 1 or 2; the second starts when half the passes of
+            the first are done. With 2, it depends on where a clip begins and on the other clips of the batch which
+            frames go together, and so do the tokens. Lattices cover the whole picture, to which the next latent frame
+            attends most: with these, latent frames are always drawn one after the other.
     """
 
     name = "diagonal"
@@ -42,7 +44,7 @@ class Diagonal:
         self.delay, self.frames = delay, frames
 
     def step(self, engine: EngineView) -> None:
-        """Whole latent frames for every clip that may have some: as many as all of these may have."""
+        """Accept whole latent frames for every clip, as many as all of the clips that are not at their end may have."""
         (rows, columns), order, limits = engine.layout.video.shape, engine.layout.video.order, engine.limits
         size = rows * columns
         frames = min(self.frames if order == "raster" else 1, *(limit // size for limit in limits if limit))
@@ -56,33 +58,36 @@ class Diagonal:
 
 @functools.lru_cache(maxsize=8)
 def waves(rows: int, columns: int, frames: int, delay: int, order: Order = "raster") -> tuple[Wave, ...]:
-    """The passes over `frames` latent frames, each with what its tokens see: what is drawn and written before them."""
+    """Return the passes over `frames` latent frames; a token sees the tokens drawn by then and written before it."""
     assert order == "raster" or frames == 1, "lattices of one latent frame after the other"
-    turn_A = _diagonals(rows, columns, frames, delay) if order == "raster" else _by_lattice(rows, columns, delay)
-    place_A, found = torch.arange(len(turn_A)), []
-    for turn in turn_A.unique().tolist():  # of few tokens, one frame is done before the next one may begin
-        offsets_L = (turn_A == turn).nonzero()[:, 0]
-        sees_LA = (turn_A <= turn) & (place_A <= offsets_L[:, None])
+    pass_A = _diagonals(rows, columns, frames, delay) if order == "raster" else _by_lattice(rows, columns, delay)
+    position_A, found = torch.arange(len(pass_A)), []
+    for index in pass_A.unique().tolist():  # small frames may leave gaps: one ends before the next one may begin
+        offsets_L = (pass_A == index).nonzero()[:, 0]
+        sees_LA = (pass_A <= index) & (position_A <= offsets_L[:, None])
         found.append(Wave(tuple(offsets_L.tolist()), sees_LA))
     return tuple(found)
 
 
 def _diagonals(rows: int, columns: int, frames: int, delay: int) -> torch.Tensor:
-    """When each token is drawn (frames * rows * columns,)."""
+    """Return the index of the pass (frames * rows * columns,) in which each token is drawn."""
     delay = min(delay, columns)
     passes = (rows - 1) * delay + columns
-    # Not before what lies below the same place one frame earlier is drawn, which is among a token's neighbours.
+    # A token's neighbours include the one below its position one frame earlier, which must be drawn before.
     lag = max(-(-passes // 2), delay + 1)
-    place_A = torch.arange(frames * rows * columns)
-    frame_A, y_A, x_A = place_A // (rows * columns), place_A // columns % rows, place_A % columns
+    position_A = torch.arange(frames * rows * columns)
+    frame_A, y_A, x_A = position_A // (rows * columns), position_A // columns % rows, position_A % columns
     return frame_A * lag + y_A * delay + x_A
 
 
 def _by_lattice(rows: int, columns: int, delay: int) -> torch.Tensor:
-    """When each token of one latent frame is drawn; every so many of a lattice go together, so that they lie apart."""
-    turns, first = [], 0
+    """Return the index of the pass in which each token of a latent frame is drawn.
+
+    A pass takes every n-th token of a lattice, so that the tokens drawn together lie apart.
+    """
+    indices, first = [], 0
     for lattice in lattices(rows, columns):
         passes = min(delay, len(lattice))
-        turns.append(first + torch.arange(len(lattice)) % passes)
+        indices.append(first + torch.arange(len(lattice)) % passes)
         first += passes
-    return torch.cat(turns)
+    return torch.cat(indices)

@@ -1,35 +1,38 @@
-"""What one clip is to become: its prompts over time, its other conditions, its given tokens, its noise, its length.
+"""The plan of one clip: its prompts over time, other conditions, given tokens, noise and length.
 
 plan = ClipPlan(prompts=((0, "a red ball rolls"), (8, "a blue ring spins")), key=NoiseKey(7), latent_frames=16)
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from ..core.condition import Condition, Text
+from ..core.errors import require
 from ..core.layout import FrameLayout
 from .noise_keys import NoiseKey
 
-# (latent frame from which on it holds, value), in ascending order, the first from 0 on.
+# (first latent frame for which it holds, value), in ascending order; the first entry begins at 0.
 PromptSchedule = tuple[tuple[int, str], ...]
 TemperatureSchedule = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPlan:
-    """One clip.
+    """The plan of one clip.
 
     Attributes:
-        prompts: the prompt from each latent frame on; what was drawn before stays in the window as it is.
-        negative_prompt: what guidance leads away from.
-        conditions: what the clip is made under beside its prompt, from beginning to end.
-        controls: the tokens (t, *shape) of given segments by name, from latent frame 0 on; after their end, and for
+        prompts: The prompt from each latent frame on; latent frames drawn before a change stay in the window unchanged.
+        negative_prompt: The prompt that guidance leads away from.
+        conditions: The conditions of the whole clip in addition to its prompt.
+        controls: The tokens (t, *shape) of given segments by name, from latent frame 0 on; after their end, and for
             segments that are not named, the default token of the segment is given.
-        key: the noise.
-        latent_frames: where the clip ends, counted from its beginning; None for no end.
-        temperatures: instead of the temperature of the sampling settings, from each latent frame on; empty for none.
+        key: The key of the clip's noise.
+        latent_frames: The number of latent frames of the whole clip; None for no end.
+        temperatures: The temperature from each latent frame on, in place of that of the sampling settings; empty for
+            none.
     """
 
     prompts: PromptSchedule
@@ -41,11 +44,11 @@ class ClipPlan:
     temperatures: TemperatureSchedule = ()
 
     def prompt_at(self, latent_frame: int) -> str:
-        """The prompt under which this latent frame is drawn."""
+        """Return the prompt under which this latent frame is drawn."""
         return [text for start, text in self.prompts if start <= latent_frame][-1]
 
     def conditions_at(self, latent_frame: int) -> tuple[Condition, ...]:
-        """All conditions under which this latent frame is drawn."""
+        """Return all conditions under which this latent frame is drawn."""
         return (Text(self.prompt_at(latent_frame)), *self.conditions)
 
     @property
@@ -54,26 +57,41 @@ class ClipPlan:
         return (Text(self.negative_prompt), *self.conditions)
 
     def next_change(self, latent_frame: int) -> int | None:
-        """The first latent frame after this one at which the prompt changes."""
+        """Return the first latent frame after this one at which the prompt changes."""
         return next((start for start, _ in self.prompts if start > latent_frame), None)
 
     def changes_at(self, latent_frame: int) -> bool:
-        """Whether the prompt changes with this latent frame."""
+        """Return whether the prompt changes with this latent frame."""
         return any(start == latent_frame for start, _ in self.prompts)
 
     def shares_past(
         self, prompts: PromptSchedule, negative_prompt: str, conditions: tuple[Condition, ...], latent_frames: int
     ) -> bool:
-        """Whether a clip under these conditions was the same one for its first `latent_frames`."""
+        """Return whether a clip under these conditions was the same one for its first `latent_frames`."""
         mine, others = ([e for e in schedule if e[0] < latent_frames] for schedule in (self.prompts, prompts))
         return mine == others and self.negative_prompt == negative_prompt and self.conditions == conditions
 
     def temperature_at(self, latent_frame: int, default: float) -> float:
-        """The temperature with which this latent frame is drawn."""
+        """Return the temperature with which this latent frame is drawn."""
         return ([default] + [value for start, value in self.temperatures if start <= latent_frame])[-1]
 
+    def with_controls(self, layout: FrameLayout, start: int, controls: Mapping[str, torch.Tensor]) -> "ClipPlan":
+        """Return the plan with these given tokens (t, *shape) for the t latent frames from `start` on.
+
+        Raises:
+            ReelmError: A segment is unknown, or not a given one.
+        """
+        merged = dict(self.controls)
+        for name, tokens in controls.items():
+            segment = layout[name]
+            require(segment.given, "controls", "must be of given segments", name)
+            past = merged.get(name, torch.empty((0, *segment.shape), dtype=torch.int64))[:start]
+            missing = torch.full((start - len(past), *segment.shape), segment.default)
+            merged[name] = torch.cat([past, missing, tokens.long()])
+        return dataclasses.replace(self, controls=merged)
+
     def given_tokens(self, layout: FrameLayout, latent_frame: int) -> torch.Tensor:
-        """The tokens (S,) of this latent frame as they are written, where they are given; other places have any."""
+        """Return the tokens (S,) of a latent frame in writing order; only those of given segments mean anything."""
         grids = {}
         for segment in layout.segments:
             controls = self.controls.get(segment.name)

@@ -1,4 +1,4 @@
-"""Sampling rules as the user sets them: guidance, temperature, top-k, top-p, min-p, and their own logits processors.
+"""The sampling settings of the user: guidance, temperature, top-k, top-p, min-p, and the type of logits processors.
 
 settings = SamplingConfig(guidance_scale=3.0, top_k=50)
 """
@@ -16,14 +16,15 @@ LogitsProcessor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How the next token is drawn.
+    """The settings by which the next token is drawn.
 
     Attributes:
-        guidance_scale: how strongly the prompt is followed; 1 is off (half the work), 0 ignores the prompt.
-        temperature: below 1 sharper, above 1 flatter; 0 always takes the best token, and the least above it is 1e-6.
-        top_k: only the k best tokens; None for all.
-        top_p: only the best tokens that together have this probability; 1 for all.
-        min_p: only tokens with at least this share of the best one's probability; 0 for all.
+        guidance_scale: The strength of guidance by the prompt; 1 is off (half the work), 0 ignores the prompt.
+        temperature: The divisor of the logits: below 1 sharper, above 1 flatter; 0 always takes the best token, and the
+            least value above it is 1e-6.
+        top_k: The number of best tokens to choose from; None for all.
+        top_p: The probability that the best tokens to choose from have together; 1 for all.
+        min_p: The least probability of a token to choose from, as a share of the best one's; 0 for all.
     """
 
     guidance_scale: float = 3.0

@@ -1,25 +1,48 @@
-"""What an engine has done: passes, tokens, and where the time went."""
+"""Statistics of an engine: the number of passes and tokens, and the time of each part of the work."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from .decoder import Decoder
 
 
+class RunReport(TypedDict):
+    """The statistics of a run: its decoder, its counts, and the seconds of its parts.
+
+    `read_seconds`, `sample_seconds` and `decode_seconds` are those of reading a given clip, of drawing all tokens, and
+    of decoding pixels; `model_seconds` and `draw_seconds` are parts of the drawing. `accepted` has the number of steps
+    in which a clip accepted so many tokens, by the number of tokens.
+    """
+
+    decoder: str
+    exactness: str
+    tokens: int
+    passes: int
+    tokens_per_pass: float
+    accepted: dict[int, int]
+    read_seconds: float
+    sample_seconds: float
+    decode_seconds: float
+    model_seconds: float
+    draw_seconds: float
+    tokens_per_second: float
+
+
 @dataclass
 class EngineStats:
-    """Counts of an engine so far.
+    """The counts of an engine so far.
 
     Attributes:
-        passes: of the model over the rows that there were.
-        tokens: drawn, of all clips.
-        steps: passes, counted once for each clip that took tokens from one.
-        accepted: how often a clip took so many tokens of a step.
-        model_seconds, draw_seconds: time in the model, and in drawing tokens from its logits.
+        passes: The passes of the model, each over all rows that there were.
+        tokens: The tokens that were drawn, of all clips.
+        steps: The passes, counted once for each clip that accepted tokens from them.
+        accepted: The number of steps in which a clip accepted so many tokens, by the number of tokens.
+        model_seconds: The time in the model.
+        draw_seconds: The time of drawing tokens from logits.
     """
 
     passes: int = 0
@@ -30,22 +53,22 @@ class EngineStats:
     draw_seconds: float = 0.0
     _counted: int = 0
 
-    def count(self, taken: Sequence[int]) -> None:
-        """The end of a step, in which each clip took so many tokens."""
-        self.tokens += sum(taken)
-        self.accepted.update(number for number in taken if number)
-        self.steps += (self.passes - self._counted) * sum(number > 0 for number in taken)
+    def count(self, accepted: Sequence[int]) -> None:
+        """Count a step that ends, with the number of tokens that each clip accepted in it."""
+        self.tokens += sum(accepted)
+        self.accepted.update(number for number in accepted if number)
+        self.steps += (self.passes - self._counted) * sum(number > 0 for number in accepted)
         self._counted = self.passes
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Add the seconds inside to `part`."""
+        """Add the seconds inside the `with` block to the attribute `part`."""
         began = time.perf_counter()
         yield
         setattr(self, part, getattr(self, part) + time.perf_counter() - began)
 
-    def report(self, decoder: Decoder, seconds: dict[str, float]) -> dict[str, Any]:
-        """As plain values, with the seconds of the parts of a run, of which "sample" is the drawing of all tokens."""
+    def report(self, decoder: Decoder, read_seconds: float, sample_seconds: float, decode_seconds: float) -> RunReport:
+        """Return the statistics of a run of this decoder whose parts took so many seconds."""
         return {
             "decoder": decoder.name,
             "exactness": decoder.exactness,
@@ -53,8 +76,10 @@ class EngineStats:
             "passes": self.passes,
             "tokens_per_pass": self.tokens / max(1, self.steps),
             "accepted": dict(sorted(self.accepted.items())),
-            **{f"{part}_seconds": value for part, value in seconds.items()},
+            "read_seconds": read_seconds,
+            "sample_seconds": sample_seconds,
+            "decode_seconds": decode_seconds,
             "model_seconds": self.model_seconds,
             "draw_seconds": self.draw_seconds,
-            "tokens_per_second": self.tokens / max(seconds["sample"], 1e-9),
+            "tokens_per_second": self.tokens / max(sample_seconds, 1e-9),
         }

@@ -60,13 +60,13 @@ def test_streaming_equals_one_shot_and_a_still_background_keeps_its_tokens(gener
     clips = render([sample_scene(3, index, split="held-out") for index in range(4)], 33)
     with torch.no_grad():
         tokens = tokenizer.encode(clips)
-        parts, past = [], None
+        parts, state = [], None
         for chunk in (clips[:, :1], *clips[:, 1:].split(4, 1)):
-            part, past = tokenizer.encode_chunk(chunk, past)
+            part, state = tokenizer.encode_chunk(chunk, state)
             parts.append(part)
-        whole, cache, streamed = tokenizer.decode(tokens), None, []
+        whole, state, streamed = tokenizer.decode(tokens), None, []
         for chunk in tokens.split(1, 1):
-            frames, cache = tokenizer.decode_chunk(chunk, cache)
+            frames, state = tokenizer.decode_chunk(chunk, state)
             streamed.append(frames)
     assert torch.equal(torch.cat(parts, 1), tokens)
     error = (torch.cat(streamed, 1) - whole).abs().max().item()

@@ -215,14 +215,14 @@ def test_a_sampling_option_is_the_model_s_own_unless_given():
 def test_generate_writes_the_clip_of_the_python_api_and_says_so_in_three_lines(run, debug, debug_generator):
     code, out, err = run("generate", "a red ball", "--seconds", 1, "--seed", 7, "--top-k", 5, *debug)
     assert (code, err) == (0, "")
-    wrote, took, go_on = out.splitlines()
+    wrote, took, command = out.splitlines()
     assert wrote == "wrote a-red-ball.mp4: 9 frames 64x64 at 8 fps = 1.125 s, seed 7"
     assert re.fullmatch(r"took \S+ s: \S+ tokens/s, \S+ times realtime", took)
     video, wanted = Video.load("a-red-ball.mp4"), debug_generator.generate("a red ball", seconds=1, seed=7, top_k=5)
     assert np.array_equal(video.tokens, wanted.tokens)
     assert (video.prompt, video.seed, video.settings["top_k"]) == ("a red ball", 7, 5)
 
-    code, out, _ = run(*go_on.removeprefix("go on with: reelm ").split(), "--device", "cpu")
+    code, out, _ = run(*command.removeprefix("continue with: reelm ").split(), "--device", "cpu")
     assert code == 0
     longer = Video.load("longer.mp4")
     assert np.array_equal(longer.tokens[:3], video.tokens)

@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-FOLDERS = ("core", "kernels", "tokenizer", "lm", "data", "sampling", "world")
+FOLDERS = ("core", "media", "kernels", "tokenizer", "lm", "sampling", "generation", "training", "data", "evaluation",
+           "bench", "world", "commands")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Clip <-> tokens: causal 3-D convolutions, a quantizer, streaming encode and decode, training, and clip files."""
+"""The video tokenizer: clips to tokens and back by causal 3-D convolutions and a quantizer, at once or as a stream."""

@@ -1,9 +1,9 @@
-"""How many bytes a tokenizer and the decoding of its tokens take, from its sizes alone.
+"""Estimate the bytes that a tokenizer and the decoding of its tokens take, from its sizes alone.
 
 weights = tokenizer_bytes(config)
 decoding = pixel_bytes(config, clips=1, height=64, width=64)
 
-The formulas follow the code that allocates, tensor by tensor.
+The formulas count, tensor by tensor, what the code allocates.
 """
 
 import functools
@@ -16,9 +16,9 @@ from .tokenizer_config import TokenizerConfig
 
 @functools.cache
 def tokenizer_bytes(config: TokenizerConfig) -> int:
-    """The bytes of its weights, in float32 everywhere.
+    """Return the bytes of a tokenizer's weights, which are float32 on every device.
 
-    The quantizer's codes are few; a learned codebook has its averages too.
+    They include the quantizer's codes and, for a learned codebook, its moving averages.
     """
     with torch.device("meta"):
         parts = (Encoder(config), Decoder(config))
@@ -29,21 +29,28 @@ def tokenizer_bytes(config: TokenizerConfig) -> int:
 
 
 def pixel_bytes(config: TokenizerConfig, clips: int, height: int, width: int) -> int:
-    """The bytes of decoding one latent frame of each clip, of so many pixels: the decoder's largest stage, in float32.
+    """Return the bytes that decoding one latent frame of each clip takes: the decoder's largest stage, in float32.
 
-    In a residual block the stage's input, the block's, its norm's output and the convolution's are there at once, and
-    the convolution has its input and its output in oneDNN's layout too: six. The heap does not give all of it back at
-    once: measured were 6.6 with 16 clips of the bundled model and 9 to 10 with 128.
+    A residual block holds six tensors at once: the input of its stage, its own input, the outputs of its norm and its
+    convolution, and the convolution's input and output in oneDNN's layout. The formula allows for eight, as the heap
+    does not release all memory at once: 6.6 were measured with 16 clips of the bundled model, and 9 to 10 with 128.
+
+    Args:
+        config: The sizes of the tokenizer.
+        clips: The number of clips that are decoded together.
+        height: The rows of pixels of each clip.
+        width: The columns of pixels of each clip.
     """
     cells = (height // config.spatial) * (width // config.spatial)
-    place, widths, most = cells, config.decoder_widths, 0
+    positions, widths, peak = cells, config.decoder_widths, 0
     for index, channels in enumerate(widths):
-        most = max(most, 8 * channels * place)
-        if index + 1 < len(widths):  # the convolution, in both layouts, and its result as it is moved into space
-            most = max(most, (3 * channels + 3 * 4 * widths[index + 1]) * place)
-            place *= 4
+        peak = max(peak, 8 * channels * positions)
+        if index + 1 < len(widths):  # the upsampling convolution in both layouts, and the copy of its pixel shuffle
+            peak = max(peak, (3 * channels + 3 * 4 * widths[index + 1]) * positions)
+            positions *= 4
     pixels = 3 * config.temporal * height * width
-    # The head: its input in both layouts beside the stage's, its output in both. Then frames: three of them in a row.
-    most = max(most, 3 * widths[-1] * place + 2 * pixels, 4 * pixels)
-    past = 3 * config.decoder_memory * widths[0] * cells
-    return 4 * clips * (most + past)
+    # The head holds the stage's input, its own input in both layouts and its output in both; then come the frames, in
+    # up to four copies.
+    peak = max(peak, 3 * widths[-1] * positions + 2 * pixels, 4 * pixels)
+    state = 3 * config.decoder_memory * widths[0] * cells
+    return 4 * clips * (peak + state)

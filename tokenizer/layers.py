@@ -1,7 +1,8 @@
-"""Layers of the tokenizer: per-position norms, residual blocks and causal convolutions over latent frames with a cache.
+"""Layers of the tokenizer: norms, residual blocks, upsampling and causal convolutions over latent frames.
 
-Features are (B * t, C, h, w): a picture's convolutions see each latent frame alone, and `TemporalConv` looks back in
-time. Norms are over the channels of one position, so nothing leaks along time or space, and a stream equals one shot.
+Features are (B * t, C, h, w). Spatial convolutions see each latent frame alone, and `TemporalConv` alone looks back in
+time. Norms are over the channels of one position, so that nothing leaks along time or space, and decoding a stream
+gives the same result as decoding a clip at once.
 """
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 # For each temporal layer of an encoder or decoder, its inputs of the last two latent frames: (B, 2, C, h, w).
-ConvCache = list[torch.Tensor]
+ConvState = list[torch.Tensor]
 
 
 class ChannelNorm(nn.Module):
@@ -20,13 +21,13 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B * t, C, h, w) to the same shape."""
+        """Map features (B * t, C, h, w) to features of the same shape."""
         scale = torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
         return x * scale * self.weight[:, None, None]
 
 
 class ResidualBlock(nn.Module):
-    """x + conv1x1(silu(conv(norm(x)))), the first convolution of `kernel` 1 (one position) or 3 (its neighbours)."""
+    """The residual block x + conv1x1(silu(conv(norm(x)))); `kernel` 1 or 3 is the size of the first convolution."""
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:
         super().__init__()
@@ -36,44 +37,50 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.project.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B * t, C, h, w) to the same shape."""
+        """Map features (B * t, C, h, w) to features of the same shape."""
         return x + self.project(F.silu(self.expand(self.norm(x))))
 
 
 class TemporalConv(nn.Module):
-    """x + a causal convolution over this and the two earlier latent frames of each position.
+    """The residual layer x + conv(norm(x)), a causal convolution over a latent frame and the two before it.
 
-    Before frame 0 there is zero or, where `still`, frame 0 itself.
+    Frame 0 is preceded by zeros or, with `repeat_first`, by copies of itself.
     """
 
-    def __init__(self, channels: int, still: bool = False) -> None:
+    def __init__(self, channels: int, repeat_first: bool = False) -> None:
         super().__init__()
-        self.still = still
+        self.repeat_first = repeat_first
         self.norm = ChannelNorm(channels)
         self.mix = nn.Conv2d(3 * channels, channels, 1)
         nn.init.zeros_(self.mix.weight)
 
     def forward(self, x: torch.Tensor, frames: int, past: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (B * t, C, h, w) of `frames` = t latent frames; past (B, 2, C, h, w) or None at the start.
+        """Apply the layer to the next latent frames of each clip.
 
-        Returns the output and the past of the next call.
+        Args:
+            x: The features (B * t, C, h, w).
+            frames: The number t of latent frames.
+            past: The normalised inputs (B, 2, C, h, w) of the two latent frames before; None at the start of a clip.
+
+        Returns:
+            The output, shaped as `x`, and the `past` of the next call.
         """
-        now = self.norm(x).unflatten(0, (-1, frames))
+        current = self.norm(x).unflatten(0, (-1, frames))
         if past is None:
-            first = now[:, :1].expand(-1, 2, -1, -1, -1)
-            past = first if self.still else torch.zeros_like(first)
-        line = torch.cat([past, now], 1)
-        stacked = torch.cat([line[:, :frames], line[:, 1 : frames + 1], line[:, 2:]], 2)
-        return x + self.mix(stacked.flatten(0, 1)), line[:, -2:]
+            first = current[:, :1].expand(-1, 2, -1, -1, -1)
+            past = first if self.repeat_first else torch.zeros_like(first)
+        sequence = torch.cat([past, current], 1)
+        stacked = torch.cat([sequence[:, :frames], sequence[:, 1 : frames + 1], sequence[:, 2:]], 2)
+        return x + self.mix(stacked.flatten(0, 1)), sequence[:, -2:]
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: a 1x1 convolution, then depth to space."""
+    """A layer that doubles height and width: a 1x1 convolution, then a pixel shuffle."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
         self.expand = nn.Conv2d(channels, 4 * out_channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B * t, C, h, w) to (B * t, C', 2h, 2w)."""
+        """Map features (B * t, C, h, w) to (B * t, C', 2 h, 2 w)."""
         return F.pixel_shuffle(self.expand(x), 2)

@@ -1,12 +1,12 @@
-"""Clips of any length and size to tokens and back, as a stream: memory depends on the picture alone, not on the length.
+"""Encode and decode clips of any length and size as a stream, in memory that does not grow with the length.
 
-    stream = stream_clip("holiday.mp4")                              # or any frames (H, W, 3) uint8
-    for tokens_thw in encode_long(tokenizer, stream.frames): ...     # latent frames as they are complete
+    frames = (frame for _, frame in stream_clip("holiday.mp4").frames)          # or any frames (H, W, 3) uint8
+    for tokens_thw in encode_long(tokenizer, frames): ...            # each latent frame as soon as it is complete
     for frames_THW3 in decode_long(tokenizer, tokens, height=720, width=1280): ...      # uint8
 
-Where the stride does not divide the height or width, the last row or column of pixels is repeated at the bottom and on
-the right; where the length is not 1 + n * temporal, the last frame is repeated. `decode_long` cuts both off again when
-it is told the size and the number of frames. An image is a clip of one frame.
+Where the height or width is no multiple of the stride, the last row or column of pixels is repeated at the bottom or on
+the right; where the length is not 1 + n * temporal, the last frame is repeated. `decode_long` cuts this padding off
+when it gets the size and the number of frames. An image is a clip of one frame.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..core.errors import require
-from .tiles import TileCache, TiledTokenizer
+from .tiles import TiledTokenizer, TileState
 from .video_tokenizer import VideoTokenizer
 
 TILE = 96
@@ -23,7 +23,7 @@ Frame = np.ndarray | torch.Tensor
 
 
 def pad_picture(frames_THW3: torch.Tensor, stride_h: int, stride_w: int) -> torch.Tensor:
-    """Frames whose sides are multiples of the stride: the last row and column go on."""
+    """Return frames padded to multiples of the stride by repeating the last row and the last column of pixels."""
     height, width = frames_THW3.shape[1:3]
     below, right = -height % stride_h, -width % stride_w
     if not below and not right:
@@ -34,9 +34,9 @@ def pad_picture(frames_THW3: torch.Tensor, stride_h: int, stride_w: int) -> torc
 
 
 def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torch.Tensor]:
-    """Frame 0, then `chunk` latent frames at a time, the last of them filled up with the last frame."""
-    waiting: list[torch.Tensor] = []
-    shape, wanted = None, 1
+    """Yield frame 0, then the frames of `chunk` latent frames at a time; the last group repeats the last frame."""
+    pending: list[torch.Tensor] = []
+    shape, group_size = None, 1
     for frame in frames:
         frame_HW3 = torch.as_tensor(frame)
         fits = frame_HW3.ndim == 3 and frame_HW3.shape[2] == 3 and frame_HW3.dtype == torch.uint8
@@ -44,37 +44,37 @@ def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torc
                 (tuple(frame_HW3.shape), str(frame_HW3.dtype)))  # fmt: skip
         shape = frame_HW3.shape if shape is None else shape
         require(frame_HW3.shape == shape, "frames", f"must all be {tuple(shape)}", tuple(frame_HW3.shape))
-        waiting.append(frame_HW3)
-        if len(waiting) == wanted:
-            yield torch.stack(waiting)
-            waiting, wanted = [], chunk * temporal
+        pending.append(frame_HW3)
+        if len(pending) == group_size:
+            yield torch.stack(pending)
+            pending, group_size = [], chunk * temporal
     require(shape is not None, "frames", "must be at least one", 0)
-    if waiting:
-        yield torch.stack([*waiting, *[waiting[-1]] * (-len(waiting) % temporal)])
+    if pending:
+        yield torch.stack([*pending, *[pending[-1]] * (-len(pending) % temporal)])
 
 
 @torch.no_grad()
 def encode_long(
     tokenizer: VideoTokenizer, frames: Iterable[Frame], *, chunk: int = 1, tile: int = TILE
 ) -> Iterator[torch.Tensor]:
-    """Tokens (t, h, w) of a clip, latent frame 0 first, then `chunk` latent frames at a time.
+    """Yield the tokens (t, h, w) of a clip: latent frame 0 first, then `chunk` latent frames at a time.
 
     Args:
-        tokenizer: any.
-        frames: (H, W, 3) uint8, one after the other; read only as far as needed.
-        chunk: latent frames computed at once.
-        tile: rows and columns of tokens computed at once.
+        tokenizer: The tokenizer to use.
+        frames: The frames (H, W, 3) uint8 of the clip in order; they are read only as far as needed.
+        chunk: The number of latent frames that are computed at once.
+        tile: The largest number of rows and of columns of tokens that are computed at once.
 
     Raises:
-        ReelmError: there is no frame, or one is of another kind or size.
+        ReelmError: There is no frame, or a frame has another dtype or size.
     """
     require(chunk >= 1, "chunk", "must be at least 1", chunk)
     tiled, stride = TiledTokenizer(tokenizer, tile), tokenizer.compression
     device = next(tokenizer.parameters()).device
-    cache: TileCache | None = None
+    state: TileState | None = None
     for group_THW3 in _groups(frames, stride.t, chunk):
         padded = pad_picture(group_THW3, stride.h, stride.w)
-        tokens_Bthw, cache = tiled.encode_chunk(padded[None].to(device), cache)
+        tokens_Bthw, state = tiled.encode_chunk(padded[None].to(device), state)
         yield tokens_Bthw[0].cpu()
 
 
@@ -88,22 +88,22 @@ def decode_long(
     num_frames: int | None = None,
     tile: int = TILE,
 ) -> Iterator[torch.Tensor]:
-    """Frames (T, H, W, 3) uint8 of the tokens of a clip, a latent frame at a time.
+    """Yield the frames (T, H, W, 3) uint8 of a clip's tokens, a latent frame at a time.
 
     Args:
-        tokenizer: the one that made the tokens.
-        tokens: (t, h, w), one part after the other, of any number of latent frames.
-        height: of the clip before it was padded; None keeps whole tokens.
-        width: the same.
-        num_frames: of the clip before it was filled up; None keeps whole latent frames.
-        tile: rows and columns of tokens computed at once.
+        tokenizer: The tokenizer that encoded the clip.
+        tokens: The tokens of the clip in parts (t, h, w) of any number of latent frames.
+        height: The rows of pixels of the clip without padding; None keeps the padding.
+        width: The columns of pixels of the clip without padding; None keeps the padding.
+        num_frames: The number of frames of the clip without padding; None keeps the padding.
+        tile: The largest number of rows and of columns of tokens that are computed at once.
 
     Raises:
-        ReelmError: a part is of another size than the one before it, or the size or length does not belong to it.
+        ReelmError: A part differs in size from the one before it, or the size or length does not fit the tokens.
     """
     tiled, stride, done = TiledTokenizer(tokenizer, tile), tokenizer.compression, 0
     device, cells = next(tokenizer.parameters()).device, None
-    cache: TileCache | None = None
+    state: TileState | None = None
     for part_thw in tokens:
         fits = part_thw.ndim == 3 and cells in (None, part_thw.shape[1:])
         require(fits, "tokens", f"must be (t, {'h, w' if cells is None else f'{cells[0]}, {cells[1]}'})",
@@ -115,11 +115,11 @@ def decode_long(
         for token_frame in part_thw.split(1):
             if num_frames is not None and done >= num_frames:
                 return
-            frames_BTHW3, cache = tiled.decode_chunk(token_frame[None].to(device), cache)
+            frames_BTHW3, state = tiled.decode_chunk(token_frame[None].to(device), state)
             left = frames_BTHW3.shape[1] if num_frames is None else num_frames - done
-            shown = frames_BTHW3[0, :left, :height, :width]
-            done += len(shown)
-            yield (shown.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+            kept = frames_BTHW3[0, :left, :height, :width]
+            done += len(kept)
+            yield (kept.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     require(
         num_frames is None or done == num_frames, "num_frames", f"must be at most {done} with these tokens", num_frames
     )

@@ -1,10 +1,11 @@
-"""The two networks of a tokenizer: groups of frames to latents, and codes to groups of frames.
+"""The two networks of a tokenizer: from groups of frames to latents, and from codes to groups of frames.
 
-    latents, cache = Encoder(config)(groups, frames=t, cache=None)      # groups (B * t, temporal * 3, H, W)
-    groups, cache = Decoder(config)(codes, frames=t, cache=None)        # codes (B * t, D, h, w)
+    latents, state = Encoder(config)(groups, frames=t, state=None)      # groups (B * t, temporal * 3, H, W)
+    groups, state = Decoder(config)(codes, frames=t, state=None)        # codes (B * t, D, h, w)
 
-Convolutions are factorised: over the picture each latent frame alone, over time each position alone and causal. Norms
-are over the channels of one position. So a stream equals one shot, and a tile with its halo equals the whole picture.
+A group is the frames of one latent frame, with frames and colours as channels. Convolutions are factorised: those over
+space see one latent frame, those over time are causal and see one position. Norms are over the channels of one
+position. So a stream gives the same result as a whole clip, and a tile with its halo the same as the whole picture.
 """
 
 import itertools
@@ -14,23 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import ChannelNorm, ConvCache, ResidualBlock, TemporalConv, Upsample
+from .layers import ChannelNorm, ConvState, ResidualBlock, TemporalConv, Upsample
 from .tokenizer_config import TokenizerConfig
 from .wavelet import haar, inverse_haar
 
 
 class Encoder(nn.Module):
-    """Groups of frames to latents. It sees one cell and half a cell around it, and what the config adds to that."""
+    """The network from groups of frames to latents.
+
+    A latent depends on the pixels of its own token, on those within half a token around it, and on the further tokens
+    and latent frames that the config adds.
+    """
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         width, half = config.encoder_width, config.spatial // 2
-        self.fold, self.wavelet = half, config.front == "haar"
+        self.patch_size, self.wavelet = half, config.front == "haar"
         self.patch = nn.Conv2d(3 * config.temporal * half * half, width, 3, padding=1)
         self.mix = ResidualBlock(width, width, kernel=1)
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
-        # Before frame 0 its picture stood still: what stands still has the same tokens from the first on.
-        self.temporal = nn.ModuleList(TemporalConv(2 * width, still=True) for _ in range(config.encoder_memory))
+        # Frame 0 is repeated before the clip, so that what stands still has the same tokens from the start.
+        self.temporal = nn.ModuleList(TemporalConv(2 * width, repeat_first=True) for _ in range(config.encoder_memory))
         self.blocks = nn.ModuleList(
             ResidualBlock(2 * width, 2 * width, kernel=3)
             if index < config.encoder_spread
@@ -39,21 +44,21 @@ class Encoder(nn.Module):
         )
         self.head = nn.Sequential(ChannelNorm(2 * width), nn.Conv2d(2 * width, config.quantizer.dim, 1))
 
-    def forward(self, groups: torch.Tensor, frames: int, cache: ConvCache | None) -> tuple[torch.Tensor, ConvCache]:
-        """(B * t, temporal * 3, H, W) of `frames` = t latent frames to (B * t, D, h, w), and the next cache."""
-        patches = F.pixel_unshuffle(groups, self.fold)
+    def forward(self, groups: torch.Tensor, frames: int, state: ConvState | None) -> tuple[torch.Tensor, ConvState]:
+        """Return latents (B * t, D, h, w) of groups (B * t, temporal * 3, H, W), t = `frames`, and the next state."""
+        patches = F.pixel_unshuffle(groups, self.patch_size)
         if self.wavelet:
-            blocks = patches.unflatten(1, (-1, 3, self.fold, self.fold))
+            blocks = patches.unflatten(1, (-1, 3, self.patch_size, self.patch_size))
             patches = haar(blocks, dims=(1, 3, 4)).flatten(1, 4)
-        # Outside the picture its border goes on, as a still background does.
+        # Padding repeats the border pixels, so that a still background stays the same at the border.
         x = F.conv2d(F.pad(patches, (1, 1, 1, 1), mode="replicate"), self.patch.weight, self.patch.bias)
         x = self.down(self.mix(F.silu(x)))
-        x, pasts = _alternate(x, self.temporal, self.blocks.children(), frames, cache)
-        return self.head(x), pasts
+        x, next_state = _alternate(x, self.temporal, self.blocks.children(), frames, state)
+        return self.head(x), next_state
 
 
 class Decoder(nn.Module):
-    """Codes to groups of frames. It sees neighbouring tokens and, through its temporal layers, the past."""
+    """The network from codes to groups of frames: it sees neighbouring tokens and, by its temporal layers, the past."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -66,32 +71,32 @@ class Decoder(nn.Module):
             for width, depth in zip(widths, config.decoder_depth, strict=True)
         )
         self.ups = nn.ModuleList(Upsample(a, b) for a, b in itertools.pairwise(widths))
-        self.patch = config.spatial >> (len(widths) - 1)
+        self.patch_size = config.spatial >> (len(widths) - 1)
         self.norm = ChannelNorm(widths[-1])
-        self.head = nn.Conv2d(widths[-1], 3 * config.temporal * self.patch**2, 3, padding=1)
+        self.head = nn.Conv2d(widths[-1], 3 * config.temporal * self.patch_size**2, 3, padding=1)
 
-    def forward(self, codes: torch.Tensor, frames: int, cache: ConvCache | None) -> tuple[torch.Tensor, ConvCache]:
-        """codes (B * t, D, h, w) of `frames` = t latent frames to (B * t, temporal * 3, H, W), and the next cache."""
-        x, pasts = _alternate(self.embed(codes), self.temporal, self.stages[0].children(), frames, cache)
+    def forward(self, codes: torch.Tensor, frames: int, state: ConvState | None) -> tuple[torch.Tensor, ConvState]:
+        """Return groups (B * t, temporal * 3, H, W) of codes (B * t, D, h, w), t = `frames`, and the next state."""
+        x, next_state = _alternate(self.embed(codes), self.temporal, self.stages[0].children(), frames, state)
         for up, stage in zip(self.ups, itertools.islice(self.stages, 1, None), strict=True):
             x = up(x)
             for block in stage.children():
                 x = block(x)
         patches = self.head(F.silu(self.norm(x)))
         if self.wavelet:
-            blocks = patches.unflatten(1, (self.group, 3, self.patch, self.patch))
+            blocks = patches.unflatten(1, (self.group, 3, self.patch_size, self.patch_size))
             patches = inverse_haar(blocks, dims=(1, 3, 4)).flatten(1, 4)
-        return F.pixel_shuffle(patches, self.patch), pasts
+        return F.pixel_shuffle(patches, self.patch_size), next_state
 
 
 def _alternate(
-    x: torch.Tensor, temporal: nn.ModuleList, blocks: Iterable[nn.Module], frames: int, cache: ConvCache | None
-) -> tuple[torch.Tensor, ConvCache]:
-    """Time, space, time, space, ... until the temporal layers are used up; the other blocks follow."""
-    pasts: ConvCache = []
+    x: torch.Tensor, temporal: nn.ModuleList, blocks: Iterable[nn.Module], frames: int, state: ConvState | None
+) -> tuple[torch.Tensor, ConvState]:
+    """Apply a temporal layer before each of the first blocks, as long as there are temporal layers."""
+    next_state: ConvState = []
     for index, block in enumerate(blocks):
         if index < len(temporal):
-            x, past = temporal[index](x, frames, None if cache is None else cache[index])
-            pasts.append(past)
+            x, past = temporal[index](x, frames, None if state is None else state[index])
+            next_state.append(past)
         x = block(x)
-    return x, pasts
+    return x, next_state

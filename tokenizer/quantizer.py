@@ -1,8 +1,8 @@
-"""The quantizer: continuous latents <-> token ids, by vector-quantize-pytorch behind one small contract.
+"""The quantizer: continuous latents to token ids and back, by vector-quantize-pytorch behind one small interface.
 
 quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
 codes_BSD, tokens_BS, loss = quantizer(latents_BSD)
-codes_BSD = quantizer.codes(tokens_BS)                  # what a decoder sees
+codes_BSD = quantizer.codes(tokens_BS)                  # the decoder's input
 """
 
 import math
@@ -18,17 +18,18 @@ from ..kernels.nearest_code import nearest_code
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizerConfig:
-    """Which quantizer, and its size.
+    """The kind and the size of a quantizer.
 
     Attributes:
-        kind: "fsq" (finite scalar quantization, Mentzer et al. 2023, arXiv 2309.15505), "vq" (a learned codebook with
-            exponential moving averages, van den Oord et al. 2017, arXiv 1711.00937) or "lfq" (lookup-free, Yu et al.
-            2023, arXiv 2310.05737).
-        levels: fsq: the number of values of each latent channel; their product is the vocabulary.
-        codebook_size: vq and lfq: the vocabulary (a power of two for lfq).
-        codebook_dim: vq: channels of a code.
-        spread: fsq: weight, in training, of a loss that is 0 where each channel's latents are spread evenly over its
-            levels and no two channels tell the same. Without it most codes of a large vocabulary are not found early.
+        kind: The algorithm: "fsq" (finite scalar quantization, Mentzer et al. 2023, arXiv 2309.15505), "vq" (a learned
+            codebook with exponential moving averages, van den Oord et al. 2017, arXiv 1711.00937) or "lfq" (lookup-free
+            quantization, Yu et al. 2023, arXiv 2310.05737).
+        levels: The number of values of each latent channel, for "fsq"; their product is the vocabulary size.
+        codebook_size: The vocabulary size, for "vq" and "lfq" (a power of two for "lfq").
+        codebook_dim: The channels of a code, for "vq".
+        spread: The weight of an auxiliary training loss, for "fsq". The loss is 0 where each channel's latents are
+            spread evenly over its levels and channels are uncorrelated. Without it, early training leaves most codes
+            of a large vocabulary unused.
     """
 
     kind: Literal["fsq", "vq", "lfq"] = "fsq"
@@ -64,7 +65,7 @@ class QuantizerConfig:
 
 
 class Quantizer(nn.Module):
-    """Latents (B, N, D) to the nearest codes and their ids; always computed in float32."""
+    """A quantizer of latents (B, S, D) to the nearest codes and their ids, always computed in float32."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class Quantizer(nn.Module):
         elif config.kind == "lfq":
             self.codebook = LFQ(codebook_size=config.codebook_size, dim=config.dim)
         else:
-            # Codes that nothing uses are put back near the data, or most of a codebook dies (the library's default).
+            # The threshold re-initialises unused codes near the data; with the library's default of 0 most codes die.
             self.codebook = VectorQuantize(
                 dim=config.dim,
                 codebook_size=config.codebook_size,
@@ -87,7 +88,7 @@ class Quantizer(nn.Module):
             )
 
     def forward(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return codes (B, N, D) with straight-through gradients, ids (B, N) int64, and a scalar auxiliary loss."""
+        """Return codes (B, S, D) with straight-through gradients, ids (B, S) int64, and a scalar auxiliary loss."""
         with torch.autocast(latents_BSD.device.type, enabled=False):
             if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
                 return self._nearest(latents_BSD.float())
@@ -99,34 +100,41 @@ class Quantizer(nn.Module):
         return codes, tokens, loss
 
     def _nearest(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the library does with a learned codebook that is not being trained, without its matrix of distances."""
+        """Quantize with a learned codebook outside training, without the library's full matrix of distances."""
         tokens_BS = nearest_code(latents_BSD.flatten(0, 1), self.codebook.codebook).view(latents_BSD.shape[:2])
         return self.codes(tokens_BS), tokens_BS, latents_BSD.new_zeros(())
 
     def codes(self, tokens_BS: torch.Tensor) -> torch.Tensor:
-        """The codes (B, N, D) of ids (B, N)."""
+        """Return the codes (B, S, D) of ids (B, S)."""
         if self.config.kind == "vq":
             return self.codebook.get_codes_from_indices(tokens_BS)
         return self.codebook.indices_to_codes(tokens_BS)
 
 
 def spread_loss(latents_BSD: torch.Tensor, codes_BSD: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:
-    """How far a batch of FSQ's codes, through which gradients pass, is from evenly used and uncorrelated channels.
+    """Return a loss that is 0 where the channels of FSQ codes use their levels evenly and are uncorrelated.
 
-    In each channel the latents in order should fall on the levels in order, as many on each: the mean squared distance
-    to that (the Wasserstein distance of a line, as Kolouri et al. 2018, arXiv 1804.01947, use it for latents), in units
-    of the levels' variance; plus the mean squared correlation of two channels (as VICReg, arXiv 2105.04906).
+    The loss is the sum of two terms. The first is the mean squared distance, in units of the variance of the levels,
+    between each channel's codes, sorted by their latents, and an even use of the levels (the Wasserstein distance in
+    one dimension, as Kolouri et al. 2018, arXiv 1804.01947, use it for latents). The second is the mean squared
+    correlation between channels (as in VICReg, arXiv 2105.04906).
+
+    Args:
+        latents_BSD: The latents of the batch, by which codes are sorted; they get no gradient here.
+        codes_BSD: The codes of these latents; gradients pass through them.
+        levels: The number of levels of each channel.
     """
     size_D = torch.tensor(levels, device=codes_BSD.device)
-    # The library has an even number of levels about -1/2, an odd one about 0, in units of half their number.
-    places_MD = codes_BSD.flatten(0, 1).float() * (size_D // 2) + (1 - size_D % 2) / 2
+    # The library's codes are integers, divided by half the number of levels; for an even number of levels the integers
+    # are centred at -1/2. Here they become levels that are one apart and centred at 0.
+    levels_MD = codes_BSD.flatten(0, 1).float() * (size_D // 2) + (1 - size_D % 2) / 2
     variance_D = (size_D**2 - 1) / 12
-    count = len(places_MD)
+    count = len(levels_MD)
     ranks_M1 = torch.arange(count, device=codes_BSD.device).unsqueeze(1)
-    wanted_MD = (ranks_M1 * size_D).div(count, rounding_mode="floor") - (size_D - 1) / 2
-    ordered_MD = places_MD.gather(0, latents_BSD.detach().flatten(0, 1).argsort(dim=0, stable=True))
-    uneven = ((ordered_MD - wanted_MD).square().mean(0) / variance_D).mean()
-    scaled_MD = places_MD * variance_D.rsqrt()
+    targets_MD = (ranks_M1 * size_D).div(count, rounding_mode="floor") - (size_D - 1) / 2
+    sorted_MD = levels_MD.gather(0, latents_BSD.detach().flatten(0, 1).argsort(dim=0, stable=True))
+    unevenness = ((sorted_MD - targets_MD).square().mean(0) / variance_D).mean()
+    scaled_MD = levels_MD * variance_D.rsqrt()
     moments_DD = scaled_MD.T @ scaled_MD / count
-    alike = moments_DD - moments_DD.diagonal().diag()
-    return uneven + alike.square().mean()
+    correlations_DD = moments_DD - moments_DD.diagonal().diag()
+    return unevenness + correlations_DD.square().mean()

@@ -1,12 +1,12 @@
-"""A tokenizer for pictures of any size: tile by tile, with the exact halo of its receptive field, in bounded memory.
+"""Encode and decode pictures of any size tile by tile, in bounded memory, with the result of the whole picture.
 
-    tiled = TiledTokenizer(tokenizer, tile=64)                       # cells of TILE x TILE tokens
-    tokens_Bthw, cache = tiled.encode_chunk(frames_BTHW3, None)      # sides are multiples of the stride
-    frames_BTHW3, cache = tiled.decode_chunk(tokens_Bthw, None)
+    tiled = TiledTokenizer(tokenizer, tile=64)                       # tiles of at most 64 x 64 tokens
+    tokens_Bthw, state = tiled.encode_chunk(frames_BTHW3, None)      # sides are multiples of the stride
+    frames_BTHW3, state = tiled.decode_chunk(tokens_Bthw, None)
 
-Each tile is computed with as many tokens around it as its result depends on, cut off at the picture's borders, and only
-the tile itself is kept. So the result is that of the whole picture, seams and all borders included; what overlaps is
-computed twice.
+Each tile is computed with a halo of as many tokens around it as its result depends on, cut off at the picture's
+borders, and only the tile itself is kept. So there are no seams; tokens and pixels in a halo are computed more than
+once.
 """
 
 import itertools
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 
 from ..core.errors import require
-from .layers import ConvCache
+from .layers import ConvState
 from .video_tokenizer import VideoTokenizer
 
-# One for each tile, in raster order.
-TileCache = list[ConvCache]
+# The state of each tile, in raster order.
+TileState = list[ConvState]
 
 
 @dataclass(frozen=True)
 class Span:
-    """Along one side of a picture, in tokens: [start, stop) is kept of what is computed, [low, high)."""
+    """A tile along one side of a picture, in tokens: [low, high) is computed, and [start, stop) of it is kept."""
 
     start: int
     stop: int
@@ -34,7 +34,7 @@ class Span:
 
 
 def tile_spans(cells: int, tile: int, halo: int) -> list[Span]:
-    """Tiles along a side of `cells` tokens, about equally long and none longer than `tile`."""
+    """Return the tiles along a side of `cells` tokens: about equally long, and none longer than `tile`."""
     count = -(-cells // tile)
     ends = [round(index * cells / count) for index in range(count + 1)]
     return [
@@ -43,11 +43,11 @@ def tile_spans(cells: int, tile: int, halo: int) -> list[Span]:
 
 
 class TiledTokenizer:
-    """`encode_chunk` and `decode_chunk` of a tokenizer, computed in tiles.
+    """A tokenizer whose `encode_chunk` and `decode_chunk` are computed in tiles.
 
     Args:
-        tokenizer: any.
-        tile: the most rows and columns of tokens that are computed at once, without their halo.
+        tokenizer: The tokenizer to use.
+        tile: The largest number of rows and of columns of tokens that are computed at once, without their halo.
     """
 
     def __init__(self, tokenizer: VideoTokenizer, tile: int) -> None:
@@ -55,39 +55,38 @@ class TiledTokenizer:
         self.tokenizer, self.tile = tokenizer, tile
 
     def _tiles(self, rows: int, columns: int, halo: int) -> Iterator[tuple[int, Span, Span]]:
-        across = tile_spans(columns, self.tile, halo)
-        for index, down in enumerate(tile_spans(rows, self.tile, halo)):
-            for place, span in enumerate(across):
-                yield index * len(across) + place, down, span
+        spans = itertools.product(tile_spans(rows, self.tile, halo), tile_spans(columns, self.tile, halo))
+        for index, (down, across) in enumerate(spans):
+            yield index, down, across
 
-    def encode_chunk(self, frames_BTHW3: torch.Tensor, cache: TileCache | None) -> tuple[torch.Tensor, TileCache]:
-        """Tokens of the next frames, and the cache for those after them; None starts a clip."""
+    def encode_chunk(self, frames_BTHW3: torch.Tensor, state: TileState | None) -> tuple[torch.Tensor, TileState]:
+        """Return the tokens of the next frames, and the state for those after them; None starts a clip."""
         stride, config = self.tokenizer.compression, self.tokenizer.config
         grid = self.tokenizer.grid(1, *frames_BTHW3.shape[2:4])
-        tokens_Bthw, pasts = torch.empty(0), []
+        tokens_Bthw, next_state = torch.empty(0), []
         for index, down, across in self._tiles(grid.h, grid.w, config.encoder_halo):
             rows = slice(down.low * stride.h, down.high * stride.h)
             columns = slice(across.low * stride.w, across.high * stride.w)
-            part, past = self.tokenizer.encode_chunk(
-                frames_BTHW3[:, :, rows, columns], None if cache is None else cache[index]
+            part, part_state = self.tokenizer.encode_chunk(
+                frames_BTHW3[:, :, rows, columns], None if state is None else state[index]
             )
             if not index:
                 tokens_Bthw = part.new_empty(*part.shape[:2], grid.h, grid.w)
             tokens_Bthw[:, :, down.start : down.stop, across.start : across.stop] = part[
                 :, :, down.start - down.low : down.stop - down.low, across.start - across.low : across.stop - across.low
             ]
-            pasts.append(past)
-        return tokens_Bthw, pasts
+            next_state.append(part_state)
+        return tokens_Bthw, next_state
 
-    def decode_chunk(self, tokens_Bthw: torch.Tensor, cache: TileCache | None) -> tuple[torch.Tensor, TileCache]:
-        """Frames of the next latent frames, and the cache for those after them; None starts a clip."""
+    def decode_chunk(self, tokens_Bthw: torch.Tensor, state: TileState | None) -> tuple[torch.Tensor, TileState]:
+        """Return the frames of the next latent frames, and the state for those after them; None starts a clip."""
         stride, config = self.tokenizer.compression, self.tokenizer.config
         h, w = tokens_Bthw.shape[2:]
-        frames_BTHW3, pasts = torch.empty(0), []
+        frames_BTHW3, next_state = torch.empty(0), []
         for index, down, across in self._tiles(h, w, config.decoder_halo):
-            part, past = self.tokenizer.decode_chunk(
+            part, part_state = self.tokenizer.decode_chunk(
                 tokens_Bthw[:, :, down.low : down.high, across.low : across.high],
-                None if cache is None else cache[index],
+                None if state is None else state[index],
             )
             if not index:
                 frames_BTHW3 = part.new_empty(*part.shape[:2], h * stride.h, w * stride.w, 3)
@@ -96,5 +95,5 @@ class TiledTokenizer:
             frames_BTHW3[
                 :, :, down.start * stride.h : down.stop * stride.h, across.start * stride.w : across.stop * stride.w
             ] = part[:, :, rows, columns]
-            pasts.append(past)
-        return frames_BTHW3, pasts
+            next_state.append(part_state)
+        return frames_BTHW3, next_state

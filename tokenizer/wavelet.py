@@ -1,11 +1,12 @@
-"""The Haar wavelet transform of small blocks: averages apart from differences, in powers of two, lossless and linear.
+"""The Haar wavelet transform of small blocks, which separates averages from differences; linear and lossless.
 
     bands = haar(blocks, dims=(1, 3, 4))            # along time, rows and columns of a block
     blocks = inverse_haar(bands, dims=(1, 3, 4))
 
-Along a dimension of 2^n entries, entry 0 becomes their average (times sqrt(2^n): the transform is orthonormal), the
-others what is left at each scale, coarse before fine (Haar 1910; as the front end of a video tokenizer, it was shown by
-Cosmos, NVIDIA 2025, arXiv 2501.03575). A still block has no temporal differences, and a flat one no spatial ones.
+Along a dimension of 2^n entries, entry 0 of the result is their average (times sqrt(2^n), as the transform is
+orthonormal); the other entries are the differences at each scale, coarse before fine (Haar 1910; Cosmos, NVIDIA 2025,
+arXiv 2501.03575, uses it as the front end of a video tokenizer). The temporal differences of a still block are zero,
+and so are the spatial differences of a flat block.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ HALF = 0.5**0.5
 
 
 def haar(x: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    """The transform along each of `dims`, whose sizes are powers of two; the shape stays."""
+    """Return the transform of `x` along each of `dims`, whose sizes are powers of two, in the shape of `x`."""
     for dim in dims:
         bands, average = [], x
         while average.shape[dim] > 1:
@@ -28,7 +29,7 @@ def haar(x: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
 
 
 def inverse_haar(bands: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    """What `haar` was given, up to rounding."""
+    """Return the tensor whose transform along `dims` is `bands`, up to rounding."""
     for dim in dims:
         size = bands.shape[dim]
         average, done = bands.narrow(dim, 0, 1), 1

@@ -1,1 +1,1 @@
-"""Training: the loop, the losses, the recipes that lead from clips to a model, and the cards of models."""
+"""Training: the loop, the losses, the recipes that turn clips into a model, and the model cards."""

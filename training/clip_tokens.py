@@ -1,9 +1,9 @@
-"""The tokens that a language model is trained on: token shards as they are, or made of clips in the run's folder.
+"""The tokens that a language model is trained on: existing token shards, or shards encoded from clips for the run.
 
     tokens = clip_tokens(tokenizer, Path("my_clips"), Path("runs/lm"), OWN_WINDOWS, resume=False)
-    read_shards(tokens.train)           # tokens.held_out, tokens.clips where the data were clips
+    read_shards(tokens.train)           # tokens.held_out and tokens.clips are set where the data were clips
 
-A run that goes on keeps its tokens; which clips and windows they were made of is written to data.json.
+A resumed run keeps its tokens; data.json records the clips and windows that they were made from.
 """
 
 import dataclasses
@@ -18,19 +18,19 @@ from ..data.encode import Windows, encode_shards
 from ..data.prepare import Report, prepare_once
 from ..tokenizer.video_tokenizer import VideoTokenizer
 
-# Clips of one's own are few: windows that overlap make more of them.
+# A user has few clips: overlapping windows make more training examples of them.
 OWN_WINDOWS = Windows(stride=4)
 
 
 @dataclass(frozen=True)
 class ClipTokens:
-    """Folders of a run's data.
+    """The folders that hold a run's data.
 
     Attributes:
-        train: token shards to train on.
-        held_out: token shards of held-out clips, None where there are none that are long enough.
-        clips: the clips that both were made of; None where the data were tokens.
-        prepared: the report of preparing them, where that was done now.
+        train: The token shards to train on.
+        held_out: The token shards of the held-out clips; None where no such clip is long enough.
+        clips: The prepared clips that both were encoded from; None where the data were tokens.
+        prepared: The report of preparing the clips, if this call prepared them.
     """
 
     train: Path
@@ -42,39 +42,41 @@ class ClipTokens:
 def clip_tokens(
     tokenizer: VideoTokenizer, data: Path, out: Path, windows: Windows, *, known: Path | None = None, resume: bool
 ) -> ClipTokens:
-    """Find the tokens of a training run, or make them.
+    """Find the tokens of a training run, or encode them from clips.
 
     Args:
-        tokenizer: makes the tokens.
-        data: a folder of token shards, of clips that `prepare` made, or of any clips.
-        out: the folder of the run.
-        windows: what is cut out of clips; must be `OWN_WINDOWS`, but for the seed, where the data are tokens.
-        known: clips that the tokenizer was trained on, which are not prepared again if they are the same.
-        resume: the run goes on, with the tokens that it has.
+        tokenizer: The tokenizer that encodes the clips.
+        data: A folder of token shards, of clips that `prepare` made, or of any clips.
+        out: The folder of the run.
+        windows: The windows that are cut out of clips. Where the data are tokens, only the seed may differ from
+            `OWN_WINDOWS`.
+        known: The prepared clips that the tokenizer was trained on; they are used again if they are the same clips.
+        resume: Whether the run is continued, with the tokens that it has.
 
     Raises:
-        ReelmError: windows are given for tokens, or differ from those of the run that goes on; or the clips cannot be
+        ReelmError: Windows are given for tokens, or differ from those of the resumed run; or the clips cannot be
             prepared or encoded.
     """
     if any(data.glob("*.safetensors")):
-        options, usual = dataclasses.asdict(windows), dataclasses.asdict(OWN_WINDOWS)
-        given = {f"windows.{name}": value for name, value in options.items() if name != "seed" and value != usual[name]}
+        options, default = dataclasses.asdict(windows), dataclasses.asdict(OWN_WINDOWS)
+        given = {f"windows.{key}": value for key, value in options.items() if key != "seed" and value != default[key]}
         rule = "must not be given where the data are tokens, which are windows already"
         require(not given, ", ".join(given), rule, given)
         return ClipTokens(data)
     tokens, held_out, record = out / "tokens", out / "held-out-tokens", out / "data.json"
     if resume:
-        made = read_json(record)
-        check_same({"windows": windows.told()}, {"windows": made.get("windows")})
-        return ClipTokens(tokens, held_out if held_out.exists() else None, Path(made["clips"]))
+        recorded = read_json(record)
+        check_same({"windows": windows.record()}, {"windows": recorded.get("windows")})
+        return ClipTokens(tokens, held_out if held_out.exists() else None, Path(str(recorded["clips"])))
     clips, prepared = prepare_once(data, out, known)
     for old in [*tokens.glob("*.safetensors"), *held_out.glob("*.safetensors")]:
-        if not old.stem.endswith(f"-{windows.num_frames}"):  # of a run that never began
+        if not old.stem.endswith(f"-{windows.num_frames}"):  # left by a run that never started training
             old.unlink()
     encode_shards(tokenizer, ClipShards(clips), tokens, windows)
-    ends = ClipShards(clips, "held-out")
-    long_enough = any(sample.frames >= windows.num_frames for sample in ends.samples)
+    held_out_clips = ClipShards(clips, "held-out")
+    long_enough = any(sample.frames >= windows.num_frames for sample in held_out_clips.samples)
     if long_enough:
-        encode_shards(tokenizer, ends, held_out, dataclasses.replace(windows, crops=1, mirror=False, motion=0.0))
-    save_json(record, {"clips": str(clips), "windows": windows.told()})
+        plain = dataclasses.replace(windows, crops=1, mirror=False, motion=0.0)
+        encode_shards(tokenizer, held_out_clips, held_out, plain)
+    save_json(record, {"clips": str(clips), "windows": windows.record()})
     return ClipTokens(tokens, held_out if long_enough else None, clips, prepared)

@@ -1,8 +1,8 @@
-"""Training the language model on token shards: `reelm train lm --data runs/tokens --out runs/lm`.
+"""Training of the language model on token shards: `reelm train lm --data runs/tokens --out runs/lm`.
 
-Loss: cross-entropy of every video token under the prefix + window mask, which is the mask of the rolling cache, so that
-what is trained is what runs. One caption in ten is left out, for classifier-free guidance (Ho and Salimans 2022,
-arXiv 2207.12598).
+The loss is the cross-entropy of every video token under the mask of prefix and window, which is also the mask of the
+ring cache: training and generation see the same context. One caption in ten is left out, for classifier-free guidance
+(Ho and Salimans 2022, arXiv 2207.12598).
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ class LMTraining:
     """The recipe of a language model.
 
     Attributes:
-        model: its sizes; the grid and the vocabularies must be those of the data, which `train_language_model`
-            (recipes.py) puts in, whatever they are here.
-        train: optimizer, length and checkpoints.
-        batch_tokens: video tokens in a step; a step's clips all have one length.
-        drop_caption: the share of clips whose caption is left out.
-        seed: of the weights and of the order.
+        model: The sizes of the model. The grid and the vocabularies must be those of the data; `train_language_model`
+            (recipes.py) sets them, whatever they are here.
+        train: The optimizer, the length and the checkpoints.
+        batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
+        drop_caption: The share of clips whose caption is left out.
+        seed: The seed of the initial weights and of the order of the clips.
     """
 
     model: LMConfig = field(default_factory=lambda: LMConfig(vocab_size=1))
@@ -59,12 +59,15 @@ class LMTraining:
 
 
 class TokenBatches:
-    """Batches by step alone: a seeded permutation of each set of shards, a set drawn in proportion to its tokens."""
+    """The training batches as a function of the step alone.
+
+    Each step draws one set of shards, in proportion to its tokens, and reads on in a seeded permutation of its clips.
+    """
 
     def __init__(self, sets: list[Shards], text: TextEncoder, recipe: LMTraining) -> None:
         self.sets, self.text, self.recipe = sets, text, recipe
         weights = np.array([shards.tokens_Bthw.numel() for shards in sets], dtype=np.float64)
-        # Which set each step takes: drawn once, so that a step knows how much of its set came before it.
+        # The set of each step is drawn in advance, so that a step knows how many steps before it used the same set.
         self.choice = np.random.default_rng([recipe.seed, 1]).choice(
             len(sets), recipe.train.steps, p=weights / weights.sum()
         )
@@ -77,7 +80,7 @@ class TokenBatches:
         return self._orders[which, epoch]
 
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """tokens (B, t, h, w) int64, text ids (B, P) and lengths (B,) of a step, on the CPU."""
+        """Return the tokens (B, t, h, w) int64, text ids (B, P) and text lengths (B,) of a step, on the CPU."""
         recipe, which = self.recipe, int(self.choice[step])
         shards = self.sets[which]
         size = max(1, recipe.batch_tokens // shards.tokens_Bthw[0].numel())
@@ -106,20 +109,20 @@ def train_lm(
     init: Path | None = None,
     on_checkpoint: Callable[[VideoTransformer], None] | None = None,
 ) -> VideoTransformer:
-    """Train from nothing, or go on with `resume`; the folder ends with lm.json, lm.safetensors and text.model.
+    """Train a language model and write lm.json, lm.safetensors and text.model to the folder.
 
     Args:
-        held_out: token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
+        held_out: Token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
             best one is returned (best.safetensors), not the last.
-        levels: of the FSQ that made the tokens, if it did: ids whose digits are the same share what they learn
-            (factored_vocabulary.py). The weights that are written are those of a plain model.
-        init: the folder of a trained model, to start from its weights; see `start_from`.
-        on_checkpoint: called with the averaged model at every checkpoint, to draw samples with it.
+        levels: The levels of the FSQ that made the tokens; empty for another quantizer. See factored_vocabulary.py.
+        resume: Whether the run in the folder is continued.
+        init: The folder of a trained model whose weights are the start; see `start_from`.
+        on_checkpoint: A function that is called with the averaged model at every checkpoint, e.g. to draw samples.
 
     Raises:
-        ReelmError: the data's grid or vocabulary is not the model's, or `init` is of another model or text.
+        ReelmError: The data's grid or vocabulary is not the model's, or `init` has another model or text model.
     """
-    place = pick_device(device)
+    torch_device = pick_device(device)
     sets = read_shards(data)
     for shards in sets:
         grid = tuple(shards.tokens_Bthw.shape[2:])
@@ -134,7 +137,7 @@ def train_lm(
     text.prefix([longest], recipe.model.prefix, "captions")
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
     torch.manual_seed(recipe.seed)
-    model = VideoTransformer(recipe.model).to(place)
+    model = VideoTransformer(recipe.model).to(torch_device)
     if init is not None:
         start_from(model, init, text)
     if levels:
@@ -142,27 +145,27 @@ def train_lm(
     batches, layout = TokenBatches(sets, text, recipe), recipe.model.layout
 
     def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        tokens, text_BP, lengths_B = (part.to(place) for part in batches(step))
+        tokens, text_BP, lengths_B = (part.to(torch_device) for part in batches(step))
         logits = model(tokens, text_BP, lengths_B)
         return F.cross_entropy(logits.flatten(0, 1).float(), layout.pack({"video": tokens}).flatten()), {}
 
-    judged = None
+    validation = None
     if held_out is not None:
-        judged = HeldOut(read_shards(held_out), text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
+        validation = HeldOut(read_shards(held_out), text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
 
     def export(state: TrainState) -> None:
         lm = averaged(state)
         save_json(folder / "lm.json", to_dict(recipe.model))
         save_tensors(folder / "lm.safetensors", lm.state_dict())
         atomic_write(folder / "text.model", text.model)
-        if judged is not None:
-            judged.judge(lm, state.step)
+        if validation is not None:
+            validation.judge(lm, state.step)
         if on_checkpoint is not None:
             on_checkpoint(lm)
 
     def averaged(state: TrainState) -> VideoTransformer:
         with uninitialised():
-            result = VideoTransformer(recipe.model).to(place)
+            result = VideoTransformer(recipe.model).to(torch_device)
         weights = state.average_model()
         result.load_state_dict(merge_factors(weights, levels) if levels else weights)
         result.text = text
@@ -170,22 +173,22 @@ def train_lm(
 
     state = train(model, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
     result = averaged(state)
-    if judged is not None:
-        load_weights(result, judged.best)
+    if validation is not None:
+        load_weights(result, validation.best)
     return result
 
 
 def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None:
-    """Give `model` the weights of the trained model in `folder`, which has its sizes, but may have another order.
+    """Load the weights of the trained model in `folder` into `model`; only the token order of the two may differ.
 
     Raises:
-        ReelmError: it is of other sizes, or knows other words.
+        ReelmError: The trained model has other sizes or another text model.
     """
     own = folder / "text.model"
     same = own.is_file() and own.read_bytes() == text.model
     require(same, "init", "must have the text model that is given: others number their words otherwise", str(folder))
-    whole = folder / "config.json"  # of a checkpoint; the folder of a run has its language model's sizes alone
-    sizes: Any = read_json(whole).get("lm") if whole.is_file() else read_json(folder / "lm.json")
+    config = folder / "config.json"  # a checkpoint has it; the folder of a run has lm.json instead
+    sizes: Any = read_json(config).get("lm") if config.is_file() else read_json(folder / "lm.json")
     require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
     order = sizes.get("order", "raster")
     if order != model.config.order:

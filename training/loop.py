@@ -1,11 +1,11 @@
-"""The training loop that tokenizer and language model share: resumable to the bit, stopped cleanly, drawn as it goes.
+"""The training loop of tokenizers and language models: exactly resumable, stopped cleanly by signals, with a loss plot.
 
     train(model, loss, TrainConfig(steps=1000), Path("runs/tokenizer"), resume=True)
 
-`loss(model, step)` makes its batch from (seed, step) alone, so a resumed run sees what an uninterrupted one would have
-seen: no loader state exists. A run folder holds recipe.json, state.safetensors (weights, their average, optimizer,
-step), metrics.jsonl (a line a report, at once) and loss.png. A second module can be trained `beside` the model, as a
-discriminator is.
+`loss(model, step)` makes its batch from (seed, step) alone, so that a resumed run sees the same batches as an
+uninterrupted one and no state of a loader has to be saved. The folder of a run holds recipe.json, state.safetensors
+(weights, their average, optimizer, step), metrics.jsonl (one line per report, written at once) and loss.png. A second
+module, such as a discriminator, can be trained in the same steps as `auxiliary`.
 """
 
 import json
@@ -27,31 +27,33 @@ from ..core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from ..core.config import check_same, to_dict
 from ..core.errors import CheckpointError, require
 from ..core.files import atomic_path, check_writable
-from ..core.log import StepLog
+from ..core.log import Entry, StepLog
 from ..core.progress import note, progress
 
 RECIPE = "recipe.json"
-# What a run may change when it goes on: how far, and what it writes when.
+# The options that may differ when a run is resumed: its length, and how often it writes.
 MAY_CHANGE = ("train.steps", "train.checkpoint_minutes", "train.report_steps")
+# From the model and the step to the loss and the figures that are logged with it.
 Loss = Callable[[nn.Module, int], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How long and how fast to train.
+    """The options of the training loop.
 
     Attributes:
-        steps: optimizer steps in all; the cosine ends there.
-        learning_rate: its peak, after `warmup` steps; it falls to a twentieth by a cosine.
-        warmup: steps in which the learning rate rises from nothing.
+        steps: The total number of optimizer steps; the cosine schedule ends there.
+        learning_rate: The peak learning rate, reached after `warmup` steps; a cosine lowers it to a twentieth.
+        warmup: The number of steps in which the learning rate rises linearly from 0.
         optimizer: "adamw", or "muon" for the matrices (torch.optim.Muon) and AdamW for all else.
-        weight_decay: decoupled; on matrices and kernels alone.
-        clip: the largest norm of a gradient.
-        ema: decay of the moving average of the weights, which is what is saved for use; 0 keeps none.
-        precision: of the products: "float32", "bfloat16" (weights and their updates stay in float32), or "auto", which
-            is bfloat16 on a GPU alone. A CPU with AVX512-BF16 or AMX gains from bfloat16; others lose a hundredfold.
-        checkpoint_minutes: how often the state is written.
-        report_steps: how often a line of metrics is written.
+        weight_decay: The decoupled weight decay, on matrices and kernels only.
+        clip: The largest norm of a gradient.
+        ema: The decay of the moving average of the weights, which is what is saved for use; 0 keeps no average.
+        precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
+            "auto", which is bfloat16 on a GPU only. A CPU with AVX512-BF16 or AMX gains from bfloat16; others get a
+            hundred times slower.
+        checkpoint_minutes: The minutes between two checkpoints.
+        report_steps: The number of steps between two lines of metrics.
     """
 
     steps: int
@@ -79,17 +81,17 @@ class TrainConfig:
         require(self.report_steps >= 1, "report_steps", "must be at least 1", self.report_steps)
 
     def rate(self, step: int) -> float:
-        """The learning rate's share of its peak at `step`: linear warm-up, then a cosine down to 0.05."""
+        """Return the learning rate at `step` as a share of its peak: linear warm-up, then a cosine down to 0.05."""
         if step < self.warmup:
             return (step + 1) / self.warmup
-        part = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
+        elapsed = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(elapsed, 1.0)))
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest."""
+    """Return AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    # Muon is for hidden matrices: embeddings and the head belong to AdamW (Jordan et al. 2024).
+    # Muon is meant for hidden matrices; AdamW trains the embeddings and the head (Jordan et al. 2024).
     hidden = [p for name, p in parameters.items() if config.optimizer == "muon" and p.ndim == 2 and "blocks." in name]
     chosen = {id(p) for p in hidden}
     rest = [p for p in parameters.values() if id(p) not in chosen]
@@ -110,19 +112,19 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 
 class TrainState:
-    """Weights, moving average, optimizers and step of a run, to and from one safetensors file.
+    """The weights, moving average, optimizers and step of a run, which one safetensors file holds.
 
-    What is trained `beside` the model has optimizers and a clipped gradient of its own, and no moving average.
+    The auxiliary module has optimizers of its own, its gradient is clipped by itself, and it has no moving average.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, beside: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, auxiliary: nn.Module | None = None) -> None:
         self.model, self.config, self.step = model, config, 0
-        self.modules = {"model": model} if beside is None else {"model": model, "beside": beside}
-        self.optimizers = [made for module in self.modules.values() for made in make_optimizers(module, config)]
+        self.modules = {"model": model} if auxiliary is None else {"model": model, "auxiliary": auxiliary}
+        self.optimizers = [each for module in self.modules.values() for each in make_optimizers(module, config)]
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def advance(self, loss: torch.Tensor) -> torch.Tensor:
-        """One optimizer step on `loss`; returns the norm of the model's gradient before clipping."""
+        """Make one optimizer step on `loss` and return the norm of the model's gradient before clipping."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
@@ -133,21 +135,21 @@ class TrainState:
         require(finite, "loss", f"must have a finite gradient at step {self.step}", float(loss.detach()))
         for optimizer in self.optimizers:
             optimizer.step()
-        # The average forgets its start: early on it follows closely.
+        # Early on the average follows the weights closely, so that it forgets their initial values.
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.config.ema else 0.0
-        now = self.model.state_dict()
+        weights = self.model.state_dict()
         names = list(self.average)
-        torch._foreach_lerp_([self.average[n] for n in names], [now[n] for n in names], 1 - decay)
+        torch._foreach_lerp_([self.average[n] for n in names], [weights[n] for n in names], 1 - decay)
         self.step += 1
         return norms[0]
 
     def average_model(self) -> dict[str, torch.Tensor]:
-        """The averaged weights under the model's names: what is kept for use."""
+        """Return the averaged weights and the buffers under the names of the model's state dict, to save for use."""
         return {name: self.average.get(name, tensor) for name, tensor in self.model.state_dict().items()}
 
     def save(self, path: Path) -> None:
-        """Write everything atomically."""
-        tensors = {f"{kind}.{k}": v for kind, module in self.modules.items() for k, v in module.state_dict().items()}
+        """Write the whole state to a file atomically."""
+        tensors = {f"{group}.{k}": v for group, module in self.modules.items() for k, v in module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for index, optimizer in enumerate(self.optimizers):
             for number, values in optimizer.state_dict()["state"].items():
@@ -155,25 +157,25 @@ class TrainState:
         save_tensors(path, tensors, {"step": str(self.step), "steps": str(self.config.steps)})
 
     def load(self, path: Path) -> None:
-        """Read what `save` wrote.
+        """Read the state from a file that `save` wrote.
 
         Raises:
-            CheckpointError: the file is damaged, or belongs to another model or optimizer.
+            CheckpointError: The file is damaged, or belongs to another model or optimizer.
         """
         tensors = load_tensors(path)
         with safe_open(path, framework="pt") as file:
             self.step = int((file.metadata() or {}).get("step", "-1"))
         if self.step < 0:
             raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
-        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "beside": {}, "average": {}, "optimizer": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "auxiliary": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            groups.setdefault(kind, {})[rest] = tensor
-        if groups["beside"] and "beside" not in self.modules:
-            raise CheckpointError(f"resume: {path.name} must belong to this model: more was trained beside it")
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        if groups["auxiliary"] and "auxiliary" not in self.modules:
+            raise CheckpointError(f"resume: {path.name} must belong to this model: it has an auxiliary module, too")
         try:
-            for kind, module in self.modules.items():
-                module.load_state_dict(groups[kind])
+            for group, module in self.modules.items():
+                module.load_state_dict(groups[group])
         except RuntimeError as error:
             raise CheckpointError(f"resume: {path.name} must belong to this model: {error}") from error
         owned = {
@@ -197,7 +199,7 @@ class TrainState:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """While inside, SIGINT and SIGTERM only fill the yielded list; a second one interrupts at once."""
+    """Collect SIGINT and SIGTERM in the yielded list while the context is open; a second signal interrupts at once."""
     caught: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -213,25 +215,27 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_run(folder: Path, resume: bool, recipe: Any = None) -> Path:
-    """The state file of the run in `folder`, before any work is done.
+def check_run(folder: Path, resume: bool, recipe: object = None) -> Path:
+    """Check whether a run can start or resume in `folder`, and return the path of its state file.
 
     Args:
-        recipe: the dataclass of all options of the run, whose TrainConfig is `train`.
+        folder: The folder of the run.
+        resume: Whether the run in the folder is to be continued.
+        recipe: The dataclass with all options of the run, whose field `train` is its TrainConfig.
 
     Raises:
-        ReelmError: the folder holds a run and `resume` is False, or none and it is True; or the recipe is not that of
-            the run, in more than its length and how often it writes.
+        ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or the recipe
+            differs from that of the run in more than its length and how often it writes.
     """
-    path, told = folder / "state.safetensors", folder / RECIPE
+    path, record = folder / "state.safetensors", folder / RECIPE
     require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
-    if resume and recipe is not None and told.exists():
-        check_same(_plain(recipe), read_json(told), MAY_CHANGE)
+    if resume and recipe is not None and record.exists():
+        check_same(_plain(recipe), read_json(record), MAY_CHANGE)
     return path
 
 
 def _plain(recipe: Any) -> dict[str, Any]:
-    """A recipe as JSON keeps it."""
+    """Return the values of a recipe as they come back from JSON: lists for tuples, strings for paths."""
     plain: dict[str, Any] = json.loads(json.dumps(to_dict(recipe), default=str))
     return plain
 
@@ -242,27 +246,31 @@ def train(
     config: TrainConfig,
     folder: Path,
     *,
-    recipe: Any = None,
+    recipe: object = None,
     resume: bool = False,
-    beside: nn.Module | None = None,
+    auxiliary: nn.Module | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
 ) -> TrainState:
-    """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM, leaving a checkpoint either way.
+    """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM; both leave a checkpoint.
 
     Args:
-        folder: the run's folder; made if need be. A folder with a run in it is refused unless `resume`.
-        recipe: a dataclass of all that the run depends on, for recipe.json; see `check_run`.
-        beside: trained in the same steps: what `loss` returns holds its loss too, and no gradient of the one's loss
-            reaches the other's weights.
-        on_checkpoint: called after each checkpoint (samples, exports).
+        model: The module to train.
+        loss: The function of the model and the step that returns the loss and the figures to log.
+        config: The options of the loop.
+        folder: The folder of the run; it is made if it does not exist.
+        recipe: A dataclass with all options that the run depends on, written to recipe.json; see `check_run`.
+        resume: Whether the run in the folder is continued.
+        auxiliary: A second module that is trained in the same steps. The value of `loss` includes its loss; neither
+            module's loss may have a gradient with respect to the other's weights.
+        on_checkpoint: A function that is called after each checkpoint, e.g. to export the weights.
 
     Raises:
-        ReelmError: the folder holds a run and `resume` is False, or none and it is True.
+        ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True.
     """
     path = check_run(folder, resume, recipe)
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(path, "out")
-    state = TrainState(model, config, beside)
+    state = TrainState(model, config, auxiliary)
     if resume:
         state.load(path)
     log = StepLog(folder / "metrics.jsonl")
@@ -277,7 +285,7 @@ def train(
             on_checkpoint(state)
 
     if state.step >= config.steps and on_checkpoint is not None:
-        on_checkpoint(state)  # which a kill after the last state may have left out
+        on_checkpoint(state)  # a kill right after the last state was written may have prevented it
     device = next(model.parameters()).device
     half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     for module in state.modules.values():
@@ -285,7 +293,7 @@ def train(
     last = time.monotonic()
     with stop_signals() as stopped:
         for step in progress(range(state.step, config.steps), "training", unit="step"):
-            # What a model draws at random (the codes that a codebook replaces) follows from the step too.
+            # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
             torch.manual_seed(step)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 value, metrics = loss(model, step)
@@ -302,8 +310,8 @@ def train(
     return state
 
 
-def draw_losses(log: list[dict[str, Any]], path: Path) -> None:
-    """The loss curve as a PNG (needs matplotlib; without it, one line says how to get it)."""
+def draw_losses(log: list[Entry], path: Path) -> None:
+    """Write the loss curve as a PNG; without matplotlib, only print how to install it."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

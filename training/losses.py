@@ -1,4 +1,4 @@
-"""What a tokenizer is trained to lower: distances between a clip and its reconstruction. No network is asked.
+"""The reconstruction losses of a tokenizer: distances between a clip and its reconstruction, without a network.
 
 value = reconstruction_loss(frames_BTHW3, reconstruction_BTHW3, moving_weight=4.0)
 value += 0.1 * structure_loss(frames_BTHW3, reconstruction_BTHW3)
@@ -13,7 +13,7 @@ SCALES = 3
 
 
 def moving_pixels(frames_BTHW3: torch.Tensor, threshold: float = 0.03) -> torch.Tensor:
-    """(B, T, H, W, 1) of 0 and 1: where a frame in [0, 1] differs from the one before or after it."""
+    """Return a mask (B, T, H, W, 1): 1 where a frame in [0, 1] differs from the one before or after it, else 0."""
     change = (frames_BTHW3[:, 1:] - frames_BTHW3[:, :-1]).abs().amax(-1, keepdim=True) > threshold
     none = torch.zeros_like(change[:, :1])
     return (torch.cat([none, change], 1) | torch.cat([change, none], 1)).float()
@@ -22,7 +22,10 @@ def moving_pixels(frames_BTHW3: torch.Tensor, threshold: float = 0.03) -> torch.
 def reconstruction_loss(
     frames_BTHW3: torch.Tensor, reconstruction_BTHW3: torch.Tensor, moving_weight: float
 ) -> torch.Tensor:
-    """Weighted Charbonnier distance sqrt(d^2 + e^2) - e with e = 0.05: quadratic near zero, linear far away."""
+    """Return the weighted Charbonnier distance sqrt(d^2 + e^2) - e with e = 0.05: quadratic near 0, linear far away.
+
+    Pixels that move weigh `moving_weight` times as much as others.
+    """
     distance = torch.sqrt((frames_BTHW3 - reconstruction_BTHW3).square() + 0.05**2) - 0.05
     if moving_weight == 1:
         return distance.mean()
@@ -31,14 +34,15 @@ def reconstruction_loss(
 
 
 def structure_loss(frames_BTHW3: torch.Tensor, reconstruction_BTHW3: torch.Tensor) -> torch.Tensor:
-    """How much of the local contrast and its pattern is lost, at full, half and quarter size: from 0 to 2.
+    """Return how much local contrast and structure is lost at full, half and quarter size, from 0 to 2.
 
-    1 minus the contrast-structure factor of SSIM, averaged over windows and scales (Wang, Simoncelli and Bovik 2003,
-    "Multiscale structural similarity for image quality assessment"; as a loss beside L1: Zhao et al. 2017, arXiv
-    1511.08861). Ours has flat windows of 8 pixels every 4, on luma; scales at which no window fits are left out.
+    The loss is 1 minus the contrast-structure factor of SSIM, averaged over windows and scales (Wang, Simoncelli and
+    Bovik 2003, "Multiscale structural similarity for image quality assessment"; Zhao et al. 2017, arXiv 1511.08861, use
+    it as a loss together with L1). Here the windows are flat, 8 pixels wide and 4 apart, on luma; scales at which no
+    window fits are left out.
     """
     luma = torch.tensor(LUMA, device=frames_BTHW3.device)
-    # About the middle, and no matrix product, which autocast would round: variances are small differences.
+    # Variances are small differences of moments: values are centred, and no matrix product is left to autocast.
     x, y = (
         (clip_BTHW3.float() * luma).sum(-1).flatten(0, 1).unsqueeze(1) - 0.5
         for clip_BTHW3 in (frames_BTHW3, reconstruction_BTHW3)

@@ -1,8 +1,8 @@
-"""The model card of a model of one's own clips: what it is, what it was made of, and what was measured at the end.
+"""The model card of a trained model: what the model is, what it was trained on, and what was measured at the end.
 
 atomic_write(folder / "README.md", model_card(Path("runs/lm"), Path("runs/tokenizer"), parts).encode())
 
-It tells what the files of the two runs tell, and leaves room for what only somebody who looks can say.
+The card holds what the files of the two runs record, and a paragraph to fill in by hand about how the clips look.
 """
 
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from ..generation.pretrained import Pretrained
 from ..lm.lm_config import LMConfig
 from .validation import best_of, read_entries
 
-LOOKED = """What one sees has not been written down yet. Look at continuations.png and continuations.mp4 of the run, and
+LOOKS = """What one sees has not been written down yet. Look at continuations.png and continuations.mp4 of the run, and
 say it here: blur, flicker, shifts of colour, what falls apart, and after how long."""
 
 
 def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
-    """Markdown.
+    """Return the model card as Markdown.
 
     Args:
-        run: the folder of the language model's training.
-        tokenizer: the folder of the tokenizer's training; its figures are told if it has any.
-        parts: the model.
+        run: The folder of the language model's training.
+        tokenizer: The folder of the tokenizer's training; the card has its held-out figures if there are any.
+        parts: The trained model.
     """
     blocks = [
         f"# {run.resolve().name}",
@@ -36,7 +36,7 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
         "\n".join(_making(run)),
         "## Measured on held-out clips",
         "\n".join(_measured(run, tokenizer)) or "Nothing: the data were tokens, or no clip was long enough.",
-        LOOKED,
+        LOOKS,
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -44,7 +44,7 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
 def _parts(parts: Pretrained) -> Iterator[str]:
     config, sizes = parts.config, parts.sizes()
     quantizer, lm = config.tokenizer.quantizer, config.lm
-    assert isinstance(lm, LMConfig)  # which a run trains
+    assert isinstance(lm, LMConfig)  # training runs have no other kind
     yield "| part | what | parameters |\n|---|---|---|"
     yield (
         f"| tokenizer | {sizes['pixels_per_token']} pixels a token, {quantizer.kind}, {lm.vocab_size:,} codes "
@@ -58,26 +58,26 @@ def _parts(parts: Pretrained) -> Iterator[str]:
 
 
 def _making(run: Path) -> Iterator[str]:
-    recipe = read_json(run / "recipe.json")
-    told, record = recipe["train"], run / "data.json"
+    recipe: dict[str, Any] = read_json(run / "recipe.json")
+    options, record = recipe["train"], run / "data.json"
     if record.is_file():
-        made = read_json(record)
-        windows = ", ".join(f"{name} {value}" for name, value in made["windows"].items() if value is not None)
-        yield f"- Clips: {Path(made['clips']).name}; windows: {windows}."
+        data: dict[str, Any] = read_json(record)
+        windows = ", ".join(f"{name} {value}" for name, value in data["windows"].items() if value is not None)
+        yield f"- Clips: {Path(data['clips']).name}; windows: {windows}."
     yield (
-        f"- {told['steps']:,} steps of {recipe['batch_tokens']:,} tokens, {told['optimizer']}, learning rate "
-        f"{told['learning_rate']:g}, products in {told['precision']}, seed {recipe['seed']}."
+        f"- {options['steps']:,} steps of {recipe['batch_tokens']:,} tokens, {options['optimizer']}, learning rate "
+        f"{options['learning_rate']:g}, products in {options['precision']}, seed {recipe['seed']}."
     )
 
 
 def _measured(run: Path, tokenizer: Path) -> Iterator[str]:
     entries, continued = read_entries(run), run / "continuations.json"
     if (tokenizer / "held-out.json").is_file():
-        rebuilt = read_json(tokenizer / "held-out.json")
-        yield f"- The tokenizer: {rebuilt['psnr']:.2f} dB, {rebuilt['codebook_use']:.0%} of the codes used."
+        figures = read_json(tokenizer / "held-out.json")
+        yield f"- The tokenizer: {figures['psnr']:.2f} dB, {figures['codebook_use']:.0%} of the codes used."
     if entries:
         best = best_of(entries)
-        yield f"- {best['nats_per_token']:.3f} nats a token; the weights are those of step {best['step']:,}."
+        yield f"- {best.nats_per_token:.3f} nats a token; the weights are those of step {best.step:,}."
     if continued.is_file():
         yield from _continued(read_json(continued))
 

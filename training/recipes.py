@@ -1,4 +1,4 @@
-"""From clips to a trained model, whole, by the names of folders: what `reelm train tokenizer` and `train lm` call.
+"""Whole trainings, from a folder of clips to a model: `reelm train tokenizer` and `reelm train lm` call them.
 
     train_video_tokenizer(Path("runs/tokenizer"), data=Path("my_clips"), preset="small")
     report = train_language_model(Path("my_clips"), Path("runs/tokenizer"), Path("runs/lm"))
@@ -35,7 +35,6 @@ from .lm_training import LMTraining, train_lm
 from .loop import check_run
 from .model_card import model_card
 from .run_reports import (
-    Checkpoint,
     ContinuationFigures,
     HeldOutFigures,
     LanguageModelReport,
@@ -64,26 +63,29 @@ def train_language_model(
     device: str = "auto",
     resume: bool = False,
 ) -> LanguageModelReport:
-    """Train a language model, and put the checkpoint together that `VideoGenerator.from_pretrained` loads.
+    """Train a language model, and write the checkpoint that `VideoGenerator.from_pretrained` loads.
 
-    Of prepared clips, or a folder of clips, it makes tokens first, keeps the checkpoint that the held-out ends of the
-    clips cost least, and continues these: continuations.png and .mp4 show them beside the truth. The model has a card,
-    README.md, of how it was made and what was measured. SIGINT and SIGTERM stop the training and leave a checkpoint.
+    Where the data are clips, they are encoded to tokens first; the checkpoint with the lowest loss on the held-out ends
+    of the clips is kept; and these ends are continued: continuations.png and continuations.mp4 show the continuations
+    next to the truth. A model card, README.md, says how the model was made and what was measured. SIGINT and SIGTERM
+    stop the training and leave a checkpoint.
 
     Args:
-        data: a folder of token shards, of clips that `prepare` made, or of any clips.
-        tokenizer: the folder of the training of the tokenizer that makes, or made, the tokens.
-        out: the run's folder.
-        text: the text model; without one it is trained on the captions.
-        init: start from the weights of this model (a bundled name, a folder) instead of from nothing.
-        windows: what is cut out of clips, where the data are clips; its seed is that of the recipe.
-        sampling: what the model will sample by; without guidance where no clip has a caption.
-        recipe: sizes, optimizer and length; vocabularies, rows and columns are those of the data and the tokenizer.
-        device: auto, cpu or cuda[:n].
-        resume: go on with the run in `out`.
+        data: A folder of token shards, of clips that `prepare` made, or of any clips.
+        tokenizer: The folder of the training of the tokenizer that makes, or made, the tokens.
+        out: The folder of the run.
+        text: The file of the text model; without it one is trained on the captions.
+        init: The model whose weights are the start (a bundled name or a folder); without it they are drawn at random.
+        windows: The windows that are cut out of clips, where the data are clips; their seed is that of the recipe.
+        sampling: The sampling options that the model is saved with; guidance is off where no clip has a caption.
+        recipe: The sizes, the optimizer and the length; the vocabularies, rows and columns are replaced by those of the
+            data and the tokenizer.
+        device: The device: auto, cpu or cuda[:n].
+        resume: Whether the run in `out` is continued.
 
     Raises:
-        ReelmError: an argument is refused, before anything is encoded or trained if the data need not be read for it.
+        ReelmError: An argument is refused; this comes before anything is encoded or trained, unless the data must be
+            read to find out.
     """
     check_run(out, resume)
     codec = load_tokenizer(tokenizer, device=device)
@@ -107,8 +109,7 @@ def train_language_model(
     )  # fmt: skip
     save_pretrained(out / "model", config, codec, lm)
     measured = [] if tokens.held_out is None else read_entries(out)
-    best, last = ((from_dict(Checkpoint, best_of(measured)), from_dict(Checkpoint, measured[-1]))
-                  if measured else (None, None))  # fmt: skip
+    best, last = (best_of(measured), measured[-1]) if measured else (None, None)
     continued = None if tokens.clips is None else _continue_held_out(tokens.clips, parts(lm), out)
     atomic_write(out / "model" / "README.md", model_card(out, tokenizer, parts(lm)).encode())
     return LanguageModelReport(
@@ -122,7 +123,7 @@ def _unguided(sampling: SamplingConfig) -> SamplingConfig:
 
 
 def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], model: LMConfig) -> LMConfig:
-    """The sizes of the language model, with the vocabularies and the grid of the data."""
+    """Return the sizes of the language model, with the vocabularies and the grid of the data."""
     rows, columns = sets[0].tokens_Bthw.shape[2:]
     return dataclasses.replace(
         model, vocab_size=tokenizer.vocab_size, rows=rows, columns=columns, text_vocab_size=text.vocab_size
@@ -130,7 +131,7 @@ def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], mod
 
 
 def _model_config(tokenizer: VideoTokenizer, sets: list[Shards], lm: LMConfig, sampling: SamplingConfig) -> ModelConfig:
-    """The config of the whole model."""
+    """Return the config of the whole model."""
     side = tokenizer.config.spatial
     return ModelConfig(
         format=FORMAT, fps=sets[0].fps, height=lm.rows * side, width=lm.columns * side, tokenizer=tokenizer.config,
@@ -139,26 +140,26 @@ def _model_config(tokenizer: VideoTokenizer, sets: list[Shards], lm: LMConfig, s
 
 
 def _text_encoder(file: Path | None, captions: list[str], out: Path, resume: bool) -> TextEncoder:
-    """The text model that is given, or that the run has, or one that is trained on the captions."""
+    """Return the text model of `file`, else that of a resumed run, else one that is trained on the captions."""
     if file is not None:
         return TextEncoder(file.read_bytes())
     path = out / "text.model"
     if not (resume and path.exists()):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A model of clips without captions knows one word, since none cannot be.
+        # Where no clip has a caption the text model has one word, since it cannot have none.
         atomic_write(path, train_text([caption for caption in captions if words_of(caption)] or ["clip"]))
     return TextEncoder(path.read_bytes())
 
 
 def _continue_held_out(clips: Path, parts: Pretrained, out: Path) -> ContinuationFigures | None:
-    """Continue the held-out clips and write continuations.json; None where all of them are too short."""
+    """Continue the held-out clips and write continuations.json; return None where all of them are too short."""
     held_out, least = ClipShards(clips, "held-out"), least_frames(parts.tokenizer.compression.t)
     if all(sample.frames < least for sample in held_out.samples):
         return None
     report = continue_held_out(VideoGenerator(parts), held_out, out)
     save_json(out / "continuations.json", report)
-    names = ("n", "predicted_frames", "psnr", "psnr_of_the_last_frame_repeated")
-    return ContinuationFigures(*(report[name] for name in names))
+    names = ("predicted_frames", "psnr", "psnr_of_the_last_frame_repeated")
+    return from_dict(ContinuationFigures, {"clips": report["n"], **{name: report[name] for name in names}})
 
 
 def train_video_tokenizer(
@@ -172,24 +173,24 @@ def train_video_tokenizer(
     device: str = "auto",
     resume: bool = False,
 ) -> TokenizerReport:
-    """Train a tokenizer on clips of one's own, or on rendered ones.
+    """Train a tokenizer on a folder of clips, or on rendered clips.
 
     SIGINT and SIGTERM stop the training and leave a checkpoint.
 
     Args:
-        out: the run's folder.
-        data: a folder of clips that `prepare` made, or of any clips; without it clips are rendered.
-        preset: the sizes of the model, in place of `recipe.model`: tiny, small or base (1, 8, 100 million parameters).
+        out: The folder of the run.
+        data: A folder of clips that `prepare` made, or of any clips; without it clips are rendered.
+        preset: The sizes of the model, in place of `recipe.model`: tiny, small or base (1, 8, 100 million parameters).
             With `data` and a recipe whose model is the default it is small.
-        compression: of the preset: frames x rows x columns of a token, 4x8x8 if nothing is said.
-        decoder_of: train only the decoder of the tokenizer in this folder, which has its sizes: all its tokens stay
-            what they are.
-        recipe: sizes, optimizer, length and losses.
-        device: auto, cpu or cuda[:n].
-        resume: go on with the run in `out`.
+        compression: The compression of the preset: frames x rows x columns of a token, by default 4x8x8.
+        decoder_of: The folder of a tokenizer whose decoder alone is trained. The model has its sizes, and all its
+            tokens stay the same.
+        recipe: The sizes, the optimizer, the length and the losses.
+        device: The device: auto, cpu or cuda[:n].
+        resume: Whether the run in `out` is continued.
 
     Raises:
-        ReelmError: an argument is refused; nothing was prepared or trained.
+        ReelmError: An argument is refused; nothing was prepared or trained.
     """
     whole = tokenizer_recipe(recipe, data=data, preset=preset, compression=compression, decoder_of=decoder_of)
     check_stage(whole, out, decoder_of, resume)
@@ -203,8 +204,8 @@ def train_video_tokenizer(
             height=whole.height, width=whole.width, seed=whole.seed,
         )  # fmt: skip
         with contextlib.closing(loader) as crops:
-            ends = held_out_clips(ClipShards(shards, "held-out"), whole.model.temporal)
-            clips = TrainingClips(batch=crops.batch, held_out=ends)
+            held_out = held_out_clips(ClipShards(shards, "held-out"), whole.model.temporal)
+            clips = TrainingClips(batch=crops.batch, held_out=held_out)
             train_tokenizer(whole, out, clips=clips, decoder_of=decoder_of, device=device, resume=resume)
     return TokenizerReport(out, RunProgress.read(out), HeldOutFigures.read(out), prepared)
 
@@ -217,10 +218,10 @@ def tokenizer_recipe(
     compression: Compression | None = None,
     decoder_of: Path | None = None,
 ) -> TokenizerTraining:
-    """The recipe with the model that the preset stands for, or that the tokenizer in `decoder_of` has.
+    """Return the recipe with the model of the preset, or of the tokenizer in `decoder_of`.
 
     Raises:
-        ReelmError: sizes are given in two ways, or `decoder_of` has no tokenizer.
+        ReelmError: The sizes are given twice, or `decoder_of` has no tokenizer.
     """
     changed = {name: value for name, (value, _) in
                differences(to_dict(recipe.model), to_dict(TokenizerConfig()), "model.").items()}  # fmt: skip

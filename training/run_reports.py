@@ -1,7 +1,7 @@
-"""What a training run leaves, as typed values that are read from the files in its folder.
+"""Reports of training runs: typed values that are read from the files in the folder of a run.
 
 RunProgress.read(Path("runs/lm"))                   # RunProgress(step=2250, steps=2250)
-HeldOutFigures.read(Path("runs/tokenizer"))         # PSNR of held-out clips, None where there were none
+HeldOutFigures.read(Path("runs/tokenizer"))         # PSNR etc. of held-out clips; None where there were none
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from ..data.prepare import Report
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-        step: optimizer steps that were made.
-        steps: of the whole run; fewer were made where it was stopped by a signal.
+        step: The number of optimizer steps made so far.
+        steps: The number of steps of the whole run; `step` is smaller where a signal stopped the run.
     """
 
     step: int
@@ -28,10 +28,10 @@ class RunProgress:
 
     @classmethod
     def read(cls, out: Path) -> "RunProgress":
-        """How far the run in a folder has come.
+        """Read the progress of the run in a folder.
 
         Raises:
-            OSError: there is no run in it.
+            OSError: The folder holds no run.
         """
         with safe_open(out / "state.safetensors", framework="pt") as file:
             values = file.metadata()
@@ -39,13 +39,13 @@ class RunProgress:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether all steps of the run were made."""
         return self.step >= self.steps
 
 
 @dataclass(frozen=True)
 class HeldOutClip:
-    """A held-out clip: its size, and the PSNR in dB of its reconstruction, mean over the frames."""
+    """The size of a held-out clip, and the PSNR in dB of its reconstruction, averaged over the frames."""
 
     name: str
     frames: int
@@ -56,16 +56,16 @@ class HeldOutClip:
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """Of a tokenizer's reconstructions of held-out clips.
+    """The figures of a tokenizer's reconstructions of held-out clips.
 
     Attributes:
-        step: of the checkpoint.
-        split: the clips' split.
-        psnr: mean over the clips in dB.
-        codebook_use: share of the codes that occur in the clips' tokens.
-        perplexity: of the distribution of these codes.
-        tokens: how many.
-        clips: each clip's own figures.
+        step: The step of the checkpoint.
+        split: The split of the clips.
+        psnr: The PSNR in dB, averaged over the clips.
+        codebook_use: The share of all codes that occur in the clips' tokens.
+        perplexity: The perplexity of the distribution of these codes.
+        tokens: The number of tokens.
+        clips: The figures of each clip.
     """
 
     step: int
@@ -78,20 +78,20 @@ class HeldOutFigures:
 
     @classmethod
     def read(cls, out: Path) -> "HeldOutFigures | None":
-        """The figures of the last checkpoint of a tokenizer's run, if clips were held out."""
+        """Read the figures of the last checkpoint of a tokenizer's run; None where no clips were held out."""
         path = out / "held-out.json"
         return from_dict(cls, read_json(path), path.name) if path.exists() else None
 
 
 @dataclass(frozen=True)
 class TokenizerReport:
-    """A run that trains a tokenizer.
+    """The report of a run that trains a tokenizer.
 
     Attributes:
-        out: the folder of the run, with tokenizer.json and tokenizer.safetensors.
-        progress: how far it came.
-        held_out: figures of held-out clips, if there were any.
-        prepared: the report of preparing the clips, where that was done now.
+        out: The folder of the run, with tokenizer.json and tokenizer.safetensors.
+        progress: The progress of the run.
+        held_out: The figures of held-out clips, if there were any.
+        prepared: The report of preparing the clips, if this call prepared them.
     """
 
     out: Path
@@ -102,7 +102,7 @@ class TokenizerReport:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was measured: its step, and what a held-out token costs it in nats."""
+    """A measured checkpoint: its step, and its mean cross-entropy of a held-out token in nats."""
 
     step: int
     nats_per_token: float
@@ -110,13 +110,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ContinuationFigures:
-    """Of held-out clips that a model continued; continuations.json has each clip's own.
+    """The figures of a model's continuations of held-out clips; continuations.json has those of each clip.
 
     Attributes:
-        clips: how many.
-        predicted_frames: frames that each was continued by.
-        psnr: mean over the clips in dB, of the predicted frames.
-        psnr_of_the_last_frame_repeated: the same of the last given frame, repeated.
+        clips: The number of clips.
+        predicted_frames: The number of frames that each clip was continued by.
+        psnr: The PSNR in dB of the predicted frames, averaged over the clips.
+        psnr_of_the_last_frame_repeated: The same PSNR of the last given frame, repeated.
     """
 
     clips: int
@@ -127,17 +127,18 @@ class ContinuationFigures:
 
 @dataclass(frozen=True)
 class LanguageModelReport:
-    """A run that trains a language model.
+    """The report of a run that trains a language model.
 
     Attributes:
-        out: the folder of the run.
-        model: the checkpoint folder in it, which `VideoGenerator.from_pretrained` loads.
-        progress: how far it came.
-        best: the checkpoint whose weights the model has; None where nothing was held out, and they are the last ones.
-        last: the last checkpoint, if it was measured.
-        least_frames: frames of the shortest held-out clip that could be continued; None where the data were tokens.
-        continuations: of the held-out clips, if one was long enough.
-        prepared: the report of preparing the clips, where that was done now.
+        out: The folder of the run.
+        model: The checkpoint folder in it, which `VideoGenerator.from_pretrained` loads.
+        progress: The progress of the run.
+        best: The checkpoint whose weights the model has; None where nothing was held out and they are the last ones.
+        last: The last checkpoint, if it was measured.
+        least_frames: The least number of frames of a held-out clip that can be continued; None where the data were
+            tokens.
+        continuations: The figures of the continued held-out clips, if one was long enough.
+        prepared: The report of preparing the clips, if this call prepared them.
     """
 
     out: Path

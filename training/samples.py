@@ -1,4 +1,4 @@
-"""Samples of a model in training, drawn as it goes.
+"""Samples of a language model at a checkpoint of its training.
 
 write_samples(parts, captions, Path("runs/lm/samples.png"))
 """
@@ -17,7 +17,10 @@ CLIPS, LATENT_FRAMES = 12, 5
 
 
 def write_samples(parts: Pretrained, captions: Sequence[str], path: Path) -> None:
-    """Draw clips of some of the captions, always the same ones, as a contact sheet; without captions, of none."""
+    """Generate clips and write them as a contact sheet.
+
+    The prompts are always the same few of the captions; where all captions are empty, the clips have no prompt.
+    """
     named = [caption for caption in captions if caption]
     frames = parts.tokenizer.compression.frames(LATENT_FRAMES)
     if named:

@@ -1,4 +1,4 @@
-"""The text model of a language model, trained on captions: what `reelm train text` calls.
+"""Training of a language model's text model on captions: `reelm train text` calls it.
 
 report = train_text_model(Path("runs/text.model"), data=Path("runs/tokens"))
 report.vocab_size, report.captions
@@ -16,12 +16,12 @@ from ..lm.text import TextEncoder, train_text
 
 @dataclass(frozen=True)
 class TextReport:
-    """A text model that was trained.
+    """The report of training a text model.
 
     Attributes:
-        path: the file.
-        vocab_size: text ids that it has.
-        captions: how many it was trained on.
+        path: The file of the text model.
+        vocab_size: The number of its text ids.
+        captions: The number of captions that it was trained on.
     """
 
     path: Path
@@ -40,14 +40,14 @@ def train_text_model(
     """Train a text model and write its file.
 
     Args:
-        out: the file to write.
-        data: a folder of token shards, whose captions are read.
-        captions: a text file with a caption a line, instead of data.
-        vocab_size: the most text ids that it may have.
-        model_type: word knows whole words; unigram and bpe spell new ones from pieces.
+        out: The file to write.
+        data: A folder of token shards, whose captions are read.
+        captions: A text file with one caption per line, instead of `data`.
+        vocab_size: The largest number of text ids.
+        model_type: The kind of text model: "word" knows whole words; "unigram" and "bpe" spell new words from pieces.
 
     Raises:
-        ReelmError: `out` cannot be written, or not exactly one of data and captions is given.
+        ReelmError: `out` cannot be written, or not exactly one of `data` and `captions` is given.
         CheckpointError: `data` holds no token shards.
         OSError: `captions` cannot be read.
     """

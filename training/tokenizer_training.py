@@ -1,13 +1,14 @@
-"""Training a tokenizer, on the rendered world or on clips of one's own, in one stage or two.
+"""Training of a tokenizer, on the rendered world or on a user's clips, in one stage or two.
 
-    train_tokenizer(TokenizerTraining(), Path("runs/tokenizer"))                        # on the world
+    train_tokenizer(TokenizerTraining(), Path("runs/tokenizer"))                        # on the rendered world
     train_tokenizer(recipe, Path("runs/tokenizer"), clips=TrainingClips(batch=..., held_out=...))
-    train_tokenizer(recipe, Path("runs/sharper"), decoder_of=Path("runs/tokenizer"))    # its decoder alone
+    train_tokenizer(recipe, Path("runs/sharper"), decoder_of=Path("runs/tokenizer"))    # only the decoder
 
-The first stage has no discriminator. The second (`second_stage.py`) leaves every token as it is, and may have one.
+The first stage has no discriminator. The second (`second_stage.py`) keeps every token as it is, and may have one.
 
-Loss: a Charbonnier distance (Charbonnier et al. 1994; for pictures, Lai et al. 2017, arXiv 1704.03915) and, for natural
-video, a multi-scale structure loss. In the world pixels that move weigh more, since objects cover little of a picture.
+The loss is a Charbonnier distance (Charbonnier et al. 1994; for pictures, Lai et al. 2017, arXiv 1704.03915) and, for
+natural video, a multi-scale structure loss. In the rendered world pixels that move weigh more, since objects cover
+little of a picture.
 """
 
 from collections.abc import Callable
@@ -20,19 +21,19 @@ from ..core.checkpoint import save_json, save_tensors, uninitialised
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
-from ..evaluation.lpips import LEAST as LPIPS_LEAST
+from ..evaluation.lpips import LEAST_SIDE as LPIPS_LEAST_SIDE
 from ..evaluation.lpips import load_lpips
 from ..evaluation.reconstruction import judge_held_out
 from ..tokenizer.tokenizer_config import TokenizerConfig
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from ..world.render import render
 from ..world.scene import sample_scene
-from .discriminator import LEAST
+from .discriminator import LEAST_SIDE
 from .loop import TrainConfig, TrainState, check_run, train
 from .losses import reconstruction_loss, structure_loss
 from .second_stage import SecondStage
 
-# Of the moving pixels and of the structure loss, where the recipe says neither.
+# The default weights of moving pixels and of the structure loss.
 WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
 
 
@@ -41,20 +42,21 @@ class TokenizerTraining:
     """The recipe of a tokenizer.
 
     Attributes:
-        model: its sizes.
-        train: optimizer, length and checkpoints.
-        batch_size: clips in a step.
-        num_frames: frames of a clip, 1 + a multiple of `temporal`.
-        height: of a clip in pixels; clips of one's own are cropped to it at random.
-        width: of a clip in pixels.
-        moving_weight: how much more a pixel weighs that differs from the frame before or after it; None is 4 for the
-            world and 1 for clips of one's own.
-        structure_weight: of the multi-scale structure loss beside the Charbonnier distance; None is 0 for the world and
-            0.1 for clips of one's own.
-        adversarial_weight: of the loss against a discriminator that learns beside; second stage only.
-        perceptual_weight: of LPIPS by the network in `lpips_weights`; second stage only.
-        lpips_weights: the TorchScript file of the network for LPIPS (docs/tokenizer.md).
-        seed: of the weights and of the clips.
+        model: The sizes of the tokenizer.
+        train: The optimizer, the length and the checkpoints.
+        batch_size: The number of clips in a step.
+        num_frames: The number of frames of a clip, 1 + a multiple of `temporal`.
+        height: The height of a clip in pixels; a user's clips are cropped to it at random.
+        width: The width of a clip in pixels.
+        moving_weight: The weight of a pixel that differs from the frame before or after it, where other pixels weigh 1;
+            None is 4 for the rendered world and 1 for a user's clips.
+        structure_weight: The weight of the multi-scale structure loss, which is added to the Charbonnier distance; None
+            is 0 for the rendered world and 0.1 for a user's clips.
+        adversarial_weight: The weight of the loss against a discriminator that is trained in the same steps; second
+            stage only.
+        perceptual_weight: The weight of LPIPS by the network in `lpips_weights`; second stage only.
+        lpips_weights: The TorchScript file of the network for LPIPS (docs/tokenizer.md).
+        seed: The seed of the initial weights and of the clips.
     """
 
     model: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -79,7 +81,10 @@ class TokenizerTraining:
         adversarial, perceptual = self.adversarial_weight, self.perceptual_weight
         require(adversarial >= 0, "adversarial_weight", "must be at least 0", adversarial)
         size = (self.height, self.width)
-        for name, weight, least in (("adversarial", adversarial, LEAST), ("perceptual", perceptual, LPIPS_LEAST)):
+        for name, weight, least in (
+            ("adversarial", adversarial, LEAST_SIDE),
+            ("perceptual", perceptual, LPIPS_LEAST_SIDE),
+        ):
             large = not weight or min(size) >= least
             require(large, "height, width", f"must be at least {least} with {name}_weight", size)
         require(perceptual >= 0, "perceptual_weight", "must be at least 0", perceptual)
@@ -88,18 +93,18 @@ class TokenizerTraining:
         require(not file or perceptual > 0, "perceptual_weight", "must be above 0 with lpips_weights", perceptual)
 
     def weights(self, default: tuple[float, float]) -> tuple[float, float]:
-        """Of the moving pixels and of the structure loss."""
+        """Return the weights of moving pixels and of the structure loss, with defaults for those that are None."""
         moving, structure = self.moving_weight, self.structure_weight
         return default[0] if moving is None else moving, default[1] if structure is None else structure
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingClips:
-    """Clips of one's own to train on.
+    """A user's clips to train on.
 
     Attributes:
-        batch: the batch (B, T, H, W, 3) uint8 of a step, from its number alone.
-        held_out: name and frames (T, H, W, 3) uint8 of clips that are in no batch.
+        batch: The function from a step to its batch (B, T, H, W, 3) uint8.
+        held_out: The names and frames (T, H, W, 3) uint8 of clips that are in no batch.
     """
 
     batch: Callable[[int], torch.Tensor]
@@ -107,10 +112,10 @@ class TrainingClips:
 
 
 def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -> torch.Tensor:
-    """The rendered batch (B, T, H, W, 3) uint8 of a step: it follows from (seed, step) alone."""
+    """Return the rendered batch (B, T, H, W, 3) uint8 of a step, which depends on the seed and the step alone."""
     first = step * recipe.batch_size
     scenes = [sample_scene(recipe.seed, first + i, split="train") for i in range(recipe.batch_size)]
-    # A batch begins at any moment of its clips' first seconds, so that later phases are seen too.
+    # Batches begin at different frames of the first seconds, so that later phases of a motion are seen, too.
     start = (step * 7) % 24
     return render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width, first_frame=start, device=device)
 
@@ -122,7 +127,11 @@ def _world_held_out(recipe: TokenizerTraining) -> list[tuple[str, torch.Tensor]]
 
 
 def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None, resume: bool) -> None:
-    """Refuse, before any work is done, what does not go with the stage that is asked for."""
+    """Check, before any work is done, that the options, the folders and the files fit the stage.
+
+    Raises:
+        ReelmError: One of them does not fit.
+    """
     if decoder_of is not None:
         same = decoder_of.resolve() == folder.resolve()
         require(not same, "decoder_of", "must not be the folder that is written", str(decoder_of))
@@ -137,7 +146,7 @@ def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None
 
 
 def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: torch.device) -> VideoTokenizer:
-    """The tokenizer that a second stage begins with, and whose tokens it keeps."""
+    """Load the tokenizer that a second stage starts from, and whose tokens it keeps."""
     model = load_tokenizer(source, device=str(device))
     require(recipe.model == model.config, "model", "must be the sizes of the tokenizer in decoder_of", recipe.model)
     if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
@@ -151,7 +160,7 @@ def _second_stage(model: VideoTokenizer, recipe: TokenizerTraining) -> SecondSta
     if recipe.lpips_weights is not None:
         perceptual = load_lpips(recipe.lpips_weights, device=device)
         black = torch.zeros(1, 3, recipe.height, recipe.width, device=device)
-        perceptual(black, black)  # a file that cannot do it is refused at once
+        perceptual(black, black)  # refuses an unsuitable network before training starts
     return SecondStage(
         model, adversarial_weight=recipe.adversarial_weight, perceptual_weight=recipe.perceptual_weight,
         perceptual=perceptual,
@@ -167,45 +176,49 @@ def train_tokenizer(
     device: str = "auto",
     resume: bool = False,
 ) -> VideoTokenizer:
-    """Train from nothing, or go on with `resume`; the folder ends with tokenizer.json and tokenizer.safetensors.
+    """Train a tokenizer and write tokenizer.json and tokenizer.safetensors to the folder.
 
-    At every checkpoint it also gets loss.png, and of held-out clips reconstructions.png (truth, reconstruction and
-    difference in rows) and held-out.json (their PSNR and the use of the codebook).
+    Every checkpoint also writes loss.png and, of held-out clips, reconstructions.png (rows of truth, reconstruction and
+    difference) and held-out.json (their PSNR and the use of the codebook).
 
     Args:
-        recipe: what to train, and how.
-        folder: of the run.
-        clips: to train on; None renders the world.
-        decoder_of: the folder of a tokenizer to start from, of which the decoder alone is trained: the second stage.
-        device: auto, cpu or cuda[:n].
-        resume: go on with the run in the folder.
+        recipe: The model and the options of the training.
+        folder: The folder of the run.
+        clips: The clips to train on; None renders the world.
+        decoder_of: The folder of the tokenizer whose decoder alone is trained, which is the second stage.
+        device: The device: auto, cpu or cuda[:n].
+        resume: Whether the run in the folder is continued.
 
     Raises:
-        ReelmError: a size does not fit, the first stage is asked for a loss of the second, or the second for sizes or,
-            resumed, for tokens that are not those of `decoder_of`.
+        ReelmError: A size does not fit; the first stage is given a loss of the second; or the sizes of the second
+            stage or, when it is resumed, its tokens are not those of `decoder_of`.
     """
-    place = pick_device(device)
+    torch_device = pick_device(device)
     check_stage(recipe, folder, decoder_of, resume)
     torch.manual_seed(recipe.seed)
-    # Drawn for a second stage too, which does without it: its discriminator is drawn from the same seed after it.
-    model = VideoTokenizer(recipe.model).to(place)
+    # Made for a second stage as well, so that its discriminator is drawn from the same state of the generator.
+    model = VideoTokenizer(recipe.model).to(torch_device)
     if decoder_of is not None:
-        model = _first_stage(decoder_of, recipe, folder, place)
+        model = _first_stage(decoder_of, recipe, folder, torch_device)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
     second = None if decoder_of is None else _second_stage(model, recipe)
     moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)
 
     def loss(_: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch = training_clips(recipe, step, place) if clips is None else clips.batch(step).to(place)
+        batch = training_clips(recipe, step, torch_device) if clips is None else clips.batch(step).to(torch_device)
         frames = batch.float() / 255
         if second is None:
-            reconstruction, tokens, auxiliary = model(frames)
+            reconstruction, tokens, quantizer_loss = model(frames)
         else:
             reconstruction, tokens = second.reconstruct(batch)
         value = reconstruction_loss(frames, reconstruction, moving_weight)
         if structure_weight:
             value = value + structure_weight * structure_loss(frames, reconstruction)
-        value, figures = (value + auxiliary, {}) if second is None else second.add_losses(frames, reconstruction, value)
+        figures: dict[str, torch.Tensor] = {}
+        if second is None:
+            value = value + quantizer_loss
+        else:
+            value, figures = second.add_losses(frames, reconstruction, value)
         error = (frames - reconstruction.detach()).square().mean()
         codes = torch.tensor(tokens.unique().numel())
         return value, {"psnr": -10 * torch.log10(error), "codes": codes, **figures}
@@ -219,16 +232,16 @@ def train_tokenizer(
         weights = averaged(state)
         save_tensors(folder / "tokenizer.safetensors", weights)
         with uninitialised():
-            judged = VideoTokenizer(recipe.model).to(place).eval()
-        judged.load_state_dict(weights)
+            tokenizer = VideoTokenizer(recipe.model).to(torch_device).eval()
+        tokenizer.load_state_dict(weights)
         held_out = _world_held_out(recipe) if clips is None else clips.held_out
         if held_out:
-            figures = judge_held_out(judged, held_out, folder / "reconstructions.png")
+            figures = judge_held_out(tokenizer, held_out, folder / "reconstructions.png")
             save_json(folder / "held-out.json", {"step": state.step, "split": "held-out", **figures})
 
-    trained, beside = (model, None) if second is None else (model.decoder, second.discriminator)
+    trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
     state = train(
-        trained, loss, recipe.train, folder, recipe=recipe, resume=resume, beside=beside, on_checkpoint=export
+        trained, loss, recipe.train, folder, recipe=recipe, resume=resume, auxiliary=auxiliary, on_checkpoint=export
     )
     model.load_state_dict(averaged(state))
     return model.eval()

@@ -1,1 +1,1 @@
-"""A captioned world rendered from a seed: the data that the bundled model is trained on, and the judge of its clips."""
+"""A synthetic world of captioned clips: the training data of the bundled model, and the judge of its samples."""

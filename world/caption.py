@@ -1,12 +1,14 @@
-"""Captions: an English sentence for a scene, with several phrasings for each factor. It names only what it says.
+"""Write the caption of a scene: one English sentence, with several phrasings for each factor.
 
-write_caption(scene, np.random.default_rng(0))       # training: some factors are left out, and then vary
-write_caption(scene, rng, complete=True)             # evaluation: names all that is judged
+write_caption(scene, np.random.default_rng(0))       # training: some factors are not mentioned
+write_caption(scene, rng, complete=True)             # evaluation: mentions every factor that is judged
+
+A caption never says anything that is not true of its scene. A factor that it does not mention may have any value.
 """
 
 import numpy as np
 
-from .scene import Scene, Thing
+from .scene import Scene, SceneObject
 
 SHAPE_WORDS = {
     "ball": ("ball", "ball", "circle", "disc"),
@@ -18,10 +20,10 @@ SHAPE_WORDS = {
 }
 SIZE_WORDS = {"small": ("small", "little"), "big": ("big", "large")}
 COLOUR_WORDS = {"purple": ("purple", "purple", "violet"), "cyan": ("cyan", "cyan", "turquoise")}
-_WAYS = ("moves", "travels", "goes", "glides", "rolls")
+_VERBS = ("moves", "travels", "goes", "glides", "rolls")
 MOTION_WORDS = {
-    "left": tuple(f"{way} {to}" for way in _WAYS for to in ("left", "to the left")),
-    "right": tuple(f"{way} {to}" for way in _WAYS for to in ("right", "to the right")),
+    "left": tuple(f"{verb} {where}" for verb in _VERBS for where in ("left", "to the left")),
+    "right": tuple(f"{verb} {where}" for verb in _VERBS for where in ("right", "to the right")),
     "up": ("moves up", "rises", "travels upwards", "goes up"),
     "down": ("moves down", "sinks", "travels downwards", "goes down", "falls"),
     "bounces": ("bounces", "bounces up and down", "hops", "jumps up and down"),
@@ -50,7 +52,13 @@ CAMERA_WORDS = {
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
-    """One sentence for `scene`, its phrasings drawn from `rng`; `complete` names every factor that is judged."""
+    """Return one sentence that describes a scene.
+
+    Args:
+        scene: The scene to describe.
+        rng: The generator that draws the phrasings and the factors to mention.
+        complete: Mention every factor that is judged.
+    """
 
     def keep(probability: float) -> bool:
         return complete or rng.random() < probability
@@ -58,22 +66,22 @@ def write_caption(scene: Scene, rng: np.random.Generator, *, complete: bool = Fa
     def pick(words: tuple[str, ...]) -> str:
         return words[rng.integers(len(words))]
 
-    def describe(thing: Thing) -> str:
-        moves = thing.motion != "still"
+    def describe(item: SceneObject) -> str:
+        moves = item.motion != "still"
         words = [
             "a",
-            pick(SIZE_WORDS[thing.size]) if rng.random() < 0.4 else "",
-            pick(COLOUR_WORDS.get(thing.colour, (thing.colour,))) if keep(0.97) else "",
-            pick(SHAPE_WORDS[thing.shape]) if keep(0.97) else pick(("thing", "shape", "object")),
+            pick(SIZE_WORDS[item.size]) if rng.random() < 0.4 else "",
+            pick(COLOUR_WORDS.get(item.colour, (item.colour,))) if keep(0.97) else "",
+            pick(SHAPE_WORDS[item.shape]) if keep(0.97) else pick(("thing", "shape", "object")),
         ]
         if keep(0.95):
-            words.append(pick(MOTION_WORDS[thing.motion]))
-            words.append(pick(SPEED_WORDS[thing.speed]) if moves and rng.random() < 0.4 else "")
+            words.append(pick(MOTION_WORDS[item.motion]))
+            words.append(pick(SPEED_WORDS[item.speed]) if moves and rng.random() < 0.4 else "")
         return (
             " ".join(word for word in words if word).replace("a orange", "an orange").replace("a object", "an object")
         )
 
-    text = pick((" and ", " while ")).join(describe(thing) for thing in scene.objects)
+    text = pick((" and ", " while ")).join(describe(item) for item in scene.objects)
     if keep(0.9):
         where = pick(BACKGROUND_WORDS[scene.background])
         text = f"{where}, {text}" if rng.random() < 0.1 else f"{text} {where}"

@@ -1,12 +1,12 @@
-"""The judge: what a clip of the world shows, measured from its pixels alone, in the words of `scene`.
+"""Recognise the factors of a scene, such as colour, shape and motion, in the pixels of a clip.
 
-    verdicts = judge(frames_BTHW3)                      # uint8; one object a clip
+    verdicts = judge(frames_BTHW3)                      # uint8; one object per clip
     verdicts[0].objects[0].colour, verdicts[0].camera
     accuracy(verdicts, scenes)                          # {"colour": 1.0, ..., "all": 0.99}
 
-No part of it is learned. Each factor is the nearest of the world's own possibilities: palettes for colour and
-background, turned and shaded shapes for shape and spinning, paths for motion, and for the camera the warp that carries
-one frame's background into another's. So it can also measure blurred and slightly wrong clips, such as generated ones.
+Nothing is learned. Each factor is the nearest of all that the renderer can draw: palettes for colour and background,
+rotated and shaded templates for shape and spinning, paths for motion, and for the camera the warp that maps the
+background of one frame to that of a later one. So it also works on blurred and imperfect clips, such as generated ones.
 """
 
 import functools
@@ -27,27 +27,27 @@ from .measure import (
     find_objects,
     measure_background,
     normalise,
-    soft_cover,
+    soft_mask,
     track,
 )
-from .render import CIRCLE, HOP, PAN, ZOOM, ZOOM_FRAMES
-from .scene import BACKGROUNDS, CAMERAS, COLOURS, SHAPES, TRAVEL, Scene
+from .render import BOUNCE_HEIGHT, CIRCLE_RADIUS, PAN_SPEED, ZOOM_FRAMES, ZOOM_RATE
+from .scene import BACKGROUNDS, CAMERAS, COLOURS, PIXELS_PER_FRAME, SHAPES, Scene
 from .textures import FIELD_REACH, shape_fields
 
 CHUNK = 4  # clips judged at once: their temporaries stay in the processor's cache
-TURN = 5  # degrees between two angles that are told apart; a slow spin's step
-RATES = (0, 1, -1, 2, -2)  # steps of TURN a frame
-TONE_WEIGHT = 0.5  # of the shading beside the outline, when a shape is compared
-BLURS = (0.0, 0.2)  # radii: shapes are also known when a tokenizer has rounded their corners
-SPIN_GAIN = 0.97  # a turning shape must fit this much better than one at rest
-GROWTH = 0.007  # change of log radius a frame; the slowest of the world is 0.014
-STRIDE = 2  # frames between those that the camera is measured from
+ANGLE_STEP = 5  # degrees between the angles of the templates; a slow spin turns by one step per frame
+SPIN_RATES = (0, 1, -1, 2, -2)  # steps of ANGLE_STEP per frame
+TONE_WEIGHT = 0.5  # the weight of the shading, relative to that of the mask, when shapes are compared
+BLURS = (0.0, 0.2)  # in radii; blurred templates match shapes whose corners a tokenizer has rounded
+SPIN_GAIN = 0.97  # the factor on the error without rotation: a spin must fit this much better
+MIN_GROWTH = 0.007  # change of the log radius per frame; the slowest growth of a scene is 0.014
+STRIDE = 2  # the camera is measured from every second frame
 NOTHING = "none"
 
 
 @dataclass(frozen=True)
 class ObjectVerdict:
-    """What one object looks like and does; "none" where there is no object."""
+    """The recognised factors of one object; all are "none" if there is no object."""
 
     colour: str
     shape: str
@@ -56,7 +56,7 @@ class ObjectVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one clip shows; the background is "none" where no background of the world is near."""
+    """The recognised factors of one clip; the background is "none" if it resembles none of `BACKGROUNDS`."""
 
     objects: tuple[ObjectVerdict, ...]
     background: str
@@ -65,14 +65,16 @@ class Verdict:
 
 @torch.no_grad()
 def judge(frames_BTHW3: torch.Tensor, *, objects: int = 1) -> list[Verdict]:
-    """Measure clips, each of `objects` objects, from the start of their scenes: growth and zooms end after seconds.
+    """Return the verdicts on clips.
+
+    A clip must start with the first frame of its scene, because growth and zooms end after some seconds.
 
     Args:
-        frames_BTHW3: (B, T, H, W, 3) uint8, at least 5 frames of at least 32 x 32 pixels, 8 frames a second.
-        objects: 1 or 2; the more visible one comes first.
+        frames_BTHW3: The clips, uint8, at least 5 frames of at least 32 x 32 pixels, at 8 frames per second.
+        objects: The number of objects in each clip, 1 or 2; the more visible one is first in the verdict.
 
     Raises:
-        ReelmError: another shape or type of frames, or number of objects.
+        ReelmError: The frames have another shape or dtype, or `objects` another value.
     """
     shape = tuple(frames_BTHW3.shape)
     require(frames_BTHW3.dtype == torch.uint8, "frames", "must be uint8", frames_BTHW3.dtype)
@@ -84,100 +86,103 @@ def judge(frames_BTHW3: torch.Tensor, *, objects: int = 1) -> list[Verdict]:
 
 def _judge_chunk(frames: torch.Tensor, count: int) -> list[Verdict]:
     video = normalise(frames)
-    ground = measure_background(video)
-    found = find_objects(video, ground, count=count)
+    background = measure_background(video)
+    found = find_objects(video, background, count=count)
     pose = track(found.mask.flatten(0, 1), found.tone.flatten(0, 1))
     shape_M, spins_M = _match_shapes(pose)
     motions = _match_motions(pose, spins_M)
-    camera_B = _match_camera(ground.share_BTHW, found.mask.amax(1))
+    camera_B = _match_camera(background.share_BTHW, found.mask.amax(1))
     verdicts = []
     for b in range(len(frames)):
-        things = []
+        objects = []
         for n in range(count):
             m = b * count + n
-            there = float(found.evidence_BX[b, n]) >= MIN_EVIDENCE
-            names = (COLOURS[int(found.colour_BX[b, n])], SHAPES[int(shape_M[m])], motions[m])
-            things.append(ObjectVerdict(*names) if there else ObjectVerdict(NOTHING, NOTHING, NOTHING))
-        kind = int(ground.kind_B[b])
-        background = BACKGROUNDS[kind] if kind >= 0 else NOTHING
-        verdicts.append(Verdict(tuple(things), background, CAMERAS[int(camera_B[b])]))
+            exists = float(found.evidence_BX[b, n]) >= MIN_EVIDENCE
+            factors = (COLOURS[int(found.colour_BX[b, n])], SHAPES[int(shape_M[m])], motions[m])
+            objects.append(ObjectVerdict(*factors) if exists else ObjectVerdict(NOTHING, NOTHING, NOTHING))
+        index = int(background.index_B[b])
+        name = BACKGROUNDS[index] if index >= 0 else NOTHING
+        verdicts.append(Verdict(tuple(objects), name, CAMERAS[int(camera_B[b])]))
     return verdicts
 
 
 @functools.cache
 def _shape_templates() -> torch.Tensor:
-    """Masks and shadings (len(BLURS), 6, 360 / TURN, 2 * PATCH**2) of each shape, blurred and turned, as by `track`."""
+    """Return masks and shadings of each shape, blurred and rotated, (len(BLURS), 6, 360 / ANGLE_STEP, 2 * PATCH**2).
+
+    They are centred and scaled like the patches of `track`.
+    """
     fields = shape_fields()
     size = fields.shape[-1]
     line = ((torch.arange(size) + 0.5) / size * 2 - 1) * FIELD_REACH
     sharp = (0.5 - fields[:, 0] * 10).clamp(0, 1)
-    angle = torch.arange(0, 360, TURN) * (math.pi / 180)
+    angle = torch.arange(0, 360, ANGLE_STEP) * (math.pi / 180)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     step = ((torch.arange(PATCH) + 0.5) * (2 / PATCH) - 1) * PATCH_REACH
     dy, dx = torch.meshgrid(step, step, indexing="ij")
-    turned = torch.stack((dx * cos + dy * sin, dy * cos - dx * sin), -1)
+    rotated = torch.stack((dx * cos + dy * sin, dy * cos - dx * sin), -1)
     templates = []
     for blur in BLURS:
         spread = torch.softmax(-0.5 * ((line[:, None] - line) / max(blur, 1e-3)).square(), dim=1)
-        inside = soft_cover(spread @ sharp @ spread.T)
+        inside = soft_mask(spread @ sharp @ spread.T)
         area = inside.sum((1, 2))
         centre = torch.stack(((inside.sum(1) * line).sum(1), (inside.sum(2) * line).sum(1)), 1) / area[:, None]
         radius = (area * (2 * FIELD_REACH / size) ** 2 / math.pi).sqrt()
-        place = turned * radius[:, None, None, None, None] + centre[:, None, None, None, :]
-        grid = (place / FIELD_REACH).flatten(1, 2)
+        position = rotated * radius[:, None, None, None, None] + centre[:, None, None, None, :]
+        grid = (position / FIELD_REACH).flatten(1, 2)
         mask = F.grid_sample(inside[:, None], grid, align_corners=False)[:, 0].unflatten(1, (len(angle), PATCH))
-        tone = (place.sum(-1) / -(0.1 + blur)).clamp(-1, 1)
+        tone = (position.sum(-1) / -(0.1 + blur)).clamp(-1, 1)
         tone = tone - (tone * mask).sum((-1, -2), keepdim=True) / mask.sum((-1, -2), keepdim=True)
         templates.append(torch.stack((mask, tone * mask * TONE_WEIGHT), 2).flatten(2))
     return torch.stack(templates)
 
 
 def _match_shapes(pose: Pose) -> tuple[torch.Tensor, torch.Tensor]:
-    """The shape (M,) that fits all frames best, at rest or turning evenly, and whether it turns (M,)."""
+    """Return the shape (M,) that fits all frames best, at rest or spinning evenly, and whether it spins (M,)."""
     device = pose.patch.device
     templates = _shape_templates().to(device).flatten(0, 1)
-    kinds, angles, _ = templates.shape
+    shapes, angles, _ = templates.shape  # each blur of a shape counts as one
     patch = (pose.patch * torch.tensor([1.0, TONE_WEIGHT], device=device)[:, None, None]).flatten(2)
-    error = templates.square().sum(-1) - 2 * (patch @ templates.flatten(0, 1).T).unflatten(-1, (kinds, angles))
+    error = templates.square().sum(-1) - 2 * (patch @ templates.flatten(0, 1).T).unflatten(-1, (shapes, angles))
     error = error + patch.square().sum(-1)[..., None, None]
     time, start = torch.arange(patch.shape[1], device=device)[:, None], torch.arange(angles, device=device)
-    fits = []
-    for rate in RATES:
-        turned = ((start + rate * time) % angles)[None, :, None].expand_as(error)
-        fits.append(error.gather(-1, turned).mean(1).amin(-1))
-    fit = torch.stack(fits, 1)  # (M, rates, blurs * shapes)
-    fit[:, 0] *= SPIN_GAIN
-    kind_M = fit.amin(1).argmin(1)
-    return kind_M % len(SHAPES), fit[torch.arange(len(fit)), :, kind_M].argmin(1) > 0
+    errors = []
+    for rate in SPIN_RATES:
+        rotating = ((start + rate * time) % angles)[None, :, None].expand_as(error)
+        errors.append(error.gather(-1, rotating).mean(1).amin(-1))
+    errors_MXY = torch.stack(errors, 1)  # (M, rates, blurs * shapes)
+    errors_MXY[:, 0] *= SPIN_GAIN
+    best_M = errors_MXY.amin(1).argmin(1)
+    return best_M % len(SHAPES), errors_MXY[torch.arange(len(errors_MXY)), :, best_M].argmin(1) > 0
 
 
 @functools.cache
-def _paths(frames: int) -> tuple[tuple[str, ...], torch.Tensor]:
-    """The motion names (K,) and the ways (K, T, 2) of a centre that the world knows, about their mean."""
+def _path_templates(frames: int) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Return the motion (K,) and the centres (K, T, 2), relative to their mean, of every path that a scene can have."""
     time = torch.arange(frames, dtype=torch.float32)
     rest = torch.zeros_like(time)
-    ways = [("still", rest, rest)]
-    for speed in TRAVEL.values():
-        ways += [("left", -speed * time, rest), ("right", speed * time, rest)]
-        ways += [("up", rest, -speed * time), ("down", rest, speed * time)]
+    paths = [("still", rest, rest)]
+    for speed in PIXELS_PER_FRAME.values():
+        paths += [("left", -speed * time, rest), ("right", speed * time, rest)]
+        paths += [("up", rest, -speed * time), ("down", rest, speed * time)]
     for rate in (1, -1, 2, -2):
-        turns = [time * (rate / CIRCLE) + k * (math.pi / 8) for k in range(16)]
-        ways += [("circles", CIRCLE * turn.cos(), CIRCLE * turn.sin()) for turn in turns]
+        angles = [time * (rate / CIRCLE_RADIUS) + k * (math.pi / 8) for k in range(16)]
+        paths += [("circles", CIRCLE_RADIUS * angle.cos(), CIRCLE_RADIUS * angle.sin()) for angle in angles]
     for period in (24, 16):
-        parts = [((time + start) / period) % 1 for start in range(period)]
-        ways += [("bounces", rest, -4 * HOP * part * (1 - part)) for part in parts]
-    table = torch.stack([torch.stack(way[1:], -1) for way in ways])
-    return tuple(way[0] for way in ways), table - table.mean(1, keepdim=True)
+        phases = [((time + start) / period) % 1 for start in range(period)]
+        paths += [("bounces", rest, -4 * BOUNCE_HEIGHT * phase * (1 - phase)) for phase in phases]
+    table = torch.stack([torch.stack(path[1:], -1) for path in paths])
+    return tuple(path[0] for path in paths), table - table.mean(1, keepdim=True)
 
 
 def _match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
-    """The motion of each object: its nearest path; where that is rest, whether it turns, or its size changes."""
-    names, table = _paths(pose.centre.shape[1])
+    """Return the motion of each object: that of the nearest path, or for a path at rest its spin or change of size."""
+    names, table = _path_templates(pose.centre.shape[1])
     centre = pose.centre - pose.centre.mean(1, keepdim=True)
     path_M = torch.cdist(centre.flatten(1), table.to(centre.device).flatten(1)).argmin(1)
     size = pose.radius.log()
     third = size.shape[1] // 3
-    # In a long clip the growth is over before the end: only the frames that it can take are counted.
+    # In a long clip growth ends before the last frame, so the change is divided by at most its duration.
     rate_M = (size[:, -third:].mean(1) - size[:, :third].mean(1)) / min(size.shape[1] - third, 16)
     motions = []
     for path, rate, spins in zip(path_M.tolist(), rate_M.tolist(), spins_M.tolist(), strict=True):
@@ -186,50 +191,51 @@ def _match_motions(pose: Pose, spins_M: torch.Tensor) -> list[str]:
         elif spins:
             motions.append("spins")
         else:
-            motions.append("still" if abs(rate) < GROWTH else "grows" if rate > 0 else "shrinks")
+            motions.append("still" if abs(rate) < MIN_GROWTH else "grows" if rate > 0 else "shrinks")
     return motions
 
 
 def _match_camera(share_BTHW: torch.Tensor, mask_BTHW: torch.Tensor) -> torch.Tensor:
-    """The camera (B,) whose warp carries the background of a frame best into that of the frames 4 and 8 later."""
-    known = slice(0, int(ZOOM_FRAMES) + 1, STRIDE)  # later, a zoom has ended
-    share = F.avg_pool2d(share_BTHW[:, known], 3, stride=1, padding=1, count_include_pad=False)
-    free = 1 - F.max_pool2d(mask_BTHW[:, known], 5, stride=1, padding=2)
-    seen = torch.stack((share * free, free), 2)  # so that what is hidden stays out of every carried pixel
+    """Return the camera (B,) whose warp best maps the background of a frame to that of the frames 4 and 8 later."""
+    frames = slice(0, int(ZOOM_FRAMES) + 1, STRIDE)  # a zoom ends afterwards
+    share = F.avg_pool2d(share_BTHW[:, frames], 3, stride=1, padding=1, count_include_pad=False)
+    visible = 1 - F.max_pool2d(mask_BTHW[:, frames], 5, stride=1, padding=2)
+    # Weighted by visibility, so that pixels behind objects do not contribute to a warped pixel.
+    weighted = torch.stack((share * visible, visible), 2)
     errors = []
     for gap in (4, 8):
         if share.shape[1] <= gap // STRIDE:
             continue
-        before, after = seen[:, : -gap // STRIDE], share[:, gap // STRIDE :]
-        free_after = free[:, gap // STRIDE :]
+        before, after = weighted[:, : -gap // STRIDE], share[:, gap // STRIDE :]
+        visible_after = visible[:, gap // STRIDE :]
         for warp in _camera_grids(gap, *share.shape[-2:]):
             grid = warp.to(share.device).expand(before.shape[0] * before.shape[1], -1, -1, -1)
-            carried = F.grid_sample(before.flatten(0, 1), grid, align_corners=False).unflatten(0, before.shape[:2])
-            sure = (carried[:, :, 1] > 0.9) * free_after
-            difference = (after - carried[:, :, 0] / carried[:, :, 1].clamp(min=0.1)).square() * sure
-            errors.append(difference.sum((1, 2, 3)) / sure.sum((1, 2, 3)).clamp(min=1))
+            warped = F.grid_sample(before.flatten(0, 1), grid, align_corners=False).unflatten(0, before.shape[:2])
+            weight = (warped[:, :, 1] > 0.9) * visible_after
+            difference = (after - warped[:, :, 0] / warped[:, :, 1].clamp(min=0.1)).square() * weight
+            errors.append(difference.sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1))
     return torch.stack(errors, 1).unflatten(1, (-1, len(CAMERAS))).sum(1).argmin(1)
 
 
 def _camera_grids(gap: int, height: int, width: int) -> list[torch.Tensor]:
-    """For every camera, where (H, W, 2) each pixel's background was `gap` frames before."""
+    """Return for every camera the position (H, W, 2) that each pixel's background had `gap` frames before."""
     x = (torch.arange(width) + 0.5) * (2 / width) - 1
     y = ((torch.arange(height) + 0.5) * (2 / height) - 1)[:, None]
     grids = []
     for camera in CAMERAS:
-        shift = PAN * gap * (2 / width) * {"pans left": -1, "pans right": 1}.get(camera, 0)
-        scale = ZOOM ** (gap * {"zooms in": -1, "zooms out": 1}.get(camera, 0))
+        shift = PAN_SPEED * gap * (2 / width) * {"pans left": -1, "pans right": 1}.get(camera, 0)
+        scale = ZOOM_RATE ** (gap * {"zooms in": -1, "zooms out": 1}.get(camera, 0))
         grids.append(torch.stack(torch.broadcast_tensors(x * scale + shift, y * scale), -1))
     return grids
 
 
 def accuracy(verdicts: Sequence[Verdict], scenes: Sequence[Scene]) -> dict[str, float]:
-    """The share of right answers for every factor, and under "all" of clips where everything is right.
+    """Return the share of correct verdicts by factor, and under "all" the share of clips with all factors correct.
 
-    The two objects of a clip are matched in the order that agrees best.
+    The two objects of a clip are matched to those of its scene in the order that agrees best.
 
     Raises:
-        ReelmError: not as many verdicts as scenes, or a verdict on another number of objects than its scene has.
+        ReelmError: The numbers of verdicts and scenes differ, or those of the objects in a verdict and its scene.
     """
     require(len(verdicts) == len(scenes) > 0, "verdicts", "must be one for each scene", (len(verdicts), len(scenes)))
     rows = [_agreement(verdict, scene) for verdict, scene in zip(verdicts, scenes, strict=True)]

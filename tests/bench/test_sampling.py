@@ -64,10 +64,10 @@ def test_a_lossless_decoder_that_is_not_is_found_out(debug_generator, monkeypatc
 
 def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
     parts = debug_generator.parts
-    tokens_thw = torch.randint(25, (3, 8, 8), generator=torch.Generator().manual_seed(0))
+    tokens_tS = torch.randint(25, (3, 64), generator=torch.Generator().manual_seed(0))
     request = make_request(parts, "generate", "a red ball", {"num_videos_per_prompt": 2, "seed": 0})
     for decoder in (Sequential(), Jacobi(5), Jacobi(64)):
-        for shown in (tokens_thw, tokens_thw[:1]):  # with a latent frame in the past, and without
+        for shown in (tokens_tS, tokens_tS[:1]):  # with a latent frame in the past, and without
             variant = Variant("", decoder, parts.lm)
             difference, largest = logits_difference(parts, variant, request, shown)
             assert difference < 1e-4 < 1 < largest
@@ -80,7 +80,7 @@ def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
             return masked(self, *arguments)
 
     monkeypatch.setattr(type(parts.lm), "oracle", well)
-    assert logits_difference(parts, variant, request, tokens_thw)[0] > 0.1
+    assert logits_difference(parts, variant, request, tokens_tS)[0] > 0.1
     rows = benchmark(debug_generator, check=True, baselines=False)["rows"]
     assert [row["ok"] for row in rows] == [False] * 3
 

@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
-from reelm.core.ahead import ahead
+from reelm.core.ahead import prefetch
 
 
 def test_the_items_in_their_order():
-    assert list(ahead(range(50))) == list(range(50))
-    assert list(ahead([])) == []
-    assert list(ahead([None, 0, False])) == [None, 0, False]
+    assert list(prefetch(range(50))) == list(range(50))
+    assert list(prefetch([])) == []
+    assert list(prefetch([None, 0, False])) == [None, 0, False]
 
 
 def test_the_next_item_is_made_while_this_one_is_used_and_no_other():
@@ -24,7 +24,7 @@ def test_the_next_item_is_made_while_this_one_is_used_and_no_other():
                 assert used[number - 1].wait(10)
             yield number
 
-    for number in ahead(items()):
+    for number in prefetch(items()):
         if number < 3:
             assert begun[number + 1].wait(10)  # though this one is still in use
         if number < 2:
@@ -37,7 +37,7 @@ def test_errors_come_where_the_item_would_have_come():
         yield 1
         raise KeyError("the second")
 
-    taken = ahead(items())
+    taken = prefetch(items())
     assert next(taken) == 1
     with pytest.raises(KeyError, match="the second"):
         next(taken)
@@ -53,7 +53,7 @@ def test_dropping_it_ends_the_work_and_its_thread():
             made.append(number)
             yield number
 
-    taken = ahead(items())
+    taken = prefetch(items())
     assert [next(taken), next(taken)] == [0, 1]
     taken.close()
     assert threading.active_count() == before

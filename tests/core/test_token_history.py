@@ -15,7 +15,7 @@ def history_of(clips):
     """A row for each of these clips, which stands at its end."""
     history = TokenHistory(len(clips), SIZE, torch.device("cpu"))
     for row, tokens in enumerate(clips):
-        history.place_tokens([row], torch.tensor(tokens, dtype=torch.int64))
+        history.restore_tokens([row], torch.tensor(tokens, dtype=torch.int64))
     return history
 
 
@@ -73,7 +73,7 @@ def test_drafts_lie_ahead_and_nothing_advances():
 
 def test_tokens_are_placed_in_several_rows_at_once():
     history = history_of([[7], [8], [9]])
-    history.place_tokens([0, 2], torch.arange(14))
+    history.restore_tokens([0, 2], torch.arange(14))
     assert newest(history, 0) == newest(history, 2) == (14, list(range(2, 14)))
     assert newest(history, 1) == (1, [8])
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from reelm.data import camera
 from reelm.data.camera import BACKWARDS, FORWARDS, STILL, moving_crop
-from reelm.data.crops import fitted, random_scale_crop
+from reelm.data.crops import centre_crop, random_scale_crop
 
 
 def places(frames, height, width):
@@ -98,7 +98,7 @@ def test_crops_are_of_any_size_that_there_is_room_for():
 
 
 def test_the_middle_is_the_largest_crop_there_is():
-    crop = fitted(places(2, 60, 100), 20, 20).float()
+    crop = centre_crop(places(2, 60, 100), 20, 20).float()
     assert crop.shape == (2, 20, 20, 3)
     assert crop[0, 0, :, 0].diff().mean() == pytest.approx(3, abs=0.05)
     assert crop[..., 0].mean() == pytest.approx(49.5, abs=0.6) and crop[..., 1].mean() == pytest.approx(29.5, abs=0.6)

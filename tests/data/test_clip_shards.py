@@ -174,7 +174,7 @@ def test_no_changed_byte_is_taken_for_a_frame(long_shards, tmp_path, seed):
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ (1 << rng.randrange(8))]))
-    with pytest.raises(ClipError, match="must hold the bytes that its index tells of"):
+    with pytest.raises(ClipError, match="must hold the bytes that its index lists for"):
         shards.read(number, rng.randrange(sample.frames - 17), 17)
     assert len(shards.read(1 - number, 0, 17)) == 17
 

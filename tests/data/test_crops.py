@@ -85,5 +85,5 @@ def test_held_out_clips_are_the_ends(shards, monkeypatch):
     assert [(name, len(frames)) for name, frames in ends] == [("0.mkv", 5), ("1.mkv", 5)]
     assert torch.equal(ends[1][1], torch.from_numpy(held_out.read(1, 3, 5)))
     assert [len(frames) for _, frames in held_out_clips(held_out, temporal=8)] == [1, 1]
-    monkeypatch.setattr(crops_module, "MOST_HELD_OUT", 1)
+    monkeypatch.setattr(crops_module, "MAX_HELD_OUT", 1)
     assert len(held_out_clips(held_out, temporal=4)) == 1

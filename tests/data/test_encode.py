@@ -10,7 +10,7 @@ from reelm.core.errors import ReelmError
 from reelm.data import encode
 from reelm.data.camera import moving_crop
 from reelm.data.clip_shards import ClipShards
-from reelm.data.crops import fitted, random_scale_crop
+from reelm.data.crops import centre_crop, random_scale_crop
 from reelm.data.encode import Windows, encode_shards
 from reelm.data.token_shards import read_shards, shard_origin
 from reelm.tokenizer.quantizer import QuantizerConfig
@@ -76,7 +76,7 @@ def test_crops_lie_anywhere_and_the_first_in_the_middle(long_shards, tokenizer, 
     assert sets.captions[20:] == [["clip 2"]] * 5
     whole_THW3 = torch.from_numpy(shards.read(0, 30, 9))
     middle, *others = sets.tokens_Bthw[5:10].long()
-    assert torch.equal(middle, tokenizer.encode(fitted(whole_THW3, 24, 16)[None])[0])
+    assert torch.equal(middle, tokenizer.encode(centre_crop(whole_THW3, 24, 16)[None])[0])
     assert len({tuple(tokens.flatten().tolist()) for tokens in others}) >= 3
 
     def places(tokens_thw, mirrored=False):
@@ -107,7 +107,7 @@ def test_where_there_is_room_the_others_are_of_any_size_or_move(long_shards, tok
     encode_shards(tokenizer, shards, tmp_path, windows)
     (sets,) = read_shards(tmp_path)
     whole = torch.from_numpy(shards.read(0, 0, 9))
-    crops = [fitted(whole, *size)]
+    crops = [centre_crop(whole, *size)]
     for crop in (1, 2, 3):
         seed = (0, shards.samples[0].crc32, 0, crop)
         crops.append(moving_crop(whole, *size, motion, *seed) if motion else random_scale_crop(whole, *size, *seed))

@@ -97,7 +97,7 @@ def test_all_is_well(tmp_path, clip_folder, capsys):
     words = ["prepare", folder, "--out", folder / "shards", "--workers", 0, *SMALL]
     assert cli.main([str(word) for word in words]) == 0
     said = capsys.readouterr().out
-    assert "4 of 4 clips in 2 shards" in said and "ignored 1 that are no clip by name: README.md" in said
+    assert "4 of 4 clips in 2 shards" in said and "ignored 1 whose names are not those of clips: README.md" in said
     # The shards lie among the clips, and the contact sheet is none of them.
     first = contents(folder / "shards")
     assert cli.main([str(word) for word in words]) == 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError
-from reelm.data.recode import PrepareConfig, _places, recode
+from reelm.data.recode import PrepareConfig, _assign_frames, recode
 from reelm.data.sources import Source
 from reelm.media.writer import write_clip
 
@@ -17,7 +17,7 @@ from reelm.media.writer import write_clip
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 90), st.integers(1, 60))
 def test_frames_are_kept_in_order_and_the_end_is_held_out(total, held_out, max_frames):
-    placed = list(_places((np.array([n]) for n in range(total)), held_out, max_frames))
+    placed = list(_assign_frames((np.array([n]) for n in range(total)), held_out, max_frames))
     assert [int(frame[0]) for _, frame in placed] == list(range(total))
     splits = [split for (split, _), _ in placed]
     ends = min(held_out, total // 2)

@@ -3,7 +3,7 @@ import torch
 
 from reelm.core.errors import ReelmError
 from reelm.data import rendered as encode
-from reelm.data.rendered import PHRASINGS, encode_world
+from reelm.data.rendered import CAPTIONS_PER_CLIP, encode_world
 from reelm.data.token_shards import read_shards
 from reelm.generation.pretrained import load_pretrained
 
@@ -14,11 +14,11 @@ def tokenizer(debug_checkpoint):
 
 
 def test_shards_hold_tokens_and_captions_and_an_interrupted_run_goes_on(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "SHARD", 3)
+    monkeypatch.setattr(encode, "CLIPS_PER_SHARD", 3)
     encode_world(tokenizer, tmp_path, clips=7, num_frames=5, seed=1)
     (shards,) = read_shards(tmp_path)
     assert shards.tokens_Bthw.shape == (7, 2, 8, 8)
-    assert all(len(captions) == PHRASINGS for captions in shards.captions)
+    assert all(len(captions) == CAPTIONS_PER_CLIP for captions in shards.captions)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     sorted(tmp_path.iterdir())[1].unlink()
     encode_world(tokenizer, tmp_path, clips=7, num_frames=5, seed=1)

@@ -4,8 +4,10 @@ import re
 import time
 
 import pytest
+import torch
 
 from reelm.core.errors import ReelmError
+from reelm.core.protocols import Numerics
 from reelm.generation import admission
 from reelm.generation.memory_plan import clip_bytes, plan_memory, show_bytes
 from reelm.generation.request import make_request
@@ -21,8 +23,9 @@ def leave(monkeypatch):
     return set_free
 
 
-def plan_of(generator, lengths, batch, **options):
-    return admission.plan_call(generator.parts.config, lengths, batch=batch, keep_state=False, **options)
+def plan_of(generator, lengths, batch, numerics=None, **options):
+    numerics = numerics or generator.parts.lm.numerics
+    return admission.plan_call(generator.parts.config, numerics, lengths, batch=batch, keep_state=False, **options)
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_drawn(debug_generator, leave, monkeypatch):
@@ -104,7 +107,8 @@ def test_a_state_that_is_kept_is_counted(debug_generator, leave):
 
 def test_with_a_gpu_long_clips_are_the_host_s(debug_generator, monkeypatch):
     config, options = debug_generator.parts.config, {"device": "cuda", "dtype": "bfloat16"}
-    short, long = (plan_of(debug_generator, [count], 1, **options) for count in (5, 5000))
+    numerics = Numerics(device="cuda", dtype=torch.bfloat16)
+    short, long = (plan_of(debug_generator, [count], 1, numerics) for count in (5, 5000))
     assert short.call == long.call
     assert long.host == clip_bytes(config, 5000)
     kept = plan_memory(config, keep_state=True, batch=3, **options)

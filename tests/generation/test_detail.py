@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelm.generation.detail import ALIKE, NEIGHBOURHOOD, keep_detail
+from reelm.generation.detail import DIFFERENCE_SCALE, NEIGHBOURHOOD, keep_detail
 
 
 def plainly(given_NHWC, decoded_NHWC, frames_THW3):
@@ -18,7 +18,7 @@ def plainly(given_NHWC, decoded_NHWC, frames_THW3):
             for x in range(width):
                 rows = np.clip(np.arange(y - half, y + half + 1), 0, height - 1)
                 columns = np.clip(np.arange(x - half, x + half + 1), 0, width - 1)
-                weights = np.exp(-apart[:, rows[:, None], columns].mean((1, 2)) / ALIKE**2)
+                weights = np.exp(-apart[:, rows[:, None], columns].mean((1, 2)) / DIFFERENCE_SCALE**2)
                 lost = (given_NHWC.astype(float) - decoded_NHWC)[:, y, x]
                 value = frame[y, x] + (weights[:, None] * lost).sum(0) / max(1, weights.sum())
                 shown[t, y, x] = np.clip(np.round(value), 0, 255)

@@ -18,7 +18,7 @@ from reelm.generation.pretrained import ModelConfig, load_pretrained, read_confi
 from reelm.lm.quantization import Int8Linear, check_machine
 from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
-from reelm.sampling.noise_keys import NoiseAhead, NoiseKey
+from reelm.sampling.noise_keys import NoiseBuffer, NoiseKey
 from reelm.sampling.rules import SamplingConfig
 from reelm.tokenizer.codec_memory import tokenizer_bytes
 from reelm.tokenizer.quantizer import QuantizerConfig
@@ -100,7 +100,7 @@ def test_frames_and_state_are_those_of_the_clips(debug_generator):
 
 
 def test_the_noise_that_is_held_is_a_block_of_each_clip(config):
-    ahead, keys = NoiseAhead(config.lm.vocab_size, CPU), [NoiseKey(1), NoiseKey(2)]
+    ahead, keys = NoiseBuffer(config.lm.vocab_size, CPU), [NoiseKey(1), NoiseKey(2)]
     ahead.take(keys, [0, 3], 2)
     plan, together = plan_memory(config, batch=2), plan_memory(config, batch=2, block_size=1)
     assert plan.noise_held == together.noise_held == sum(noise_LV.nbytes for noise_LV in ahead._blocks.values())

@@ -13,7 +13,7 @@ import torch
 from PIL.Image import Image
 
 from reelm.core.errors import ReelmError
-from reelm.generation.options import CALLS, plain
+from reelm.generation.arguments import CALLS, to_python
 from reelm.generation.session import SessionState
 from reelm.generation.stream import ClipStream
 from reelm.generation.video import Video
@@ -103,8 +103,11 @@ def test_a_session_of_another_model_is_refused_by_its_argument(nothing_is_comput
             nothing_is_computed.decode(session)
         with pytest.raises(ReelmError, match=r"^clip: must be of this model"):
             nothing_is_computed.continue_clip(session)
+    nowhere = tmp_path / "nowhere.safetensors"
     with pytest.raises(ReelmError, match=r"^session: must be a file that exists"):
-        nothing_is_computed.decode(tmp_path / "nowhere.safetensors")
+        nothing_is_computed.decode(nowhere)
+    with pytest.raises(ReelmError, match=r"^image: must be a file that exists"):
+        nothing_is_computed.continue_clip(image=nowhere)
 
 
 def test_an_image_is_continued_like_a_clip_of_one_frame(debug_generator, tmp_path):
@@ -181,9 +184,9 @@ def test_what_is_no_number_is_refused(nothing_is_computed, option, kind):
 
 def test_what_is_no_number_stays_as_it_is():
     condition = object()
-    assert plain([condition, (np.int64(3), np.arange(2))]) == [condition, (3, [0, 1])]
+    assert to_python([condition, (np.int64(3), np.arange(2))]) == [condition, (3, [0, 1])]
     pair = LatentFrame(0, 1, torch.zeros(2))
-    assert plain([pair])[0] is pair
+    assert to_python([pair])[0] is pair
 
 
 @pytest.mark.parametrize("option", ["callback_on_step_end", "callback_on_tokens"])

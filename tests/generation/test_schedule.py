@@ -39,12 +39,12 @@ def test_seconds_become_the_first_latent_frame_that_begins_then_or_later():
     schedule = read_schedule([(0, "a"), (0.5, "c"), (0.6, "d"), (4.0, "e")], "prompt", str)
     # At 8 frames a second and 4 frames a latent frame, they begin with frames 0, 1, 5, 9, 13, ...
     with pytest.raises(ReelmError, match="must change at most once in 4 frames"):
-        to_latent_frames(schedule, fps=8, temporal=4, added=False)
+        to_latent_frames(schedule, fps=8, temporal=4, continuing=False)
     schedule = (schedule[0], schedule[1], schedule[3])
-    found = to_latent_frames(schedule, fps=8, temporal=4, added=False)
+    found = to_latent_frames(schedule, fps=8, temporal=4, continuing=False)
     assert found == ((0, "a"), (2, "c"), (9, "e"))
     # What is added to a clip begins with a whole latent frame.
-    assert to_latent_frames(schedule, fps=8, temporal=4, added=True) == ((0, "a"), (1, "c"), (8, "e"))
+    assert to_latent_frames(schedule, fps=8, temporal=4, continuing=True) == ((0, "a"), (1, "c"), (8, "e"))
 
 
 def test_a_clip_up_to_a_change_is_the_clip_without_it(debug_generator):

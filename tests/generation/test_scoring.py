@@ -9,9 +9,9 @@ import torch
 
 from reelm.core.condition import Text
 from reelm.core.errors import ReelmError
+from reelm.generation.pixels import encode_frames
 from reelm.generation.scoring import score_clip
 from reelm.generation.session import SessionState
-from reelm.generation.source import encode_frames
 from reelm.generation.video import Video
 from reelm.tests.engines import as_grids, written
 
@@ -139,5 +139,5 @@ def test_bad_clips_are_refused(generator):
     with pytest.raises(ReelmError, match=r"^clip: must be a numpy or torch array"):
         score_clip(generator.parts, None)
     other = dataclasses.replace(session(generator.parts, 1), settings={"tokenizer": "another"})
-    with pytest.raises(ReelmError, match=r"^session: must be of this model"):
+    with pytest.raises(ReelmError, match=r"^clip: must be of this model"):
         score_clip(generator.parts, other)

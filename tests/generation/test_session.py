@@ -178,8 +178,8 @@ def test_bad_files_are_refused(generator, tmp_path):
     with pytest.raises(ReelmError, match=r"^session: must be a .safetensors file"):
         state.save(tmp_path / "a.mp4")
     other = dataclasses.replace(state, settings={"tokenizer": "another"})
-    for use in (generator.decode, generator.continue_clip):
-        with pytest.raises(ReelmError, match=r"^session: must be of this model"):
+    for use, argument in ((generator.decode, "session"), (generator.continue_clip, "clip"), (generator.score, "clip")):
+        with pytest.raises(ReelmError, match=rf"^{argument}: must be of this model"):
             use(other)
     out_of_range = dataclasses.replace(state, tokens_thw=state.tokens_thw + 1000)
     with pytest.raises(ReelmError, match=r"^session: must be of this model"):

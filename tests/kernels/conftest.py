@@ -76,7 +76,7 @@ def slots_of_step(q_BLNE, k_cache_BKCE, positions_B, prefix_lengths_B, *, ancest
     ]  # fmt: skip
 
 
-def dequantised(cache_BKCE, scales_BKC, dtype):
+def dequantized(cache_BKCE, scales_BKC, dtype):
     if scales_BKC is None:
         return cache_BKCE
     wide = torch.promote_types(dtype, torch.float32)
@@ -86,7 +86,7 @@ def dequantised(cache_BKCE, scales_BKC, dtype):
 def decode_attention(**arguments):
     """`decode_attention`, query by query, in the dtype of the queries."""
     q, q_prefix, prefix = arguments["q_BLNE"], arguments["q_prefix_BLNE"], arguments["prefix"]
-    caches = [dequantised(arguments[f"{x}_cache_BKCE"], arguments.get(f"{x}_scales_BKC"), q.dtype) for x in "kv"]
+    caches = [dequantized(arguments[f"{x}_cache_BKCE"], arguments.get(f"{x}_scales_BKC"), q.dtype) for x in "kv"]
     out = torch.empty_like(q)
     for b, slots_of_row in enumerate(slots_of_step(**arguments)):
         k_SKE, v_SKE = (cache[b].transpose(0, 1) for cache in caches)

@@ -109,7 +109,7 @@ def test_half_precision_is_rounded_at_the_end_alone(dtype, error, scale):
 def test_rows_go_with_few_keys_more_than_they_see(oracle, video, prefix, frame_size, window, mask):
     window = None if mask == "full" else window
     layout = {"prefix": prefix, "frame_size": frame_size, "window": window, "mask": mask}
-    parts = list(attention_reference._parts(prefix + video, *layout.values()))
+    parts = list(attention_reference._blocks(prefix + video, *layout.values()))
     assert [row for rows, _ in parts for row in rows] == list(range(prefix + video))
     for rows, keys in parts:
         assert len(rows) <= max(attention_reference.ROWS, prefix)

@@ -18,7 +18,7 @@ QUERIES = torch.zeros(1, 1, 1, 16)
 def plain_environment(monkeypatch):
     monkeypatch.delenv("REELM_KERNELS", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    backend._say_once.cache_clear()
+    backend._log_cached.cache_clear()
 
 
 def test_automatic_on_cpu_is_the_reference():

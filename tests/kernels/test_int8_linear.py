@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.kernels.int8_linear import int8_linear
-from reelm.kernels.quantize import quantise
+from reelm.kernels.quantize import quantize
 
 
 @settings(max_examples=60, deadline=None)
@@ -18,7 +18,7 @@ from reelm.kernels.quantize import quantise
 def test_it_is_the_product_with_the_whole_numbers(dtype, M, outputs, channels, seed):
     random = torch.Generator().manual_seed(seed)
     x_MI, weight_OI = (torch.randn(size, channels, generator=random) for size in (M, outputs))
-    (whole_OI, scales_O), x_MI = quantise(weight_OI), x_MI.to(dtype)
+    (whole_OI, scales_O), x_MI = quantize(weight_OI), x_MI.to(dtype)
     y_MO = int8_linear(x_MI, whole_OI, scales_O, backend="reference")
     exact_MO = x_MI.double() @ (whole_OI.double() * scales_O.double()[:, None]).T
     assert y_MO.dtype == dtype and y_MO.shape == (M, outputs)
@@ -30,7 +30,7 @@ def test_it_is_the_product_with_the_whole_numbers(dtype, M, outputs, channels, s
 
 def test_it_is_near_the_product_with_the_weights():
     x_MI, weight_OI = torch.randn(2, 64, 256, generator=torch.Generator().manual_seed(0))
-    off_MO = int8_linear(x_MI, *quantise(weight_OI)) - x_MI @ weight_OI.T
+    off_MO = int8_linear(x_MI, *quantize(weight_OI)) - x_MI @ weight_OI.T
     assert 1e-3 < off_MO.norm() / (x_MI @ weight_OI.T).norm() < 0.01
 
 

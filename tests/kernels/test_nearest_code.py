@@ -20,8 +20,8 @@ def test_the_chosen_code_is_the_nearest_whatever_the_sizes_and_blocks(oracle, da
     random = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
     x_MD, codebook_ZD = (torch.randn(size, D, generator=random).to(dtype) for size in (N, K))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest_code_reference, "BLOCK_N", draw(st.integers(1, 20)))
-        patch.setattr(nearest_code_reference, "BLOCK_K", draw(st.integers(1, 20)))
+        patch.setattr(nearest_code_reference, "BLOCK_M", draw(st.integers(1, 20)))
+        patch.setattr(nearest_code_reference, "BLOCK_Z", draw(st.integers(1, 20)))
         ids_M = nearest_code(x_MD, codebook_ZD, backend="reference")
     oracle.check_nearest(ids_M, x_MD, codebook_ZD)
 
@@ -47,7 +47,7 @@ def test_of_codes_at_the_same_distance_the_lowest_id_is_taken(oracle, K, block, 
     distances_NK = oracle.distances(x_MD, codebook_ZD)
     lowest_N = (distances_NK == distances_NK.min(1, keepdim=True).values).int().argmax(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest_code_reference, "BLOCK_K", block)
+        patch.setattr(nearest_code_reference, "BLOCK_Z", block)
         assert torch.equal(nearest_code(x_MD, codebook_ZD), lowest_N)
 
 
@@ -77,7 +77,7 @@ def test_memory_is_bounded_by_the_blocks(dtype):
     x_MD, codebook_ZD = torch.zeros(N, D, dtype=dtype), torch.zeros(K, D, dtype=dtype)
     with Scratch() as scratch:
         nearest_code(x_MD, codebook_ZD, backend="reference")
-    block = nearest_code_reference.BLOCK_N * nearest_code_reference.BLOCK_K
+    block = nearest_code_reference.BLOCK_M * nearest_code_reference.BLOCK_Z
     assert scratch.largest == 4 * block < N * K
     # Every operation's result at once, and the two vectors of N: still far below 200 MB at the largest sizes.
     assert 8 * 4 * block + 2 * 8 * 327_680 < 200e6

@@ -96,7 +96,7 @@ def test_each_result_is_rounded_once(dtype):
     assert torch.equal(gathered(arguments[5], arguments[3]), arguments[0][:, :, 6:])
 
 
-def quantised(arguments):
+def quantized(arguments):
     """The arguments with int8 caches of 99 and scales of NaN."""
     caches = [torch.full_like(cache, 99, dtype=torch.int8) for cache in arguments[4:]]
     scales = {f"{name}_scales_BKC": torch.full(caches[0].shape[:3], float("nan")) for name in "kv"}
@@ -107,7 +107,7 @@ def quantised(arguments):
 def test_an_int8_cache_is_off_by_half_a_step_of_its_scale_at_most(dtype):
     arguments, rotation, angles_BLF = draw(dtype, 2, 5, 3, 2, 16, 9)
     q, q_prefix = rope_norm_cache(*arguments, rotation=rotation)
-    arguments, scales = quantised(arguments)
+    arguments, scales = quantized(arguments)
     out = rope_norm_cache(*arguments, rotation=rotation, **scales)
     assert torch.equal(out[0], q) and torch.equal(out[1], q_prefix)
     exact = oracle(*arguments[:3], angles_BLF, 2, 1e-6)[2:]
@@ -127,7 +127,7 @@ def test_decode_attention_reads_what_is_written_to_an_int8_cache():
     # The first two tokens of each row are its prefix, the others the newest of the ring.
     arguments[3] = torch.arange(L).expand(2, -1)
     positions, lengths, outs = torch.full((2,), 9), torch.tensor([2, 1]), []
-    for inputs, scales in ((arguments, {}), quantised(arguments)):
+    for inputs, scales in ((arguments, {}), quantized(arguments)):
         queries = rope_norm_cache(*inputs, rotation=rotation, **scales)
         last = [q[:, -1:] for q in queries]
         outs.append(decode_attention(*last, *(x[:, :, :10] for x in inputs[4:]), positions, lengths, **layout,
@@ -141,7 +141,7 @@ def values_through_int8(values_E):
     E = len(values_E)
     arguments, rotation, _ = draw(torch.float32, 1, 1, 1, 1, E, 1)
     arguments[0][0, 0, 2] = values_E
-    arguments, scales = quantised(arguments)
+    arguments, scales = quantized(arguments)
     rope_norm_cache(*arguments, rotation=rotation, **scales)
     return arguments[5][0, 0, 0].tolist(), scales["v_scales_BKC"].item()
 
@@ -178,7 +178,7 @@ ZEROS = torch.zeros(2, 2, 5, 8)
         ({"qkv_BLJE": torch.zeros(2, 3, 40)}, "qkv_BLJE: must have 4 dimensions"),
         ({"qkv_BLJE": torch.zeros(2, 3, 7, 9)}, "qkv_BLJE: must have an even head_dim, got 9"),
         ({"qkv_BLJE": torch.zeros(2, 3, 7, 8, dtype=torch.int8)}, "qkv_BLJE: must be of a floating-point dtype"),
-        ({"qkv_BLJE": torch.zeros(2, 3, 4, 8)}, r"k_cache_BKCE: must have 1 .. 1 heads, H being 4, got 2"),
+        ({"qkv_BLJE": torch.zeros(2, 3, 4, 8)}, r"k_cache_BKCE: must have 1 .. 1 heads, J being 4, got 2"),
         ({"k_cache_BKCE": torch.zeros(2, 2, 40)}, "k_cache_BKCE: must have 4 dimensions"),
         ({"k_cache_BKCE": torch.zeros(1, 2, 5, 8)}, r"k_cache_BKCE: must have the shape \(2, 2, 5, 8\)"),
         ({"k_cache_BKCE": ZEROS.half()}, "k_cache_BKCE: must be torch.float32 or torch.int8"),

@@ -9,7 +9,7 @@ from reelm.core.protocols import Numerics
 from reelm.lm import quantization as int8
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.packed import can_pack, pack_linears
-from reelm.lm.quantization import Int8Linear, Int8Weights, check_machine, check_precision, quantise_linears
+from reelm.lm.quantization import Int8Linear, Int8Weights, check_machine, check_precision, quantize_linears
 from reelm.lm.transformer import VideoTransformer
 
 try:
@@ -107,12 +107,12 @@ def test_that_of_a_gpu_rounds_the_weights_alone(dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("layer", [pytest.param(Int8Linear, marks=needs_vnni), Int8Weights])
-def test_a_model_is_quantised_whole_and_says_nearly_the_same(layer):
+def test_a_model_is_quantized_whole_and_says_nearly_the_same(layer):
     torch.manual_seed(0)
     model = VideoTransformer(CONFIG).eval()
     tokens, text, lengths = torch.randint(0, 64, (2, 3, 4, 4)), torch.randint(0, 256, (2, 32)), torch.tensor([3, 5])
     plain, count = model(tokens, text, lengths), sum(p.numel() for p in model.parameters())
-    quantise_linears(model, layer)
+    quantize_linears(model, layer)
     assert not any(isinstance(module, nn.Linear) for module in model.modules())
     assert sum(p.numel() for p in model.parameters()) == count
     off = (model(tokens, text, lengths) - plain).norm() / plain.norm()
@@ -141,7 +141,7 @@ def test_a_step_of_many_tokens_has_the_bits_of_many_steps(weights, cache):
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.2)
     if weights == "int8":
-        quantise_linears(model)
+        quantize_linears(model)
         model.weights_precision = "int8"
     else:
         pack_linears(model)

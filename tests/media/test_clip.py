@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
-from reelm.media.clip import ClipLimits, Layout, pack_metadata, unpack_metadata
+from reelm.media.clip import ClipInfo, ClipLimits, pack_metadata, unpack_metadata
 
-LAYOUT = Layout(24.0, 5, 64, 48)
+INFO = ClipInfo(24.0, 5, 64, 48)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | floats | st.text(),
@@ -22,13 +22,13 @@ json_values = st.recursive(
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text().filter(lambda key: key != "clip"), json_values, max_size=5))
 def test_metadata_round_trip(metadata):
-    text = pack_metadata(metadata, LAYOUT)
+    text = pack_metadata(metadata, INFO)
     assert text.isascii()
-    assert unpack_metadata(text) == (metadata, LAYOUT)
+    assert unpack_metadata(text) == (metadata, INFO)
 
 
 def test_metadata_may_be_absent():
-    assert unpack_metadata(pack_metadata(None, Layout(8.0, None, 2, 2))) == ({}, Layout(8.0, None, 2, 2))
+    assert unpack_metadata(pack_metadata(None, ClipInfo(8.0, None, 2, 2))) == ({}, ClipInfo(8.0, None, 2, 2))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_metadata_may_be_absent():
 )
 def test_metadata_that_json_cannot_say_is_refused(metadata):
     with pytest.raises(ReelmError, match="metadata: "):
-        pack_metadata(metadata, LAYOUT)
+        pack_metadata(metadata, INFO)
 
 
 @pytest.mark.parametrize(

@@ -205,5 +205,5 @@ NAN = np.full((2, 4, 4, 3), np.nan, np.float32)
     ],
 )
 def test_refused_sources(source, rule):
-    with pytest.raises(ReelmError, match=f"source: .*{rule}|source: {rule}"):
+    with pytest.raises(ReelmError, match=f"clip: .*{rule}|clip: {rule}"):
         as_frames(source)

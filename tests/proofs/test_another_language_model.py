@@ -116,7 +116,7 @@ class PlainCache(TokenHistory):
     def restore(self, rows, state, tokens_S):
         for name, part in self._parts().items():
             part[list(rows)] = state[name].to(part.device)
-        self.place_tokens(rows, tokens_S)
+        self.restore_tokens(rows, tokens_S)
 
 
 class PlainBlock(nn.Module):

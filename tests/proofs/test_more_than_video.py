@@ -88,7 +88,7 @@ class MoreCache(TokenHistory):
 
     def restore(self, rows, state, tokens_S):
         self.prompt_BD[list(rows)] = state["prompt"].to(self.prompt_BD.device)
-        self.place_tokens(rows, tokens_S)
+        self.restore_tokens(rows, tokens_S)
 
 
 class MoreModel(nn.Module):

@@ -35,7 +35,7 @@ class Traced:
 def as_on_a_gpu(monkeypatch):
     """No looking at values, as where the kernels run, and a draw whose every operation is the same each time."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr("reelm.sampling.sampler.Sampler.is_steady", lambda self, logits: not self.processors)
+    monkeypatch.setattr("reelm.sampling.sampler.Sampler.can_capture", lambda self, logits: not self.processors)
 
 
 def roll(parts, decoder, capture, settings):

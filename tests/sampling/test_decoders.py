@@ -119,7 +119,7 @@ def test_a_decoder_that_keeps_too_much_is_refused(generator):
 def test_names_and_blocks():
     assert isinstance(make_decoder("sequential", layout=of(64)), Sequential)
     assert isinstance(make_decoder("auto", layout=of(64)), Jacobi)
-    assert isinstance(make_decoder("auto", layout=of(64), one_by_one=True), Sequential)
+    assert isinstance(make_decoder("auto", layout=of(64), sequential_only=True), Sequential)
     assert isinstance(make_decoder("auto", layout=of(64), rows=9), Sequential)
     assert isinstance(make_decoder("auto", 4, layout=of(64), rows=9), Jacobi)
     assert isinstance(make_decoder("auto", layout=of(64), rows=9, on_gpu=True), Jacobi)

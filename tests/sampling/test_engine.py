@@ -78,4 +78,4 @@ def test_memory_is_flat_however_long_it_rolls(debug_generator):
     for _ in range(20):
         clips.next()
     assert (clips.engine.cache.keys.data_ptr(), clips.engine.cache.nbytes, clips.engine.cache.tokens_BQ.shape) == before
-    assert not any(len(row.seen) for row in clips.engine._rows)
+    assert not any(len(row.history) for row in clips.engine._rows)

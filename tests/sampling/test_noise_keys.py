@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.kernels.noise import gumbel_noise
-from reelm.sampling.noise_keys import NoiseAhead, NoiseKey, key_tensors
+from reelm.sampling.noise_keys import NoiseBuffer, NoiseKey, key_tensors
 
 
 def test_key_tensors_hold_every_seed_and_sample():
@@ -17,7 +17,7 @@ def test_key_tensors_hold_every_seed_and_sample():
     st.integers(2, 300), st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), min_size=1, max_size=6), st.data()
 )
 def test_noise_drawn_ahead_is_the_noise(vocab_size, moves, data):
-    ahead, keys = NoiseAhead(vocab_size, torch.device("cpu")), [NoiseKey(5), NoiseKey(5, 1)]
+    ahead, keys = NoiseBuffer(vocab_size, torch.device("cpu")), [NoiseKey(5), NoiseKey(5, 1)]
     ahead.block = data.draw(st.integers(1, 30))
     positions = [data.draw(st.integers(0, 2**40)) for _ in keys]
     seeds, samples = key_tensors(keys, torch.device("cpu"))
@@ -29,7 +29,7 @@ def test_noise_drawn_ahead_is_the_noise(vocab_size, moves, data):
 
 
 def test_noise_of_the_past_is_not_kept():
-    ahead = NoiseAhead(4096, torch.device("cpu"))
+    ahead = NoiseBuffer(4096, torch.device("cpu"))
     for position in range(0, 4000, 16):
         ahead.take([NoiseKey(1)], [position], 16)
     assert len(ahead._blocks) == 1

@@ -55,15 +55,15 @@ def test_tiled_equals_whole(rows, columns, tile, stride):
     model = make(temporal=temporal, spatial=side, front="haar")
     tiled = TiledTokenizer(model, tile)
     frames = clip(1 + 2 * temporal, side * rows, side * columns)[None]
-    tokens, past = model.encode(frames), None
+    tokens, state = model.encode(frames), None
     parts = []
     for chunk in (frames[:, :1], *frames[:, 1:].split(temporal, 1)):
-        part, past = tiled.encode_chunk(chunk, past)
+        part, state = tiled.encode_chunk(chunk, state)
         parts.append(part)
     assert torch.equal(torch.cat(parts, 1), tokens)
-    whole, cache, shown = model.decode(tokens), None, []
+    whole, state, shown = model.decode(tokens), None, []
     for part in tokens.split(1, 1):
-        out, cache = tiled.decode_chunk(part, cache)
+        out, state = tiled.decode_chunk(part, state)
         shown.append(out)
     assert (torch.cat(shown, 1) - whole).abs().max() < 1e-5
     assert whole.std() > 0.01
@@ -84,7 +84,7 @@ def test_one_token_less_of_halo_would_be_seen(monkeypatch):
     st.integers(1, 14), st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from([2, 64]),
 )  # fmt: skip
 @settings(max_examples=30, deadline=None)
-def test_any_size_and_length_comes_back(count, height, width, chunk, tile):
+def test_any_size_and_length_is_reconstructed(count, height, width, chunk, tile):
     model, frames = make(), clip(count, height, width)
     parts = list(encode_long(model, iter(frames), chunk=chunk, tile=tile))
     tokens = torch.cat(parts)
@@ -121,7 +121,7 @@ GOOD = clip(1, 8, 16)[0]
 
 
 @pytest.mark.parametrize(
-    ("frames", "said"),
+    ("frames", "message"),
     [
         ([], "frames: must be at least one"),
         ([GOOD.float()], "frames: must be .* uint8"),
@@ -129,13 +129,13 @@ GOOD = clip(1, 8, 16)[0]
         ([GOOD, GOOD[:4]], r"frames: must all be \(8, 16, 3\), got \(4, 16, 3\)"),
     ],
 )
-def test_frames_that_are_none_are_refused(frames, said):
-    with pytest.raises(ReelmError, match=said):
+def test_frames_that_are_none_are_refused(frames, message):
+    with pytest.raises(ReelmError, match=message):
         list(encode_long(make(), frames))
 
 
 @pytest.mark.parametrize(
-    ("tokens", "options", "said"),
+    ("tokens", "options", "message"),
     [
         ([torch.zeros(1, 2, 3, dtype=torch.long)], {"height": 17}, "height: must be from 9 to 16, got 17"),
         ([torch.zeros(1, 2, 3, dtype=torch.long)], {"width": 16}, "width: must be from 17 to 24, got 16"),
@@ -145,8 +145,8 @@ def test_frames_that_are_none_are_refused(frames, said):
         ([torch.zeros(1, 2, n, dtype=torch.long) for n in (3, 4)], {}, r"tokens: must be \(t, 2, 3\), got \(1, 2, 4\)"),
     ],
 )
-def test_tokens_and_sizes_that_do_not_belong_together_are_refused(tokens, options, said):
-    with pytest.raises(ReelmError, match=said):
+def test_tokens_and_sizes_that_do_not_belong_together_are_refused(tokens, options, message):
+    with pytest.raises(ReelmError, match=message):
         list(decode_long(make(), tokens, **options))
     with pytest.raises(ReelmError, match="chunk"):
         list(encode_long(make(), [GOOD], chunk=0))
@@ -178,7 +178,7 @@ print(json.dumps([shown, peak, time.monotonic() - start]))
 @pytest.mark.parametrize("compression", ["4x8x8", "8x16x16"])
 def test_720p_takes_less_than_2_gb_whatever_the_length(compression):
     peaks = []
-    for latent_frames in (4, 16):  # from the third on, a cache that is used and one that is made lie side by side
+    for latent_frames in (4, 16):  # from the third on, the state that is used and the next one are in memory together
         count = 1 + int(compression[0]) * (latent_frames - 1)
         words = [sys.executable, "-c", MEASURE, compression, str(count)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -63,12 +63,12 @@ def test_vocabularies():
 
 
 @pytest.mark.parametrize(
-    ("name", "compression", "said"),
+    ("name", "compression", "message"),
     [
         ("huge", "4x8x8", "preset: must be one of tiny, small, base"),
         ("tiny", "2x8x8", "compression: must be one of 4x8x8"),
     ],
 )
-def test_unknown_ones_are_refused(name, compression, said):
-    with pytest.raises(ReelmError, match=said):
+def test_unknown_ones_are_refused(name, compression, message):
+    with pytest.raises(ReelmError, match=message):
         tokenizer_preset(name, compression)

@@ -63,16 +63,16 @@ def test_streaming_equals_one_shot(sizes, kind, seed):
     model = make(**kind)
     frames = clip(1 + 4 * (sum(sizes) - 1), seed=seed)
     tokens = model.encode(frames)
-    starts, streamed, past = 0, [], None
+    starts, streamed, state = 0, [], None
     for size in sizes:
-        count = 4 * size - (3 if past is None else 0)
-        part, past = model.encode_chunk(frames[:, starts : starts + count], past)
+        count = 4 * size - (3 if state is None else 0)
+        part, state = model.encode_chunk(frames[:, starts : starts + count], state)
         streamed.append(part)
         starts += count
     assert torch.equal(torch.cat(streamed, 1), tokens)
-    cache, decoded = None, []
+    state, decoded = None, []
     for part in tokens.split(sizes, 1):
-        out, cache = model.decode_chunk(part, cache)
+        out, state = model.decode_chunk(part, state)
         decoded.append(out)
     whole = model.decode(tokens)
     assert (torch.cat(decoded, 1) - whole).abs().max() < 1e-5
@@ -199,9 +199,9 @@ def test_clips_that_the_stride_does_not_divide_are_refused(shape, argument):
 )
 def test_chunks_that_do_not_fit_are_refused(frames, size, argument):
     model = make()
-    _, cache = model.encode_chunk(clip(1), None)
+    _, state = model.encode_chunk(clip(1), None)
     with pytest.raises(ReelmError, match=argument):
-        model.encode_chunk(clip(frames, *size), cache)
+        model.encode_chunk(clip(frames, *size), state)
 
 
 def test_floats_and_bytes_are_the_same_clip():

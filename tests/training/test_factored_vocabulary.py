@@ -1,4 +1,4 @@
-"""Ids that share digits: the digits are the quantizer's, the fold changes nothing, and what is learnt is shared."""
+"""Factored tables of token ids: levels are the quantizer's, merging changes nothing, what is learnt is shared."""
 
 import json
 
@@ -36,16 +36,16 @@ def clips():
 
 
 @pytest.mark.parametrize("levels", [(4, 3, 3), (8, 8, 8, 5), (7,), (5, 8, 3)])
-def test_digits_are_the_channels_of_the_quantizer(levels):
+def test_factors_are_the_channels_of_the_quantizer(levels):
     total = FactoredTable(levels, 1)
-    count = len(total.digits_VK)
+    count = len(total.factors_VX)
     codes_VK = Quantizer(QuantizerConfig(levels=levels)).codes(torch.arange(count)[None])[0]
     for channel in range(len(levels)):
-        # Ids have the same digit just where the quantizer gives them the same value of the channel.
-        digit_V, value_V = total.digits_VK[:, channel], codes_VK[:, channel]
-        assert torch.equal(digit_V[:, None] == digit_V, (value_V[:, None] - value_V).abs() < 1e-6)
-    assert len(total.digits_VK.unique(dim=0)) == count
-    assert int(total.digits_VK.max()) == sum(levels) - 1
+        # Ids share a level exactly where the quantizer gives them the same value of the channel.
+        level_V, value_V = total.factors_VX[:, channel], codes_VK[:, channel]
+        assert torch.equal(level_V[:, None] == level_V, (value_V[:, None] - value_V).abs() < 1e-6)
+    assert len(total.factors_VX.unique(dim=0)) == count
+    assert int(total.factors_VX.max()) == sum(levels) - 1
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -62,7 +62,7 @@ def test_folded_weights_are_those_of_a_plain_model_that_computes_the_same(clips,
 
 
 @pytest.mark.parametrize("name", ["head", "token_embedding"])
-def test_what_is_learnt_of_an_id_is_learnt_of_those_that_share_a_digit(name):
+def test_what_is_learnt_of_an_id_is_learnt_of_those_that_share_a_level(name):
     factor_vocabulary(lm := model(), LEVELS)
     table = getattr(lm, name)
     old = table.weight.detach().clone()
@@ -71,8 +71,8 @@ def test_what_is_learnt_of_an_id_is_learnt_of_those_that_share_a_digit(name):
         for parameter in table.parameters():
             parameter -= 0.1 * parameter.grad
     changed = (table.weight.detach() != old).any(1)
-    digits_VK = FactoredTable(LEVELS, 1).digits_VK
-    assert torch.equal(changed[:24], (digits_VK == digits_VK[5]).any(1))
+    factors_VX = FactoredTable(LEVELS, 1).factors_VX
+    assert torch.equal(changed[:24], (factors_VX == factors_VX[5]).any(1))
     assert not changed[24:].any()  # the row that stands for no token
 
 
@@ -81,7 +81,7 @@ def test_levels_of_another_vocabulary_are_refused():
         factor_vocabulary(model(), (4, 3))
 
 
-def test_a_training_that_shares_digits_writes_a_plain_model(tmp_path):
+def test_a_training_with_factored_tables_writes_a_plain_model(tmp_path):
     text = TextEncoder(train_text(["a red ball"]))
     generator = torch.Generator().manual_seed(0)
     (tmp_path / "data").mkdir()

@@ -144,14 +144,14 @@ def test_a_stopped_and_resumed_second_stage_equals_an_uninterrupted_one(tmp_path
     state, again = (load_tensors(folder / "state.safetensors") for folder in (whole, parts))
     assert state.keys() == again.keys()
     assert all(torch.equal(tensor, again[name]) for name, tensor in state.items())
-    assert any(name.startswith("beside.layers.") for name in state)
+    assert any(name.startswith("auxiliary.layers.") for name in state)
     assert not any(name.startswith(("average.layers.", "model.encoder.")) for name in state)
     with pytest.raises(
         ReelmError, match=r"^adversarial_weight, perceptual_weight, lpips_weights: must be as in the run"
     ):
         second(first, parts, clips=noise_clips(), resume=True)
     (parts / "recipe.json").unlink()  # the state itself knows whose it is
-    with pytest.raises(CheckpointError, match="more was trained beside it"):
+    with pytest.raises(CheckpointError, match="it has an auxiliary module, too"):
         second(first, parts, clips=noise_clips(), resume=True)
     with pytest.raises(ReelmError, match="decoder_of: must be the tokenizer that the run began with"):
         second(first, parts, "vq", clips=noise_clips(), resume=True, **losses(network))

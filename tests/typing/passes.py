@@ -8,6 +8,7 @@ import torch
 from PIL.Image import Image
 
 from reelm import ClipStream, Video, VideoGenerator
+from reelm.core.json_values import Json
 from reelm.generation.options import OutputType
 from reelm.generation.session import SessionState
 from reelm.generation.video import Frames
@@ -94,6 +95,6 @@ for frames in stream:
     stream.control(prompt=turning, temperature=[(0, 0.7), (2.0, 1.0)], controls={"action": [1, 2]})
 assert_type(stream.tokens, np.ndarray)
 assert_type(stream.segments, dict[str, np.ndarray])
-assert_type(stream.settings, dict[str, object])
+assert_type(stream.settings, Json)
 assert_type((stream.fps, stream.seed, stream.prompt), tuple[float, int, str])
 assert_type(stream.close(), None)

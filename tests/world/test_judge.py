@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from reelm.core.errors import ReelmError
 from reelm.world.judge import ObjectVerdict, Verdict, accuracy, judge
 from reelm.world.render import render
-from reelm.world.scene import BACKGROUNDS, CAMERAS, MOTIONS, Scene, Thing, sample_scene
+from reelm.world.scene import BACKGROUNDS, CAMERAS, MOTIONS, Scene, SceneObject, sample_scene
 from reelm.world.textures import background_tiles
 
 FACTORS = ("colour", "shape", "motion", "background", "camera")
@@ -109,7 +109,7 @@ def test_mirrored_clips_move_to_the_other_side(sample):
 
 
 def test_every_motion_and_camera_is_told_on_every_background():
-    things = [Thing("small", "cyan", "star", motion, "slowly", 0.0, 0.0, 0.0) for motion in MOTIONS]
+    things = [SceneObject("small", "cyan", "star", motion, "slowly", 0.0, 0.0, 0.0) for motion in MOTIONS]
     kinds = [(place, camera) for place in BACKGROUNDS for camera in CAMERAS]
     scenes = [Scene((things[i % len(things)],), *kind, 4.0, 8.0) for i, kind in enumerate(kinds)]
     assert accuracy(judge(render(scenes, 17)), scenes)["all"] == 1.0

@@ -6,9 +6,9 @@ import torch
 
 from reelm.core.errors import ReelmError
 from reelm.world.render import render
-from reelm.world.scene import BACKGROUNDS, CAMERAS, MOTIONS, SHAPES, Scene, Thing, sample_scene
+from reelm.world.scene import BACKGROUNDS, CAMERAS, MOTIONS, SHAPES, Scene, SceneObject, sample_scene
 
-BALL = Thing("small", "red", "ball", "still", "slowly", 0.0, 0.0, 0.0)
+BALL = SceneObject("small", "red", "ball", "still", "slowly", 0.0, 0.0, 0.0)
 SCENE = Scene((BALL,), "night", "still", 0.0, 0.0)
 
 

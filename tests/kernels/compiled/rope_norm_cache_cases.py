@@ -15,10 +15,10 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("dtype", "B", "L", "N", "K", "E", "C", "quantise"), SHAPES)
-def test_rope_norm_cache_compiles(compiled, dtype, B, L, N, K, E, C, quantise):
-    cache = torch.zeros(B, K, C, E, dtype=torch.int8 if quantise else dtype)
-    scales = torch.zeros(B, K, C) if quantise else None
+@pytest.mark.parametrize(("dtype", "B", "L", "N", "K", "E", "C", "quantize"), SHAPES)
+def test_rope_norm_cache_compiles(compiled, dtype, B, L, N, K, E, C, quantize):
+    cache = torch.zeros(B, K, C, E, dtype=torch.int8 if quantize else dtype)
+    scales = torch.zeros(B, K, C) if quantize else None
     part, slots = torch.zeros(B, L, 1, E // 2), torch.zeros(B, L, dtype=torch.int64)
     rope_norm_cache_triton(
         torch.zeros(B, L, N + 2 * K, E, dtype=dtype), torch.zeros(E), torch.zeros(E), slots, cache, cache,

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from reelm.kernels import int8_linear_triton
 from reelm.kernels.int8_linear import int8_linear
-from reelm.kernels.quantize import quantise
+from reelm.kernels.quantize import quantize
 
 
 def draw(dtype, M, outputs, channels, seed=0):
     random, device = torch.Generator().manual_seed(seed), torch.get_default_device()
     x_MI, weight_OI = (torch.randn(size, channels, generator=random, device="cpu").to(device) for size in (M, outputs))
-    return x_MI.to(dtype), *quantise(weight_OI)
+    return x_MI.to(dtype), *quantize(weight_OI)
 
 
 def check(check_error, dtype, M, outputs, channels, seed=0):
