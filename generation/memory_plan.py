@@ -24,7 +24,7 @@ from ..lm.quantization import pick_numerics
 from ..sampling.decoders import make_decoder
 from ..sampling.rules import SamplingConfig
 from ..sampling.sampler import draw_bytes, noise_bytes
-from ..tokenizer.codec_memory import pixel_bytes, tokenizer_bytes
+from ..tokenizer.codec_memory import tokenizer_bytes
 from .pixels import DECODE_CLIPS
 from .pretrained import ModelConfig, NumericsOptions
 from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS
@@ -213,7 +213,7 @@ def plan_loaded(
         cache=cost.cache,
         noise=noise, noise_held=held,
         step=max(read, cost.step, draw),
-        pixels=pixel_bytes(config.tokenizer, min(clips, DECODE_CLIPS), config.height, config.width),
+        pixels=config.tokenizer.pixel_bytes(min(clips, DECODE_CLIPS), config.height, config.width),
         frames=0 if on_gpu else frames,
         joining=0 if on_gpu else joining,
         # On a GPU a state is copied one clip at a time to the host's memory, where the frames are too.
