@@ -20,7 +20,7 @@ import torch
 
 from ..core.checkpoint import find_checkpoint
 from ..core.device import pick_device
-from ..core.errors import require
+from ..core.errors import ReelmError
 from ..core.protocols import Precision
 from ..media.fitting import Fit
 from ..sampling.batch import draw_clips
@@ -191,12 +191,13 @@ class VideoGenerator:
         Raises:
             ReelmError: An argument is refused, or the clip cannot be read; nothing was computed.
         """
-        given = {name: value for name, value in (("clip", clip), ("image", options.get("image"))) if value is not None}
-        require(len(given) == 1, "clip, image", "must be exactly one of the two", list(given))
+        image = options.get("image")
+        if (clip is None) == (image is None):
+            raise ReelmError(f"clip, image: must be exactly one of the two, got {'none' if clip is None else 'both'}")
         arguments = {**options, "output_type": output_type}
         request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
-        ((argument, value),) = given.items()
-        source = read_source(self.parts, value, options.get("fit", "crop"), argument)
+        fit, argument = options.get("fit", "crop"), "clip" if image is None else "image"
+        source = read_source(self.parts, clip if image is None else image, fit, argument)
         (video,) = self._run(*inherit(request, source, options))
         return video if output_type is None else video.to(output_type)
 

@@ -100,7 +100,7 @@ def _foreign_source(
     parts: Pretrained, frames_THW3: torch.Tensor, times_or_fps: np.ndarray | float, fit: Fit, prompt: str = ""
 ) -> Source:
     """Return a clip from elsewhere: its fitted frames, and the tokens that they are encoded to."""
-    config, layout = parts.config, parts.config.lm.layout
+    config, layout, prompts = parts.config, parts.config.lm.layout, ((0, read_prompt(parts.lm, prompt)),)
     frames, fitting = fit_clip(
         frames_THW3, times_or_fps, fps=config.fps, height=config.height, width=config.width, fit=fit
     )
@@ -109,7 +109,7 @@ def _foreign_source(
     tokens_thw = encode_frames(parts.tokenizer, frames)
     # The other segments of a clip from elsewhere are not known: all of their tokens are the default one.
     others = {each.name: torch.full((len(tokens_thw), *each.shape), each.default) for each in layout.others}
-    return Source(frames, {"video": tokens_thw, **others}, ((0, read_prompt(parts.lm, prompt)),), detailed=True)
+    return Source(frames, {"video": tokens_thw, **others}, prompts, detailed=True)
 
 
 def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: SessionState) -> Source:
