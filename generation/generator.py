@@ -197,7 +197,9 @@ class VideoGenerator:
         arguments = {**options, "output_type": output_type}
         request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
         fit, argument = options.get("fit", "crop"), "clip" if image is None else "image"
-        source = read_source(self.parts, clip if image is None else image, fit, argument)
+        given = clip if image is None else image
+        assert given is not None
+        source = read_source(self.parts, given, fit, argument)
         (video,) = self._run(*inherit(request, source, options))
         return video if output_type is None else video.to(output_type)
 
