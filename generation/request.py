@@ -5,7 +5,6 @@ request.plans[1].latent_frames
 """
 
 import dataclasses
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from ..sampling.rules import LogitsProcessor, SamplingConfig
 from .arguments import check_names, to_python
 from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import Pretrained
-from .schedule import Schedule, is_schedule, read_prompts, read_schedule, to_latent_frames
+from .schedule import Schedule, is_number, is_schedule, read_prompts, read_schedule, to_latent_frames
 from .source import Source
 from .video import check_output_type
 
@@ -208,6 +207,9 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
     if source.sampling is not None:
         given = {name: getattr(sampling, name) for name in SAMPLING if name in options}
         sampling = dataclasses.replace(source.sampling, **given)
+    negative = options.get("negative_prompt")
+    guided = negative is None or sampling.guidance_scale != 1  # the clip's own scale counts where none is given
+    require(guided, "negative_prompt", "needs guidance_scale other than 1", negative)
     plan = dataclasses.replace(plan, **changes)
     same = plan.shares_past(source.prompts, source.negative_prompt, source.conditions, after)
     detailed = source.detailed and bool(options.get("detail", True))
@@ -258,8 +260,7 @@ def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, continui
         frames = num_frames
     else:
         wanted = DEFAULT_SECONDS if seconds is None else seconds
-        number = isinstance(wanted, int | float) and not isinstance(wanted, bool) and 0 < wanted < math.inf
-        require(number, "seconds", "must be a number above 0", wanted)
+        require(is_number(wanted) and wanted > 0, "seconds", "must be a number above 0", wanted)
         frames = max(1, round(wanted * parts.config.fps))
     require(
         frames <= MAX_SECONDS * parts.config.fps, "seconds, num_frames", "must be at most a day", seconds or num_frames
@@ -277,8 +278,7 @@ def _strings(value: str | Sequence[str], argument: str) -> list[str]:
 
 def _sampling(defaults: SamplingConfig, given: dict[str, Any]) -> SamplingConfig:
     for name, value in given.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        require(number or (name == "top_k" and value is None), name, "must be a finite number", value)
+        require(is_number(value) or (name == "top_k" and value is None), name, "must be a finite number", value)
     return dataclasses.replace(defaults, **given)
 
 

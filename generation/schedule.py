@@ -37,6 +37,11 @@ def is_schedule(value: object) -> bool:
     )  # fmt: skip
 
 
+def is_number(value: object) -> bool:
+    """Return whether this is a number that computes: no bool, finite, and within 64 bits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**63
+
+
 def read_schedule(value: object, argument: str, *types: type[T]) -> Schedule[T]:
     """Return a checked schedule from a list [(0, value), (second, value), …] with values of these types.
 
@@ -46,7 +51,7 @@ def read_schedule(value: object, argument: str, *types: type[T]) -> Schedule[T]:
     entries = value if isinstance(value, list | tuple) else []
     pairs = bool(entries) and all(
         isinstance(entry, list | tuple) and len(entry) == 2
-        and isinstance(entry[0], int | float) and not isinstance(entry[0], bool) and math.isfinite(entry[0])
+        and is_number(entry[0])
         and isinstance(entry[1], types) and not isinstance(entry[1], bool)
         for entry in entries
     )  # fmt: skip

@@ -8,6 +8,7 @@ continuing takes the same time after an hour as after a second, and gives the to
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,8 @@ class SessionState:
         Raises:
             ReelmError: There is no such file, it is damaged, or it is no session.
         """
+        named = isinstance(path, str | os.PathLike)
+        require(named, argument, "must be a session or the path of one", type(path).__name__)
         require(Path(path).is_file(), argument, "must be a file that exists", str(path))
         try:
             with safe_open(path, framework="pt") as file:

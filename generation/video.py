@@ -71,7 +71,9 @@ class Video:
         shape = self.frames.shape
         frames_ok = len(shape) == 4 and shape[3] == 3 and 0 not in shape and self.frames.dtype == np.uint8
         require(frames_ok, "frames", "must be (T, H, W, 3) uint8 without zero sizes", (shape, self.frames.dtype))
-        require(math.isfinite(self.fps) and self.fps > 0, "fps", "must be finite and above 0", self.fps)
+        number = isinstance(self.fps, int | float | np.number) and not isinstance(self.fps, bool)
+        require(number and 0 < self.fps < 2**63, "fps", "must be finite and above 0", self.fps)
+        self.fps = float(self.fps)
         if self.tokens is not None:
             tokens = _numpy(self.tokens)
             tokens_ok = tokens.ndim == 3 and tokens.dtype.kind in "iu" and 0 not in tokens.shape

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..core.errors import require
 from ..core.protocols import LanguageModel
 from ..kernels.backend import pick_backend
 from ..kernels.sample import sample
@@ -118,7 +119,12 @@ class Sampler:
         for group in [list(range(len(histories)))] if together else [[clip] for clip in range(len(histories))]:
             part_BV = scores_BV[group]
             for processor in self.processors:
+                shape = part_BV.shape
                 part_BV = processor(torch.stack([histories[clip] for clip in group]), part_BV)
+                fits = isinstance(part_BV, torch.Tensor) and part_BV.shape == shape
+                rule = f"must return scores of shape {tuple(shape)}"
+                shown = tuple(part_BV.shape) if isinstance(part_BV, torch.Tensor) else type(part_BV).__name__
+                require(fits, "logits_processor", rule, shown)
             results.append(part_BV.float())
         return torch.cat(results)
 

@@ -394,3 +394,44 @@ def test_control_after_the_last_latent_frame_was_begun_changes_nothing(debug_gen
     stream.control(prompt=OTHER)
     assert list(stream) == [] and len(frames) == 2
     assert stream.settings == video.settings and stream.prompt == PROMPT
+
+
+@pytest.mark.parametrize("options", [
+    {"seconds": 10**400}, {"guidance_scale": 10**400}, {"temperature": 10**400}, {"top_k": 10**30},
+    {"temperature": [(0, 1), (1e308, 0.5), (1.7e308, 0.4)]},
+])  # fmt: skip
+def test_numbers_beyond_64_bits_are_refused(debug_generator, options):
+    (name,) = options
+    with pytest.raises(ReelmError, match=f"^{name}: must be"):
+        debug_generator.generate("a red ball", **options)
+
+
+@pytest.mark.parametrize("result", [None, lambda scores: scores[:, :3], lambda scores: scores.numpy()])
+def test_a_processor_that_returns_no_scores_is_refused(debug_generator, result):
+    with pytest.raises(ReelmError, match=r"^logits_processor: must return scores of shape \(1, 25\)"):
+        debug_generator.generate(
+            "a red ball", num_frames=1, logits_processor=lambda ids, scores: result and result(scores)
+        )
+
+
+def test_a_negative_prompt_needs_the_guidance_of_the_clip_that_is_continued(debug_generator):
+    clip = debug_generator.generate("a red ball", num_frames=1, seed=1, guidance_scale=1)
+    with pytest.raises(ReelmError, match=r"^negative_prompt: needs guidance_scale other than 1"):
+        debug_generator.continue_clip(clip, num_frames=4, negative_prompt="a blue ring")
+    debug_generator.continue_clip(clip, num_frames=4, negative_prompt="a blue ring", guidance_scale=2)
+
+
+def test_what_is_no_session_is_refused(debug_generator):
+    clip = debug_generator.generate("a red ball", num_frames=1, seed=1)
+    for wrong in (clip, None, 3):
+        with pytest.raises(ReelmError, match=r"^session: must be a session or the path of one"):
+            debug_generator.decode(wrong)
+
+
+def test_a_frame_rate_of_numpy_is_saved_and_none_is_refused(debug_generator, tmp_path):
+    frames = debug_generator.generate("a red ball", num_frames=5, seed=1).frames
+    for fps in (np.float32(8), np.int64(8)):
+        assert Video.load(Video(frames, fps).save(tmp_path / "a.mkv")).fps == 8.0
+    for wrong in ("8", None, True, float("nan"), 10**400):
+        with pytest.raises(ReelmError, match=r"^fps: must be finite and above 0"):
+            Video(frames, wrong)
