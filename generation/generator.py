@@ -192,14 +192,12 @@ class VideoGenerator:
             ReelmError: An argument is refused, or the clip cannot be read; nothing was computed.
         """
         image = options.get("image")
-        if (clip is None) == (image is None):
-            raise ReelmError(f"clip, image: must be exactly one of the two, got {'none' if clip is None else 'both'}")
+        given, argument = (clip, "clip") if image is None else (image, "image")
+        if given is None or not (clip is None or image is None):
+            raise ReelmError(f"clip, image: must be exactly one of the two, got {'none' if given is None else 'both'}")
         arguments = {**options, "output_type": output_type}
         request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
-        fit, argument = options.get("fit", "crop"), "clip" if image is None else "image"
-        given = clip if image is None else image
-        assert given is not None
-        source = read_source(self.parts, given, fit, argument)
+        source = read_source(self.parts, given, options.get("fit", "crop"), argument)
         (video,) = self._run(*inherit(request, source, options))
         return video if output_type is None else video.to(output_type)
 

@@ -184,8 +184,8 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
     plan, after = request.plans[0], len(source.tokens_thw)
     ends = None if plan.latent_frames is None else after + plan.latent_frames
     coming = tuple((after + start, text) for start, text in plan.prompts)
-    before = tuple(entry for entry in source.prompts if entry[0] < after and entry[1])
-    if not before:  # the given prompt holds for the source too
+    before = tuple(entry for entry in source.prompts if entry[0] < after)
+    if not any(text for _, text in before):  # the given prompt holds for the source too
         before, coming = ((0, plan.prompts[0][1]),), coming[1:]
     prompts = source.prompts if options.get("prompt") is None else before + coming
     changes: dict[str, Any] = {"prompts": prompts, "latent_frames": ends}

@@ -76,7 +76,7 @@ class SessionState:
         tensors = {"tokens": self.tokens_thw.to(torch.int32)}
         tensors |= {f"segment.{name}": tokens.to(torch.int32) for name, tokens in self.segments.items()}
         tensors |= {f"cache.{name}": tensor for name, tensor in self.cache.items()}
-        tensors |= {f"condition.{n}": _tensor_of(condition) for n, condition in enumerate(self.conditions)}
+        tensors |= {f"condition.{n}": _tensor_of(condition).clone() for n, condition in enumerate(self.conditions)}
         save_tensors(path, tensors, {"reelm_session": FORMAT, "values": json.dumps(values)})
         return path
 

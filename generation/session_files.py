@@ -51,7 +51,7 @@ class SessionFiles:
     ) -> None:
         if error is None and not self._save_state:
             while self.kept:
-                self.kept.pop().unlink()
+                self.kept.pop().unlink(missing_ok=True)
         elif error is not None and self.kept:
             note(f"the tokens are safe: reelm decode {shlex.join(map(str, self.kept[:1]))}")
         elif error is not None and self._seed >= 0:

@@ -8,7 +8,8 @@ stream.close()
 """
 
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 import numpy as np
@@ -104,7 +105,8 @@ class ClipStream(Iterator[np.ndarray]):
         options = {name: value for name, value in given.items() if value is not None}
         change = make_request(self._parts, "stream", prompt, {**options, "seed": self.seed}, continuing=True)
         positive = temperature is None or change.sampling.temperature > 0
-        require(positive, "temperature", "must be above 0 where it changes", temperature)
+        positive = positive and (temperature is None or self._work.request.sampling.temperature > 0)
+        require(positive, "temperature", "must be above 0 where it changes, and before", temperature)
         names = frozenset(options) | ({"prompt"} if prompt is not None else set())
         self._work.changes.append((change, names))
 
@@ -138,14 +140,19 @@ class _Work:
         tokens_tS = torch.stack(self._tokens) if self._tokens else none_S
         return {name: grid.long().numpy() for name, grid in layout.unpack(tokens_tS).items()}
 
-    def _sampled(self) -> Iterator[tuple[LatentFrame, Mark]]:
-        """Yield the latent frames, each with the time in the device's work at which it was complete."""
-        engine, device = self.request.engine(self._parts), self._parts.lm.device
-        clip, modes = engine.add(self.plan), thread_modes(device)
+    def _sampled(self, modes: Callable[[], AbstractContextManager[object]]) -> Iterator[tuple[LatentFrame, Mark]]:
+        """Yield the latent frames, each with the time in the device's work at which it was complete.
+
+        All work on the device is done in the modes of the thread that asks for the frames.
+        """
+        device = self._parts.lm.device
+        with modes():
+            engine = self.request.engine(self._parts)
+            clip = engine.add(self.plan)
         while not engine.ended(clip):
-            while self.changes:
-                self._change(engine, clip, *self.changes.pop(0))
             with modes():
+                while self.changes:
+                    self._change(engine, clip, *self.changes.pop(0))
                 frames = engine.step()
                 complete = mark(device)
             for frame in frames:
@@ -177,7 +184,7 @@ class _Work:
         decoder = PixelDecoder(self._parts.tokenizer)
         # On a GPU, pixels are decoded on a CUDA stream of their own, which waits for the tokens but not for later work.
         pixels = torch.cuda.Stream(device) if device.type == "cuda" else None
-        sampled = self._sampled()
+        sampled = self._sampled(thread_modes(device))
         for frame, complete in prefetch(sampled) if can_overlap(device) else sampled:
             if pixels is not None and isinstance(complete, torch.cuda.Event):
                 pixels.wait_event(complete)

@@ -145,11 +145,11 @@ class Video:
     def from_session(
         cls, session: SessionState, frames: np.ndarray, fps: float, stats: Mapping[str, object] | None = None
     ) -> "Video":
-        """Return the clip of a session with these frames, which keeps the session where that has a cache state."""
+        """Return the clip of a session with these frames; it keeps a session with a cache state or conditions."""
         return cls(
             frames=frames, tokens=session.tokens_thw.numpy(), fps=fps, prompt=session.prompt, seed=session.seed,
             segments={name: tokens.numpy() for name, tokens in session.segments.items()}, settings=session.settings,
-            stats=dict(stats or {}), state=session if session.cache else None,
+            stats=dict(stats or {}), state=session if session.cache or session.conditions else None,
         )  # fmt: skip
 
     def to_session(self) -> SessionState | None:

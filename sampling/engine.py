@@ -124,9 +124,10 @@ class Engine:
             state: The result of `export` after these tokens; where it fits the cache, they are not read again.
 
         Raises:
-            ReelmError: The engine has as many clips as its capacity.
+            ReelmError: The engine has as many clips as its capacity, or the tokens do not fit the layout or the plan.
         """
         require(self.free > 0, "capacity", "must be more than the clips that are there", self.capacity)
+        plan.check_past(self.model.layout, tokens_tS)
         index, row = len(self._rows), self._new_row(plan)
         self._arrange([*range(index), None], [*self._rows, row])
         if tokens_tS is not None and len(tokens_tS):
@@ -265,9 +266,9 @@ class Engine:
     @torch.no_grad()
     def step(self) -> list[LatentFrame]:
         """Run one step of the decoder for all clips that are not at their end; return the newly complete frames."""
-        if not self._rows:
-            return []
         self._begin_frames()
+        if not any(self.limits):
+            return []
         self.decoder.step(self)
         return self._complete()
 

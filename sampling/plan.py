@@ -85,10 +85,20 @@ class ClipPlan:
         for name, tokens in controls.items():
             segment = layout[name]
             require(segment.given, "controls", "must be of given segments", name)
-            past = merged.get(name, torch.empty((0, *segment.shape), dtype=torch.int64))[:start]
-            missing = torch.full((start - len(past), *segment.shape), segment.default)
-            merged[name] = torch.cat([past, missing, tokens.long()])
+            old = merged.get(name, torch.empty((0, *segment.shape), dtype=torch.int64))
+            missing = torch.full((max(0, start - len(old)), *segment.shape), segment.default)
+            merged[name] = torch.cat([old[:start], missing, tokens.long(), old[start + len(tokens) :]])
         return dataclasses.replace(self, controls=merged)
+
+    def check_past(self, layout: FrameLayout, tokens_tS: torch.Tensor | None) -> None:
+        """Refuse latent frames that this clip cannot have behind it: of another layout, or beyond its end."""
+        if tokens_tS is None:
+            return
+        fits, size = tokens_tS.ndim == 2 and tokens_tS.shape[1] == layout.frame_size, layout.frame_size
+        require(fits, "tokens_tS", f"must have shape (t, {size})", tuple(tokens_tS.shape))
+        ends = self.latent_frames
+        within = ends is None or len(tokens_tS) <= ends
+        require(within, "tokens_tS", f"must be at most {ends} latent frames", len(tokens_tS))
 
     def given_tokens(self, layout: FrameLayout, latent_frame: int) -> torch.Tensor:
         """Return the tokens (S,) of a latent frame in writing order; only those of given segments mean anything."""

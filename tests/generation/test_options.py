@@ -435,3 +435,26 @@ def test_a_frame_rate_of_numpy_is_saved_and_none_is_refused(debug_generator, tmp
     for wrong in ("8", None, True, float("nan"), 10**400):
         with pytest.raises(ReelmError, match=r"^fps: must be finite and above 0"):
             Video(frames, wrong)
+
+
+def test_a_steered_stream_is_continued_under_another_prompt(debug_generator):
+    stream = debug_generator.stream(None, num_frames=13, seed=4)
+    next(stream)
+    stream.control(prompt="a red ball")
+    frames = np.concatenate([*stream])
+    settings = stream.settings
+    assert settings["prompts"][0] == [0, ""] and len(settings["prompts"]) == 2
+    clip = Video(
+        np.concatenate([np.zeros((1, 64, 64, 3), np.uint8), frames]), 8.0, tokens=stream.tokens, seed=4,
+        settings=settings,
+    )  # fmt: skip
+    longer = debug_generator.continue_clip(clip, num_frames=4, prompt="a blue ring")
+    assert longer.settings["prompts"][-1] == [4, "a blue ring"]
+
+
+def test_the_temperature_of_a_greedy_stream_stays(debug_generator):
+    stream = debug_generator.stream("a red ball", num_frames=9, seed=1, temperature=0)
+    next(stream)
+    with pytest.raises(ReelmError, match=r"^temperature: must be above 0 where it changes, and before"):
+        stream.control(temperature=0.7)
+    assert len([*stream]) == 2

@@ -161,3 +161,13 @@ def test_rows_in_different_phases_become_the_pixels_that_they_are_alone(debug_ge
         found = np.concatenate(parts)
         assert found.shape == wanted.shape
         assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
+
+
+def test_tokens_that_a_clip_cannot_have_are_refused_and_leave_no_clip(debug_generator):
+    lm = debug_generator.parts.lm
+    engine = Engine(lm, SamplingConfig(), capacity=2)
+    plan = ClipPlan(prompts=((0, "a red ball"),), key=NoiseKey(1), latent_frames=2)
+    for shape in ((1, 5), (3, lm.layout.frame_size), (lm.layout.frame_size,)):
+        with pytest.raises(ReelmError, match=r"^tokens_tS: must"):
+            engine.add(plan, torch.zeros(shape, dtype=torch.int64))
+    assert engine.clips == [] and engine.step() == []
