@@ -56,10 +56,6 @@ class PixelDecoder:
         pixels = [(frames_THW3.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy() for frames_THW3 in decoded]
         return dict(zip(clips, pixels, strict=True))
 
-    def forget(self, clip: Hashable) -> None:
-        """Drop the state of a clip that has ended."""
-        self._states.pop(clip, None)
-
 
 def decode_clips(codec: Codec, tokens: Sequence[torch.Tensor], known: int = 0) -> list[np.ndarray]:
     """Return the frames (T, H, W, 3) uint8 of each clip (t, h, w) after its first `known` latent frames."""
