@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 from .bench.sampling import benchmark
 from .core.errors import CheckpointError, ClipError, ReelmError
-from .core.shapes import TokenGrid
+from .core.layout import TokenGrid
 from .generation.generator import VideoGenerator
 from .generation.stream import ClipStream
 from .generation.video import Video

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.errors import require
-from ..core.shapes import Compression
+from ..core.layout import Compression
 from ..tokenizer.quantizer import Quantizer, QuantizerConfig
 from ..tokenizer.wavelet import haar, inverse_haar
 

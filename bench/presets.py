@@ -33,7 +33,7 @@ from ..lm.lm_config import LMConfig
 from ..lm.loading import random_transformer
 from ..lm.quantization import check_machine, pick_numerics
 from ..lm.text import TextEncoder, train_text
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import SamplingConfig
 from ..tokenizer.quantizer import QuantizerConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig
 from ..tokenizer.video_tokenizer import VideoTokenizer

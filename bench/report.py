@@ -15,7 +15,7 @@ from ..core.errors import require
 from ..core.files import atomic_path, check_writable
 from ..generation.pretrained import Pretrained
 from ..sampling.decoder import Decoder
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import SamplingConfig
 from .machine import machine_name, measure_ceilings
 from .table import list_lines, table_lines
 

@@ -15,8 +15,7 @@ from ..core.memory import memory_bytes
 from ..generation.pixels import PixelDecoder
 from ..generation.pretrained import Pretrained
 from ..sampling.engine import Engine
-from ..sampling.plan import ClipPlan
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import ClipPlan, SamplingConfig
 from .variants import Variant
 
 MINUTE_INTERVALS_FROM = 180.0  # seconds of a clip

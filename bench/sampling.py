@@ -28,8 +28,7 @@ from ..generation.memory_plan import MemoryPlan
 from ..generation.pretrained import Pretrained
 from ..generation.request import Request, check_lengths, pick_decoder
 from ..sampling.decoders import Jacobi
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.plan import ClipPlan
+from ..sampling.plan import ClipPlan, NoiseKey
 from .report import BenchmarkReport, describe
 from .runs import ClipRun, interval_frames, run_clips
 from .sweep import SWEEPS, run_sweep

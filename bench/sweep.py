@@ -18,9 +18,7 @@ from ..generation.admission import admit
 from ..generation.pretrained import Pretrained
 from ..generation.request import Request, pick_decoder
 from ..sampling.decoders import Jacobi
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.plan import ClipPlan
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from .report import BenchmarkReport, describe
 from .runs import ClipRun, run_clips
 from .variants import DEFAULT, Variant

@@ -20,7 +20,7 @@ from ..core.memory import available_memory
 from ..generation.memory_plan import show_bytes
 from ..generation.pretrained import Pretrained
 from ..lm.lm_config import LMConfig
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import SamplingConfig
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,10 @@ from ..generation.memory_plan import show_bytes
 from ..generation.pretrained import Pretrained
 from ..generation.request import Request, pick_decoder
 from ..kernels.backend import pick_backend
-from ..lm.packed import PackedLinear
+from ..lm.blocks import PackedLinear
 from ..sampling.decoder import Decoder
 from ..sampling.engine import Engine
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.plan import ClipPlan
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from ..sampling.teacher import TeacherForcing
 
 DEFAULT, SEQUENTIAL, BY_FRAMES = "reelm", "reelm sequential", "reelm jacobi, a latent frame"

@@ -24,7 +24,7 @@ Output = Annotated[str | None, tyro.conf.arg(aliases=["-o"])]
 
 
 def _sampling_options() -> type:
-    from ..sampling.rules import SamplingConfig
+    from ..sampling.plan import SamplingConfig
 
     hint = tyro.conf.arg(help_behavior_hint="(default: the model's own)")
     # None is a valid top_k, so the default, which means the model's own value, is the string "model".

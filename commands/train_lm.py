@@ -33,7 +33,7 @@ def _lm_options() -> type:
 
 
 def _sampling_options() -> type:
-    from ..sampling.rules import SamplingConfig
+    from ..sampling.plan import SamplingConfig
 
     return config_options(SamplingConfig)
 
@@ -67,7 +67,7 @@ class TrainLM(RunCommand):
     def run(self) -> int:
         from ..core.config import from_dict
         from ..data.encode import Windows
-        from ..sampling.rules import SamplingConfig
+        from ..sampling.plan import SamplingConfig
         from ..training.lm_training import LMTraining
         from ..training.recipes import train_language_model
 

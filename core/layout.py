@@ -1,4 +1,4 @@
-"""The layout of one latent frame: its segments of tokens, their writing order, and which segments are given as input.
+"""The layout of a latent frame: its segments of tokens, their writing order, and which segments are given as input.
 
     layout = FrameLayout((
         Segment(name="keys", shape=(2,), vocab_size=4, given=True),
@@ -11,6 +11,9 @@ All segments share one vocabulary, in which each has a range of ids of its own; 
 The engine, the decoders and the language models all read the order of tokens from the layout, which needs no model and
 can be tested without one (Copet et al. 2023, arXiv 2306.05284, describe the order of several token streams in the same
 way).
+
+`TokenGrid` and `Compression` relate tokens to pixels: frame 0 of a clip is a latent frame by itself, and each further
+group of `temporal` frames is one, so that T = 1 + temporal * (t - 1).
 """
 
 import math
@@ -207,3 +210,51 @@ class FrameLayout:
                 return False
             lengths.add(grid.shape[:-axes])
         return len(lengths) == 1
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """The shape of a clip in tokens.
+
+    Attributes:
+        t: The latent frames.
+        h: The rows of tokens.
+        w: The columns of tokens.
+    """
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def frame_size(self) -> int:
+        """The number of tokens in one latent frame."""
+        return self.h * self.w
+
+    @property
+    def size(self) -> int:
+        """The number of tokens in the clip."""
+        return self.t * self.frame_size
+
+
+@dataclass(frozen=True)
+class Compression:
+    """The size in pixels that one token represents.
+
+    Attributes:
+        t: The frames of a latent frame, save the first one.
+        h: The rows of pixels.
+        w: The columns of pixels.
+    """
+
+    t: int
+    h: int
+    w: int
+
+    def latent_frames(self, frames: int) -> int:
+        """Return the number of latent frames that hold `frames` frames of pixels, the last one perhaps with padding."""
+        return 1 + -(-(frames - 1) // self.t)
+
+    def frames(self, latent_frames: int) -> int:
+        """Return the number of frames of pixels in `latent_frames` latent frames."""
+        return 1 + (latent_frames - 1) * self.t if latent_frames > 0 else 0

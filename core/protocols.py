@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import torch
 
 from .condition import Condition
-from .layout import FrameLayout
-from .shapes import Compression, TokenGrid
+from .layout import Compression, FrameLayout, TokenGrid
 
 Backend = Literal["reference", "triton"]
 Precision = Literal["full", "int8"]
@@ -71,7 +70,9 @@ class Cost:
 
 
 class Cache(Protocol):
-    """The cached state of a language model for the clips in its B rows. `TokenHistory` implements the common part.
+    """The cached state of a language model for the clips in its B rows.
+
+    `TokenHistory` (token_history.py) implements the part that does not depend on the model.
 
     Attributes:
         frame_size: The number of tokens in a latent frame, S.

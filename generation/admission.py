@@ -17,7 +17,7 @@ from ..core.errors import ReelmError
 from ..core.memory import available_memory
 from ..core.protocols import Numerics
 from ..sampling.decoders import MAX_FRAMES
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import SamplingConfig
 from .memory_plan import MemoryPlan, clip_bytes, plan_loaded, plan_memory, require_memory, show_bytes
 from .pretrained import ModelConfig, NumericsOptions, Pretrained
 from .request import MAX_SECONDS, Request

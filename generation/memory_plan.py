@@ -22,7 +22,7 @@ from ..core.json_values import Json
 from ..core.protocols import Numerics, Precision
 from ..lm.quantization import pick_numerics
 from ..sampling.decoders import make_decoder
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import SamplingConfig
 from ..sampling.sampler import draw_bytes, noise_bytes
 from ..tokenizer.codec_memory import tokenizer_bytes
 from .pixels import DECODE_CLIPS

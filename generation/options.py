@@ -16,7 +16,7 @@ from ..core.condition import Condition
 from ..media.clip import Clip
 from ..media.fitting import Fit
 from ..sampling.decoder import Decoder
-from ..sampling.rules import LogitsProcessor
+from ..sampling.plan import LogitsProcessor
 from .session import SessionState
 from .video import Video
 

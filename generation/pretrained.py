@@ -19,8 +19,7 @@ from ..core.json_values import Json
 from ..core.protocols import LanguageModel, LanguageModelConfig, Precision
 from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
-from ..sampling.plan import ClipPlan
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import ClipPlan, SamplingConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig
 from ..tokenizer.video_tokenizer import VideoTokenizer
 

@@ -11,8 +11,7 @@ from ..core.condition import Condition, describe_conditions
 from ..core.config import from_dict
 from ..core.json_values import Json
 from ..core.protocols import LanguageModel
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import NoiseKey, SamplingConfig
 
 T = TypeVar("T")
 

@@ -20,13 +20,19 @@ from ..lm.text import words_of
 from ..sampling.decoder import Decoder
 from ..sampling.decoders import make_decoder
 from ..sampling.engine import Engine
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.plan import ClipPlan
-from ..sampling.rules import LogitsProcessor, SamplingConfig
-from .arguments import check_names, to_python
+from ..sampling.plan import ClipPlan, LogitsProcessor, NoiseKey, SamplingConfig
+from .arguments import (
+    Schedule,
+    check_names,
+    is_number,
+    is_schedule,
+    read_prompts,
+    read_schedule,
+    to_latent_frames,
+    to_python,
+)
 from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import Pretrained
-from .schedule import Schedule, is_number, is_schedule, read_prompts, read_schedule, to_latent_frames
 from .source import Source
 from .video import check_output_type
 

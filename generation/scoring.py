@@ -17,9 +17,7 @@ from torch.nn import functional as F
 from ..core.progress import note, progress
 from ..media.fitting import Fit
 from ..sampling.engine import Engine
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.plan import ClipPlan, PromptSchedule
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import ClipPlan, NoiseKey, PromptSchedule, SamplingConfig
 from ..sampling.teacher import TeacherForcing
 from .options import ClipLike, Prompt
 from .pretrained import Pretrained

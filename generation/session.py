@@ -23,7 +23,6 @@ from ..core.errors import ReelmError, require
 from ..core.files import check_writable
 from ..core.json_values import Json
 from ..sampling.plan import ClipPlan
-from .schedule import latest
 
 FORMAT = "2"
 
@@ -60,7 +59,7 @@ class SessionState:
     ) -> "SessionState":
         """Return the session of a clip with this plan, the tokens (t, *shape) of all segments, and this cache state."""
         segments = {name: tokens for name, tokens in grids.items() if name != "video"}
-        prompt, seed = latest(plan.prompts), plan.key.seed
+        prompt, seed = plan.last_prompt, plan.key.seed
         return cls(grids["video"], segments, cache, plan.conditions, prompt, seed, settings)
 
     @property

@@ -15,9 +15,7 @@ from ..core.condition import Condition
 from ..core.errors import require
 from ..core.progress import note
 from ..media.fitting import FITS, Fit, as_frames, fit_clip
-from ..sampling.noise_keys import NoiseKey
-from ..sampling.plan import PromptSchedule, TemperatureSchedule
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
 from .options import ClipLike
 from .pixels import encode_frames
 from .pretrained import Pretrained

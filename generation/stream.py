@@ -25,7 +25,6 @@ from .options import Controls, Number, Prompt, TemperatureTimes
 from .pixels import PixelDecoder
 from .pretrained import Pretrained
 from .request import Request, make_request
-from .schedule import latest
 
 
 class ClipStream(Iterator[np.ndarray]):
@@ -62,7 +61,7 @@ class ClipStream(Iterator[np.ndarray]):
     @property
     def prompt(self) -> str:
         """The latest prompt."""
-        return latest(self._work.plan.prompts)
+        return self._work.plan.last_prompt
 
     @property
     def seed(self) -> int:

@@ -13,8 +13,8 @@ import torch
 from ..core.checkpoint import load_weights, uninitialised
 from ..core.errors import CheckpointError
 from ..core.protocols import Numerics
+from .blocks import pack_linears, pack_weight
 from .lm_config import LMConfig
-from .packed import pack_linears, pack_weight
 from .quantization import check_machine, quantize_linears, quantize_weight
 from .text import TextEncoder
 from .transformer import VideoTransformer, order_tables

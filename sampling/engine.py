@@ -23,10 +23,8 @@ from ..core.protocols import CacheState, LanguageModel
 from .cuda_graph import Captured, CudaGraph, Replayable
 from .decoder import Decoder, Wave
 from .decoders import Sequential
-from .plan import ClipPlan
-from .rows import ClipRow, SegmentRules, first_anchor
-from .rules import LogitsProcessor, SamplingConfig
-from .sampler import Sampler
+from .plan import ClipPlan, ClipRow, LogitsProcessor, SamplingConfig, first_anchor
+from .sampler import Sampler, SegmentRules
 from .stats import EngineStats
 
 # Called after each step of the decoder with (passes so far, the tokens (n,) accepted in this step by clip).

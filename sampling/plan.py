@@ -1,10 +1,13 @@
-"""The plan of one clip: its prompts over time, other conditions, given tokens, noise and length.
+"""The plan of one clip, which says all that its tokens depend on, and its row, which says how far it is.
 
+settings = SamplingConfig(guidance_scale=3.0, top_k=50)
 plan = ClipPlan(prompts=((0, "a red ball rolls"), (8, "a blue ring spins")), key=NoiseKey(7), latent_frames=16)
+row = ClipRow(clip=0, plan=plan)
+row.limit(frame_size=64, horizon=None)                    # the number of tokens that it may still accept now
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,11 +15,49 @@ import torch
 from ..core.condition import Condition, Text
 from ..core.errors import require
 from ..core.layout import FrameLayout
-from .noise_keys import NoiseKey
+from ..kernels.sample import check_settings
 
 # (first latent frame for which it holds, value), in ascending order; the first entry begins at 0.
 PromptSchedule = tuple[tuple[int, str], ...]
 TemperatureSchedule = tuple[tuple[int, float], ...]
+# Takes (input_ids (B, S), scores (B, V)) and returns new scores, as in transformers.
+LogitsProcessor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """The settings by which the next token is drawn.
+
+    Attributes:
+        guidance_scale: The strength of guidance by the prompt; 1 is off (half the work), 0 ignores the prompt.
+        temperature: The divisor of the logits: below 1 sharper, above 1 flatter; 0 always takes the best token, and the
+            least value above it is 1e-6.
+        top_k: The number of best tokens to choose from; None for all.
+        top_p: The probability that the best tokens to choose from have together; 1 for all.
+        min_p: The least probability of a token to choose from, as a share of the best one's; 0 for all.
+    """
+
+    guidance_scale: float = 3.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_settings(self.guidance_scale, self.temperature, self.top_k, self.top_p, self.min_p)
+
+
+@dataclass(frozen=True)
+class NoiseKey:
+    """The name of the noise of one clip.
+
+    Attributes:
+        seed: The user's seed.
+        sample: The index of the clip among the samples of one prompt.
+    """
+
+    seed: int
+    sample: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +87,11 @@ class ClipPlan:
     def prompt_at(self, latent_frame: int) -> str:
         """Return the prompt under which this latent frame is drawn."""
         return [text for start, text in self.prompts if start <= latent_frame][-1]
+
+    @property
+    def last_prompt(self) -> str:
+        """The prompt with which the clip ends."""
+        return self.prompts[-1][1]
 
     def conditions_at(self, latent_frame: int) -> tuple[Condition, ...]:
         """Return all conditions under which this latent frame is drawn."""
@@ -110,3 +156,50 @@ class ClipPlan:
             else:
                 grids[segment.name] = torch.full(segment.shape, segment.default)
         return layout.pack(grids)
+
+
+@dataclass
+class ClipRow:
+    """The state of a clip in the engine.
+
+    Attributes:
+        clip: The number of the clip.
+        plan: The plan of the clip.
+        position: The position of its next token, as the host knows it.
+        conditioned: Whether its rows of the cache hold its conditions, which come before everything else.
+        emitted: The number of latent frames that were handed out.
+        anchor: The latent frame at which its cache begins.
+        history: All its tokens so far, where there are logits processors that look at them; else empty.
+        newest: Its newest latent frames, where the model has a horizon.
+    """
+
+    clip: int
+    plan: ClipPlan
+    position: int = 0
+    conditioned: bool = False
+    emitted: int = 0
+    anchor: int = 0
+    history: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    newest: list[torch.Tensor] = field(default_factory=list)
+
+    def limit(self, frame_size: int, horizon: int | None) -> int:
+        """Return the number of tokens that the clip may still accept now.
+
+        The limit is the first of: the end of the clip, a change of its prompt, the model's horizon, and the second
+        latent frame from here, as the cache keeps the newest tokens of no more latent frames.
+        """
+        full = None if horizon is None else self.anchor + horizon
+        ends = (self.plan.latent_frames, self.plan.next_change(self.position // frame_size), full, self.emitted + 2)
+        return min(end for end in ends if end is not None) * frame_size - self.position
+
+
+def first_anchor(latent_frames: int, horizon: int | None) -> int:
+    """Return the latent frame at which a clip's cache begins when the next one after `latent_frames` is drawn.
+
+    Whenever its horizon is reached, the cache begins anew with the newest half of it. The result depends on the length
+    of the clip alone, not on whether the clip was saved and continued in between.
+    """
+    if horizon is None or latent_frames < horizon:
+        return 0
+    stride = horizon - horizon // 2
+    return ((latent_frames - horizon) // stride + 1) * stride

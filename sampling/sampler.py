@@ -4,6 +4,10 @@
     sampler.set_plans(plans)
     tokens_BL = sampler(logits_RLV, positions)
 
+    rules = SegmentRules(layout, device)
+    tokens_BL = rules.with_given(tokens_BL, rows, offsets)               # given tokens in place of sampled ones
+    logits_RLV = rules.only_allowed(logits_RLV, positions_R, offsets)    # each segment has its own ids only
+
 A token depends on the logits of its position and on the noise of its clip there, and on nothing else.
 
 `noise_bytes` and `draw_bytes` count the memory that drawing takes, tensor by tensor as the code allocates it.
@@ -15,16 +19,19 @@ from collections.abc import Sequence
 import torch
 
 from ..core.errors import require
+from ..core.layout import FrameLayout
 from ..core.protocols import LanguageModel
 from ..kernels.backend import pick_backend
+from ..kernels.noise import gumbel_noise
 from ..kernels.sample import sample
 from ..kernels.sample_reference import guide
-from .noise_keys import NoiseBuffer, key_tensors
-from .plan import ClipPlan
-from .rules import LogitsProcessor, SamplingConfig
+from .plan import ClipPlan, ClipRow, LogitsProcessor, NoiseKey, SamplingConfig
 
 # The bytes that `gumbel_noise` holds for each number, five tensors of int64, and the numbers that it makes at a time.
 NOISE_BYTES, NOISE_NUMBERS = 40, 2**17
+BLOCK_NUMBERS = 2**18  # random numbers of a clip that are drawn together
+SAMPLED = -1  # in place of a given token: the token is sampled
+FORBIDDEN = -1e30  # the logit of an id that a position cannot have; finite, as guidance subtracts logits
 
 
 class Sampler:
@@ -127,6 +134,80 @@ class Sampler:
                 require(fits, "logits_processor", rule, shown)
             results.append(part_BV.float())
         return torch.cat(results)
+
+
+def key_tensors(keys: Sequence[NoiseKey], device: torch.device) -> torch.Tensor:
+    """Return the seeds and the sample indices (2, B) int64 of these keys."""
+    return torch.tensor([[key.seed for key in keys], [key.sample for key in keys]], dtype=torch.int64, device=device)
+
+
+class NoiseBuffer:
+    """The noise of the next positions, computed in blocks of up to 256 positions.
+
+    A block takes a quarter of the time that its positions take one by one on a CPU, and the noise of a position that
+    several passes look at is computed once. The numbers are those of `gumbel_noise`.
+    """
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self.vocab_size, self.device = vocab_size, device
+        self.block = max(1, min(256, BLOCK_NUMBERS // vocab_size))
+        self._blocks: dict[tuple[NoiseKey, int], torch.Tensor] = {}  # (key, index of the block) -> (block, V)
+
+    def take(self, keys: Sequence[NoiseKey], positions: Sequence[int], count: int) -> torch.Tensor:
+        """Return the noise (B, L, V) of L = `count` positions of each clip, from the clip's own position on."""
+        wanted = [
+            [(key, block) for block in range(start // self.block, (start + count - 1) // self.block + 1)]
+            for key, start in zip(keys, positions, strict=True)
+        ]
+        self._compute(list(dict.fromkeys(name for names in wanted for name in names)))
+        rows = []
+        for names, start in zip(wanted, positions, strict=True):
+            parts = [self._blocks[name] for name in names]
+            rows.append((parts[0] if len(parts) == 1 else torch.cat(parts))[start % self.block :][:count])
+        return rows[0][None] if len(rows) == 1 else torch.stack(rows)
+
+    def _compute(self, names: list[tuple[NoiseKey, int]]) -> None:
+        """Hold these blocks and no others: the blocks of earlier positions are not needed again."""
+        missing = [name for name in names if name not in self._blocks]
+        blocks = {name: self._blocks[name] for name in names if name in self._blocks}
+        if missing:
+            seeds_M, samples_M = key_tensors([key for key, _ in missing], self.device)
+            starts_M1 = torch.tensor([[block * self.block] for _, block in missing], device=self.device)
+            positions_ML = starts_M1 + torch.arange(self.block, device=self.device)
+            noise_MLV = gumbel_noise(seeds_M[:, None], samples_M[:, None], positions_ML, self.vocab_size)
+            blocks |= dict(zip(missing, noise_MLV, strict=True))
+        self._blocks = blocks
+
+
+class SegmentRules:
+    """Keeps tokens to the segments of their positions; has no effect where a latent frame is its video alone."""
+
+    def __init__(self, layout: FrameLayout, device: torch.device) -> None:
+        """Make the tables of a layout on a device."""
+        self._layout = layout
+        self._allowed_SV = layout.allowed_SV.to(device) if len(layout.segments) > 1 else None
+
+    def with_given(self, tokens_BL: torch.Tensor, rows: Sequence[ClipRow], offsets: Sequence[int]) -> torch.Tensor:
+        """Return the tokens at these offsets from each clip's position, with given tokens in place of sampled ones."""
+        layout, size = self._layout, self._layout.frame_size
+        if not layout.has_given:
+            return tokens_BL
+        given_S, given = layout.given_S, []
+        for row in rows:
+            frames = {(row.position + offset) // size for offset in offsets}
+            known = {frame: row.plan.given_tokens(layout, frame).where(given_S, SAMPLED) for frame in frames}
+            indices = [divmod(row.position + offset, size) for offset in offsets]
+            given.append(torch.stack([known[frame][index] for frame, index in indices]))
+        given_BL = torch.stack(given).to(tokens_BL.device)
+        return torch.where(given_BL == SAMPLED, tokens_BL, given_BL)
+
+    def only_allowed(self, logits_RLV: torch.Tensor, positions_R: torch.Tensor, offsets: Sequence[int]) -> torch.Tensor:
+        """Return the logits, with those of ids that the segment of a position does not have set to FORBIDDEN."""
+        if self._allowed_SV is None:
+            return logits_RLV
+        offsets_L = torch.tensor(list(offsets), device=logits_RLV.device)
+        indices_RL = (positions_R[:, None] + offsets_L) % self._layout.frame_size
+        return logits_RLV.float().masked_fill(~self._allowed_SV[indices_RL], FORBIDDEN)
 
 
 def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:

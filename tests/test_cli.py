@@ -28,7 +28,7 @@ from reelm.generation.video import Video
 from reelm.media.fitting import Fit
 from reelm.media.writer import write_clip
 from reelm.sampling.engine import Engine
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import SamplingConfig
 from reelm.training.lm_training import LMTraining
 from reelm.training.tokenizer_training import TokenizerTraining
 

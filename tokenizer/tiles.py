@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core.errors import require
-from .layers import ConvState
+from .network import ConvState
 from .video_tokenizer import VideoTokenizer
 
 # The state of each tile, in raster order.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..core.errors import require
-from ..core.shapes import Compression
+from ..core.layout import Compression
 from .quantizer import QuantizerConfig
 
 

@@ -27,9 +27,8 @@ from ..core.checkpoint import load_weights, read_json, uninitialised
 from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import require
-from ..core.shapes import Compression, TokenGrid
-from .layers import ConvState
-from .network import Decoder, Encoder
+from ..core.layout import Compression, TokenGrid
+from .network import ConvState, Decoder, Encoder
 from .quantizer import Quantizer
 from .tokenizer_config import TokenizerConfig
 

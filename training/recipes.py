@@ -27,7 +27,7 @@ from ..generation.pretrained import FORMAT, ModelConfig, Pretrained, save_pretra
 from ..lm.lm_config import LMConfig
 from ..lm.text import TextEncoder, train_text, words_of
 from ..lm.transformer import VideoTransformer
-from ..sampling.rules import SamplingConfig
+from ..sampling.plan import SamplingConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import OWN_WINDOWS, clip_tokens

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reelm.bench.cosmos_baseline import CosmosShape, cosmos_decoder, cosmos_encoder
 from reelm.core.errors import ReelmError
-from reelm.core.shapes import Compression
+from reelm.core.layout import Compression
 from reelm.tokenizer.tokenizer_config import COMPRESSIONS
 
 

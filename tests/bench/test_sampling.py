@@ -14,8 +14,7 @@ from reelm.bench.variants import COMPILED, REFERENCE, Variant, compile_step, log
 from reelm.core.errors import ReelmError
 from reelm.generation.request import make_request
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.noise_keys import NoiseKey
-from reelm.sampling.plan import ClipPlan
+from reelm.sampling.plan import ClipPlan, NoiseKey
 
 
 def test_it_reports_rows_that_were_checked(debug_generator):

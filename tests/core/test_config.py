@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from reelm.core.config import from_dict, to_dict
 from reelm.core.errors import ReelmError
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import SamplingConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig
 
 

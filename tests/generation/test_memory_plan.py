@@ -18,8 +18,8 @@ from reelm.generation.pretrained import ModelConfig, load_pretrained, read_confi
 from reelm.lm.quantization import Int8Linear, check_machine
 from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
-from reelm.sampling.noise_keys import NoiseBuffer, NoiseKey
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import NoiseKey, SamplingConfig
+from reelm.sampling.sampler import NoiseBuffer
 from reelm.tokenizer.codec_memory import tokenizer_bytes
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
@@ -335,7 +335,7 @@ import sys, time
 from pathlib import Path
 import torch
 from safetensors import safe_open
-from reelm.lm.packed import PackedLinear
+from reelm.lm.blocks import PackedLinear
 from reelm.generation.pretrained import load_pretrained
 
 def now(name):

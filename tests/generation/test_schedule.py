@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
-from reelm.generation.schedule import is_schedule, read_prompts, read_schedule, to_latent_frames
+from reelm.generation.arguments import is_schedule, read_prompts, read_schedule, to_latent_frames
 from reelm.kernels.sample import sample
 from reelm.lm.positions import prefix_rotation, video_rotation
 

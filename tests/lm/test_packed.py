@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from reelm.lm.blocks import PackedLinear, can_pack, pack_linears
 from reelm.lm.lm_config import LMConfig
-from reelm.lm.packed import PackedLinear, can_pack, pack_linears
 from reelm.lm.transformer import VideoTransformer
 
 pytestmark = pytest.mark.skipif(not can_pack(nn.Linear(2, 2, bias=False)), reason="this torch has no oneDNN")

@@ -7,8 +7,8 @@ from torch import nn
 from reelm.core.errors import ReelmError
 from reelm.core.protocols import Numerics
 from reelm.lm import quantization as int8
+from reelm.lm.blocks import can_pack, pack_linears
 from reelm.lm.lm_config import LMConfig
-from reelm.lm.packed import can_pack, pack_linears
 from reelm.lm.quantization import Int8Linear, Int8Weights, check_machine, check_precision, quantize_linears
 from reelm.lm.transformer import VideoTransformer
 

@@ -34,9 +34,7 @@ from reelm.kernels.sample import sample
 from reelm.lm.registry import register
 from reelm.sampling.diagonal import Diagonal
 from reelm.sampling.engine import Engine, first_anchor
-from reelm.sampling.noise_keys import NoiseKey
-from reelm.sampling.plan import ClipPlan
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from reelm.sampling.teacher import TeacherForcing
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer

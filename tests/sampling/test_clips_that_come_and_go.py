@@ -15,9 +15,7 @@ from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.decoders import Jacobi, Sequential
 from reelm.sampling.engine import Engine
-from reelm.sampling.noise_keys import NoiseKey
-from reelm.sampling.plan import ClipPlan
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 
 PROMPTS = ("a red ball moves left", "a blue ring spins over grass", "")
 

@@ -10,9 +10,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.cuda_graph import Captured
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.noise_keys import NoiseKey
-from reelm.sampling.plan import ClipPlan
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from reelm.tests.engines import Frames
 
 

@@ -5,9 +5,7 @@ import torch
 
 from reelm.core.condition import Text
 from reelm.kernels.sample import sample
-from reelm.sampling.noise_keys import NoiseKey
-from reelm.sampling.plan import ClipPlan
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from reelm.tests.engines import Frames, as_grids
 
 

@@ -6,8 +6,7 @@ import torch
 
 from reelm import VideoGenerator
 from reelm.sampling.decoders import Jacobi, Sequential
-from reelm.sampling.noise_keys import NoiseKey
-from reelm.sampling.plan import ClipPlan
+from reelm.sampling.plan import ClipPlan, NoiseKey
 from reelm.tests.engines import Frames
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

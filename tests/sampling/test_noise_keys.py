@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.kernels.noise import gumbel_noise
-from reelm.sampling.noise_keys import NoiseBuffer, NoiseKey, key_tensors
+from reelm.sampling.plan import NoiseKey
+from reelm.sampling.sampler import NoiseBuffer, key_tensors
 
 
 def test_key_tensors_hold_every_seed_and_sample():

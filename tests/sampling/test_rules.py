@@ -1,7 +1,7 @@
 import pytest
 
 from reelm.core.errors import ReelmError
-from reelm.sampling.rules import SamplingConfig
+from reelm.sampling.plan import SamplingConfig
 
 
 @pytest.mark.parametrize("option", [
