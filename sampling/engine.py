@@ -84,6 +84,7 @@ class Engine:
         self._keeps_history = bool(processors)
         self._captured = Captured(CudaGraph if capture is None and model.device.type == "cuda" else capture)
         self._rows: list[ClipRow] = []
+        self.limits: list[int] = []  # the number of tokens that each clip may still accept in this step
         self._next_clip = 0
         # The position in its cache up to which the next tokens of each clip have drafts.
         self._drafted_B = torch.zeros(0, dtype=torch.int64, device=model.device)
@@ -265,6 +266,7 @@ class Engine:
     def step(self) -> list[LatentFrame]:
         """Run one step of the decoder for all clips that are not at their end; return the newly complete frames."""
         self._begin_frames()
+        self.limits = [row.limit(self.layout.frame_size, self.model.horizon) for row in self._rows]
         if not any(self.limits):
             return []
         self.decoder.step(self)
@@ -300,11 +302,6 @@ class Engine:
         return found
 
     # The methods that a decoder calls (`EngineView`).
-
-    @property
-    def limits(self) -> list[int]:
-        """The number of tokens that each clip may still accept now; see `ClipRow.limit`."""
-        return [row.limit(self.layout.frame_size, self.model.horizon) for row in self._rows]
 
     def drafts(self, count: int) -> torch.Tensor:
         """Return drafts (B, L) of the tokens at the next L = `count` positions.
@@ -358,9 +355,10 @@ class Engine:
 
     def accept(self, tokens_BL: torch.Tensor, counts: Sequence[int]) -> None:
         """Keep the first `counts` of the L tokens of each clip; the others become drafts."""
-        most, limits = tokens_BL.shape[1], self.limits
-        fits = all(0 <= count <= min(most, limit) for count, limit in zip(counts, limits, strict=True))
-        require(fits, "decoder", f"must accept at most {most} tokens and what its limits allow", (counts, limits))
+        most = tokens_BL.shape[1]
+        fits = all(0 <= count <= min(most, limit) for count, limit in zip(counts, self.limits, strict=True))
+        require(fits, "decoder", f"must accept at most {most} tokens and what its limits allow", (counts, self.limits))
+        self.limits = [limit - count for limit, count in zip(self.limits, counts, strict=True)]
         self.stats.count(counts)
         self.cache.put_tokens(self._doubled(tokens_BL))
         self._drafted_B = self.cache.positions_B[: len(self._rows)] + most
