@@ -20,7 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
-from .files import atomic_write
+from .files import as_path, atomic_write
 from .json_values import Json, JsonValue
 
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ def find_checkpoint(
     Raises:
         CheckpointError: There is no such folder, bundled name or hub id.
     """
-    folder, bundled = Path(name), sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    folder, bundled = as_path(name, "model"), sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
     if isinstance(name, str) and name in bundled:
         return BUNDLED / name
     if folder.is_dir():

@@ -14,6 +14,21 @@ from pathlib import Path
 from .errors import ReelmError
 
 
+def as_path(value: object, argument: str) -> Path:
+    """Return a user's string or path as a `Path`.
+
+    Args:
+        value: What the user gave.
+        argument: Its name in error messages.
+
+    Raises:
+        ReelmError: It is neither a string nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ReelmError(f"{argument}: must be a path, got {value!r}")
+    return Path(value)
+
+
 def check_writable(path: str | Path, argument: str = "output") -> Path:
     """Check that a file can be written at `path`, before any work is done, and return it as a `Path`.
 
@@ -22,9 +37,9 @@ def check_writable(path: str | Path, argument: str = "output") -> Path:
         argument: The name of the path in error messages.
 
     Raises:
-        ReelmError: The folder does not exist, or the folder or an existing file is not writable.
+        ReelmError: It is no path, its folder does not exist, or the folder or an existing file is not writable.
     """
-    path = Path(path)
+    path = as_path(path, argument)
     folder = path.parent
     if not folder.is_dir():
         raise ReelmError(f"{argument}: its folder must exist, got {str(path)!r}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ClipError, require
+from ..core.files import as_path
 from ..media.frame_decoder import read_window
 from .shard_files import SPLITS, Sample, read_index, read_json, read_sample
 
@@ -64,7 +65,7 @@ class ClipShards:
                 still be running).
         """
         require(split in SPLITS, "split", f"must be one of {SPLITS}", split)
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split = as_path(folder, "folder"), split
         values: Any = read_json(self.folder / "shards.json")
         try:
             count = int(values["shards"])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..core.errors import ReelmError, require
+from ..core.files import as_path
 
 
 def load_script(path: str | Path, argument: str, *, device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
@@ -24,7 +25,7 @@ def load_script(path: str | Path, argument: str, *, device: str | torch.device =
     Raises:
         ReelmError: There is no such file, or it is not a TorchScript.
     """
-    path = Path(path)
+    path = as_path(path, argument)
     require(path.is_file(), argument, "must be a file that exists", str(path))
     try:
         net = torch.jit.load(str(path), map_location=device)

@@ -120,6 +120,9 @@ def make_request(
     negatives = _negatives(parts, given.get("negative_prompt"), len(prompts), sampling)
     seeds = _seeds(given.get("seed"), given.get("generator"), len(prompts))
     processors = _processors(given.get("logits_processor"))
+    for name, none in (("detail", False), ("keep_state", True)):
+        value = given.get(name, True)
+        require(isinstance(value, bool) or (none and value is None), name, "must be True or False", value)
     for name in ("callback_on_step_end", "callback_on_tokens"):
         require(given.get(name) is None or callable(given[name]), name, "must be callable", given.get(name))
     compression, fps = parts.tokenizer.compression, parts.config.fps

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ..core.checkpoint import save_tensors
 from ..core.condition import Condition, Embedding, FrameRole, Frames, Text
 from ..core.errors import ReelmError, require
-from ..core.files import check_writable
+from ..core.files import as_path, check_writable
 from ..core.json_values import Json
 from ..sampling.plan import ClipPlan
 
@@ -143,6 +143,6 @@ def _condition_of(kind: str, tensor: torch.Tensor, argument: str) -> Condition:
 
 def check_state_path(path: str | Path) -> Path:
     """Return a path to which a session can be written; refuse any other path before work is done."""
-    path = Path(path)
+    path = as_path(path, "session")
     require(path.suffix == ".safetensors", "session", "must be a .safetensors file", str(path))
     return check_writable(path, "session")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..core.errors import ReelmError
-from ..core.files import free_path
+from ..core.files import as_path, free_path
 from ..core.progress import note
 from .session import SessionState
 
@@ -27,7 +27,7 @@ class SessionFiles:
         """Name the files after the clips; with `save_state` they are kept, and replace files of the same names."""
         self.kept: list[Path] = []
         self._save_state, self._seed = save_state, -1
-        self._paths = [Path(clip).with_suffix(".session.safetensors") for clip in clips]
+        self._paths = [as_path(clip, "clips").with_suffix(".session.safetensors") for clip in clips]
 
     def save(self, states: list[SessionState]) -> None:
         """Write the sessions: a function for `callback_on_tokens`.

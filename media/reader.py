@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..core.errors import ClipError, require
+from ..core.files import as_path
 from ..core.json_values import Json
 from .clip import DEFAULT_LIMITS, Clip, ClipLimits, unpack_metadata
 from .frame_decoder import open_video
@@ -46,7 +47,7 @@ def read_clip(
         ClipError: There is no such file, it has no video, is truncated or broken, or exceeds the limits. The message
             names the file.
     """
-    path = Path(path)
+    path = as_path(path, argument)
     kept_seconds = math.inf if last_seconds is None else last_seconds
     require(kept_seconds > 0, "last_seconds", "must be above 0", last_seconds)
     with reading(path, argument):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..core.errors import ClipError, require
+from ..core.files import as_path
 from .clip import DEFAULT_LIMITS, ClipLimits
 from .fitting import Fit, fit_clip, frame_count
 from .frame_decoder import open_video
@@ -49,7 +50,7 @@ def stream_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS) -> Fra
         ClipError: There is no such file, it has no video, is broken, or exceeds the limits. The iterator of the frames
             raises it too.
     """
-    path = Path(path)
+    path = as_path(path, "clip")
     with reading(path):
         streamed = is_video(path)
     if streamed:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from ..core.errors import ReelmError, require
-from ..core.files import atomic_path, check_writable
+from ..core.files import as_path, atomic_path, check_writable
 from .clip import ClipInfo, pack_metadata, unpack_metadata
 from .frame_encoder import VIDEO, VideoEncoder, remux
 
@@ -205,7 +205,7 @@ class ClipWriter:
 
 
 def _suffix(path: str | Path) -> str:
-    return "" if str(path).endswith(("/", os.sep)) else Path(path).suffix.lower()
+    return "" if str(path).endswith(("/", os.sep)) else as_path(path, "output").suffix.lower()
 
 
 def _check_fps(fps: float, suffix: str) -> None:

@@ -428,6 +428,27 @@ def test_what_is_no_session_is_refused(debug_generator):
             debug_generator.decode(wrong)
 
 
+def test_what_is_no_path_is_refused(debug_generator):
+    clip = debug_generator.generate("a red ball", num_frames=1, seed=1)
+    for call, argument in (
+        (Video.load, "clip"), (clip.save, "output"), (clip.state.save, "session"),
+        (type(debug_generator).from_pretrained, "model"),
+    ):  # fmt: skip
+        for wrong in (3, None, b"a.mp4"):
+            with pytest.raises(ReelmError, match=rf"^{argument}: must be a path, got "):
+                call(wrong)
+
+
+def test_switches_are_true_or_false(debug_generator):
+    clip = debug_generator.generate("a red ball", num_frames=1, seed=1)
+    for wrong in (0, 1, "no", None):
+        with pytest.raises(ReelmError, match=r"^detail: must be True or False, got "):
+            debug_generator.continue_clip(clip, num_frames=4, detail=wrong)
+    with pytest.raises(ReelmError, match=r"^keep_state: must be True or False, got "):
+        debug_generator.generate("a red ball", num_frames=1, keep_state="no")
+    assert debug_generator.generate("a red ball", num_frames=1, keep_state=np.True_).state is not None
+
+
 def test_a_frame_rate_of_numpy_is_saved_and_none_is_refused(debug_generator, tmp_path):
     frames = debug_generator.generate("a red ball", num_frames=5, seed=1).frames
     for fps in (np.float32(8), np.int64(8)):
