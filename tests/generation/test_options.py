@@ -21,6 +21,7 @@ from reelm.sampling.engine import LatentFrame
 
 PROMPT, OTHER = "a red ball moves left", "a blue ring spins over grass"
 STILL = np.zeros((1, 8, 8, 3), np.uint8)
+HEIGHT, WIDTH, ROWS, COLUMNS = 32, 48, 4, 6  # of the debug model
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_refusal_names_the_argument_that_was_written(nothing_is_computed, valu
 
 
 def test_a_session_of_another_model_is_refused_by_its_argument(nothing_is_computed, tmp_path):
-    foreign = SessionState(torch.zeros(2, 8, 8, dtype=torch.int64))
+    foreign = SessionState(torch.zeros(2, ROWS, COLUMNS, dtype=torch.int64))
     path = foreign.save(tmp_path / "foreign.safetensors")
     for session in (foreign, path):
         with pytest.raises(ReelmError, match=r"^session: must be of this model"):
@@ -134,7 +135,7 @@ FORMS = {
 def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, form):
     g, as_form = debug_generator, FORMS[form]
     options = {"seed": 7, "guidance_scale": 2.0, "temperature": 0.75, "top_k": 9, "top_p": 0.5, "min_p": 0.25,
-               "height": 64, "width": 64, "block_size": 8}  # fmt: skip
+               "height": HEIGHT, "width": WIDTH, "block_size": 8}  # fmt: skip
     given = {name: as_form(value) for name, value in options.items()}
     for call_options in ({"seconds": 0.5}, {"num_frames": 5}):
         length = {name: as_form(value) for name, value in call_options.items()}
@@ -269,10 +270,10 @@ def test_a_stream_says_what_it_is(debug_generator, threads):
     video = g.generate([(0, PROMPT), (1.0, OTHER)], **options)
     stream = g.stream([(0, PROMPT), (1.0, OTHER)], **options)
     assert isinstance(stream, ClipStream)
-    assert stream.tokens.shape == (0, 8, 8) and stream.tokens.dtype == np.int64
+    assert stream.tokens.shape == (0, ROWS, COLUMNS) and stream.tokens.dtype == np.int64
     assert (stream.fps, stream.seed, stream.prompt, stream.segments) == (8.0, 7, OTHER, {})
     for count, frames in enumerate(stream, 1):
-        assert frames.shape == (1 if count == 1 else 4, 64, 64, 3) and frames.dtype == np.uint8
+        assert frames.shape == (1 if count == 1 else 4, HEIGHT, WIDTH, 3) and frames.dtype == np.uint8
         assert np.array_equal(stream.tokens, video.tokens[:count])
     assert count == 4
     assert stream.settings == video.settings
@@ -445,7 +446,7 @@ def test_a_steered_stream_is_continued_under_another_prompt(debug_generator):
     settings = stream.settings
     assert settings["prompts"][0] == [0, ""] and len(settings["prompts"]) == 2
     clip = Video(
-        np.concatenate([np.zeros((1, 64, 64, 3), np.uint8), frames]), 8.0, tokens=stream.tokens, seed=4,
+        np.concatenate([np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), frames]), 8.0, tokens=stream.tokens, seed=4,
         settings=settings,
     )  # fmt: skip
     longer = debug_generator.continue_clip(clip, num_frames=4, prompt="a blue ring")

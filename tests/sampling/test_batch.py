@@ -45,10 +45,10 @@ def test_processors_see_the_tokens_of_their_own_clip(debug_generator):
 def test_fewer_passes_than_one_after_the_other(debug_generator):
     options = {"seed": SEEDS, "num_frames": FRAMES, "decoder": "sequential"}
     one, two = (debug_generator.generate(PROMPTS, **options, batch_size=n)[0].stats["passes"] for n in (1, 2))
-    lengths = [1 + (frames - 1) // 4 for frames in FRAMES]
-    assert one == 64 * sum(lengths)
+    lengths, size = [1 + (frames - 1) // 4 for frames in FRAMES], debug_generator.parts.lm.layout.frame_size
+    assert one == size * sum(lengths)
     # Two rows: 3, then 2 in one; 1, then 4 in the other, then what is left.
-    assert 64 * max(lengths) <= two < one
+    assert size * max(lengths) <= two < one
 
 
 @pytest.mark.parametrize(("options", "message"), [
