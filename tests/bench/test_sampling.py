@@ -1,5 +1,6 @@
 """The benchmark: what it counts, what it compares, what it refuses."""
 
+import functools
 import importlib.util
 
 import pytest
@@ -18,6 +19,14 @@ from reelm.sampling.noise_keys import NoiseKey
 from reelm.sampling.plan import ClipPlan
 
 FRAME_SIZE = 24  # tokens of a latent frame of the debug model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ceilings_once():
+    """The ceilings of the machine are the same for every report, and take two seconds: they are measured once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reelm.bench.report.measure_ceilings", functools.cache(measure_ceilings))
+        yield
 
 
 def test_it_reports_rows_that_were_checked(debug_generator):

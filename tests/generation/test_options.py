@@ -1,5 +1,6 @@
 """The options of every call, as users write them: names, numbers of any library, forms of frames; and streams."""
 
+import functools
 import gc
 import itertools
 import os
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL.Image import Image
 
+from reelm import VideoGenerator
 from reelm.core.errors import ReelmError
 from reelm.generation.arguments import CALLS, to_python
 from reelm.generation.session import SessionState
@@ -31,6 +33,18 @@ def nothing_is_computed(debug_generator, monkeypatch):
     for owner, name in ((parts.lm, "step"), (parts.tokenizer, "encode_chunk"), (parts.tokenizer, "decode_frame")):
         monkeypatch.setattr(type(owner), name, lambda *_, **__: pytest.fail("computed"))
     return debug_generator
+
+
+@pytest.fixture(scope="module")
+def drawn(debug_checkpoint):
+    """Clips that several tests hold others against, each drawn once; a schedule is given as a tuple."""
+    generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+
+    @functools.cache
+    def draw(prompt, **options):
+        return generator.generate(list(prompt) if isinstance(prompt, tuple) else prompt, **options)
+
+    return draw
 
 
 def call(made_with, name, /, **options):
@@ -131,15 +145,29 @@ FORMS = {
 }
 
 
+PLAIN = {"seed": 7, "guidance_scale": 2.0, "temperature": 0.75, "top_k": 9, "top_p": 0.5, "min_p": 0.25,
+         "height": HEIGHT, "width": WIDTH, "block_size": 8}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn_longer(debug_checkpoint, drawn):
+    """The tokens of those clips continued, each drawn once."""
+    generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+
+    @functools.cache
+    def draw(**length):
+        return generator.continue_clip(drawn(PROMPT, batch_size=1, **PLAIN, **length), **PLAIN, **length).tokens
+
+    return draw
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, form):
+def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, drawn, drawn_longer, form):
     g, as_form = debug_generator, FORMS[form]
-    options = {"seed": 7, "guidance_scale": 2.0, "temperature": 0.75, "top_k": 9, "top_p": 0.5, "min_p": 0.25,
-               "height": HEIGHT, "width": WIDTH, "block_size": 8}  # fmt: skip
-    given = {name: as_form(value) for name, value in options.items()}
+    given = {name: as_form(value) for name, value in PLAIN.items()}
     for call_options in ({"seconds": 0.5}, {"num_frames": 5}):
         length = {name: as_form(value) for name, value in call_options.items()}
-        video = g.generate(PROMPT, batch_size=1, **options, **call_options)
+        video = drawn(PROMPT, batch_size=1, **PLAIN, **call_options)
         other = g.generate(PROMPT, batch_size=as_form(1), **given, **length)
         assert np.array_equal(other.tokens, video.tokens)
         assert other.settings == video.settings
@@ -147,7 +175,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, form):
         streamed = np.concatenate(list(g.stream(PROMPT, **given, **length)))
         assert np.array_equal(streamed, video.frames)
         longer = g.continue_clip(video, **given, **length)
-        assert np.array_equal(longer.tokens, g.continue_clip(video, **options, **call_options).tokens)
+        assert np.array_equal(longer.tokens, drawn_longer(**call_options))
     both = g.generate(PROMPT, seed=7, num_frames=1, num_videos_per_prompt=as_form(2))
     assert len(both) == 2
 
@@ -323,26 +351,26 @@ def test_a_dropped_stream_stops_its_thread(debug_generator, monkeypatch):
 
 @pytest.mark.parametrize("decoder", ["sequential", "jacobi"])
 @pytest.mark.parametrize("handed_out", [0, 1, 3])
-def test_control_is_a_schedule_that_is_written_later(debug_generator, threads, decoder, handed_out):
+def test_control_is_a_schedule_that_is_written_later(debug_generator, drawn, threads, decoder, handed_out):
     g, options = debug_generator, {"seed": 11, "num_frames": 21}
     stream = g.stream(PROMPT, decoder=decoder, **options)
     list(itertools.islice(stream, handed_out))
     if threads == "ahead" and handed_out:
-        time.sleep(0.5)  # the thread is through with the next latent frame, unless the cores are busy
+        time.sleep(0.2)  # the thread is through with the next latent frame, unless the cores are busy
     stream.control(prompt=OTHER)
     list(stream)
     starts = [start for start, _ in stream.settings["prompts"]]
     assert stream.prompt == OTHER
     if handed_out == 0:
         assert stream.settings["prompts"] == [[0, OTHER]]
-        same = g.generate(OTHER, **options)
+        same = drawn(OTHER, **options)
     else:
         # The first that is not begun: the next, or one more where a thread or a block of drafts is ahead.
         assert handed_out <= starts[1] <= handed_out + (threads == "ahead") + (decoder == "jacobi")
-        same = g.generate([(0, PROMPT), (second_of(starts[1]), OTHER)], **options)
+        same = drawn(((0, PROMPT), (second_of(starts[1]), OTHER)), **options)
     assert np.array_equal(stream.tokens, same.tokens)
     assert stream.settings == same.settings
-    assert not np.array_equal(stream.tokens, g.generate(PROMPT, **options).tokens)
+    assert not np.array_equal(stream.tokens, drawn(PROMPT, **options).tokens)
 
 
 def test_control_of_temperature_and_by_schedules(debug_generator, threads):
@@ -377,8 +405,8 @@ def test_control_of_temperature_and_by_schedules(debug_generator, threads):
     ({"controls": {"action": [1]}}, "controls: must"),
     ({"controls": [1]}, "controls: must"),
 ])  # fmt: skip
-def test_a_bad_control_raises_and_changes_nothing(debug_generator, threads, wish, message):
-    video = debug_generator.generate(PROMPT, seed=3, num_frames=9)
+def test_a_bad_control_raises_and_changes_nothing(debug_generator, drawn, threads, wish, message):
+    video = drawn(PROMPT, seed=3, num_frames=9)
     stream = debug_generator.stream(PROMPT, seed=3, num_frames=9)
     next(stream)
     with pytest.raises(ReelmError, match=message):
