@@ -32,7 +32,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def debug_checkpoint(tmp_path_factory) -> Path:
-    """The folder of a tiny model of 64x64 clips at 8 fps with random weights."""
+    """The folder of a tiny model of clips 32 high and 48 wide at 8 fps with random weights."""
     return _write_debug(tmp_path_factory.mktemp("debug"), "raster")
 
 
@@ -46,10 +46,10 @@ def _write_debug(folder: Path, order: Order) -> Path:
     torch.manual_seed(0)
     quantizer = QuantizerConfig(levels=(5, 5))
     tokenizer = TokenizerConfig(encoder_width=16, decoder_widths=(16, 8), decoder_depth=(2, 1), quantizer=quantizer)
-    lm = LMConfig(vocab_size=25, order=order, width=32, depth=2, heads=2, kv_heads=1, head_dim=16, hidden=32,
-                  neighbour_dim=8)  # fmt: skip
+    lm = LMConfig(vocab_size=25, rows=4, columns=6, order=order, width=32, depth=2, heads=2, kv_heads=1, head_dim=16,
+                  hidden=32, neighbour_dim=8)  # fmt: skip
     text = TextEncoder(train_text(["a red ball moves left", "a blue ring spins over grass"]))
-    config = ModelConfig(format=1, fps=8.0, height=64, width=64, tokenizer=tokenizer, lm=lm)
+    config = ModelConfig(format=1, fps=8.0, height=32, width=48, tokenizer=tokenizer, lm=lm)
     model = VideoTransformer(lm)
     for parameter in model.parameters():  # large weights, so that prompt and past do change the tokens
         if parameter.ndim > 1:

@@ -97,7 +97,7 @@ def test_evaluate_model_fits_the_clips_to_the_model(run, folder, debug_checkpoin
     assert len(out.splitlines()) == len(report)
     assert report["fvd_frames"] == 17
     assert set(report) >= STAMPS | {"nats_per_token", "bits_per_dimension", "psnr", "psnr_of_the_tokens_alone"}
-    assert (report["n"], report["frames"], report["size"], report["fps"]) == (2, 34, "64x64", 8)
+    assert (report["n"], report["frames"], report["size"], report["fps"]) == (2, 34, "48x32", 8)
     assert (report["model"], report["source"], report["split"]) == (debug_checkpoint.name, "clips", "all")
     assert (report["continued"], report["given_frames"], report["predicted_frames"]) == (2, 9, 8)
     assert json.loads(Path("runs/evaluation/evaluation.json").read_text()) == report
@@ -113,7 +113,7 @@ def test_evaluate_model_fits_the_clips_to_the_model(run, folder, debug_checkpoin
 
 def test_evaluate_model_of_prepared_clips_takes_the_split(run, folder, debug_checkpoint):
     Path("clips/none.mp4").unlink()
-    prepare(Path(folder), Path("shards"), PrepareConfig(height=64, width=64, held_out_seconds=0.5), workers=0)
+    prepare(Path(folder), Path("shards"), PrepareConfig(height=32, width=48, held_out_seconds=0.5), workers=0)
     words = ["evaluate", "model", "shards", "--model", debug_checkpoint, "--device", "cpu", "--json"]
     held_out = json.loads(run(*words)[1])
     assert (held_out["split"], held_out["frames"], held_out["continued"]) == ("held-out", 2, 0)  # of 4 frames each

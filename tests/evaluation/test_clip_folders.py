@@ -15,9 +15,9 @@ pytest.importorskip("skimage")
 
 @pytest.fixture
 def folder(tmp_path):
-    """One clip of 64x64 that moves, of a latent frame more than a continuation needs."""
+    """One clip of the model's size that moves, of a latent frame more than a continuation needs."""
     (tmp_path / "clips").mkdir()
-    clip = np.full((17, 64, 64, 3), 60, np.uint8)
+    clip = np.full((17, 32, 48, 3), 60, np.uint8)
     for at in range(17):
         clip[at, 8:24, at : at + 16] = 220
     write_clip(tmp_path / "clips" / "a.mkv", clip, 8)
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 def test_a_report_says_of_which_clips_it_is_and_prints_as_a_table(folder, debug_generator, capsys):
     report = evaluate_on_clips(debug_generator, folder, clips=1, out=folder.parent / "out")
-    assert (report["n"], report["split"], report["source"], report["size"]) == (1, "all", "clips", "64x64")
+    assert (report["n"], report["split"], report["source"], report["size"]) == (1, "all", "clips", "48x32")
     assert capsys.readouterr().out == ""
     assert "clips" in report and len(str(report).splitlines()) == len(report) - 1
     assert (

@@ -16,13 +16,15 @@ from reelm.tokenizer.long import decode_long, encode_long
 
 pytest.importorskip("skimage")
 
+HEIGHT, WIDTH, FRAME_SIZE = 32, 48, 24  # of the debug model
+
 
 def clip(frames, seed=0, prompt=""):
     """A bright square that moves 2 pixels a frame over a smooth ground."""
-    ground = 40 + 10 * seed + np.add.outer(np.arange(64), np.arange(64))[None, :, :, None]
-    made = np.broadcast_to(ground, (frames, 64, 64, 3)).astype(np.uint8)
+    ground = 40 + 10 * seed + np.add.outer(np.arange(HEIGHT), np.arange(WIDTH))[None, :, :, None]
+    made = np.broadcast_to(ground, (frames, HEIGHT, WIDTH, 3)).astype(np.uint8)
     for at in range(frames):
-        made[at, 20:40, 2 * at : 2 * at + 16] = 230
+        made[at, 10:20, 2 * at : 2 * at + 16] = 230
     return Video(made, 8.0, prompt=prompt)
 
 
@@ -35,15 +37,15 @@ def test_costs_are_those_of_the_scores_frame_0_and_later_apart(debug_generator):
     report = evaluate_own_clips(debug_generator, clips)
     scores = [debug_generator.score(Video(video.frames[:count], 8.0, prompt=video.prompt))
               for (_, video), count in zip(clips, (5, 9, 1), strict=True)]  # fmt: skip
-    assert (report["n"], report["frames"], report["tokens"]) == (3, 15, 6 * 64)
+    assert (report["n"], report["frames"], report["tokens"]) == (3, 15, 6 * FRAME_SIZE)
     assert [entry["frames"] for entry in report["clips"]] == [5, 9, 1]
-    assert report["nats_per_token"] == pytest.approx(sum(score.nats for score in scores) / (6 * 64))
+    assert report["nats_per_token"] == pytest.approx(sum(score.nats for score in scores) / (6 * FRAME_SIZE))
     first = np.mean([score.nats_thw[0].mean() for score in scores])
     later = np.concatenate([score.nats_thw[1:] for score in scores]).mean()
     assert report["nats_per_token_of_frame_0"] == pytest.approx(first)
     assert report["nats_per_token_of_later_frames"] == pytest.approx(later)
     assert report["bits_per_dimension"] == pytest.approx(
-        report["nats_per_token"] * 6 * 64 / math.log(2) / (15 * 64 * 64 * 3)
+        report["nats_per_token"] * 6 * FRAME_SIZE / math.log(2) / (15 * HEIGHT * WIDTH * 3)
     )
     # The caption was read.
     assert report["clips"][0]["nats_per_token"] != debug_generator.score(Video(clip(5).frames, 8.0)).nats_per_token
@@ -104,7 +106,7 @@ def test_fvd_is_of_the_given_and_predicted_frames(debug_generator, monkeypatch, 
     torch.jit.script(Mean()).save(tmp_path / "mean.pt")
     clips = [("a", clip(13)), ("b", clip(13, 1)), ("c", clip(9, 1))]
     options = {"predicted": 4, "fvd_weights": tmp_path / "mean.pt"}
-    continued_by(debug_generator, monkeypatch, np.full((4, 64, 64, 3), 255, np.uint8))
+    continued_by(debug_generator, monkeypatch, np.full((4, HEIGHT, WIDTH, 3), 255, np.uint8))
     report = evaluate_own_clips(debug_generator, clips, **options)
     assert (report["n"], report["fvd_n"], report["fvd_frames"]) == (3, 2, 13)
     assert (report["fvd_left_out"], report["fvd"] > 1e-3) == (1, True)
@@ -132,7 +134,7 @@ def test_only_so_many_continuations_are_kept_and_drawn(debug_generator, monkeypa
     report = evaluate_own_clips(debug_generator, clips, predicted=1, folder=tmp_path)
     assert report["continued"] == 3
     assert all(entry["psnr"] > 0 for entry in report["clips"])
-    drawn = read_clip(tmp_path / "continuations.mp4").frames_THW3[:, :, :64]
+    drawn = read_clip(tmp_path / "continuations.mp4").frames_THW3[:, :, :WIDTH]
     assert len(drawn) == 2 * 10
     wanted = np.concatenate([video.frames for _, video in clips[:2]])
     assert np.abs(drawn.numpy().astype(float) - wanted).mean() < 10  # but for the loss of the encoding

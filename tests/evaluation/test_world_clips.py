@@ -27,7 +27,8 @@ def test_how_clips_are_drawn_may_be_chosen(debug_generator):
     report = evaluate_model(debug_generator, **options, decoder="sequential", guidance_scale=1.0)
     assert report["generated_one_object"]["tokens_per_pass"] == 1
     assert report["sampling"]["guidance_scale"] == 1.0
-    blocks = [evaluate_model(debug_generator, **options, block_size=size) for size in (2, 64)]
+    frame_size = debug_generator.parts.lm.layout.frame_size
+    blocks = [evaluate_model(debug_generator, **options, block_size=size) for size in (2, frame_size)]
     few, many = (report["generated_one_object"]["tokens_per_pass"] for report in blocks)
     assert few < many
 

@@ -62,7 +62,7 @@ def test_the_noise_of_single_frames_is_not_kept():
 
 def test_a_continuation_keeps_it_and_the_tokens_do_not_change(debug_generator, tmp_path):
     g = debug_generator
-    clip = np.random.default_rng(0).integers(100, 140, (9, 64, 64, 3), dtype=np.uint8)
+    clip = np.random.default_rng(0).integers(100, 140, (9, 32, 48, 3), dtype=np.uint8)
     kept, plain = (g.continue_clip(clip, num_frames=8, seed=1, detail=detail) for detail in (True, False))
     assert np.array_equal(kept.tokens, plain.tokens)
     assert np.array_equal(kept.frames[:9], clip)

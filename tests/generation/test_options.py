@@ -1,5 +1,6 @@
 """The options of every call, as users write them: names, numbers of any library, forms of frames; and streams."""
 
+import functools
 import gc
 import itertools
 import os
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL.Image import Image
 
+from reelm import VideoGenerator
 from reelm.core.errors import ReelmError
 from reelm.generation.arguments import CALLS, to_python
 from reelm.generation.session import SessionState
@@ -21,6 +23,7 @@ from reelm.sampling.engine import LatentFrame
 
 PROMPT, OTHER = "a red ball moves left", "a blue ring spins over grass"
 STILL = np.zeros((1, 8, 8, 3), np.uint8)
+HEIGHT, WIDTH, ROWS, COLUMNS = 32, 48, 4, 6  # of the debug model
 
 
 @pytest.fixture
@@ -30,6 +33,18 @@ def nothing_is_computed(debug_generator, monkeypatch):
     for owner, name in ((parts.lm, "step"), (parts.tokenizer, "encode_chunk"), (parts.tokenizer, "decode_frame")):
         monkeypatch.setattr(type(owner), name, lambda *_, **__: pytest.fail("computed"))
     return debug_generator
+
+
+@pytest.fixture(scope="module")
+def drawn(debug_checkpoint):
+    """Clips that several tests hold others against, each drawn once; a schedule is given as a tuple."""
+    generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+
+    @functools.cache
+    def draw(prompt, **options):
+        return generator.generate(list(prompt) if isinstance(prompt, tuple) else prompt, **options)
+
+    return draw
 
 
 def call(made_with, name, /, **options):
@@ -96,7 +111,7 @@ def test_a_refusal_names_the_argument_that_was_written(nothing_is_computed, valu
 
 
 def test_a_session_of_another_model_is_refused_by_its_argument(nothing_is_computed, tmp_path):
-    foreign = SessionState(torch.zeros(2, 8, 8, dtype=torch.int64))
+    foreign = SessionState(torch.zeros(2, ROWS, COLUMNS, dtype=torch.int64))
     path = foreign.save(tmp_path / "foreign.safetensors")
     for session in (foreign, path):
         with pytest.raises(ReelmError, match=r"^session: must be of this model"):
@@ -130,15 +145,29 @@ FORMS = {
 }
 
 
+PLAIN = {"seed": 7, "guidance_scale": 2.0, "temperature": 0.75, "top_k": 9, "top_p": 0.5, "min_p": 0.25,
+         "height": HEIGHT, "width": WIDTH, "block_size": 8}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn_longer(debug_checkpoint, drawn):
+    """The tokens of those clips continued, each drawn once."""
+    generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+
+    @functools.cache
+    def draw(**length):
+        return generator.continue_clip(drawn(PROMPT, batch_size=1, **PLAIN, **length), **PLAIN, **length).tokens
+
+    return draw
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, form):
+def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, drawn, drawn_longer, form):
     g, as_form = debug_generator, FORMS[form]
-    options = {"seed": 7, "guidance_scale": 2.0, "temperature": 0.75, "top_k": 9, "top_p": 0.5, "min_p": 0.25,
-               "height": 64, "width": 64, "block_size": 8}  # fmt: skip
-    given = {name: as_form(value) for name, value in options.items()}
+    given = {name: as_form(value) for name, value in PLAIN.items()}
     for call_options in ({"seconds": 0.5}, {"num_frames": 5}):
         length = {name: as_form(value) for name, value in call_options.items()}
-        video = g.generate(PROMPT, batch_size=1, **options, **call_options)
+        video = drawn(PROMPT, batch_size=1, **PLAIN, **call_options)
         other = g.generate(PROMPT, batch_size=as_form(1), **given, **length)
         assert np.array_equal(other.tokens, video.tokens)
         assert other.settings == video.settings
@@ -146,7 +175,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(debug_generator, form):
         streamed = np.concatenate(list(g.stream(PROMPT, **given, **length)))
         assert np.array_equal(streamed, video.frames)
         longer = g.continue_clip(video, **given, **length)
-        assert np.array_equal(longer.tokens, g.continue_clip(video, **options, **call_options).tokens)
+        assert np.array_equal(longer.tokens, drawn_longer(**call_options))
     both = g.generate(PROMPT, seed=7, num_frames=1, num_videos_per_prompt=as_form(2))
     assert len(both) == 2
 
@@ -269,10 +298,10 @@ def test_a_stream_says_what_it_is(debug_generator, threads):
     video = g.generate([(0, PROMPT), (1.0, OTHER)], **options)
     stream = g.stream([(0, PROMPT), (1.0, OTHER)], **options)
     assert isinstance(stream, ClipStream)
-    assert stream.tokens.shape == (0, 8, 8) and stream.tokens.dtype == np.int64
+    assert stream.tokens.shape == (0, ROWS, COLUMNS) and stream.tokens.dtype == np.int64
     assert (stream.fps, stream.seed, stream.prompt, stream.segments) == (8.0, 7, OTHER, {})
     for count, frames in enumerate(stream, 1):
-        assert frames.shape == (1 if count == 1 else 4, 64, 64, 3) and frames.dtype == np.uint8
+        assert frames.shape == (1 if count == 1 else 4, HEIGHT, WIDTH, 3) and frames.dtype == np.uint8
         assert np.array_equal(stream.tokens, video.tokens[:count])
     assert count == 4
     assert stream.settings == video.settings
@@ -322,26 +351,26 @@ def test_a_dropped_stream_stops_its_thread(debug_generator, monkeypatch):
 
 @pytest.mark.parametrize("decoder", ["sequential", "jacobi"])
 @pytest.mark.parametrize("handed_out", [0, 1, 3])
-def test_control_is_a_schedule_that_is_written_later(debug_generator, threads, decoder, handed_out):
+def test_control_is_a_schedule_that_is_written_later(debug_generator, drawn, threads, decoder, handed_out):
     g, options = debug_generator, {"seed": 11, "num_frames": 21}
     stream = g.stream(PROMPT, decoder=decoder, **options)
     list(itertools.islice(stream, handed_out))
     if threads == "ahead" and handed_out:
-        time.sleep(0.5)  # the thread is through with the next latent frame, unless the cores are busy
+        time.sleep(0.2)  # the thread is through with the next latent frame, unless the cores are busy
     stream.control(prompt=OTHER)
     list(stream)
     starts = [start for start, _ in stream.settings["prompts"]]
     assert stream.prompt == OTHER
     if handed_out == 0:
         assert stream.settings["prompts"] == [[0, OTHER]]
-        same = g.generate(OTHER, **options)
+        same = drawn(OTHER, **options)
     else:
         # The first that is not begun: the next, or one more where a thread or a block of drafts is ahead.
         assert handed_out <= starts[1] <= handed_out + (threads == "ahead") + (decoder == "jacobi")
-        same = g.generate([(0, PROMPT), (second_of(starts[1]), OTHER)], **options)
+        same = drawn(((0, PROMPT), (second_of(starts[1]), OTHER)), **options)
     assert np.array_equal(stream.tokens, same.tokens)
     assert stream.settings == same.settings
-    assert not np.array_equal(stream.tokens, g.generate(PROMPT, **options).tokens)
+    assert not np.array_equal(stream.tokens, drawn(PROMPT, **options).tokens)
 
 
 def test_control_of_temperature_and_by_schedules(debug_generator, threads):
@@ -376,8 +405,8 @@ def test_control_of_temperature_and_by_schedules(debug_generator, threads):
     ({"controls": {"action": [1]}}, "controls: must"),
     ({"controls": [1]}, "controls: must"),
 ])  # fmt: skip
-def test_a_bad_control_raises_and_changes_nothing(debug_generator, threads, wish, message):
-    video = debug_generator.generate(PROMPT, seed=3, num_frames=9)
+def test_a_bad_control_raises_and_changes_nothing(debug_generator, drawn, threads, wish, message):
+    video = drawn(PROMPT, seed=3, num_frames=9)
     stream = debug_generator.stream(PROMPT, seed=3, num_frames=9)
     next(stream)
     with pytest.raises(ReelmError, match=message):
@@ -466,7 +495,7 @@ def test_a_steered_stream_is_continued_under_another_prompt(debug_generator):
     settings = stream.settings
     assert settings["prompts"][0] == [0, ""] and len(settings["prompts"]) == 2
     clip = Video(
-        np.concatenate([np.zeros((1, 64, 64, 3), np.uint8), frames]), 8.0, tokens=stream.tokens, seed=4,
+        np.concatenate([np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), frames]), 8.0, tokens=stream.tokens, seed=4,
         settings=settings,
     )  # fmt: skip
     longer = debug_generator.continue_clip(clip, num_frames=4, prompt="a blue ring")

@@ -16,6 +16,7 @@ from reelm.generation.video import Video
 from reelm.tests.engines import as_grids, written
 
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
+HEIGHT, WIDTH = 32, 48  # of the debug model
 
 
 @pytest.fixture(scope="module", params=["debug_checkpoint", "coarse_checkpoint"], ids=["raster", "coarse"])
@@ -59,10 +60,10 @@ def test_figures_are_those_of_the_tokens(generator):
     assert score.nats_per_frame.shape == (4,)
     assert np.allclose(score.nats_per_frame, [frame.mean() for frame in nats])
     assert score.perplexity == pytest.approx(math.exp(nats.mean()))
-    assert score.dimensions == 13 * 64 * 64 * 3
-    assert score.bits_per_dimension == pytest.approx(nats.sum() / math.log(2) / (13 * 64 * 64 * 3))
+    assert score.dimensions == 13 * HEIGHT * WIDTH * 3
+    assert score.bits_per_dimension == pytest.approx(nats.sum() / math.log(2) / (13 * HEIGHT * WIDTH * 3))
     assert f"{score.nats_per_token:.4g} nats per token" in repr(score)
-    assert "4 latent frames of 8x8 tokens" in repr(score)
+    assert "4 latent frames of 6x4 tokens" in repr(score)
     assert RED in repr(score)
 
 
@@ -102,20 +103,20 @@ def test_a_clip_of_the_model_is_scored_by_its_own_tokens_under_its_own_prompts(g
 
 def test_frames_are_encoded_and_fitted(generator, capsys):
     parts = generator.parts
-    frames = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (11, HEIGHT, WIDTH, 3), np.uint8)
     tokens = encode_frames(parts.tokenizer, torch.from_numpy(frames))
     assert len(tokens) == 3  # two frames are left out
     score = score_clip(parts, frames, BLUE)
     assert np.abs(score.nats_thw - masked_pass(parts, tokens, BLUE)).max() < 1e-4
-    assert score.dimensions == 9 * 64 * 64 * 3
+    assert score.dimensions == 9 * HEIGHT * WIDTH * 3
     assert np.array_equal(score_clip(parts, Video(frames, 8.0), BLUE).nats_thw, score.nats_thw)
     assert capsys.readouterr().err == ""
 
-    wide = np.random.default_rng(1).integers(0, 256, (64, 128, 3), np.uint8)
+    wide = np.random.default_rng(1).integers(0, 256, (HEIGHT, 2 * WIDTH, 3), np.uint8)
     cropped, padded = score_clip(parts, wide), score_clip(parts, wide, fit="pad")
-    assert cropped.nats_thw.shape == padded.nats_thw.shape == (1, 8, 8)
+    assert cropped.nats_thw.shape == padded.nats_thw.shape == (1, 4, 6)
     assert not np.array_equal(cropped.nats_thw, padded.nats_thw)
-    assert "128x64 -> 64x64, black bars" in capsys.readouterr().err
+    assert "96x32 -> 48x32, black bars" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_bad_prompts_are_refused_before_the_clip_is_read(generator, prompt, want
 
 def test_bad_clips_are_refused(generator):
     with pytest.raises(ReelmError, match=r"^fit: must be one of"):
-        score_clip(generator.parts, np.zeros((1, 64, 64, 3), np.uint8), fit="squeeze")
+        score_clip(generator.parts, np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), fit="squeeze")
     with pytest.raises(ReelmError, match=r"^clip: must be a numpy or torch array"):
         score_clip(generator.parts, None)
     other = dataclasses.replace(session(generator.parts, 1), settings={"tokenizer": "another"})

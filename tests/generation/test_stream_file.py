@@ -14,7 +14,7 @@ def test_a_stream_in_a_file_is_the_clip_that_generate_makes(debug_generator, tmp
     written = write_stream(debug_generator.stream("a red ball", num_frames=9, seed=3), tmp_path / "a.mkv")
     wanted, video = debug_generator.generate("a red ball", num_frames=9, seed=3), Video.load(tmp_path / "a.mkv")
     assert np.array_equal(video.frames, wanted.frames) and np.array_equal(video.tokens, wanted.tokens)
-    assert (written.frames, written.height, written.width, written.seconds) == (9, 64, 64, 9 / 8)
+    assert (written.frames, written.height, written.width, written.seconds) == (9, 32, 48, 9 / 8)
     assert (written.prompt, written.seed, written.settings) == ("a red ball", 3, wanted.settings)
     assert (written.tokens, written.path) == (wanted.tokens.size, tmp_path / "a.mkv")
     assert capsys.readouterr().out == ""

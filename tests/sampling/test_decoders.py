@@ -47,7 +47,7 @@ def generator(request):
 
 
 @settings(max_examples=20, deadline=None)
-@given(request=requests(), block_size=st.sampled_from([1, 2, 5, 16, 33, 64, 77, 128]))
+@given(request=requests(), block_size=st.sampled_from([1, 2, 5, 16, 23, 24, 37, 48]))
 def test_jacobi_gives_the_tokens_of_sequential(generator, request, block_size):
     oracle = generator.generate(**request, decoder="sequential")
     found = generator.generate(**request, decoder="jacobi", block_size=block_size)
@@ -64,7 +64,7 @@ def test_jacobi_past_the_window_in_few_passes(generator):
     options = {"prompt": TEXTS[0], "seed": 3, "num_frames": 33, "temperature": 0.0}
     oracle = generator.generate(**options, decoder="sequential")
     passes = []
-    for block_size in (4, 16, 64, 128):
+    for block_size in (4, 16, 24, 48):
         video = generator.generate(**options, decoder="jacobi", block_size=block_size)
         assert np.array_equal(video.tokens, oracle.tokens)
         passes.append(video.stats["passes"])
@@ -98,7 +98,7 @@ def test_a_decoder_of_ones_own(generator):
     timid = Timid()
     found = generator.generate(**options, decoder=timid)
     assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(found, oracle, strict=True))
-    assert found[0].stats["passes"] == timid.passes > 64
+    assert found[0].stats["passes"] == timid.passes > generator.parts.lm.layout.frame_size
     assert found[0].stats["decoder"] == "timid"
 
 
