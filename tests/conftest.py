@@ -97,3 +97,8 @@ def footage() -> Path:
     if not folder.is_dir():
         pytest.skip("no footage here: set REELM_FOOTAGE")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest test first: at the end, one worker would run it while the other has nothing left to do."""
+    items.sort(key=lambda item: item.name != "test_in_the_interpreter")
