@@ -266,7 +266,8 @@ base = now("VmRSS")
 generator = reelm.VideoGenerator.from_pretrained(model, device="cpu", **load)
 loading = now("VmHWM") - base
 forget_the_peak()
-generator.generate(["a red ball"] * batch if batch > 1 else "a red ball", seed=1, **options)
+seeds = list(range(batch))  # clips of one seed share their noise
+generator.generate(["a red ball"] * batch if batch > 1 else "a red ball", seed=seeds if batch > 1 else 1, **options)
 print(json.dumps([loading, now("VmHWM") - base]))
 """
 
@@ -292,9 +293,9 @@ def large_checkpoint(tmp_path_factory, config) -> Path:
     """The bundled model with a language model of 304 million random weights."""
     folder, lm = tmp_path_factory.mktemp("large"), config.lm
     lm = dataclasses.replace(lm, width=1024, depth=27, heads=16, kv_heads=4, head_dim=64, hidden=2752)
-    text = TextEncoder((find_checkpoint("world") / "text.model").read_bytes())
-    large = dataclasses.replace(config, lm=lm)
-    save_pretrained(folder, large, VideoTokenizer(config.tokenizer), VideoTransformer(lm), text)
+    model = VideoTransformer(lm)
+    model.text = TextEncoder((find_checkpoint("world") / "text.model").read_bytes())
+    save_pretrained(folder, dataclasses.replace(config, lm=lm), VideoTokenizer(config.tokenizer), model)
     return folder
 
 
