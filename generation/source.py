@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..core.condition import Condition
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.progress import note
 from ..media.fitting import FITS, Fit, as_frames, fit_clip
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
@@ -81,33 +81,25 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
         path = Path(clip)
         is_session = path.suffix == ".safetensors"
         clip = SessionState.load(path, argument) if is_session else Video.load(path, argument=argument)
+    session = _own_session(parts, clip)
+    if session is not None:
+        return _own_source(parts, torch.from_numpy(clip.frames) if isinstance(clip, Video) else None, session)
     if isinstance(clip, SessionState):
-        fits = clip.settings.get("tokenizer") == parts.tokenizer_id and parts.config.lm.layout.admits(clip.grids)
-        require(fits, argument, "must be of this model", clip.settings.get("model"))
-        return _own_source(parts, None, clip)
+        raise ReelmError(f"{argument}: must be of this model, got {clip.settings.get('model')!r}")
+    config, layout, prompt = parts.config, parts.config.lm.layout, ""
+    times_or_fps: np.ndarray | float | None
     if isinstance(clip, Video):
-        frames, session = torch.from_numpy(clip.frames), _own_session(parts, clip)
-        if session is not None:
-            return _own_source(parts, frames, session)
-        return _foreign_source(parts, frames, clip.fps, fit, clip.prompt)
-    frames, times_or_fps = as_frames(clip, argument)
-    return _foreign_source(parts, frames, parts.config.fps if times_or_fps is None else times_or_fps, fit)
-
-
-def _foreign_source(
-    parts: Pretrained, frames_THW3: torch.Tensor, times_or_fps: np.ndarray | float, fit: Fit, prompt: str = ""
-) -> Source:
-    """Return a clip from elsewhere: its fitted frames, and the tokens that they are encoded to."""
-    config, layout, prompts = parts.config, parts.config.lm.layout, ((0, read_prompt(parts.lm, prompt)),)
-    frames, fitting = fit_clip(
-        frames_THW3, times_or_fps, fps=config.fps, height=config.height, width=config.width, fit=fit
-    )
+        frames, times_or_fps, prompt = torch.from_numpy(clip.frames), clip.fps, read_prompt(parts.lm, clip.prompt)
+    else:
+        frames, times_or_fps = as_frames(clip, argument)
+    rate = config.fps if times_or_fps is None else times_or_fps
+    frames, fitting = fit_clip(frames, rate, fps=config.fps, height=config.height, width=config.width, fit=fit)
     if fitting:
         note(fitting)
     tokens_thw = encode_frames(parts.tokenizer, frames)
     # The other segments of a clip from elsewhere are not known: all of their tokens are the default one.
     others = {each.name: torch.full((len(tokens_thw), *each.shape), each.default) for each in layout.others}
-    return Source(frames, {"video": tokens_thw, **others}, prompts, detailed=True)
+    return Source(frames, {"video": tokens_thw, **others}, ((0, prompt),), detailed=True)
 
 
 def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: SessionState) -> Source:
@@ -120,24 +112,28 @@ def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: Se
     return Source(
         frames_THW3,
         session.grids,
-        tuple((start, read_prompt(parts.lm, text, own=own)) for start, text in prompts),
-        read_prompt(parts.lm, negative if isinstance(negative, str) else "", own=own),
-        conditions,
-        read_key(session.seed, settings),
-        read_sampling(settings),
-        read_latent_schedule(settings.get("temperatures"), int, float),
-        session.cache if own else {},
-        settings.get("detail") is True,
-        missing_conditions(settings, conditions),
+        cache=session.cache if own else {},
+        detailed=settings.get("detail") is True,
+        conditions=conditions,
+        missing=missing_conditions(settings, conditions),
+        key=read_key(session.seed, settings),
+        temperatures=read_latent_schedule(settings.get("temperatures"), int, float),
+        prompts=tuple((start, read_prompt(parts.lm, text, own=own)) for start, text in prompts),
+        negative_prompt=read_prompt(parts.lm, negative if isinstance(negative, str) else "", own=own),
+        sampling=read_sampling(settings),
     )
 
 
-def _own_session(parts: Pretrained, video: Video) -> SessionState | None:
-    """Return the session of a `Video`, if its tokens are of this model's tokenizer and represent its last frames."""
-    config = parts.config
-    session = video.to_session() if video.settings.get("tokenizer") == parts.tokenizer_id else None
+def _own_session(parts: Pretrained, clip: ClipLike) -> SessionState | None:
+    """Return a session of this model's tokenizer: the clip itself, or that of a `Video` whose last frames it holds."""
+    config, compression = parts.config, parts.tokenizer.compression
+    if not isinstance(clip, Video | SessionState) or clip.settings.get("tokenizer") != parts.tokenizer_id:
+        return None
+    session = clip.to_session() if isinstance(clip, Video) else clip
     if session is None or not config.lm.layout.admits(session.grids):
         return None
-    extra = len(video.frames) - parts.tokenizer.compression.frames(len(session.tokens_thw))
-    same_size = video.frames.shape[1:3] == (config.height, config.width) and video.fps == config.fps
-    return session if same_size and 0 <= extra < parts.tokenizer.compression.t else None
+    if isinstance(clip, Video):
+        extra = len(clip.frames) - compression.frames(len(session.tokens_thw))
+        same_size = clip.frames.shape[1:3] == (config.height, config.width) and clip.fps == config.fps
+        return session if same_size and 0 <= extra < compression.t else None
+    return session
