@@ -1,8 +1,8 @@
 """Sampling speed and memory of this checkout against an older commit, in turns, in one run: `make compare REV=00d48e3`.
 
-Each measurement is a process of its own that runs the benchmark of its checkout, without baselines, on one thread. The
-two checkouts take turns; a ratio is the median over the rounds of this checkout's figure divided by the older one's of
-the same round, so that what slows the machine for a while slows both.
+Each checkout has a process of its own, on one thread, and the two draw the same clips by turns, a clip each, whichever
+was second before being first. A ratio is the median over the rounds of this checkout's tokens per second divided by the
+older one's in the same round, so that what slows the machine for a while slows both.
 """
 
 import argparse
@@ -12,64 +12,76 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CASES = {"default decoder": "reelm", "sequential": "reelm sequential", "batch 8": "8 clips"}  # its row of the benchmark
-MEASURE = """
-import json, sys, torch, reelm
+PROMPT = "a red ball rolls to the right over grass"
+# The options of `generate` by the name of the case; the default decoder comes first, as it has the peak memory.
+CASES: dict[str, dict[str, object]] = {
+    "default decoder": {"prompt": PROMPT},
+    "sequential": {"prompt": PROMPT, "decoder": "sequential"},
+    "batch 8": {"prompt": [PROMPT] * 8},
+}
+WORKER = """
+import json, resource, sys, torch, reelm
 torch.set_num_threads(1)
 generator = reelm.VideoGenerator.from_pretrained("world", device="cpu")
-if hasattr(reelm, "benchmark"):
-    run = lambda **options: reelm.benchmark(generator, baselines=False, **options)
-else:  # of older commits
-    run = lambda **options: generator.benchmark(peers=False, **options)
-report = run(seconds=2.0, repeats=3)
-rows = {row["row"]: row["tokens_per_second"] for row in report["rows"]}
-peak = report["peak_memory_bytes"]  # of the default decoder alone
-batches = run(seconds=2.0, repeats=2, sweep="batch", batch=8)["batches"]
-rows["8 clips"] = batches[-1]["tokens_per_second"]
-print(json.dumps({"rows": rows, "peak": peak}))
+for line in sys.stdin:
+    found = generator.generate(seconds=2.0, **json.loads(line))
+    stats = (found[0] if isinstance(found, list) else found).stats
+    print(json.dumps([stats["tokens_per_second"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one process measured: the tokens per second of each row, and the peak memory in bytes."""
+class Worker:
+    """A process that draws clips with the code of one checkout, which is the folder `reelm` inside `parent`."""
 
-    rows: dict[str, float]
-    peak: float
+    def __init__(self, parent: Path) -> None:
+        environment = os.environ | {"PYTHONPATH": str(parent), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=parent,
+            env=environment,
+        )  # fmt: skip
 
+    def draw(self, options: dict[str, object]) -> tuple[float, float]:
+        """Return the tokens per second of a call of `generate`, and the peak memory of the process so far, in KiB."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(options) + "\n")
+        self._process.stdin.flush()
+        speed, peak = json.loads(self._process.stdout.readline())
+        return speed, peak
 
-def measure(checkout: Path) -> Run:
-    """Run the benchmark of a checkout in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", MEASURE]
-    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True, check=True)
-    return Run(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def compare(old: Path, new: Path, rounds: int) -> None:
-    """Print the ratios of each round, and their medians."""
-    print(f"{'round':8}{'peak memory':>14}" + "".join(f"{name:>18}" for name in CASES), flush=True)
-    lines = []
-    for number in range(rounds):
-        ours, theirs = measure(new), measure(old)
-        lines.append([ours.peak / theirs.peak, *(ours.rows[row] / theirs.rows[row] for row in CASES.values())])
-        print(_line(str(number + 1), lines[-1]), flush=True)
-    print(_line("median", [statistics.median(column) for column in zip(*lines, strict=True)]))
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
-def _line(name: str, ratios: list[float]) -> str:
-    return f"{name:8}{ratios[0]:14.3f}" + "".join(f"{ratio:18.3f}" for ratio in ratios[1:])
+def compare(old: Worker, new: Worker, rounds: int) -> None:
+    """Print the median ratio of each case, and the quartiles of its rounds; a first round warms up and is left out."""
+    print(f"{'':18}{'ratio':>8}{'quartiles':>16}{'tokens/s':>10}{'older':>8}{'peak memory':>14}")
+    for name, case in CASES.items():
+        ours, theirs, peak = [], [], 1.0
+        for number in range(rounds + 1):
+            clips = len(case["prompt"]) if isinstance(case["prompt"], list) else 1
+            seeds = [number * clips + clip for clip in range(clips)]
+            options = case | {"seed": seeds if isinstance(case["prompt"], list) else seeds[0]}
+            turns = {worker: worker.draw(options) for worker in ((new, old) if number % 2 else (old, new))}
+            ours.append(turns[new][0])
+            theirs.append(turns[old][0])
+            peak = turns[new][1] / turns[old][1]
+        ratios = [mine / other for mine, other in zip(ours[1:], theirs[1:], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        speeds = f"{statistics.median(ours):10.0f}{statistics.median(theirs):8.0f}"
+        print(f"{name:18}{middle:8.3f}{low:9.3f} {high:.3f}{speeds}{peak:14.3f}", flush=True)
 
 
 def main() -> None:
     """Compare this checkout with the commit that is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("revision")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder) / "old", Path(folder) / "new"
@@ -79,7 +91,10 @@ def main() -> None:
                        check=True)  # fmt: skip
         (new / "reelm").symlink_to(ROOT)
         try:
-            compare(old, new, options.rounds)
+            workers = Worker(old), Worker(new)
+            compare(*workers, options.rounds)
+            for worker in workers:
+                worker.close()
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(old / "reelm")], cwd=ROOT, check=True)
 

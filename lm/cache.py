@@ -64,6 +64,16 @@ class RingCache(TokenHistory):
         self._tensors = {name: tensor[:, :rows] for name, tensor in self._allocated.items()}
         self.keys, self.values = self._tensors["keys"], self._tensors["values"]
         self.key_scales, self.value_scales = self._tensors.get("key_scales"), self._tensors.get("value_scales")
+        # Views of each layer, made once: passes ask for them in every layer.
+        self._layers: list[LayerCache] = [
+            {
+                "k_cache_BKCE": self.keys[layer],
+                "v_cache_BKCE": self.values[layer],
+                "k_scales_BKC": None if self.key_scales is None else self.key_scales[layer],
+                "v_scales_BKC": None if self.value_scales is None else self.value_scales[layer],
+            }
+            for layer in range(self.config.depth)
+        ]
 
     @property
     def nbytes(self) -> int:
@@ -72,12 +82,7 @@ class RingCache(TokenHistory):
 
     def layer(self, layer: int) -> LayerCache:
         """Return the part of the cache that belongs to a layer."""
-        return {
-            "k_cache_BKCE": self.keys[layer],
-            "v_cache_BKCE": self.values[layer],
-            "k_scales_BKC": None if self.key_scales is None else self.key_scales[layer],
-            "v_scales_BKC": None if self.value_scales is None else self.value_scales[layer],
-        }
+        return self._layers[layer]
 
     def put_prefix(self, layer: int, rows_B: torch.Tensor, k_BKPE: torch.Tensor, v_BKPE: torch.Tensor) -> None:
         """Write the keys and values of the prefixes of these rows, which are given in full precision."""
