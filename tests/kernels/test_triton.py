@@ -18,7 +18,8 @@ ROOT = HERE.parent.parent
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 
-def run_pytest(folder, *, marks, **environment):
+def assert_cases_pass(folder, *, marks, **environment):
+    """Run the cases of a folder in a process of its own; all must pass and none may be skipped. Return its output."""
     kept = {name: value for name, value in os.environ.items() if name not in ("REELM_KERNELS", "TRITON_INTERPRET")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks]
     command += map(str, sorted((HERE / folder).glob("*_cases.py")))
@@ -30,7 +31,7 @@ def run_pytest(folder, *, marks, **environment):
 
 
 def test_in_the_interpreter():
-    run_pytest("interpreted", marks="not slow", TRITON_INTERPRET="1")
+    assert_cases_pass("interpreted", marks="not slow", TRITON_INTERPRET="1")
 
 
 def check_table(lines):
@@ -41,14 +42,14 @@ def check_table(lines):
 
 
 def test_compiled_ahead_of_time():
-    check_table(run_pytest("compiled", marks="not slow"))
+    check_table(assert_cases_pass("compiled", marks="not slow"))
 
 
 @pytest.mark.slow
 def test_sweep_in_the_interpreter():
-    run_pytest("interpreted", marks="slow", TRITON_INTERPRET="1")
+    assert_cases_pass("interpreted", marks="slow", TRITON_INTERPRET="1")
 
 
 @pytest.mark.slow
 def test_more_compiled_ahead_of_time():
-    check_table(run_pytest("compiled", marks="slow"))
+    check_table(assert_cases_pass("compiled", marks="slow"))
