@@ -14,7 +14,8 @@ import torch
 from ..core.condition import Condition
 from ..core.errors import ReelmError, require
 from ..core.progress import note
-from ..media.fitting import FITS, Fit, as_frames, fit_clip
+from ..media.arrays import as_frames
+from ..media.fitting import FITS, Fit, fit_clip
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
 from .options import ClipLike
 from .pixels import encode_frames

@@ -9,7 +9,7 @@ Every file that reelm writes contains one JSON object: the caller's metadata and
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from ..core.errors import ClipError, require
 from ..core.json_values import Json
 
 INFO_KEY = "clip"
+# Seconds of the coarsest clock tick of video containers.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,33 @@ class Clip:
     fps: float
     metadata: Json = field(default_factory=dict)
     times: np.ndarray | None = None
+
+
+def build_clip(path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: float, metadata: Json) -> Clip:
+    """Stack the frames of a clip, and drop the times of a clip whose frame rate is constant.
+
+    Args:
+        path: The file, for error messages.
+        frames: The frames, each (H, W, 3) uint8, as many as `times`.
+        times: The time of each frame in seconds.
+        fps: The frames per second.
+        metadata: The metadata of the file.
+
+    Raises:
+        ClipError: There is no frame, or the frames have several sizes.
+    """
+    frames_THW3: np.ndarray | None = None
+    for index, frame in enumerate(frames):
+        if frames_THW3 is None:
+            frames_THW3 = np.empty((len(times), *frame.shape), np.uint8)
+        if frame.shape != frames_THW3.shape[1:]:
+            raise ClipError(f"must have frames of one size, got {frame.shape} in {str(path)!r}")
+        frames_THW3[index] = frame
+    if frames_THW3 is None:
+        raise ClipError(f"must have at least one frame, got 0 in {str(path)!r}")
+    times = np.maximum.accumulate(times - times[0])
+    steady = np.abs(times - np.arange(len(times)) / fps).max() <= max(0.25 / fps, ROUNDING)
+    return Clip(torch.from_numpy(frames_THW3), fps, metadata, None if steady else times)
 
 
 @dataclass(frozen=True)
