@@ -8,6 +8,7 @@ load_weights(model, folder / "lm.safetensors")            # after a check of nam
 
 import json
 import math
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
-from .files import as_path, atomic_write
+from .files import as_path, atomic_path, atomic_write
 from .json_values import Json, JsonValue
 
 Result = TypeVar("Result")
@@ -218,9 +219,22 @@ def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tenso
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors by name, and string metadata, to a safetensors file atomically."""
+    """Write tensors by name, and string metadata, to a safetensors file atomically.
+
+    Equal tensors and metadata give equal bytes in every process: safetensors writes the tensors in a fixed order, and
+    the keys of the metadata are sorted here, since it writes them in a random one.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    atomic_write(path, safetensors_bytes(plain, metadata))
+    data = memoryview(safetensors_bytes(plain, metadata))
+    # The file is the length of the header in 8 bytes, the header as JSON, padded with spaces, and the tensors.
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(bytes(data[8 : 8 + length]))
+    if metadata is not None:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines((struct.pack("<Q", len(text)), text, data[8 + length :]))
 
 
 def save_json(path: Path, values: Mapping[str, JsonValue]) -> None:

@@ -1,18 +1,24 @@
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reelm.core import checkpoint
-from reelm.core.checkpoint import find_checkpoint, load_weights, uninitialised
+from reelm.core.checkpoint import find_checkpoint, load_tensors, load_weights, save_tensors, uninitialised
 from reelm.core.errors import CheckpointError
 from reelm.generation.pretrained import load_pretrained, read_config
 from reelm.lm.transformer import VideoTransformer
+from reelm.media.writer import write_clip
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
 from reelm.tokenizer.video_tokenizer import VideoTokenizer
@@ -163,3 +169,69 @@ def test_a_layer_that_is_put_in_the_place_of_another_is_kept_and_the_others_have
     assert isinstance(model[0], nn.Identity)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, wanted[name].bfloat16())
+
+
+def test_equal_tensors_and_metadata_give_equal_bytes(tmp_path):
+    """The library alone writes the metadata in a random order, another one at each call."""
+    tensors = {"b": torch.arange(3.0), "a": torch.arange(5, dtype=torch.int8), "empty": torch.zeros(0, 2)}
+    metadata = {"z": "1", "é": '"\\\n\x01', "y": "", "x": "漢🙂", "w": "4", "v": "5"}
+    files = [tmp_path / str(index) for index in range(8)]
+    for index, path in enumerate(files):
+        turned = reversed if index % 2 else list
+        save_tensors(path, dict(turned(tensors.items())), dict(turned(metadata.items())))
+    assert len({path.read_bytes() for path in files}) == 1
+    loaded = load_tensors(files[0])
+    assert loaded.keys() == tensors.keys() and all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+    with safe_open(files[0], framework="pt") as file:
+        assert file.metadata() == metadata
+    save_tensors(files[0], tensors)
+    with safe_open(files[0], framework="pt") as file:
+        assert not file.metadata() and len(file.keys()) == 3
+
+
+SAVES = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+import torch
+from reelm.data.clip_shards import ClipShards
+from reelm.data.encode import Windows, encode_shards
+from reelm.data.prepare import prepare
+from reelm.generation.generator import VideoGenerator
+from reelm.media.writer import write_clip
+from reelm.training.loop import TrainConfig
+from reelm.training.tokenizer_training import TokenizerTraining, train_tokenizer
+model, clips, out = map(Path, sys.argv[1:])
+generator = VideoGenerator.from_pretrained(model, device="cpu")
+generator.generate("a red ball", num_frames=5, seed=3).state.save(out / "clip.safetensors")
+for index in range(2):
+    frames = np.random.default_rng(index).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+    write_clip(out / f"{index}.mp4", frames, 8)
+prepare(clips, out / "shards")
+encode_shards(generator.parts.tokenizer, ClipShards(out / "shards"), out / "tokens", Windows(num_frames=5))
+recipe = TokenizerTraining(model=generator.parts.tokenizer.config, train=TrainConfig(steps=2), batch_size=1,
+                           num_frames=5, height=32, width=48)
+train_tokenizer(recipe, out / "run", device="cpu")
+for path in sorted(out.rglob("*")):
+    if path.is_file():
+        print(path.relative_to(out), hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_write_equal_sessions_shards_and_runs(debug_checkpoint, tmp_path):
+    listed, clips = [], tmp_path / "clips"
+    clips.mkdir()
+    for index in range(4):  # once, as the index of a shard holds a hash of the times of the clips' files
+        frames = np.random.default_rng(index).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+        write_clip(clips / f"{index}.mp4", frames, 8)
+        (clips / f"{index}.txt").write_text("a red ball")
+    for seed in ("0", "1"):
+        out = tmp_path / seed
+        out.mkdir()
+        words = [sys.executable, "-c", SAVES, debug_checkpoint, clips, out]
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        listed.append(subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert listed[0] == listed[1]
+    for suffix in (".safetensors", ".tar", ".json", ".mp4"):
+        assert f"{suffix} " in listed[0]
