@@ -4,13 +4,13 @@ for step in progress(range(steps), "training", unit="step"): ...
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], label: str, *, unit: str = "it", total: int | None = None) -> Iterator[T]:
+def progress(items: Iterable[T], label: str, *, unit: str = "it", total: int | None = None) -> Generator[T, None, None]:
     """Yield `items` under a progress bar on stderr; show nothing where stderr is not a terminal.
 
     Args:

@@ -1,7 +1,6 @@
-"""Check the names of a call's options, convert their values to Python's own, and read schedules.
+"""Check the names of a call's options, and read schedules.
 
 check_names("generate", options)                    # "sead: is no option of generate; did you mean 'seed'?"
-to_python(np.int64(3))                              # 3
 prompts = read_prompts(["a red ball", [(0, "a red ball rolls"), (4.0, "a blue ring spins")]])    # of two clips
 schedule = to_latent_frames(prompts[1], fps=8, temporal=4, continuing=False)                   # ((0, …), (9, …))
 """
@@ -11,9 +10,6 @@ import itertools
 import math
 from collections.abc import Mapping
 from typing import TypeVar
-
-import numpy as np
-import torch
 
 from ..core.errors import ReelmError, require
 from .options import ContinueOptions, GenerateOptions, StreamOptions
@@ -49,19 +45,6 @@ def check_names(call: str, options: Mapping[str, object]) -> None:
         else:
             hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(CALLS[call])}"
         raise ReelmError(f"{name}: is no option of {call}; {hint}")
-
-
-def to_python(value: object) -> object:
-    """Convert numbers of numpy and torch to Python's, and arrays with one axis to lists; return other values as is."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim <= 1 and value.dtype not in (bool, torch.bool):
-        return value.tolist()
-    if isinstance(value, list):
-        return [to_python(item) for item in value]
-    if type(value) is tuple:
-        return tuple(to_python(item) for item in value)
-    return value
 
 
 def read_prompts(prompt: object) -> list[Schedule[str]]:

@@ -23,7 +23,7 @@ from ..core.device import pick_device
 from ..core.errors import ReelmError
 from ..core.protocols import Precision
 from ..media.fitting import Fit
-from ..sampling.batch import draw_clips
+from ..sampling.batch import DrawnClip, draw_clips
 from .admission import admit, admit_model
 from .detail import lengthen
 from .drift import DriftReport, drift
@@ -265,15 +265,22 @@ class VideoGenerator:
         if source is not None:
             engine.add(request.plans[0], given_tS, source.cache or None)
         read = time.perf_counter()
-        drawn = draw_clips(engine, request.plans, keep_states=kept)
+
+        def sessions(drawn: list[DrawnClip]) -> list[SessionState]:
+            states = []
+            for plan, clip in zip(request.plans, drawn, strict=True):
+                tokens_tS = clip.tokens_tS if given_tS is None else torch.cat([given_tS, clip.tokens_tS])
+                settings = parts.settings(request.sampling, plan, detail=source is not None and source.detailed)
+                states.append(SessionState.from_plan(plan, layout.unpack(tokens_tS), clip.state, settings))
+            return states
+
+        on_tokens = request.on_tokens or (lambda _: None)
+        drawn = draw_clips(
+            engine, request.plans, keep_states=kept, on_exception=lambda so_far: on_tokens(sessions(so_far))
+        )
         sampled = time.perf_counter()
-        states = []
-        for plan, clip in zip(request.plans, drawn, strict=True):
-            tokens_tS = clip.tokens_tS if given_tS is None else torch.cat([given_tS, clip.tokens_tS])
-            settings = parts.settings(request.sampling, plan, detail=source is not None and source.detailed)
-            states.append(SessionState.from_plan(plan, layout.unpack(tokens_tS), clip.state, settings))
-        if request.on_tokens is not None:
-            request.on_tokens(states)
+        states = sessions(drawn)
+        on_tokens(states)
         if source is None or source.frames_THW3 is None:
             clips = decode_clips(parts.tokenizer, [state.tokens_thw for state in states])
         else:

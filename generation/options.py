@@ -58,8 +58,9 @@ _Nested: TypeAlias = "Sequence[int | _Nested]"
 Controls: TypeAlias = Mapping[str, Union[np.ndarray, torch.Tensor, "_Nested"]]
 # The form of the frames that a call returns in place of a `Video`: see `Video.to`.
 OutputType: TypeAlias = Literal["np", "pt", "pil"]
-# Takes (passes so far, the tokens (n,) in writing order that each clip of the call accepted in the latest step).
-StepCallback: TypeAlias = Callable[[int, list[torch.Tensor]], None]
+# Takes (passes so far, the tokens (n,) in writing order that each clip of the call accepted in the latest step); True
+# stops the call, anything else is ignored.
+StepCallback: TypeAlias = Callable[[int, list[torch.Tensor]], object]
 TokensCallback: TypeAlias = Callable[[list[SessionState]], None]
 
 
@@ -86,7 +87,8 @@ class DrawOptions(TypedDict, total=False):
         controls: The tokens (t, *shape) of the model's given segments by name, an entry for each latent frame that is
             drawn; the default tokens follow after their end.
         callback_on_step_end: A function that is called after each step with (passes so far, tokens (n,) of each clip in
-            writing order).
+            writing order). Where it returns True, or raises StopIteration, the call stops: it returns the clips as far
+            as their latent frames are complete, each with one at least, and they can be continued to the same clips.
         logits_processor: One or several functions (input_ids (B, S) in writing order, scores (B, V)) -> scores, which
             are called before the temperature is applied.
     """
@@ -116,10 +118,12 @@ class GenerateOptions(DrawOptions, total=False):
         seconds: The length of the clips (2 by default), one or one for each prompt; rounded up to whole latent frames.
         num_frames: The length in frames, in place of `seconds`; rounded up likewise.
         batch_size: The number of clips drawn at a time; all by default. A clip that ends gives its row to the next.
-        keep_state: Whether the clips get a `state`, with which they are continued without their tokens being read
-            again; by default for a single clip only, as a state takes some megabytes.
+        keep_state: Whether the `state` of each clip holds its part of the cache, with which it is continued without its
+            tokens being read again; by default for a single clip only, as this takes some megabytes.
         callback_on_tokens: A function that is called with the sessions of the clips when all tokens are drawn, before
-            they are decoded to pixels; a session that it saves is safe from any later failure.
+            they are decoded to pixels; a session that it saves is safe from any later failure. Where an exception ends
+            the drawing, KeyboardInterrupt among them, it is called before that goes on, with what was drawn: sessions
+            of the complete latent frames, which are continued to the same clips, and of none where there are none.
     """
 
     seconds: Numbers | None

@@ -15,6 +15,7 @@ import torch
 
 from ..core.condition import Condition
 from ..core.errors import ReelmError, require
+from ..core.plain_values import to_python
 from ..core.progress import note
 from ..lm.text import words_of
 from ..sampling.decoder import Decoder
@@ -29,7 +30,6 @@ from .arguments import (
     read_prompts,
     read_schedule,
     to_latent_frames,
-    to_python,
 )
 from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import Pretrained
@@ -72,9 +72,9 @@ class Request:
         """Return an engine that draws these clips, in their order."""
         user, none = self.on_step, torch.empty(0, dtype=torch.int64)
 
-        def on_step(passes: int, accepted: dict[int, torch.Tensor]) -> None:
+        def on_step(passes: int, accepted: dict[int, torch.Tensor]) -> object:
             assert user is not None
-            user(passes, [accepted.get(clip, none) for clip in range(len(self.plans))])
+            return to_python(user(passes, [accepted.get(clip, none) for clip in range(len(self.plans))]))
 
         return Engine(
             parts.lm, self.sampling, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,

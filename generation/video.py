@@ -50,7 +50,8 @@ class Video:
         seed: The seed of its noise.
         settings: The model and the sampling options of its generation, as JSON values.
         stats: The statistics of its generation: tokens, passes, tokens per pass, seconds, exactness; not saved.
-        state: The session with which it is continued without its tokens being read again; not saved with the clip.
+        state: The session of a clip that a generator made, with its part of the cache where that was kept: then it is
+            continued without its tokens being read again. It is not saved with the clip.
 
     Raises:
         ReelmError: The frames, the tokens or fps have a wrong shape, dtype or value.
@@ -145,11 +146,11 @@ class Video:
     def from_session(
         cls, session: SessionState, frames: np.ndarray, fps: float, stats: Mapping[str, object] | None = None
     ) -> "Video":
-        """Return the clip of a session with these frames; it keeps a session with a cache state or conditions."""
+        """Return the clip of a session with these frames, which keeps the session as its `state`."""
         return cls(
             frames=frames, tokens=session.tokens_thw.numpy(), fps=fps, prompt=session.prompt, seed=session.seed,
             segments={name: tokens.numpy() for name, tokens in session.segments.items()}, settings=session.settings,
-            stats=dict(stats or {}), state=session if session.cache or session.conditions else None,
+            stats=dict(stats or {}), state=session,
         )  # fmt: skip
 
     def to_session(self) -> SessionState | None:

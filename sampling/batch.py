@@ -3,19 +3,19 @@
 drawn = draw_clips(engine, plans)                     # drawn[0].tokens_tS, drawn[0].state
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from ..core.progress import progress
-from .engine import Engine, LatentFrame
+from .engine import Engine
 from .plan import ClipPlan
 
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """A clip whose tokens are all drawn.
+    """A clip whose tokens are drawn, all of them or those up to where drawing stopped.
 
     Attributes:
         tokens_tS: The latent frames that were drawn, their tokens in writing order.
@@ -26,15 +26,24 @@ class DrawnClip:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def draw_clips(engine: Engine, plans: Sequence[ClipPlan], *, keep_states: bool = False) -> list[DrawnClip]:
+def draw_clips(
+    engine: Engine,
+    plans: Sequence[ClipPlan],
+    *,
+    keep_states: bool = False,
+    on_exception: Callable[[list[DrawnClip]], None] | None = None,
+) -> list[DrawnClip]:
     """Draw every clip to its end, and return the clips in the order of their plans.
 
-    The tokens of a clip do not depend on the other clips.
+    The tokens of a clip do not depend on the other clips. Where the engine stops before (`Engine.stopping`), clips that
+    have a latent frame end there, and the others get their first one.
 
     Args:
         engine: A new engine, or one whose clips are the first ones of `plans`: clip n of the engine has plan n.
         plans: The plans of the clips; each has an end.
-        keep_states: Whether to copy the cache state of each clip.
+        keep_states: Whether to copy the cache state of each clip; a clip that stops within a latent frame has none.
+        on_exception: A function that is called when an exception ends the drawing, KeyboardInterrupt among them, with
+            the latent frames that each clip has so far (perhaps none); then the exception goes on.
     """
     starts = [engine.next_frame(clip) for clip in engine.clips] + [0] * (len(plans) - len(engine.clips))
     # One tensor for each clip: a small tensor for each latent frame, allocated between large temporary ones, would keep
@@ -44,27 +53,33 @@ def draw_clips(engine: Engine, plans: Sequence[ClipPlan], *, keep_states: bool =
         for plan, start in zip(plans, starts, strict=True)
     ]
     states: list[dict[str, torch.Tensor]] = [{} for _ in plans]
+    counts = [0 for _ in plans]
 
-    def on_end(clip: int) -> None:
-        if keep_states:
-            states[clip] = engine.export(clip)
+    def drawn() -> list[DrawnClip]:
+        return [DrawnClip(t[:count], state) for t, count, state in zip(tokens, counts, states, strict=True)]
 
-    drawn = _frames(engine, plans, on_end)
-    for frame in progress(drawn, "generating", unit="latent frame", total=sum(map(len, tokens))):
-        tokens[frame.clip][frame.number - starts[frame.clip]] = frame.tokens_S
-    return [DrawnClip(tokens_tS, state) for tokens_tS, state in zip(tokens, states, strict=True)]
-
-
-def _frames(engine: Engine, plans: Sequence[ClipPlan], on_end: Callable[[int], None]) -> Iterator[LatentFrame]:
-    """Yield every latent frame as it becomes complete, and call `on_end` with each clip that has reached its end."""
+    # The bar is advanced by hand: an exception would come out of a generator around the steps as another one.
+    bar = progress(range(sum(map(len, tokens))), "generating", unit="latent frame")
     waiting = list(plans[len(engine.clips) :])
-    while engine.free and waiting:
-        engine.add(waiting.pop(0))
-    while engine.clips:
-        yield from engine.step()
-        for clip in [clip for clip in engine.clips if engine.ended(clip)]:
-            on_end(clip)
-            if waiting:
-                engine.replace(clip, waiting.pop(0))
-            else:
-                engine.remove(clip)
+    try:
+        while engine.free and waiting:
+            engine.add(waiting.pop(0))
+        while engine.clips:
+            for frame in engine.step():
+                tokens[frame.clip][counts[frame.clip]] = frame.tokens_S
+                counts[frame.clip] += 1
+                next(bar)
+            for clip in [clip for clip in engine.clips if engine.ended(clip)]:
+                if keep_states and engine.between_frames(clip):
+                    states[clip] = engine.export(clip)
+                if waiting:
+                    engine.replace(clip, waiting.pop(0))
+                else:
+                    engine.remove(clip)
+    except BaseException:
+        if on_exception is not None:
+            on_exception(drawn())
+        raise
+    finally:
+        bar.close()
+    return drawn()

@@ -27,8 +27,9 @@ from .plan import ClipPlan, ClipRow, LogitsProcessor, SamplingConfig, first_anch
 from .sampler import Sampler, SegmentRules
 from .stats import EngineStats
 
-# Called after each step of the decoder with (passes so far, the tokens (n,) accepted in this step by clip).
-StepCallback = Callable[[int, dict[int, torch.Tensor]], None]
+# Called after each step of the decoder with (passes so far, the tokens (n,) accepted in this step by clip); stops the
+# engine by returning True or raising StopIteration.
+StepCallback = Callable[[int, dict[int, torch.Tensor]], object]
 
 
 class LatentFrame(NamedTuple):
@@ -46,7 +47,11 @@ class LatentFrame(NamedTuple):
 
 
 class Engine:
-    """Draws the tokens of up to `capacity` clips at a time."""
+    """Draws the tokens of up to `capacity` clips at a time.
+
+    Attributes:
+        stopping: Whether `on_step` has asked for an end: each clip ends as soon as it has a complete latent frame.
+    """
 
     def __init__(
         self,
@@ -67,13 +72,13 @@ class Engine:
             capacity: The largest number of clips at a time.
             decoder: The decoder; one token at a time by default.
             processors: The logits processors, in their order; only a decoder that is "exact" may be used with them.
-            on_step: A function to call after each step of the decoder.
+            on_step: A function to call after each step of the decoder, until it asks for an end.
             capture: The kind of captured passes; CUDA graphs on a GPU and none on a CPU by default.
         """
         self.model, self.layout, self.capacity, self.on_step = model, model.layout, capacity, on_step
         self.decoder: Decoder = decoder or Sequential()
         self.guided = settings.guidance_scale != 1.0
-        self.stats = EngineStats()
+        self.stats, self.stopping = EngineStats(), False
         horizon = model.horizon
         require(horizon is None or horizon >= 2, "horizon", "must be None or at least 2 latent frames", horizon)
         self._copies = 2 if self.guided else 1  # rows of the cache for each clip
@@ -104,9 +109,14 @@ class Engine:
         return self.capacity - len(self._rows)
 
     def ended(self, clip: int) -> bool:
-        """Return whether all latent frames of this clip's plan were handed out."""
+        """Return whether all latent frames of this clip's plan were handed out, or it ends because of `stopping`."""
         row = self._rows[self._index(clip)]
-        return row.emitted == row.plan.latent_frames
+        return row.emitted == row.plan.latent_frames or (self.stopping and row.emitted > 0)
+
+    def between_frames(self, clip: int) -> bool:
+        """Return whether a clip stands where a latent frame ends, so that its state can be exported."""
+        position = self._rows[self._index(clip)].position
+        return position > 0 and position % self.layout.frame_size == 0
 
     def _index(self, clip: int) -> int:
         """Return the index of a clip's row among the rows of all clips."""
@@ -175,8 +185,8 @@ class Engine:
     def export(self, clip: int) -> dict[str, torch.Tensor]:
         """Return the cache state of a clip, which `add` takes; the clip must be at the end of a latent frame."""
         index = self._index(clip)
-        size, position = self.layout.frame_size, self._rows[index].position
-        require(position > 0 and position % size == 0, "clip", "must stand where a latent frame ends", position)
+        rule = "must stand where a latent frame ends"
+        require(self.between_frames(clip), "clip", rule, self._rows[index].position)
         return self.cache.export(self._cache_rows(index))
 
     def feed(self, clip: int, controls: Mapping[str, torch.Tensor]) -> int:
@@ -371,9 +381,13 @@ class Engine:
             self.cache.advance(self._doubled(counts_B1)[:, 0])
         else:
             self.cache.advance(counts[0])
-        if self.on_step is not None:
+        if self.on_step is not None and not self.stopping:
             accepted = zip(self.clips, tokens_BL, counts, strict=True)
-            self.on_step(self.stats.passes, {clip: tokens_L[:count] for clip, tokens_L, count in accepted})
+            try:
+                answer = self.on_step(self.stats.passes, {clip: new_L[:count] for clip, new_L, count in accepted})
+            except StopIteration:  # it would end, or break, any generator on its way
+                answer = True
+            self.stopping = answer is True
 
     def _doubled(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         """Return the clips' tokens for the rows of the cache: twice under guidance."""

@@ -15,7 +15,8 @@ from PIL.Image import Image
 
 from reelm import VideoGenerator
 from reelm.core.errors import ReelmError
-from reelm.generation.arguments import CALLS, to_python
+from reelm.core.plain_values import to_python
+from reelm.generation.arguments import CALLS
 from reelm.generation.session import SessionState
 from reelm.generation.stream import ClipStream
 from reelm.generation.video import Video
@@ -475,7 +476,7 @@ def test_switches_are_true_or_false(debug_generator):
             debug_generator.continue_clip(clip, num_frames=4, detail=wrong)
     with pytest.raises(ReelmError, match=r"^keep_state: must be True or False, got "):
         debug_generator.generate("a red ball", num_frames=1, keep_state="no")
-    assert debug_generator.generate("a red ball", num_frames=1, keep_state=np.True_).state is not None
+    assert debug_generator.generate("a red ball", num_frames=1, keep_state=np.True_).state.cache
 
 
 def test_a_frame_rate_of_numpy_is_saved_and_none_is_refused(debug_generator, tmp_path):

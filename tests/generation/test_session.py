@@ -136,10 +136,10 @@ def test_a_session_is_decoded(generator, tmp_path):
 
 
 def test_states_are_kept_where_they_are_wanted(generator):
-    assert generator.generate(RED, seed=1, num_frames=1).state is not None
-    assert generator.generate(RED, seed=1, num_frames=1, keep_state=False).state is None
-    batch = generator.generate([RED, BLUE], seed=1, num_frames=5)
-    assert [video.state for video in batch] == [None, None]
+    assert generator.generate(RED, seed=1, num_frames=1).state.cache
+    assert not generator.generate(RED, seed=1, num_frames=1, keep_state=False).state.cache
+    for video in generator.generate([RED, BLUE], seed=1, num_frames=5):
+        assert not video.state.cache and np.array_equal(video.state.tokens_thw, video.tokens)
     kept = generator.generate([RED, BLUE, RED], seed=[1, 2, 3], num_frames=[5, 1, 9], batch_size=2, keep_state=True)
     for prompt, seed, frames, video in zip([RED, BLUE, RED], [1, 2, 3], [5, 1, 9], kept, strict=True):
         alone = generator.generate(prompt, seed=seed, num_frames=frames + 8)
