@@ -50,6 +50,7 @@ class _Clip(ModelCommand):
             lattice at a time.
         block_size: The number of positions that jacobi computes in a pass.
         output: The file to write: .mp4, .mkv, .gif, .webp, or without a suffix a folder of PNGs.
+        overwrite: Replace a file that is not a clip of reelm; the clip that is continued is never replaced.
     """
 
     seconds: float | None = None
@@ -61,6 +62,7 @@ class _Clip(ModelCommand):
     block_size: int | None = None
     sampling: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_sampling_options)]
     output: Output = None
+    overwrite: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that `generate`, `continue_clip` and `stream` share."""
@@ -109,7 +111,7 @@ class _Clip(ModelCommand):
             elapsed: The seconds that this took.
         """
         count, height, width = size
-        longer = "longer.mp4" if files[0].name != "longer.mp4" else "longer-2.mp4"
+        longer = free_name("longer")
         model = [] if self.model == "world" else ["--model", self.model]
         command = shlex.join(["reelm", "continue", str(files[0]), "--seconds", "4", *model, "-o", longer])
         rates = {"tokens_per_second": tokens / elapsed, "times_realtime": new_frames / clip.fps / elapsed}
@@ -153,14 +155,14 @@ class Generate(_Clip):
         require(1 <= count <= MAX_CLIPS, "num_videos_per_prompt", f"must be from 1 to {MAX_CLIPS}", count)
         paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
         for path in paths:
-            check_output(path)
-        with SessionFiles(paths, save_state=self.save_state) as sessions:
+            check_output(path, overwrite=self.overwrite)
+        with SessionFiles(paths, save_state=self.save_state, overwrite=self.overwrite) as sessions:
             videos = self.load().generate(
                 self.prompts(self.prompt), num_videos_per_prompt=count, batch_size=self.batch_size,
                 callback_on_tokens=sessions.save, **self.arguments(),
             )  # fmt: skip
             videos = videos if isinstance(videos, list) else [videos]
-            files = [video.save(path) for video, path in zip(videos, paths, strict=True)]
+            files = [video.save(path, overwrite=self.overwrite) for video, path in zip(videos, paths, strict=True)]
         self.print_video(files + sessions.kept, videos[0], len(videos[0].frames))
         return 0
 
@@ -191,15 +193,16 @@ class Continue(_Clip):
         from ..media.writer import check_output
 
         path = self.output or free_name(f"{self.clip.stem}-longer")
-        check_output(path)
+        replacing: dict[str, Any] = {"overwrite": self.overwrite, "inputs": [self.clip]}
+        check_output(path, **replacing)
         clip = SessionState.load(self.clip) if self.clip.suffix == ".safetensors" else Video.load(self.clip)
         generator = self.load()
-        with SessionFiles([path], save_state=self.save_state) as sessions:
+        with SessionFiles([path], save_state=self.save_state, **replacing) as sessions:
             video = generator.continue_clip(
                 clip, prompt=self.prompts(self.prompt), fit=self.fit, detail=self.detail,
                 callback_on_tokens=sessions.save, **self.arguments(),
             )  # fmt: skip
-            files = [video.save(path)]
+            files = [video.save(path, overwrite=self.overwrite)]
         config = generator.parts.config
         new_frames = video.stats["tokens"] // config.lm.layout.frame_size * config.tokenizer.temporal
         self.print_video(files + sessions.kept, video, new_frames)
@@ -213,21 +216,23 @@ class Decode(ModelCommand):
     Attributes:
         session: The session file, .safetensors.
         output: The file of the clip to write.
+        overwrite: Replace a file that is not a clip of reelm.
     """
 
     example = "reelm decode ball.session.safetensors -o ball.mp4"
     session: Annotated[Positional[Path], tyro.conf.arg(metavar="SESSION")]
     output: Output = None
+    overwrite: bool = False
 
     def run(self) -> int:
         from ..generation.session import SessionState
         from ..media.writer import check_output
 
         path = self.output or free_name(self.session.stem.removesuffix(".session"))
-        check_output(path)
+        check_output(path, overwrite=self.overwrite)
         state = SessionState.load(self.session)
         video = self.load().decode(state)
-        video.save(path)
+        video.save(path, overwrite=self.overwrite)
         values = {"files": [path], "frames": len(video.frames), "prompt": video.prompt, "seed": video.seed}
         print(strict_json(values) if self.json else f"wrote {path}: {video!r}")
         return 0
@@ -252,11 +257,12 @@ class Stream(_Clip):
         from ..training.loop import stop_signals
 
         path = self.output or free_name(_slug(self.prompt))
-        growing = ClipWriter(path, fps=1).growing  # checks the path before the model is loaded, without opening a file
+        # Checks the path before the model is loaded, without opening a file.
+        growing = ClipWriter(path, fps=1, overwrite=self.overwrite).growing
         stream = self.load().stream(self.prompts(self.prompt), **self.arguments())
         with stop_signals() as stopped:
             note(f"writing {growing}; Ctrl-C ends it")
-            clip = write_stream(stream, path, stop=lambda: bool(stopped))
+            clip = write_stream(stream, path, stop=lambda: bool(stopped), overwrite=self.overwrite)
         if stopped:
             note(f"reelm: interrupted; {path} holds {clip.frames} frames = {clip.seconds:.4g} s")
         size = (clip.frames, clip.height, clip.width)

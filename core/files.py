@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import ReelmError
@@ -48,6 +48,52 @@ def check_writable(path: str | Path, argument: str = "output") -> Path:
     if path.is_file() and not os.access(path, os.W_OK):
         raise ReelmError(f"{argument}: the file must be writable, got {str(path)!r}")
     return path
+
+
+def check_replaceable(
+    path: Path,
+    is_own: Callable[[Path], bool],
+    *,
+    overwrite: bool = False,
+    inputs: Sequence[object] = (),
+    argument: str = "output",
+) -> None:
+    """Check, before any work is done, that nothing of the user's is lost when an output is written to `path`.
+
+    An empty file and a file of our own may be replaced; any other file only with `overwrite`. What the output is made
+    from is never replaced, nor is the folder that it lies in.
+
+    Args:
+        path: The file or folder to write.
+        is_own: The function that returns whether the file or folder at a path is one of ours.
+        overwrite: Whether a file that is not ours may be replaced; a folder that is not ours never is.
+        inputs: What the output is made from. Those that are paths are compared with `path` as files, so that links and
+            other spellings of a path count as the same.
+        argument: The name of the output in error messages.
+
+    Raises:
+        ReelmError: Something would be lost.
+    """
+    if not os.path.lexists(path):
+        return
+    for source in inputs:
+        if isinstance(source, str | os.PathLike) and _same_or_inside(Path(source), path):
+            raise ReelmError(f"{argument}: must be another file than what it is made from, got {str(path)!r}")
+    if path.is_dir():
+        if any(path.iterdir()) and not is_own(path):
+            raise ReelmError(f"{argument}: must be a new or empty folder, or one that reelm wrote, got {str(path)!r}")
+    elif not overwrite:
+        empty = path.is_file() and path.stat().st_size == 0
+        if not (empty or (path.is_file() and is_own(path))):
+            rule = "must be a new file, or one that reelm wrote, unless overwriting is asked for"
+            raise ReelmError(f"{argument}: {rule}, got {str(path)!r}")
+
+
+def _same_or_inside(source: Path, path: Path) -> bool:
+    """Return whether `source` is the file or folder `path`, or lies in the folder `path`."""
+    if not (source.exists() and path.exists()):
+        return False
+    return source.samefile(path) or (path.is_dir() and path.resolve() in source.resolve().parents)
 
 
 def _sync(path: Path) -> None:
@@ -106,12 +152,12 @@ def free_name(stem: str, count: int = 1) -> str:
     for number in itertools.count(1):
         name = f"{stem}-{number}.mp4" if number > 1 else f"{stem}.mp4"
         paths = map(Path, numbered_names(name, count))
-        if not any(path.exists() or path.with_suffix(".partial.mp4").exists() for path in paths):
+        if not any(os.path.lexists(each) for path in paths for each in (path, path.with_suffix(".partial.mp4"))):
             return name
     raise AssertionError
 
 
 def free_path(path: Path) -> Path:
     """Return `path`, or the first of stem-2, stem-3, ... with its suffix that does not exist yet."""
-    names = (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, 10_000)))
-    return next(name for name in names if not name.exists())
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))

@@ -199,6 +199,7 @@ class VideoGenerator:
         request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
         source = read_source(self.parts, given, options.get("fit", "crop"), argument)
         (video,) = self._run(*inherit(request, source, options))
+        video.inputs = source.inputs
         return video if output_type is None else video.to(output_type)
 
     def stream(self, prompt: Prompt | None, **options: Unpack[StreamOptions]) -> ClipStream:

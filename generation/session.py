@@ -9,7 +9,7 @@ continuing takes the same time after an hour as after a second, and gives the to
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from ..core.checkpoint import save_tensors
 from ..core.condition import Condition, Embedding, FrameRole, Frames, Text
 from ..core.errors import ReelmError, require
-from ..core.files import as_path, check_writable
+from ..core.files import as_path, check_replaceable, check_writable
 from ..core.json_values import Json
 from ..sampling.plan import ClipPlan
 
@@ -67,9 +67,17 @@ class SessionState:
         """The tokens of all segments by name, which `FrameLayout.pack` takes."""
         return {"video": self.tokens_thw, **self.segments}
 
-    def save(self, path: str | Path) -> Path:
-        """Write the session atomically to a .safetensors file, and return the path."""
-        path = check_state_path(path)
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the session atomically to a .safetensors file, and return the path.
+
+        Args:
+            path: The file.
+            overwrite: Whether a file that is not a session of reelm may be replaced.
+
+        Raises:
+            ReelmError: The path cannot be written, or a file there would be lost.
+        """
+        path = check_state_path(path, overwrite=overwrite)
         values = {"prompt": self.prompt, "seed": self.seed, "settings": self.settings,
                   "conditions": [condition.kind for condition in self.conditions]}  # fmt: skip
         tensors = {"tokens": self.tokens_thw.to(torch.int32)}
@@ -141,8 +149,28 @@ def _condition_of(kind: str, tensor: torch.Tensor, argument: str) -> Condition:
     raise ReelmError(f"{argument}: must have conditions that are known, got {kind!r}")
 
 
-def check_state_path(path: str | Path) -> Path:
-    """Return a path to which a session can be written; refuse any other path before work is done."""
+def check_state_path(path: str | Path, *, overwrite: bool = False, inputs: Sequence[object] = ()) -> Path:
+    """Return a path to which a session can be written; refuse any other path before work is done.
+
+    Args:
+        path: The file.
+        overwrite: Whether a file that is not a session of reelm may be replaced.
+        inputs: What the session is made from; those that are paths are never replaced.
+
+    Raises:
+        ReelmError: The path cannot be written, or a file there would be lost.
+    """
     path = as_path(path, "session")
     require(path.suffix == ".safetensors", "session", "must be a .safetensors file", str(path))
+    require(not path.is_dir(), "session", "must not be a folder", str(path))
+    check_replaceable(path, _is_own, overwrite=overwrite, inputs=inputs, argument="session")
     return check_writable(path, "session")
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file is a session of reelm."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "reelm_session" in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False

@@ -13,7 +13,7 @@ from types import TracebackType
 from ..core.errors import ReelmError
 from ..core.files import as_path, free_path
 from ..core.progress import note
-from .session import SessionState
+from .session import SessionState, check_state_path
 
 
 class SessionFiles:
@@ -23,11 +23,30 @@ class SessionFiles:
         kept: The files that exist now.
     """
 
-    def __init__(self, clips: Sequence[str | Path], *, save_state: bool = False) -> None:
-        """Name the files after the clips; with `save_state` they are kept, and replace files of the same names."""
+    def __init__(
+        self,
+        clips: Sequence[str | Path],
+        *,
+        save_state: bool = False,
+        overwrite: bool = False,
+        inputs: Sequence[object] = (),
+    ) -> None:
+        """Name the files after the clips, and check that they can be written.
+
+        Args:
+            clips: The files of the clips, one for each clip that is drawn.
+            save_state: Whether the files are kept; then they replace sessions of the same names.
+            overwrite: Whether they may also replace files that are not sessions of reelm.
+            inputs: What the clips are made from; those that are paths are never replaced.
+
+        Raises:
+            ReelmError: A file cannot be written, or one there would be lost.
+        """
         self.kept: list[Path] = []
-        self._save_state, self._seed = save_state, -1
+        self._save_state, self._overwrite, self._seed = save_state, overwrite, -1
         self._paths = [as_path(clip, "clips").with_suffix(".session.safetensors") for clip in clips]
+        for path in self._paths if save_state else ():
+            check_state_path(path, overwrite=overwrite, inputs=inputs)
 
     def save(self, states: list[SessionState]) -> None:
         """Write the sessions: a function for `callback_on_tokens`.
@@ -39,7 +58,7 @@ class SessionFiles:
         paths = self._paths if self._save_state else map(free_path, self._paths)
         try:
             for state, path in zip(states, paths, strict=True):
-                self.kept.append(state.save(path))
+                self.kept.append(state.save(path, overwrite=self._overwrite))
         except (ReelmError, OSError) as error:
             note(f"warning: the session is not saved: {error}")
 

@@ -4,6 +4,7 @@ source = read_source(parts, "holiday.mp4", fit="crop")
 source.grids["video"], source.frames_THW3, source.prompts
 """
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class Source:
         cache: The state of its rows of the model's cache, or an empty dictionary: then its tokens are read again.
         detailed: Whether its frames have more detail than its tokens: a clip from elsewhere, or a continuation of one.
         missing: A warning about conditions that the clip was drawn under and that did not come with it, or None.
+        inputs: The files that the clip was made from.
     """
 
     frames_THW3: torch.Tensor | None
@@ -56,6 +58,7 @@ class Source:
     cache: dict[str, torch.Tensor] = field(default_factory=dict)
     detailed: bool = False
     missing: str | None = None
+    inputs: tuple[Path, ...] = ()
 
     @property
     def tokens_thw(self) -> torch.Tensor:
@@ -78,10 +81,17 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
         ReelmError: The clip or `fit` is refused.
     """
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
+    inputs: tuple[Path, ...] = ()
     if isinstance(clip, str | os.PathLike):
         path = Path(clip)
-        is_session = path.suffix == ".safetensors"
+        is_session, inputs = path.suffix == ".safetensors", (path,)
         clip = SessionState.load(path, argument) if is_session else Video.load(path, argument=argument)
+    inputs = clip.inputs if isinstance(clip, Video) else inputs
+    return dataclasses.replace(_read(parts, clip, fit, argument), inputs=inputs)
+
+
+def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:
+    """Return the source of a clip that was read from its file."""
     session = _own_session(parts, clip)
     if session is not None:
         return _own_source(parts, torch.from_numpy(clip.frames) if isinstance(clip, Video) else None, session)

@@ -52,13 +52,16 @@ class StreamedClip:
         return self.frames / self.fps
 
 
-def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], bool] = lambda: False) -> StreamedClip:
+def write_stream(
+    stream: ClipStream, path: str | Path, *, stop: Callable[[], bool] = lambda: False, overwrite: bool = False
+) -> StreamedClip:
     """Write a stream's frames as they come, until it ends or is stopped.
 
     Args:
         stream: The stream, at its beginning; if `stop` ends the file, more frames can be read from the stream.
         path: The file to write, .mp4 or .mkv; the .partial file next to it can be played while it grows.
         stop: A function that is called after each latent frame, and returns True to end the file there.
+        overwrite: Whether a file that is not a clip of reelm may be replaced.
 
     Raises:
         ReelmError: The path cannot be written, or frames of the stream were read before; nothing was drawn. Or writing
@@ -66,7 +69,7 @@ def write_stream(stream: ClipStream, path: str | Path, *, stop: Callable[[], boo
     """
     require(not len(stream.tokens), "stream", "must be at its beginning", f"{len(stream.tokens)} latent frames on")
     began, height, width = time.perf_counter(), 0, 0
-    with ClipWriter(path, stream.fps) as writer:
+    with ClipWriter(path, stream.fps, overwrite=overwrite) as writer:
         for frames_THW3 in progress(stream, "streaming", unit="latent frame"):
             if not writer.frames:
                 _, height, width, _ = frames_THW3.shape

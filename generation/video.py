@@ -52,6 +52,7 @@ class Video:
         stats: The statistics of its generation: tokens, passes, tokens per pass, seconds, exactness; not saved.
         state: The session of a clip that a generator made, with its part of the cache where that was kept: then it is
             continued without its tokens being read again. It is not saved with the clip.
+        inputs: The files that it was made from, which `save` never replaces.
 
     Raises:
         ReelmError: The frames, the tokens or fps have a wrong shape, dtype or value.
@@ -66,6 +67,7 @@ class Video:
     settings: Json = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     state: SessionState | None = None
+    inputs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         self.frames = _numpy(self.frames)
@@ -112,13 +114,18 @@ class Video:
         values = self.frames.astype(np.float32) / np.float32(255)
         return values if kind == "np" else torch.from_numpy(values).permute(0, 3, 1, 2).contiguous()
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the clip atomically, and return the path, whose suffix is the format (see `write_clip`).
 
+        Args:
+            path: The file or folder.
+            overwrite: Whether a file that is not a clip of reelm may be replaced.
+
         Raises:
-            ReelmError: The path cannot be written, or its format is unknown.
+            ReelmError: The path cannot be written, its format is unknown, or a file there would be lost.
         """
-        return write_clip(path, self.frames, self.fps, metadata=video_metadata(self))
+        metadata = video_metadata(self)
+        return write_clip(path, self.frames, self.fps, metadata=metadata, overwrite=overwrite, inputs=self.inputs)
 
     @classmethod
     def load(cls, path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, argument: str = "clip") -> "Video":
@@ -140,7 +147,7 @@ class Video:
         if clip.times is not None:
             frames_THW3, _ = resample_frames(frames_THW3, clip.times, clip.fps)
         frames = frames_THW3.numpy()
-        return cls(frames, clip.fps, **_read_metadata(clip.metadata, frames.shape[:3]))
+        return cls(frames, clip.fps, inputs=(Path(path),), **_read_metadata(clip.metadata, frames.shape[:3]))
 
     @classmethod
     def from_session(

@@ -15,10 +15,9 @@ Video is encoded by `frame_encoder.py`, images are encoded by imageio.
 import contextlib
 import math
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,22 +26,27 @@ import numpy as np
 import torch
 
 from ..core.errors import ReelmError, require
-from ..core.files import as_path, atomic_path, check_writable
-from .clip import ClipInfo, pack_metadata, unpack_metadata
+from ..core.files import as_path, atomic_path, check_replaceable, check_writable, free_path
+from .clip import ClipInfo, pack_metadata
 from .frame_encoder import VIDEO, VideoEncoder, remux
+from .own_files import is_own_clip
 
 # Above the limits of gif and webp a frame lasts 10 ms or less, which browsers show for 100 ms; a gif counts durations
 # in hundredths of a second.
 MAX_FPS = {".mp4": 1000.0, ".mkv": 1000.0, "": 1000.0, ".gif": 50.0, ".webp": 90.0}
 FRAME_NAME = "frame_{:06d}.png"
-OUR_NAMES = re.compile(r"frame_\d+\.png|settings\.json")
 
 
-def check_output(path: str | Path) -> Path:
+def check_output(path: str | Path, *, overwrite: bool = False, inputs: Sequence[object] = ()) -> Path:
     """Check that a clip can be written at `path`, before any work is done, and return it as a `Path`.
 
+    Args:
+        path: The file or folder; its suffix is the format.
+        overwrite: Whether a file that is not a clip of reelm may be replaced; see `check_replaceable`.
+        inputs: What the clip is made from; those that are paths are never replaced.
+
     Raises:
-        ReelmError: The suffix is unknown, the folder is missing or not writable, or `path` is a folder of other files.
+        ReelmError: The suffix is unknown, the folder is missing or not writable, or something there would be lost.
     """
     suffix = _suffix(path)
     rule = "must end in .mp4, .mkv, .gif, .webp, or in no suffix for a folder of PNGs"
@@ -51,7 +55,8 @@ def check_output(path: str | Path) -> Path:
     if suffix:
         require(not path.is_dir(), "output", "must not be a folder", str(path))
     elif path.exists():
-        require(_is_ours(path), "output", "must be a new or empty folder, or one that reelm wrote", str(path))
+        require(path.is_dir(), "output", "must be a new or empty folder, or one that reelm wrote", str(path))
+    check_replaceable(path, is_own_clip, overwrite=overwrite, inputs=inputs)
     return path
 
 
@@ -61,6 +66,8 @@ def write_clip(
     fps: float,
     *,
     metadata: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+    inputs: Sequence[object] = (),
 ) -> Path:
     """Write RGB frames atomically: after a failure or a kill, an old file at `path` is unchanged.
 
@@ -69,15 +76,17 @@ def write_clip(
         frames_THW3: The frames, uint8.
         fps: The frames per second.
         metadata: A dict of JSON values, which `read_clip` returns.
+        overwrite: Whether a file that is not a clip of reelm may be replaced.
+        inputs: What the clip is made from; those that are paths are never replaced.
 
     Returns:
         The path.
 
     Raises:
-        ReelmError: An argument is invalid, or the disk is full or refuses to write.
+        ReelmError: An argument is invalid, a file would be lost, or the disk is full or refuses to write.
     """
     suffix = _suffix(path)
-    path = check_output(path)
+    path = check_output(path, overwrite=overwrite, inputs=inputs)
     frames = _checked_frames(frames_THW3)
     _check_fps(fps, suffix)
     text = pack_metadata(metadata, ClipInfo(float(fps), *frames.shape[:3]))
@@ -130,7 +139,8 @@ class ClipWriter:
     The file `growing` (`<name>.partial.mp4` or `.mkv`, in the folder of `path`) can be played at any time and survives
     a kill. Closing without an exception copies its packets, without encoding them again, to an ordinary file at `path`
     atomically and removes `growing`; after an exception, `growing` stays with all frames so far, and a file at `path`
-    is unchanged.
+    is unchanged. Where a file named like `growing` exists, which may be all that is left of a killed stream, `growing`
+    is `<name>.partial-2.mp4`, and so on.
 
     Attributes:
         path: The file that is written at the end.
@@ -140,11 +150,22 @@ class ClipWriter:
         frames: The number of frames written so far.
     """
 
-    def __init__(self, path: str | Path, fps: float, metadata: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        metadata: Mapping[str, object] | None = None,
+        *,
+        overwrite: bool = False,
+        inputs: Sequence[object] = (),
+    ) -> None:
+        """Check the arguments, which are those of `write_clip`; no file is opened yet."""
         suffix = _suffix(path)
         require(suffix in VIDEO, "output", "must end in .mp4 or .mkv to be written while it grows", str(path))
-        self.path = check_output(path)
-        self.growing = self.path.with_name(f"{self.path.stem}.partial{suffix}")
+        self._replacing: dict[str, Any] = {"overwrite": overwrite, "inputs": inputs}
+        self.path = check_output(path, **self._replacing)
+        self._partial = self.path.with_name(f"{self.path.stem}.partial{suffix}")
+        self.growing = free_path(self._partial)
         _check_fps(fps, suffix)
         self.fps, self.metadata, self.frames = float(fps), metadata, 0
         self._suffix, self._size, self._encoder = suffix, (1, 1), None
@@ -172,8 +193,13 @@ class ClipWriter:
         with _writing(self.growing):
             if self._encoder is None:
                 self._size = (frames.shape[1], frames.shape[2])
+                self.growing = _claim(self._partial)
                 text = pack_metadata(self.metadata, self._info)
-                self._encoder = VideoEncoder(self.growing, self._suffix, self.fps, text, growing=True)
+                try:
+                    self._encoder = VideoEncoder(self.growing, self._suffix, self.fps, text, growing=True)
+                except BaseException:
+                    self.growing.unlink()  # nothing is in it
+                    raise
             size = f"must be {self._size} like the frames before"
             require(frames.shape[1:3] == self._size, "frames_THW3", size, frames.shape[1:3])
             self._encoder.write(frames, self.path.name)
@@ -188,6 +214,7 @@ class ClipWriter:
         with _writing(self.path):
             with contextlib.closing(encoder):
                 encoder.finish()
+            check_output(self.path, **self._replacing)  # a file may have come there meanwhile
             with atomic_path(self.path) as temporary:
                 remux(self.growing, temporary, self._suffix, text)
             self.growing.unlink()
@@ -206,6 +233,15 @@ class ClipWriter:
 
 def _suffix(path: str | Path) -> str:
     return "" if str(path).endswith(("/", os.sep)) else as_path(path, "output").suffix.lower()
+
+
+def _claim(path: Path) -> Path:
+    """Make an empty file at `path`, or at the first free name after it, and return it."""
+    while True:
+        with contextlib.suppress(FileExistsError):  # another stream of the same name has taken it in between
+            free = free_path(path)
+            free.touch(exist_ok=False)
+            return free
 
 
 def _check_fps(fps: float, suffix: str) -> None:
@@ -259,18 +295,6 @@ def _write_animation(path: Path, suffix: str, frames_THW3: np.ndarray, fps: floa
         exif[0x010E] = text  # ImageDescription
         options |= {"exif": exif.tobytes(), "quality": 90, "loop": 0}
     iio.imwrite(path, frames_THW3, plugin="pillow", extension=suffix, **options)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Return whether a folder is empty or only has files from `_write_folder`; other files would be lost."""
-    if not folder.is_dir():
-        return False
-    names = [entry.name for entry in folder.iterdir()]
-    if not names:
-        return True
-    if "settings.json" not in names or not all(OUR_NAMES.fullmatch(name) for name in names):
-        return False
-    return unpack_metadata((folder / "settings.json").read_text(encoding="utf-8", errors="replace"))[1] is not None
 
 
 def _write_folder(path: Path, frames_THW3: np.ndarray, text: str) -> None:

@@ -43,6 +43,7 @@ CLIP = [
     "--block-size",
     "-o",
     "--output",
+    "--overwrite",
 ]
 SAMPLING = ["--guidance-scale", "--temperature", "--top-k", "--top-p", "--min-p"]
 TRAIN = [
@@ -53,7 +54,7 @@ FROZEN = {
     "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt", "--batch-size", "--save-state"],
     "continue": [*MODEL, *CLIP, *SAMPLING, "--prompt", "--fit", "--no-detail", "--save-state"],
     "stream": [*MODEL, *CLIP, *SAMPLING],
-    "decode": [*MODEL, "--output", "-o"],
+    "decode": [*MODEL, "--output", "-o", "--overwrite"],
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
         *("--block-size", "--prompt", "--no-baselines", "--sweep", "--check", "--plot"),
@@ -254,8 +255,21 @@ def test_generate_never_replaces_a_file_that_was_not_named(run, debug):
     assert run(*words)[0] == 0
     assert Path("a-red-ball.mp4").read_text() == "mine"
     assert Path("a-red-ball-3.mp4").is_file()
-    assert run(*words, "-o", "a-red-ball.mp4")[0] == 0
+    code, _, err = run(*words, "-o", "a-red-ball.mp4")
+    assert (code, Path("a-red-ball.mp4").read_text()) == (2, "mine")
+    assert "output: must be a new file, or one that reelm wrote, unless overwriting is asked for" in err
+    assert run(*words, "-o", "a-red-ball.mp4", "--overwrite")[0] == 0
     assert len(Video.load("a-red-ball.mp4").frames) == 1
+
+
+@pytest.mark.parametrize("output", ["a.mp4", "./a.mp4", "link.mp4"])
+def test_a_continuation_never_replaces_the_clip_that_it_continues(run, debug, output):
+    assert run("generate", "a red ball", "--num-frames", 1, "-o", "a.mp4", *debug)[0] == 0
+    Path("link.mp4").symlink_to("a.mp4")
+    before = Path("a.mp4").read_bytes()
+    code, _, err = run("continue", "a.mp4", "-o", output, "--overwrite", *debug)
+    assert (code, Path("a.mp4").read_bytes()) == (2, before)
+    assert err.startswith("reelm: error: output: must be another file than what it is made from")
 
 
 def test_samples_of_one_prompt_are_numbered_files(run, debug, debug_generator):
@@ -333,7 +347,7 @@ def test_ctrl_c_while_generating_leaves_nothing(run, debug, monkeypatch):
 
 
 def test_tokens_outlive_a_clip_that_cannot_be_written(run, debug, debug_generator, monkeypatch):
-    def full(self, path):
+    def full(self, path, overwrite):
         raise OSError(28, "No space left on device")
 
     Path("a-red-ball.session.safetensors").write_text("mine")
