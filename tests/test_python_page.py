@@ -27,7 +27,7 @@ PYTHON_ONLY = {
     "VideoGenerator.continue_clip": {"output_type", "image", "callback_on_tokens"},
     "VideoGenerator.decode": {"output_type"},
     "Video.save": {"path"},
-    "SessionFiles": {"clips"},
+    "SessionFiles": {"clips", "inputs"},
     "write_stream": {"stream", "path", "stop"},
     "benchmark": {"generator"},
     "evaluate_model": {"generator"},
