@@ -1,10 +1,21 @@
 """Text: encode prompts to token ids with SentencePiece, and train its model on captions.
 
-text = TextEncoder(Path("checkpoints/world/text.model").read_bytes())
-ids_BP, lengths_B = text.prefix(["a red ball rolls to the right", ""], slots=32)
-text.unknown_words("a red zebra")              # ["zebra"]
+    text = TextEncoder(Path("checkpoints/world/text.model").read_bytes())
+    ids_BP, lengths_B = text.prefix(["a red ball rolls to the right", ""], slots=32)
+    text.unknown_words("a red zebra")              # ["zebra"]
+
+`words_of` alone decides what a word is, for training, encoding, warnings and file names. Its normal form is close to
+the NFKC_Casefold of the Unicode standard: spellings that look the same are the same, case does not matter, and
+characters that show nothing (soft hyphens, joiners, variation selectors) are left out. A word is a run of letters and
+digits with their combining marks, so that vowel signs and accents count in every script; apostrophes may stand inside
+it. Hyphens, spaces and all other characters end it.
+
+Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between words. A "word" model takes each character of
+these scripts, with its marks, as a word of its own (as the default word boundaries of Unicode's annex 29 do for
+ideographs and Hiragana); Katakana and Hangul stay whole. "unigram" and "bpe" models find longer pieces themselves.
 """
 
+import functools
 import io
 import re
 import unicodedata
@@ -17,12 +28,51 @@ import torch
 from ..core.errors import CheckpointError, require
 
 _BOS = 1
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_APOSTROPHES = {ord(character): "'" for character in "’ʼ"}
+_INSIDE = "'’·\u05f3\u05f4"  # apostrophes, the middle dot of Catalan, and the Hebrew geresh and gershayim
+# The beginnings of the Unicode names of letters that are written without spaces between words.
+_UNSPACED = ("CJK ", "HIRAGANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ", "TAI ", "NEW TAI ")
+# Over the kinds of characters that `_kind` returns: whole words, and the parts that a word model counts as words.
+_WORD = re.compile("[LU][LUM]*(?:'[LU][LUM]*)*")
+_PART = re.compile("UM*|L[LM]*(?:'L[LM]*)*")
+# Characters that show nothing and are not of the category Cf: fillers and variation selectors.
+_FILLERS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
+
+@functools.cache
+def _kind(character: str) -> str:
+    """Return "U" or "L" for a letter or digit (without or with spaces between words), "M" for a mark, else another."""
+    category = unicodedata.category(character)
+    if character in _INSIDE:
+        return "'"
+    if category in ("Mn", "Mc"):
+        return "M"
+    if not character.isalnum():
+        return " "
+    return "U" if unicodedata.name(character, "").startswith(_UNSPACED) else "L"
+
+
+@functools.cache
+def _is_shown(character: str) -> bool:
+    # A zero-width space, which is of the category Cf, separates words.
+    return character == "\u200b" or not (unicodedata.category(character) == "Cf" or _FILLERS.match(character))
+
+
+def _normalised(text: str) -> str:
+    text = unicodedata.normalize("NFKC", "".join(filter(_is_shown, text))).casefold()
+    # A capital I with a dot is an i in lower case; Unicode's folding, which knows no language, keeps the dot.
+    return unicodedata.normalize("NFKC", text.replace("i\u0307", "i"))
+
+
+def _find(pattern: re.Pattern[str], text: str) -> list[str]:
+    text = _normalised(text)
+    kinds = "".join(map(_kind, text))
+    return [text[match.start() : match.end()].translate(_APOSTROPHES) for match in pattern.finditer(kinds)]
 
 
 def words_of(prompt: str) -> list[str]:
-    """Return the words of a prompt in lower case, without punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", prompt).lower())
+    """Return the words of a prompt in lower case, without punctuation; see the module for what a word is."""
+    return _find(_WORD, prompt)
 
 
 class TextEncoder:
@@ -35,6 +85,8 @@ class TextEncoder:
             self._pieces.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise CheckpointError(f"model: text.model must be a SentencePiece model: {error}") from error
+        # Only a model that spells words has a piece for the mark of a word's beginning.
+        self._spells = self._pieces.PieceToId("▁") != self._pieces.unk_id()
 
     @property
     def vocab_size(self) -> int:
@@ -43,12 +95,15 @@ class TextEncoder:
 
     def encode(self, prompt: str) -> list[int]:
         """Return the ids of a prompt, with the begin token first."""
-        return [_BOS, *self._pieces.EncodeAsIds(" ".join(words_of(prompt)))]
+        return [_BOS, *self._pieces.EncodeAsIds(" ".join(self._words(prompt)))]
+
+    def _words(self, prompt: str) -> list[str]:
+        return _find(_WORD if self._spells else _PART, prompt)
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Return the words of a prompt that encode to the unknown token, which a language model cannot tell apart."""
         unknown = self._pieces.unk_id()
-        return [word for word in dict.fromkeys(words_of(prompt)) if unknown in self._pieces.EncodeAsIds(word)]
+        return [word for word in dict.fromkeys(self._words(prompt)) if unknown in self._pieces.EncodeAsIds(word)]
 
     def prefix(self, prompts: Sequence[str], slots: int, argument: str = "prompt") -> tuple[torch.Tensor, torch.Tensor]:
         """Return the ids (B, P) int64 of prompts, right-padded to `slots`, and their lengths (B,).
@@ -78,7 +133,7 @@ def train_text(
     """Train a SentencePiece model on captions and return its bytes.
 
     Args:
-        captions: The captions.
+        captions: The captions, of any length; those without words are left out.
         vocab_size: The largest number of ids, the begin and unknown tokens included.
         model_type: The type of the model. "word" suits a closed set of captions: a word is known or unknown, and the
             user gets a warning about unknown words. "unigram" and "bpe" spell new words from pieces.
@@ -86,9 +141,10 @@ def train_text(
     Raises:
         ReelmError: The captions have no words, or fewer than such a model needs.
     """
-    lines = [line for line in (" ".join(words_of(caption)) for caption in captions) if line]
-    require(bool(lines), "captions", "must have words in them", lines)
     require(model_type in ("word", "unigram", "bpe"), "model_type", "must be 'word', 'unigram' or 'bpe'", model_type)
+    pattern = _PART if model_type == "word" else _WORD
+    lines = [line for line in (" ".join(_find(pattern, caption)) for caption in captions) if line]
+    require(bool(lines), "captions", "must have words in them", lines)
     result = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.Train(
@@ -98,7 +154,8 @@ def train_text(
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=1.0,
-            normalization_rule_name="identity",  # `words_of` has normalised already
+            max_sentence_length=max(len(line.encode()) for line in lines),  # longer ones would be left out in silence
+            normalization_rule_name="identity",  # `_normalised` has done it
             unk_id=0,
             bos_id=_BOS,
             eos_id=-1,

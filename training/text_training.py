@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.files import atomic_write, check_writable
+from ..core.progress import note
 from ..data.token_shards import read_shards
-from ..lm.text import TextEncoder, train_text
+from ..lm.text import TextEncoder, train_text, words_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class TextReport:
     Attributes:
         path: The file of the text model.
         vocab_size: The number of its text ids.
-        captions: The number of captions that it was trained on.
+        captions: The number of captions that it was trained on, which is all those that have words.
     """
 
     path: Path
@@ -42,12 +43,13 @@ def train_text_model(
     Args:
         out: The file to write.
         data: A folder of token shards, whose captions are read.
-        captions: A text file with one caption per line, instead of `data`.
+        captions: A text file (UTF-8) with one caption per line, instead of `data`.
         vocab_size: The largest number of text ids.
         model_type: The kind of text model: "word" knows whole words; "unigram" and "bpe" spell new words from pieces.
 
     Raises:
-        ReelmError: `out` cannot be written, or not exactly one of `data` and `captions` is given.
+        ReelmError: `out` cannot be written; not exactly one of `data` and `captions` is given; or `captions` is not
+            UTF-8, or no caption has words.
         CheckpointError: `data` holds no token shards.
         OSError: `captions` cannot be read.
     """
@@ -58,7 +60,19 @@ def train_text_model(
         texts = [text for shards in read_shards(data) for listed in shards.captions for text in listed]
     else:
         assert captions is not None
-        texts = captions.read_text(encoding="utf-8", errors="replace").splitlines()
-    model = train_text(texts, vocab_size=vocab_size, model_type=model_type)
+        texts = _read_lines(captions)
+    worded = [text for text in texts if words_of(text)]
+    if len(worded) < len(texts):
+        note(f"{len(texts) - len(worded)} of {len(texts)} captions have no words and are left out")
+    model = train_text(worded, vocab_size=vocab_size, model_type=model_type)
     atomic_write(out, model)
-    return TextReport(out, TextEncoder(model).vocab_size, len(texts))
+    return TextReport(out, TextEncoder(model).vocab_size, len(worded))
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ReelmError(f"captions: must be UTF-8, got another encoding in {path.name!r} ({error})") from error
+    return [line for line in text.split("\n") if line.strip()]
