@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import torch
 
 from .errors import require
+from .modes import plain_modes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,16 +56,15 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def thread_modes(device: torch.device) -> Callable[[], ExitStack]:
-    """Return a function that makes a context manager with the modes of the calling thread, for use in another thread.
+    """Return a function that makes a context manager with the modes to compute in, for use in another thread.
 
-    torch keeps these modes per thread: inference mode, and the current CUDA device and stream.
+    They are `plain_modes` and the calling thread's CUDA device and stream, which torch keeps for each thread.
     """
-    inference = torch.is_inference_mode_enabled()
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 
     def modes() -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(torch.inference_mode(inference))
+        stack.enter_context(plain_modes())
         stack.enter_context(torch.cuda.stream(stream))  # this sets the device too; None does nothing
         return stack
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..core.errors import require
+from ..core.modes import in_plain_modes
 from ..core.progress import progress
 from .options import ClipLike
 from .pixels import PixelDecoder
@@ -62,6 +63,7 @@ class DriftReport(dict[str, Any]):
         return "\n".join(rows)
 
 
+@in_plain_modes
 def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = None) -> DriftReport:
     """Measure a clip window by window, with the floats of one latent frame at a time in memory.
 

@@ -21,6 +21,7 @@ import torch
 from ..core.checkpoint import find_checkpoint
 from ..core.device import pick_device
 from ..core.errors import ReelmError
+from ..core.modes import in_plain_modes
 from ..core.protocols import Precision
 from ..media.fitting import Fit
 from ..sampling.batch import DrawnClip, draw_clips
@@ -134,6 +135,7 @@ class VideoGenerator:
     def generate(self, prompt: Prompt | None, *, output_type: Literal["pil"],
                  **options: Unpack[Samples]) -> list[Images]: ...  # fmt: skip
 
+    @in_plain_modes
     def generate(
         self, prompt: Prompt | Prompts | None, *, num_videos_per_prompt: WholeNumber | None = None,
         output_type: OutputType | None = None, **options: Unpack[GenerateOptions],
@@ -174,6 +176,7 @@ class VideoGenerator:
     def continue_clip(self, clip: ClipLike | None = None, *, output_type: Literal["pil"],
                       **options: Unpack[ContinueOptions]) -> Images: ...  # fmt: skip
 
+    @in_plain_modes
     def continue_clip(
         self, clip: ClipLike | None = None, *, output_type: OutputType | None = None, **options: Unpack[ContinueOptions]
     ) -> Video | Frames:
@@ -202,6 +205,7 @@ class VideoGenerator:
         video.inputs = source.inputs
         return video if output_type is None else video.to(output_type)
 
+    @in_plain_modes
     def stream(self, prompt: Prompt | None, **options: Unpack[StreamOptions]) -> ClipStream:
         """Make a clip whose frames (n, H, W, 3) uint8 come as their latent frames complete: one, then `temporal`.
 
@@ -229,6 +233,7 @@ class VideoGenerator:
     @overload
     def decode(self, session: SessionState | str | Path, *, output_type: Literal["pil"]) -> Images: ...
 
+    @in_plain_modes
     def decode(self, session: SessionState | str | Path, *, output_type: OutputType | None = None) -> Video | Frames:
         """Decode the tokens of a session, or of the file of one, to a clip.
 

@@ -16,6 +16,7 @@ from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import CheckpointError, ReelmError, require
 from ..core.json_values import Json
+from ..core.modes import in_plain_modes
 from ..core.protocols import LanguageModel, LanguageModelConfig, Precision
 from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
@@ -147,6 +148,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"model: {error}") from error
 
 
+@in_plain_modes
 def load_pretrained(
     name: str | Path,
     *,

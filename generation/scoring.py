@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.nn import functional as F
 
+from ..core.modes import in_plain_modes
 from ..core.progress import note, progress
 from ..media.fitting import Fit
 from ..sampling.engine import Engine
@@ -80,6 +81,7 @@ class Score:
         )
 
 
+@in_plain_modes
 def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt | None = None, *, fit: Fit = "crop") -> Score:
     """Score the video tokens of a clip: at temperature 1 and without guidance, as the model was trained.
 

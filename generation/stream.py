@@ -20,6 +20,7 @@ from ..core.clock import Mark, mark
 from ..core.device import can_overlap, thread_modes
 from ..core.errors import require
 from ..core.json_values import Json
+from ..core.modes import changes_other_threads, in_plain_modes, plain_modes
 from ..sampling.engine import Engine, LatentFrame
 from .options import Controls, Number, Prompt, TemperatureTimes
 from .pixels import PixelDecoder
@@ -30,8 +31,9 @@ from .request import Request, make_request
 class ClipStream(Iterator[np.ndarray]):
     """An iterator over the frames (n, H, W, 3) uint8 of a clip as its latent frames complete.
 
-    On a GPU, and where there are spare cores, a thread samples the next latent frame while this one is decoded. The
-    clip is that of `VideoGenerator.generate` with the same arguments, unless `control` changes it.
+    On a GPU, and where there are spare cores, a thread samples the next latent frame while this one is decoded, unless
+    torch's default dtype, which is one for all threads, would have to change for it. The clip is that of
+    `VideoGenerator.generate` with the same arguments, unless `control` changes it.
     """
 
     def __init__(self, parts: Pretrained, request: Request) -> None:
@@ -43,7 +45,8 @@ class ClipStream(Iterator[np.ndarray]):
         return self
 
     def __next__(self) -> np.ndarray:
-        return next(self._frames)
+        with plain_modes():
+            return next(self._frames)
 
     def __enter__(self) -> "ClipStream":
         return self
@@ -83,6 +86,7 @@ class ClipStream(Iterator[np.ndarray]):
         """The record of the clip's generation, as JSON values; it includes prompts that `control` has set."""
         return self._parts.settings(self._work.request.sampling, self._work.plan)
 
+    @in_plain_modes
     def control(
         self,
         *,
@@ -184,7 +188,8 @@ class _Work:
         # On a GPU, pixels are decoded on a CUDA stream of their own, which waits for the tokens but not for later work.
         pixels = torch.cuda.Stream(device) if device.type == "cuda" else None
         sampled = self._sampled(thread_modes(device))
-        for frame, complete in prefetch(sampled) if can_overlap(device) else sampled:
+        overlap = can_overlap(device) and not changes_other_threads()
+        for frame, complete in prefetch(sampled) if overlap else sampled:
             if pixels is not None and isinstance(complete, torch.cuda.Event):
                 pixels.wait_event(complete)
                 frame.tokens_S.record_stream(pixels)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..core.errors import require
+from ..core.modes import in_plain_modes
 from .tiles import TiledTokenizer, TileState
 from .video_tokenizer import VideoTokenizer
 
@@ -53,6 +54,7 @@ def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torc
         yield torch.stack([*pending, *[pending[-1]] * (-len(pending) % temporal)])
 
 
+@in_plain_modes
 @torch.no_grad()
 def encode_long(
     tokenizer: VideoTokenizer, frames: Iterable[Frame], *, chunk: int = 1, tile: int = TILE
@@ -78,6 +80,7 @@ def encode_long(
         yield tokens_Bthw[0].cpu()
 
 
+@in_plain_modes
 @torch.no_grad()
 def decode_long(
     tokenizer: VideoTokenizer,

@@ -28,6 +28,7 @@ from ..core.config import from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.layout import Compression, TokenGrid
+from ..core.modes import in_plain_modes
 from .network import ConvState, Decoder, Encoder
 from .quantizer import Quantizer
 from .tokenizer_config import TokenizerConfig
@@ -119,6 +120,7 @@ class VideoTokenizer(nn.Module):
         """
         return self.encode_chunk(frames_BTHW3, None)[0]
 
+    @in_plain_modes
     def encode_chunk(self, frames_BTHW3: torch.Tensor, state: ConvState | None) -> tuple[torch.Tensor, ConvState]:
         """Return the tokens (B, t, h, w) of the next frames of a clip, and the state for the frames after them.
 
@@ -157,6 +159,7 @@ class VideoTokenizer(nn.Module):
         groups, next_state = self.decoder(codes, frames, state)
         return self._ungroup(groups, frames, first=state is None), next_state
 
+    @in_plain_modes
     def decode_frame(
         self, tokens_Bhw: torch.Tensor, states: Sequence[ConvState | None]
     ) -> tuple[list[torch.Tensor], list[ConvState]]:
@@ -191,6 +194,7 @@ class VideoTokenizer(nn.Module):
         return self._ungroup(groups, grid.t, first=True), tokens, loss
 
 
+@in_plain_modes
 def load_tokenizer(folder: Path, *, device: str = "auto") -> VideoTokenizer:
     """Load a tokenizer from the folder of its training, which holds tokenizer.json and tokenizer.safetensors.
 
