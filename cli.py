@@ -1,4 +1,4 @@
-"""The command line: a table of the commands, the parser, and the exit codes.
+"""The command line: exit codes and one-line errors around `commands/dispatch.py`, which has the table of the commands.
 
 reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4
 reelm continue ball.mp4 --seconds 4 -o longer.mp4
@@ -8,39 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-import tyro
-
-from . import __version__
-from .commands.base import Command
-from .commands.bench import Bench, BenchKernels, BenchTokenizer
-from .commands.clips import Continue, Decode, Generate, Stream
-from .commands.data import Encode, Prepare
-from .commands.evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
-from .commands.info import Info
-from .commands.train import Render, TrainText, TrainTokenizer
-from .commands.train_lm import TrainLM
-from .core.errors import ReelmError, require
-
-# A name that begins another one comes after it, so that the longer name is found first.
-COMMANDS: dict[str, type[Command]] = {
-    "generate": Generate,
-    "continue": Continue,
-    "stream": Stream,
-    "decode": Decode,
-    "bench kernels": BenchKernels,
-    "bench tokenizer": BenchTokenizer,
-    "bench": Bench,
-    "evaluate tokenizer": EvaluateTokenizer,
-    "evaluate model": EvaluateModel,
-    "evaluate": Evaluate,
-    "info": Info,
-    "prepare": Prepare,
-    "encode": Encode,
-    "train tokenizer": TrainTokenizer,
-    "render": Render,
-    "train text": TrainText,
-    "train lm": TrainLM,
-}
+from .core.errors import ReelmError
+from .core.progress import note
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,42 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
-        name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
-        if name is not None:
-            return _parse(name, words[len(name.split()) :]).run()
-        if words == ["--version"]:
-            print(f"reelm {__version__}")
-            return 0
-        if words and not {"-h", "--help"} & set(words):
-            require(False, "command", f"must be one of {', '.join(COMMANDS)}", " ".join(words[:2]))
-        print(_contents())
-        return 0
-    except SystemExit as exit_request:  # from the parser, which has printed its message
-        return exit_request.code if isinstance(exit_request.code, int) else 0
+        # Imported here, so that an interrupt while modules are imported ends the command like any other.
+        from .commands.dispatch import run
     except KeyboardInterrupt:
-        print("reelm: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # always from stdout, because reelm writes to no other pipe
+        return _interrupted()
+    try:
+        return run(words)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except BrokenPipeError:  # always from stdout: `note` ignores that of stderr, and reelm writes to no other pipe
         raise
     except (ReelmError, OSError) as error:
-        print("reelm: error:", " ".join(str(error).split()), file=sys.stderr)
+        note(f"reelm: error: {' '.join(str(error).split())}")
         return 2
 
 
-def _parse(name: str, words: list[str]) -> Command:
-    command = COMMANDS[name]
-    try:
-        return tyro.cli(command, prog=f"reelm {name}", args=words, config=[tyro.conf.FlagCreatePairsOff])
-    except SystemExit as exit_request:
-        if not exit_request.code:  # the parser has printed the help
-            print(f"example:\n  {command.example}")
-        raise
-
-
-def _contents() -> str:
-    lines = [f"  {name:20}{(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return "\n".join([
-        "usage: reelm COMMAND [OPTIONS]", "", "Video, one discrete token at a time.", "", "commands:", *lines, "",
-        "reelm COMMAND --help lists the options of a command; reelm --version prints the version.", "",
-        "example:", f"  {Generate.example}",
-    ])  # fmt: skip
+def _interrupted() -> int:
+    note("reelm: interrupted")
+    return 130

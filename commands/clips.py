@@ -6,32 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
-import tyro
-from tyro.conf import Positional
-
 from ..core.errors import require
 from ..core.files import free_name, numbered_names
 from ..core.progress import note
 from .base import ModelCommand, strict_json
+from .parser import Option
 
 if TYPE_CHECKING:
     from ..generation.stream_file import StreamedClip
     from ..generation.video import Video
 
 P = TypeVar("P", bound=str | None)
-Prompt = Annotated[Positional[str], tyro.conf.arg(metavar="PROMPT")]
-Output = Annotated[str | None, tyro.conf.arg(aliases=["-o"])]
+Prompt = Annotated[str, Option(positional=True)]
+Output = Annotated[str | None, Option(short="-o")]
 
 
 def _sampling_options() -> type:
     from ..sampling.plan import SamplingConfig
 
-    hint = tyro.conf.arg(help_behavior_hint="(default: the model's own)")
     # None is a valid top_k, so the default, which means the model's own value, is the string "model".
-    fields = [
-        (name, Annotated[type_hint | Literal["model"], hint], "model")
-        for name, type_hint in get_type_hints(SamplingConfig).items()
-    ]
+    option, hints = Option(default="the model's own"), get_type_hints(SamplingConfig)
+    fields = [(name, Annotated[hint, option], "model") for name, hint in hints.items()]
     return dataclasses.make_dataclass("Sampling", fields, kw_only=True, namespace={"__doc__": SamplingConfig.__doc__})
 
 
@@ -57,10 +52,10 @@ class _Clip(ModelCommand):
     num_frames: int | None = None
     seed: int | None = None
     negative_prompt: str | None = None
-    then: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    then: Annotated[tuple[str, ...], Option(repeatable=True)] = ()
     decoder: Literal["auto", "sequential", "jacobi", "diagonal"] = "auto"
     block_size: int | None = None
-    sampling: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_sampling_options)]
+    sampling: Annotated[Any, Option(group=_sampling_options, prefixed=False)]
     output: Output = None
     overwrite: bool = False
 
@@ -180,7 +175,7 @@ class Continue(_Clip):
     """
 
     example = "reelm continue ball.mp4 --seconds 4 -o longer.mp4"
-    clip: Annotated[Positional[Path], tyro.conf.arg(metavar="CLIP")]
+    clip: Annotated[Path, Option(positional=True)]
     prompt: str | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
     detail: bool = True
@@ -220,7 +215,7 @@ class Decode(ModelCommand):
     """
 
     example = "reelm decode ball.session.safetensors -o ball.mp4"
-    session: Annotated[Positional[Path], tyro.conf.arg(metavar="SESSION")]
+    session: Annotated[Path, Option(positional=True)]
     output: Output = None
     overwrite: bool = False
 

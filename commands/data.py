@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from .base import Command, config_options
+from .parser import Option
 
 if TYPE_CHECKING:
     from ..data.prepare import Report
@@ -45,12 +44,12 @@ class Prepare(Command):
     """
 
     example = "reelm prepare my_clips --out shards --height 128 --width 128"
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, Option(positional=True)]
     out: Path
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     rank: int = 0
     world_size: int = 1
-    config: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_prepare_options)]
+    config: Annotated[Any, Option(group=_prepare_options, prefixed=False)]
 
     def run(self) -> int:
         from ..core.config import from_dict
@@ -106,14 +105,14 @@ class Encode(Command):
     """
 
     example = "reelm encode shards --tokenizer runs/tokenizer --out tokens --num-frames 17 --stride 4"
-    shards: Annotated[Path, tyro.conf.Positional]
+    shards: Annotated[Path, Option(positional=True)]
     tokenizer: Path
     out: Path
     split: str = "train"
     rank: int = 0
     world_size: int = 1
     device: str = "auto"
-    windows: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_windows_options)]
+    windows: Annotated[Any, Option(group=_windows_options, prefixed=False)]
 
     def run(self) -> int:
         from ..core.config import from_dict

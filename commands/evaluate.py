@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from .base import Command, ModelCommand, print_report
+from .parser import Option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ class EvaluateTokenizer(Command):
     """
 
     example = "reelm evaluate tokenizer shards --tokenizer runs/tokenizer --contact-sheet sheet.png"
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, Option(positional=True)]
     tokenizer: Path | None = None
     split: str = "held-out"
     max_frames: int = 65
@@ -109,7 +108,7 @@ class EvaluateModel(ModelCommand):
     """
 
     example = "reelm evaluate model shards --model runs/lm/model --out runs/evaluation"
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, Option(positional=True)]
     split: str = "held-out"
     clips: int = 32
     max_frames: int = 65

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
 from .base import Command, RunCommand, config_options
 from .data import summary
+from .parser import Option
 
 if TYPE_CHECKING:
     from ..training.run_reports import HeldOutFigures
@@ -38,7 +37,7 @@ class TrainTokenizer(RunCommand):
     preset: Literal["tiny", "small", "base"] | None = None
     compression: Literal["4x8x8", "8x8x8", "4x16x16", "8x16x16"] | None = None
     decoder_of: Path | None = None
-    recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_tokenizer_options)]
+    recipe: Annotated[Any, Option(group=_tokenizer_options, prefixed=False)]
 
     def run(self) -> int:
         from ..core.config import from_dict

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
 from .base import RunCommand, config_options
 from .data import summary
+from .parser import Option
 
 if TYPE_CHECKING:
     from ..training.run_reports import LanguageModelReport
@@ -60,9 +59,9 @@ class TrainLM(RunCommand):
     tokenizer: Path
     text: Path | None = None
     init: str | None = None
-    windows: Annotated[Any, tyro.conf.arg(constructor_factory=_windows_options)]
-    sampling: Annotated[Any, tyro.conf.arg(constructor_factory=_sampling_options)]
-    recipe: Annotated[Any, tyro.conf.arg(name="", constructor_factory=_lm_options)]
+    windows: Annotated[Any, Option(group=_windows_options)]
+    sampling: Annotated[Any, Option(group=_sampling_options)]
+    recipe: Annotated[Any, Option(group=_lm_options, prefixed=False)]
 
     def run(self) -> int:
         from ..core.config import from_dict

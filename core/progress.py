@@ -3,6 +3,7 @@
 for step in progress(range(steps), "training", unit="step"): ...
 """
 
+import contextlib
 import sys
 from collections.abc import Generator, Iterable
 from typing import TypeVar
@@ -28,5 +29,6 @@ def progress(items: Iterable[T], label: str, *, unit: str = "it", total: int | N
 
 
 def note(message: object) -> None:
-    """Print one line for the user on stderr; stdout is kept for results."""
-    print(message, file=sys.stderr, flush=True)
+    """Print one line for the user on stderr; stdout is kept for results. Where nobody reads stderr, do nothing."""
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from reelm import cli
+from reelm.commands.dispatch import parse
 from reelm.core.config import from_dict
 from reelm.data.crops import CropLoader
 from reelm.generation.video import Video
@@ -265,7 +265,7 @@ def test_what_does_not_go_with_a_stage_is_refused(run, shards, words, name):
 
 def test_which_model_a_tokenizer_s_training_takes():
     def model(*words):
-        command = cli._parse("train tokenizer", ["--out", "x", *words])
+        command = parse("train tokenizer", ["--out", "x", *words])
         recipe = from_dict(TokenizerTraining, dataclasses.asdict(command.recipe))
         options = {name: getattr(command, name) for name in ("data", "preset", "compression", "decoder_of")}
         return tokenizer_recipe(recipe, **options).model

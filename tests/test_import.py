@@ -30,7 +30,7 @@ print(json.dumps(sorted(name.split(".")[0] for name in set(sys.modules) - module
     new = set(json.loads(run(code, tmp_path)))
     assert "reelm" in new
     unwanted = {"triton", "av", "imageio", "PIL", "requests", "urllib3", "http", "huggingface_hub", "transformers",
-                "matplotlib", "vector_quantize_pytorch", "tqdm", "tyro", "scipy"}  # fmt: skip
+                "matplotlib", "vector_quantize_pytorch", "tqdm", "scipy"}  # fmt: skip
     assert not new & unwanted
 
 

@@ -9,7 +9,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from reelm import cli
+from reelm.commands.dispatch import COMMANDS
 from reelm.media.writer import write_clip
 
 # Options that are a form of something else in Python, and what that is.
@@ -81,8 +81,8 @@ def options(command):
     hints, found = get_type_hints(command, include_extras=True), {}
     for field in dataclasses.fields(command):
         factory = next(
-            (each.constructor_factory for each in getattr(hints[field.name], "__metadata__", ())
-             if getattr(each, "constructor_factory", None)), None,
+            (each.group for each in getattr(hints[field.name], "__metadata__", ())
+             if getattr(each, "group", None)), None,
         )  # fmt: skip
         if factory is not None:
             found[field.name] = group(factory())
@@ -112,12 +112,12 @@ def assert_within(wanted, found):
 
 
 def test_the_page_has_every_command(sections):
-    assert set(sections) == set(cli.COMMANDS)
+    assert set(sections) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_functions_have_the_names_and_the_defaults_of_the_command(command, sections):
-    given, named = options(cli.COMMANDS[command]), functions(sections[command])
+    given, named = options(COMMANDS[command]), functions(sections[command])
     if command in ("generate", "continue", "stream"):  # "model", which stands for the model's own, has no default here
         assert set(given["sampling"].values()) == {"model"}
         given |= dict.fromkeys(given.pop("sampling"), NO_DEFAULT)
