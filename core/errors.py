@@ -19,7 +19,10 @@ class CheckpointError(ReelmError):
 def require(condition: bool, argument: str, rule: str, value: object) -> None:
     """Raise `ReelmError` ("argument: rule, got value") unless `condition` holds."""
     if not condition:
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except Exception:  # of a value of others, or of a whole number that is too long for Python to print
+            shown = f"a value of {type(value).__name__} that has no text"
         if len(shown) > 80:
             shown = shown[:77] + "..."
         raise ReelmError(f"{argument}: {rule}, got {shown}")

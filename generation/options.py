@@ -90,7 +90,8 @@ class DrawOptions(TypedDict, total=False):
             writing order). Where it returns True, or raises StopIteration, the call stops: it returns the clips as far
             as their latent frames are complete, each with one at least, and they can be continued to the same clips.
         logits_processor: One or several functions (input_ids (B, S) in writing order, scores (B, V)) -> scores, which
-            are called before the temperature is applied.
+            are called before the temperature is applied. They must return the scores, also where they change them in
+            place, with -inf for tokens that are not allowed; NaN, or a row of -inf, is refused at the first pass.
     """
 
     negative_prompt: str | Sequence[str] | None

@@ -286,6 +286,8 @@ def _strings(value: str | Sequence[str], argument: str) -> list[str]:
 
 
 def _sampling(defaults: SamplingConfig, given: dict[str, Any]) -> SamplingConfig:
+    if type(given.get("top_k")) is int and given["top_k"] >= 2**63:  # all, as any number from the vocabulary's size on
+        given = given | {"top_k": None}
     for name, value in given.items():
         require(is_number(value) or (name == "top_k" and value is None), name, "must be a finite number", value)
     return dataclasses.replace(defaults, **given)

@@ -13,7 +13,10 @@ import torch
 
 from ..core.errors import require
 from .backend import FLOATS, pick_backend
-from .sample_reference import sample_reference
+from .sample_reference import centre, sample_reference
+
+# Below this temperature scores are so large that float32 would round away noise: they are centred first.
+LOW_TEMPERATURE = 0.1
 
 
 @torch.no_grad()
@@ -34,7 +37,9 @@ def sample(
     """Draw a token from softmax(scores) over the allowed tokens by the Gumbel-max trick.
 
     The scores are u + s (c - u) of the conditional and unconditional logits (classifier-free guidance: Ho and Salimans
-    2022, arXiv 2207.12598), in float32, times 1 / temperature. A token is allowed where all of these hold:
+    2022, arXiv 2207.12598), in float32, times 1 / temperature. Below LOW_TEMPERATURE the highest one of each row is
+    subtracted first, so that tokens with equal logits are drawn equally often. A token is allowed where all of these
+    hold:
 
     - top-k: fewer than k tokens have a higher score;
     - top-p: the tokens with a higher score have less than `top_p` of the total probability of the tokens that top-k
@@ -50,7 +55,7 @@ def sample(
         seeds_B, samples_B, positions_B: The keys of each row's noise, int64; see `gumbel_noise`.
         guidance_scale: The scale s; 1 means no guidance.
         temperature: The temperature; 0 selects the token with the highest score.
-        top_k: The k of top-k; None allows all tokens.
+        top_k: The k of top-k; None, or any number from V on, allows all tokens.
         top_p: The probability of top-p; 1 allows all tokens.
         min_p: The ratio of min-p; 0 allows all tokens.
         noise_BV: The noise of these keys, if the caller has already computed it with `gumbel_noise`. On a CPU computing
@@ -82,6 +87,10 @@ def sample(
         require(noise_BV.dtype == torch.float32, "noise_BV", "must be float32", noise_BV.dtype)
         same = noise_BV.device == logits_RV.device
         require(same, "noise_BV", f"must be on {logits_RV.device} as logits_RV is", noise_BV.device)
+    if top_k is not None and top_k >= logits_RV.shape[1]:
+        top_k = None
+    if 0 < temperature < LOW_TEMPERATURE:
+        logits_RV, guidance_scale = centre(logits_RV, guidance_scale), 1.0
     run = sample_reference
     if pick_backend("sample", backend, logits_RV) == "triton":
         # Importing reelm must not import triton.

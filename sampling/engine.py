@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.protocols import CacheState, LanguageModel
 from .cuda_graph import Captured, CudaGraph, Replayable
 from .decoder import Decoder, Wave
@@ -91,6 +91,7 @@ class Engine:
         self._rows: list[ClipRow] = []
         self.limits: list[int] = []  # the number of tokens that each clip may still accept in this step
         self._next_clip = 0
+        self._finite = torch.ones((), dtype=torch.bool, device=model.device)
         # The position in its cache up to which the next tokens of each clip have drafts.
         self._drafted_B = torch.zeros(0, dtype=torch.int64, device=model.device)
         # The position of its clip at which each cache begins.
@@ -274,13 +275,24 @@ class Engine:
 
     @torch.no_grad()
     def step(self) -> list[LatentFrame]:
-        """Run one step of the decoder for all clips that are not at their end; return the newly complete frames."""
+        """Run one step of the decoder for all clips that are not at their end; return the newly complete frames.
+
+        Raises:
+            ReelmError: The model has given logits that are no numbers, or the decoder breaks a rule.
+        """
         self._begin_frames()
         self.limits = [row.limit(self.layout.frame_size, self.model.horizon) for row in self._rows]
         if not any(self.limits):
             return []
-        self.decoder.step(self)
-        return self._complete()
+        try:
+            self.decoder.step(self)
+        except StopIteration as error:  # it would end, or break, any generator on its way
+            raise ReelmError(f"decoder: {self.decoder.name} must make a step, got StopIteration") from error
+        frames = self._complete()
+        if frames or self.model.device.type == "cpu":  # where frames are handed out, a GPU is waited for anyway
+            rule = "must give a finite largest logit and no NaN (a dtype of fewer bits may overflow)"
+            require(bool(self._finite), f"model {type(self.model).__name__}", rule, "NaN or infinity")
+        return frames
 
     def _begin_frames(self) -> None:
         """Set the conditions that begin or change here, and begin caches anew that have reached the model's horizon."""
@@ -340,6 +352,8 @@ class Engine:
                 logits_RLV = self._captured(("step", count), lambda: self.model.step(self.cache, count))
             else:
                 logits_RLV = self.model.step(self.cache, count, wave.offsets, wave.sees_LA)
+            # The largest is NaN where any is. It is not read here, since that would wait for a GPU.
+            self._finite &= logits_RLV.amax(-1).isfinite().all()
             offsets = range(count) if wave is None else wave.offsets
             return self._segments.only_allowed(logits_RLV, self.cache.positions_B, offsets)
 

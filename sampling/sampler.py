@@ -18,13 +18,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.layout import FrameLayout
 from ..core.protocols import LanguageModel
 from ..kernels.backend import pick_backend
 from ..kernels.noise import gumbel_noise
-from ..kernels.sample import sample
-from ..kernels.sample_reference import guide
+from ..kernels.sample import LOW_TEMPERATURE, sample
+from ..kernels.sample_reference import centre, guide
 from .plan import ClipPlan, ClipRow, LogitsProcessor, NoiseKey, SamplingConfig
 
 # The bytes that `gumbel_noise` holds for each number, five tensors of int64, and the numbers that it makes at a time.
@@ -79,7 +79,7 @@ class Sampler:
             logits_RLV = self._process(logits_RLV[:, 0], histories)[:, None]
             settings = dataclasses.replace(settings, guidance_scale=1.0)
         if any(plan.temperatures for plan in self.plans):
-            logits_RLV = logits_RLV * self._inverse_temperatures(logits_RLV, positions, distances)
+            logits_RLV = self._divided(logits_RLV, self._temperatures(positions, distances), settings.guidance_scale)
             settings = dataclasses.replace(settings, temperature=1.0)
         noise_MV, on_host = None, pick_backend("sample", self.backend, logits_RLV) == "reference"
         if settings.temperature > 0 and on_host and offsets is None:
@@ -104,16 +104,27 @@ class Sampler:
         )  # fmt: skip
         return tokens_M.view(positions_BL.shape)
 
-    def _inverse_temperatures(
-        self, logits_RLV: torch.Tensor, positions: Sequence[int], offsets: Sequence[int]
-    ) -> torch.Tensor:
-        """Return the factors (R, L, 1) of the logits: one over the temperature of each position's latent frame."""
-        rows, default = logits_RLV.shape[0], self.settings.temperature
-        values = [
-            [1 / plan.temperature_at((position + offset) // self.frame_size, default) for offset in offsets]
+    def _temperatures(self, positions: Sequence[int], offsets: Sequence[int]) -> list[list[float]]:
+        """Return the temperatures of each clip's positions: those of their latent frames."""
+        default = self.settings.temperature
+        return [
+            [plan.temperature_at((position + offset) // self.frame_size, default) for offset in offsets]
             for plan, position in zip(self.plans, positions, strict=True)
         ]
-        return torch.tensor(values, device=logits_RLV.device).repeat(rows // len(values), 1)[..., None]
+
+    @staticmethod
+    def _divided(logits_RLV: torch.Tensor, temperatures: list[list[float]], guidance_scale: float) -> torch.Tensor:
+        """Return the logits (R, L, V) divided by the temperatures (B, L) of their positions."""
+        rows, device = logits_RLV.shape[0] // len(temperatures), logits_RLV.device
+        inverse = [[1 / temperature for temperature in line] for line in temperatures]
+        inverse_RL1 = torch.tensor(inverse, device=device).repeat(rows, 1)[..., None]
+        low_BL = [[temperature < LOW_TEMPERATURE for temperature in line] for line in temperatures]
+        if any(map(any, low_BL)):
+            # Centred and guided as by `sample`, at these positions alone, so that no clip depends on the others.
+            centred_BLV = centre(logits_RLV.flatten(0, 1), guidance_scale).view(-1, *logits_RLV.shape[1:])
+            low_RL1 = torch.tensor(low_BL, device=device).repeat(rows, 1)[..., None]
+            logits_RLV = torch.where(low_RL1, centred_BLV.repeat(rows, 1, 1), logits_RLV)
+        return logits_RLV * inverse_RL1
 
     def _process(self, logits_RV: torch.Tensor, histories: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the guided logits (B, V) after the user's processors, which get all clips at once if equally long."""
@@ -124,16 +135,32 @@ class Sampler:
         together = len({len(ids_S) for ids_S in histories}) == 1
         results = []
         for group in [list(range(len(histories)))] if together else [[clip] for clip in range(len(histories))]:
-            part_BV = scores_BV[group]
+            part_BV, ids_BS = scores_BV[group], torch.stack([histories[clip] for clip in group])
             for processor in self.processors:
-                shape = part_BV.shape
-                part_BV = processor(torch.stack([histories[clip] for clip in group]), part_BV)
-                fits = isinstance(part_BV, torch.Tensor) and part_BV.shape == shape
-                rule = f"must return scores of shape {tuple(shape)}"
-                shown = tuple(part_BV.shape) if isinstance(part_BV, torch.Tensor) else type(part_BV).__name__
-                require(fits, "logits_processor", rule, shown)
-            results.append(part_BV.float())
+                part_BV = _checked_scores(processor, ids_BS, part_BV)
+            results.append(part_BV)
         return torch.cat(results)
+
+
+def _checked_scores(processor: LogitsProcessor, ids_BS: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+    """Return the scores (B, V) float32 that a processor returns: numbers, or -inf for tokens that it forbids."""
+    name = getattr(processor, "__qualname__", type(processor).__qualname__)
+    argument, shape, device = f"logits_processor {name}", tuple(scores_BV.shape), scores_BV.device
+    try:
+        result = processor(ids_BS, scores_BV)
+    except StopIteration as error:  # it would end, or break, any generator on its way
+        raise ReelmError(f"{argument}: must return scores, got StopIteration") from error
+    rule = f"must return scores, a floating-point tensor of shape {shape} on {device}"
+    require(result is not None, argument, f"{rule}, also where it changes them in place", None)
+    require(isinstance(result, torch.Tensor), argument, rule, type(result).__name__)
+    fits = result.shape == shape and result.is_floating_point() and result.device == device
+    require(fits, argument, rule, (tuple(result.shape), str(result.dtype), str(result.device)))
+    scores_BV = result.detach().float()
+    best_B = scores_BV.amax(-1)  # NaN where any score is
+    # Ids that a position cannot have may come back scaled, but must not become the best ones.
+    allowed = bool((best_B > FORBIDDEN / 1000).all())
+    require(allowed, argument, "must return no NaN and allow a token in each row", f"best scores {best_B.tolist()}")
+    return scores_BV
 
 
 def key_tensors(keys: Sequence[NoiseKey], device: torch.device) -> torch.Tensor:
@@ -224,6 +251,8 @@ def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
 def draw_bytes(vocab_size: int, rows: int, count: int, dtype: torch.dtype, sampling: SamplingConfig) -> int:
     """Return the bytes of the logits and of all that `sample_reference` computes from them."""
     clips = rows // 2 if sampling.guidance_scale != 1 else rows
+    tensors = (8 if sampling.top_p < 1 else 4) + (2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0)
     logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))
-    # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities.
-    return count * vocab_size * (logits + 4 * clips * (8 if sampling.top_p < 1 else 4))
+    # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; centred
+    # scores at a low temperature.
+    return count * vocab_size * (logits + 4 * clips * tensors)

@@ -4,6 +4,7 @@ import functools
 import gc
 import itertools
 import os
+import re
 import threading
 import time
 import weakref
@@ -427,8 +428,8 @@ def test_control_after_the_last_latent_frame_was_begun_changes_nothing(debug_gen
 
 
 @pytest.mark.parametrize("options", [
-    {"seconds": 10**400}, {"guidance_scale": 10**400}, {"temperature": 10**400}, {"top_k": 10**30},
-    {"temperature": [(0, 1), (1e308, 0.5), (1.7e308, 0.4)]},
+    {"seconds": 10**400}, {"guidance_scale": 10**400}, {"temperature": 10**400}, {"min_p": 10**30},
+    {"temperature": [(0, 1), (1e308, 0.5), (1.7e308, 0.4)]}, pytest.param({"seed": 10**5000}, id="longest"),
 ])  # fmt: skip
 def test_numbers_beyond_64_bits_are_refused(debug_generator, options):
     (name,) = options
@@ -436,12 +437,61 @@ def test_numbers_beyond_64_bits_are_refused(debug_generator, options):
         debug_generator.generate("a red ball", **options)
 
 
-@pytest.mark.parametrize("result", [None, lambda scores: scores[:, :3], lambda scores: scores.numpy()])
-def test_a_processor_that_returns_no_scores_is_refused(debug_generator, result):
-    with pytest.raises(ReelmError, match=r"^logits_processor: must return scores of shape \(1, 25\)"):
-        debug_generator.generate(
-            "a red ball", num_frames=1, logits_processor=lambda ids, scores: result and result(scores)
-        )
+@pytest.mark.parametrize("top_k", [25, 10**6, 2**63, 10**30, pytest.param(10**5000, id="longest")])
+def test_any_large_top_k_means_all(debug_generator, top_k, tmp_path):
+    options = {"seed": 1, "num_frames": 5}
+    video = debug_generator.generate(PROMPT, top_k=top_k, **options)
+    assert np.array_equal(video.tokens, debug_generator.generate(PROMPT, **options).tokens)
+    kept = top_k if top_k < 2**63 else None
+    assert Video.load(video.save(tmp_path / "a.mkv")).settings["top_k"] == kept
+
+
+def no_numbers(value):
+    """A processor that sets all scores, or one, to a value."""
+    return lambda ids, scores: scores.fill_(value[0]) if len(value) == 1 else scores.index_fill(-1, value[1], value[0])
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    (lambda ids, scores: None, "must return scores, a floating-point tensor of shape (1, 25) on cpu, also where it"),
+    (lambda ids, scores: (scores.fill_(0), None)[1], "also where it changes them in place, got None"),
+    (lambda ids, scores: scores.numpy(), "tensor of shape (1, 25) on cpu, got 'ndarray'"),
+    (lambda ids, scores: scores[:, :3], "got ((1, 3), 'torch.float32', 'cpu')"),
+    (lambda ids, scores: scores.expand(2, -1), "got ((2, 25), 'torch.float32', 'cpu')"),
+    (lambda ids, scores: scores.long(), "got ((1, 25), 'torch.int64', 'cpu')"),
+    (lambda ids, scores: scores.to("meta"), "got ((1, 25), 'torch.float32', 'meta')"),
+    (no_numbers((float("nan"),)), "must return no NaN and allow a token in each row, got 'best scores [nan]'"),
+    (no_numbers((float("nan"), torch.tensor([4]))), "must return no NaN and allow a token"),
+    (no_numbers((-torch.inf,)), "must return no NaN and allow a token in each row, got 'best scores [-inf]'"),
+    (lambda ids, scores: next(iter([])), "must return scores, got StopIteration"),
+])  # fmt: skip
+def test_a_processor_that_returns_no_scores_is_refused_by_name(debug_generator, wrong, message):
+    class Mine:
+        def __call__(self, ids, scores):
+            return wrong(ids, scores)
+
+    with pytest.raises(ReelmError, match=r"^logits_processor .*Mine: .*" + re.escape(message)):
+        debug_generator.generate("a red ball", num_frames=1, logits_processor=[lambda ids, scores: scores, Mine()])
+
+
+def test_scores_of_other_floating_point_numbers_are_taken(debug_generator):
+    def forced(ids, scores):
+        return torch.full_like(scores, -torch.inf, dtype=torch.float64).index_fill(-1, torch.tensor([7]), 0.0)
+
+    assert (debug_generator.generate("a red ball", num_frames=1, logits_processor=forced).tokens == 7).all()
+
+
+@pytest.mark.parametrize("decoder", ["sequential", "jacobi", "diagonal"])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+def test_a_model_without_logits_is_named(debug_generator, monkeypatch, decoder, broken):
+    """Its clip must not end as one of token 0."""
+    lm = debug_generator.parts.lm
+    step = lm.step
+    monkeypatch.setattr(lm, "step", lambda cache, *a: step(cache, *a).fill_(broken), raising=False)
+    rule = r"^model VideoTransformer: must give a finite largest logit"
+    with pytest.raises(ReelmError, match=rule):
+        debug_generator.generate("a red ball", num_frames=1, decoder=decoder)
+    with pytest.raises(ReelmError, match=rule):
+        debug_generator.score(np.zeros((1, 32, 48, 3), np.uint8))
 
 
 def test_a_negative_prompt_needs_the_guidance_of_the_clip_that_is_continued(debug_generator):

@@ -123,6 +123,20 @@ def test_what_is_ruled_out_is_never_drawn(options):
     assert not banned[torch.arange(4, 8), guided].any()
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-5, 1e-3, 0.09, 1.0])
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+def test_equal_logits_are_drawn_equally_often_at_any_temperature(temperature, guidance_scale):
+    count, equals = 4000, [3, 17, 90]
+    logits = torch.linspace(-9, 9, 100)
+    logits[equals] = 22.37
+    both = torch.stack([logits, logits / 3] if guidance_scale != 1 else [logits]).repeat_interleave(count, 0)
+    keys = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64), torch.arange(count)
+    tokens = sample(both, *keys, temperature=temperature, guidance_scale=guidance_scale)
+    counts = torch.stack([(tokens == token).sum() for token in equals])
+    assert int(counts.sum()) == count
+    assert (counts - count / 3).abs().max() < 4.5 * (count * 2 / 9) ** 0.5  # standard deviations
+
+
 def test_equals_are_allowed_together_and_the_lowest_id_wins():
     logits_BV = torch.tensor([[1.0, 2.0, 2.0, 0.0], [2.0, -0.0, 0.0, 2.0]])
     for options in ({"top_k": 1}, {"top_p": 0.4}, {"min_p": 0.9}, {"temperature": 0.0}):
