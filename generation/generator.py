@@ -291,7 +291,7 @@ class VideoGenerator:
             clips = decode_clips(parts.tokenizer, [state.tokens_thw for state in states])
         else:
             given_THW3, known = source.frames_THW3.numpy(), len(source.tokens_thw)
-            clips = [lengthen(parts.tokenizer, given_THW3, states[0].tokens_thw, known, detailed=source.detailed)]
+            clips = [lengthen(parts.tokenizer, given_THW3, states[0].tokens_thw, known, detailed=source.keeps_detail)]
         stats = engine.stats.report(request.decoder, read - began, sampled - read, time.perf_counter() - sampled)
         if not request.keep_state:
             states = [dataclasses.replace(state, cache={}) for state in states]

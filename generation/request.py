@@ -221,8 +221,8 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative)
     plan = dataclasses.replace(plan, **changes)
     same = plan.shares_past(source.prompts, source.negative_prompt, source.conditions, after)
-    detailed = source.detailed and bool(options.get("detail", True))
-    source = dataclasses.replace(source, cache=source.cache if same else {}, detailed=detailed)
+    keeps_detail = source.detailed and bool(options.get("detail", True))
+    source = dataclasses.replace(source, cache=source.cache if same else {}, keeps_detail=keeps_detail)
     return dataclasses.replace(request, plans=[plan], sampling=sampling, keep_state=True), source
 
 

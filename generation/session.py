@@ -7,8 +7,10 @@ A clip can be continued from its tokens alone, but then they are all read again.
 continuing takes the same time after an hour as after a second, and gives the tokens of a clip that never stopped.
 """
 
+import hashlib
 import json
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +26,7 @@ from ..core.files import as_path, check_replaceable, check_writable
 from ..core.json_values import Json
 from ..sampling.plan import ClipPlan
 
-FORMAT = "2"
+FORMAT = "3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,8 @@ class SessionState:
         tensors |= {f"segment.{name}": tokens.to(torch.int32) for name, tokens in self.segments.items()}
         tensors |= {f"cache.{name}": tensor for name, tensor in self.cache.items()}
         tensors |= {f"condition.{n}": _tensor_of(condition).clone() for n, condition in enumerate(self.conditions)}
-        save_tensors(path, tensors, {"reelm_session": FORMAT, "values": json.dumps(values)})
+        text = json.dumps(values)
+        save_tensors(path, tensors, {"reelm_session": FORMAT, "values": text, "sha256": _digest(tensors, text)})
         return path
 
     @classmethod
@@ -96,7 +99,7 @@ class SessionState:
             argument: The name of the session in error messages.
 
         Raises:
-            ReelmError: There is no such file, it is damaged, or it is no session.
+            ReelmError: There is no such file, it is no session, or it is damaged: one byte that differs is enough.
         """
         named = isinstance(path, str | os.PathLike)
         require(named, argument, "must be a session or the path of one", type(path).__name__)
@@ -105,10 +108,15 @@ class SessionState:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, AttributeError, RuntimeError) as error:
+            # A damaged name of a type is no type of torch, which is an AttributeError.
             raise ReelmError(f"{argument}: {path} must be a whole safetensors file: {error}") from error
         written = metadata.get("reelm_session")
-        require(written == FORMAT, argument, f"must be a session of format {FORMAT} of reelm", (str(path), written))
+        rule = f"{path} must be a session of format {FORMAT} of reelm"
+        require(written == FORMAT, argument, rule, written)
+        same = metadata.get("sha256") == _digest(tensors, metadata.get("values", "")) and _is_padded(Path(path))
+        if not same:
+            raise ReelmError(f"{argument}: {path} is damaged: its contents are not those that were saved")
         try:
             values = json.loads(metadata["values"])
             parts = {kind: _named(tensors, f"{kind}.") for kind in ("segment", "cache", "condition")}
@@ -125,6 +133,22 @@ class SessionState:
         whole = state.tokens_thw.ndim == 3 and 0 not in state.tokens_thw.shape and isinstance(state.prompt, str)
         require(whole, argument, "must hold tokens (t, h, w) and a prompt", str(path))
         return state
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], values: str) -> str:
+    """Return the SHA-256 of the names, types, shapes and bytes of all tensors, and of the values."""
+    found = hashlib.sha256(values.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _is_padded(path: Path) -> bool:
+    """Return whether the header of a safetensors file ends in nothing but spaces, as written."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return file.read(length).rstrip(b" ").endswith(b"}")
 
 
 def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ source.grids["video"], source.frames_THW3, source.prompts
 """
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from .pixels import encode_frames
 from .pretrained import Pretrained
 from .provenance import missing_conditions, read_key, read_latent_schedule, read_prompt, read_sampling
 from .session import SessionState
-from .video import Video
+from .video import MAX_RATE_ERROR, Video
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Source:
         temperatures: The clip's own schedule of temperatures.
         cache: The state of its rows of the model's cache, or an empty dictionary: then its tokens are read again.
         detailed: Whether its frames have more detail than its tokens: a clip from elsewhere, or a continuation of one.
+        keeps_detail: Whether the detail of its last frames is kept in those that follow.
         missing: A warning about conditions that the clip was drawn under and that did not come with it, or None.
         inputs: The files that the clip was made from.
     """
@@ -57,6 +59,7 @@ class Source:
     temperatures: TemperatureSchedule = ()
     cache: dict[str, torch.Tensor] = field(default_factory=dict)
     detailed: bool = False
+    keeps_detail: bool = False
     missing: str | None = None
     inputs: tuple[Path, ...] = ()
 
@@ -94,7 +97,7 @@ def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:
     """Return the source of a clip that was read from its file."""
     session = _own_session(parts, clip)
     if session is not None:
-        return _own_source(parts, torch.from_numpy(clip.frames) if isinstance(clip, Video) else None, session)
+        return _own_source(parts, _known_frames(parts, clip, session), session)
     if isinstance(clip, SessionState):
         raise ReelmError(f"{argument}: must be of this model, got {clip.settings.get('model')!r}")
     config, layout, prompt = parts.config, parts.config.lm.layout, ""
@@ -111,6 +114,15 @@ def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:
     # The other segments of a clip from elsewhere are not known: all of their tokens are the default one.
     others = {each.name: torch.full((len(tokens_thw), *each.shape), each.default) for each in layout.others}
     return Source(frames, {"video": tokens_thw, **others}, ((0, prompt),), detailed=True)
+
+
+def _known_frames(parts: Pretrained, clip: ClipLike, session: SessionState) -> torch.Tensor | None:
+    """Return the frames of a clip of this tokenizer; None where its tokens give them without the loss of its file."""
+    if not isinstance(clip, Video):
+        return None
+    whole = len(clip.frames) == parts.tokenizer.compression.frames(len(session.tokens_thw))
+    from_tokens = whole and session.settings.get("detail") is not True and clip.compare() == "alike"
+    return None if from_tokens else torch.from_numpy(clip.frames)
 
 
 def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: SessionState) -> Source:
@@ -145,6 +157,7 @@ def _own_session(parts: Pretrained, clip: ClipLike) -> SessionState | None:
         return None
     if isinstance(clip, Video):
         extra = len(clip.frames) - compression.frames(len(session.tokens_thw))
-        same_size = clip.frames.shape[1:3] == (config.height, config.width) and clip.fps == config.fps
+        same_size = clip.frames.shape[1:3] == (config.height, config.width)
+        same_size = same_size and math.isclose(clip.fps, config.fps, rel_tol=MAX_RATE_ERROR)
         return session if same_size and 0 <= extra < compression.t else None
     return session

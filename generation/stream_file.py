@@ -15,6 +15,7 @@ from ..core.errors import require
 from ..core.json_values import Json
 from ..core.progress import progress
 from ..media.writer import ClipWriter
+from .fingerprint import Fingerprint, FingerprintBuilder
 from .stream import ClipStream
 from .video import Video, video_metadata
 
@@ -68,23 +69,28 @@ def write_stream(
             failed later: the .partial file is kept.
     """
     require(not len(stream.tokens), "stream", "must be at its beginning", f"{len(stream.tokens)} latent frames on")
-    began, height, width = time.perf_counter(), 0, 0
+    began, height, width, fingerprint = time.perf_counter(), 0, 0, FingerprintBuilder()
     with ClipWriter(path, stream.fps, overwrite=overwrite) as writer:
         for frames_THW3 in progress(stream, "streaming", unit="latent frame"):
             if not writer.frames:
                 _, height, width, _ = frames_THW3.shape
                 writer.metadata = _metadata(stream, (1, height, width))
             writer.write(frames_THW3)
+            fingerprint.add(frames_THW3)
             if stop():
                 break
-        writer.metadata = _metadata(stream, (writer.frames, height, width), {"video": stream.tokens, **stream.segments})
+        shape, grids = (writer.frames, height, width), {"video": stream.tokens, **stream.segments}
+        writer.metadata = _metadata(stream, shape, grids, fingerprint.build())
     return StreamedClip(
         writer.path, writer.frames, height, width, stream.fps, stream.prompt, stream.seed, stream.settings,
         stream.tokens.size, time.perf_counter() - began,
     )  # fmt: skip
 
 
-def _metadata(stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None) -> Json:
+def _metadata(
+    stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None,
+    fingerprint: Fingerprint | None = None,
+) -> Json:  # fmt: skip
     """Return the metadata of a clip of this many frames, rows and columns, with its tokens by segment."""
     # Only the shape of the frames is used: they are in the file, and those of an endless stream fit into no memory.
     empty_THW3, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
@@ -92,4 +98,4 @@ def _metadata(stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[st
         empty_THW3, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
         seed=stream.seed, settings=stream.settings,
     )  # fmt: skip
-    return video_metadata(clip)
+    return video_metadata(clip, fingerprint)

@@ -21,16 +21,19 @@ import torch
 from .. import __version__
 from ..core.errors import require
 from ..core.json_values import Json, JsonValue
+from ..core.progress import note
 from ..media.clip import DEFAULT_LIMITS, ClipLimits
 from ..media.fitting import resample_frames
 from ..media.reader import read_clip
 from ..media.writer import write_clip
+from .fingerprint import Fingerprint, Likeness
 from .session import SessionState
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_TOKENS = 2**28
+MAX_RATE_ERROR = 5e-3  # of a rate; containers round the times of frames
 
 # The results of `Video.to`.
 Images: TypeAlias = "list[Image]"
@@ -53,6 +56,7 @@ class Video:
         state: The session of a clip that a generator made, with its part of the cache where that was kept: then it is
             continued without its tokens being read again. It is not saved with the clip.
         inputs: The files that it was made from, which `save` never replaces.
+        fingerprint: The fingerprint of the frames that its tokens stand for; None takes it on trust that they are its.
 
     Raises:
         ReelmError: The frames, the tokens or fps have a wrong shape, dtype or value.
@@ -68,6 +72,7 @@ class Video:
     stats: dict[str, Any] = field(default_factory=dict)
     state: SessionState | None = None
     inputs: tuple[Path, ...] = ()
+    fingerprint: Fingerprint | None = None
 
     def __post_init__(self) -> None:
         self.frames = _numpy(self.frames)
@@ -131,8 +136,9 @@ class Video:
     def load(cls, path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, argument: str = "clip") -> "Video":
         """Read any clip, and from a file of reelm its tokens, prompt, seed and settings too.
 
-        Metadata that is absent, foreign or broken is left out (tokens None), and never an error. A clip whose frame
-        rate varies is resampled to its mean rate.
+        Metadata that is absent, foreign or broken is left out (tokens None), and never an error. So are the tokens of a
+        clip whose pictures another program has changed, and a note says so. A clip whose frame rate varies is resampled
+        to its mean rate.
 
         Args:
             path: The file or folder.
@@ -146,8 +152,11 @@ class Video:
         frames_THW3 = clip.frames_THW3
         if clip.times is not None:
             frames_THW3, _ = resample_frames(frames_THW3, clip.times, clip.fps)
-        frames = frames_THW3.numpy()
-        return cls(frames, clip.fps, inputs=(Path(path),), **_read_metadata(clip.metadata, frames.shape[:3]))
+        video = cls(frames_THW3.numpy(), clip.fps, inputs=(Path(path),), **_read_metadata(clip.metadata))
+        if video.tokens is not None and not _belongs(video, clip.metadata):
+            note(f"{path}: its pictures are no longer those of its tokens; it is read like any other clip")
+            video.tokens, video.segments, video.fingerprint = None, {}, None
+        return video
 
     @classmethod
     def from_session(
@@ -157,12 +166,19 @@ class Video:
         return cls(
             frames=frames, tokens=session.tokens_thw.numpy(), fps=fps, prompt=session.prompt, seed=session.seed,
             segments={name: tokens.numpy() for name, tokens in session.segments.items()}, settings=session.settings,
-            stats=dict(stats or {}), state=session,
+            stats=dict(stats or {}), state=session, fingerprint=Fingerprint.of(frames),
         )  # fmt: skip
 
+    def compare(self) -> Likeness:
+        """Return whether the frames are "equal" to those of the tokens, "alike" after a lossy file, or "other" ones."""
+        return "equal" if self.fingerprint is None else self.fingerprint.compare(self.frames)
+
     def to_session(self) -> SessionState | None:
-        """Return the session of the clip, with the cache of `state` if its tokens are the clip's, or None."""
-        if self.tokens is None:
+        """Return the session of the clip, with the cache of `state` if its tokens are the clip's.
+
+        It is None for a clip without tokens, and for one whose frames are no longer those of its tokens.
+        """
+        if self.tokens is None or self.compare() == "other":
             return None
         tokens = {name: torch.from_numpy(np.asarray(values)).long() for name, values in self.segments.items()}
         tokens_thw, kept = torch.from_numpy(np.asarray(self.tokens)).long(), self.state
@@ -174,12 +190,17 @@ class Video:
         return SessionState(tokens_thw, tokens, cache, conditions, self.prompt, self.seed, self.settings)
 
 
-def video_metadata(video: Video) -> Json:
+def video_metadata(video: Video, fingerprint: Fingerprint | None = None) -> Json:
     """Return the metadata of a saved `video`; the format is defined here and in `_read_metadata`, nowhere else.
 
     `grid` is (t, h, w); `tokens` is base64 of zlib of little-endian uint16, or of uint32 where an id needs it; `shape`
-    is the (T, H, W) of the frames that the tokens represent. `segments` has grid and tokens of the other segments, by
-    name.
+    and `fps` are the (T, H, W) and the rate of the frames that the tokens represent, and `fingerprint` is that of their
+    pictures. `segments` has grid and tokens of the other segments, by name. Tokens that the frames no longer show are
+    left out.
+
+    Args:
+        video: The clip.
+        fingerprint: The fingerprint of the frames, where they are not those of `video`.
     """
     values: dict[str, object] = {
         "reelm": __version__,
@@ -188,28 +209,41 @@ def video_metadata(video: Video) -> Json:
         "seed": video.seed,
         "settings": video.settings,
     }
-    packed = None if video.tokens is None else _pack_tokens(video.tokens)
+    shown = video.tokens is not None and (fingerprint is not None or video.compare() != "other")
+    packed = _pack_tokens(video.tokens) if shown and video.tokens is not None else None
     if packed is not None:
-        values |= {"shape": video.frames.shape[:3], **packed}
+        fingerprint = fingerprint or video.fingerprint or Fingerprint.of(video.frames)
+        values |= {"shape": video.frames.shape[:3], "fps": video.fps, "fingerprint": fingerprint.pack(), **packed}
         if video.segments:
             values["segments"] = {name: _pack_tokens(tokens) for name, tokens in video.segments.items()}
     return {key: _json_value(value) for key, value in values.items()}
 
 
-def _read_metadata(values: Json, shape: tuple[int, ...]) -> dict[str, Any]:
+def _read_metadata(values: Json) -> dict[str, Any]:
     """Return the arguments of `Video` in the metadata of a file, without any that `video_metadata` did not write."""
     if not isinstance(values.get("reelm"), str):
         return {}
     wanted = {"prompt": str, "seed": int, "settings": dict}
     found: dict[str, Any] = {key: values[key] for key, kind in wanted.items() if type(values.get(key)) is kind}
-    # A clip that another program has cut or scaled keeps its metadata, but the tokens are not those of its frames.
-    if values.get("shape") == list(shape):
-        found["tokens"] = _unpack_tokens(values, limits=shape)
-        segments: Any = values.get("segments")
-        if isinstance(segments, dict) and all(isinstance(packed, dict) for packed in segments.values()):
-            unpacked = {name: _unpack_tokens(packed) for name, packed in segments.items()}
-            found["segments"] = {name: tokens for name, tokens in unpacked.items() if tokens is not None}
+    shape: Any = values.get("shape")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)):
+        return found
+    found["tokens"] = _unpack_tokens(values, limits=tuple(shape))
+    segments: Any = values.get("segments")
+    if isinstance(segments, dict) and all(isinstance(packed, dict) for packed in segments.values()):
+        unpacked = {name: _unpack_tokens(packed) for name, packed in segments.items()}
+        found["segments"] = {name: tokens for name, tokens in unpacked.items() if tokens is not None}
     return found
+
+
+def _belongs(video: Video, values: Json) -> bool:
+    """Return whether the frames of a video are those of the tokens in its file, whose fingerprint it then gets."""
+    shape, fps = list(video.frames.shape[:3]), values.get("fps")
+    same_rate = isinstance(fps, int | float) and math.isclose(video.fps, fps, rel_tol=MAX_RATE_ERROR)
+    if values.get("shape") != shape or not same_rate:
+        return False
+    video.fingerprint = Fingerprint.unpack(values.get("fingerprint"), shape)
+    return video.fingerprint is not None and video.compare() != "other"
 
 
 def _pack_tokens(tokens: np.ndarray) -> dict[str, Any] | None:

@@ -297,7 +297,7 @@ def test_continue_takes_any_clip(run, debug):
     assert out.startswith("wrote grey-longer.mp4: ")
     assert len(err.splitlines()) == 1  # how it was made to fit
     video, soft = Video.load("grey-longer.mp4"), Video.load("soft.mkv")
-    assert (video.settings.get("detail"), soft.settings.get("detail")) == (True, None)
+    assert (video.settings.get("detail"), soft.settings.get("detail")) == (True, True)
     assert video.prompt == "a blue ring"
     assert len(video.frames) > 4
 

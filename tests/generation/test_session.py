@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from reelm.core.errors import ReelmError
-from reelm.generation.session import SessionState
+from reelm.generation.session import SessionState, _digest
 from reelm.sampling.engine import Engine
 
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
@@ -169,11 +169,12 @@ def test_bad_files_are_refused(generator, tmp_path):
     with pytest.raises(ReelmError, match=r"^session: .* must be a whole safetensors file"):
         SessionState.load(path)
     save_file({"tokens": torch.zeros(2)}, path)
-    with pytest.raises(ReelmError, match=r"^session: must be a session of format 2 of reelm"):
+    with pytest.raises(ReelmError, match=r"^session: .* must be a session of format 3 of reelm"):
         SessionState.load(path)
     for values in ("{", "[]", '{"prompt": 1, "seed": 1}', '{"prompt": 1, "seed": 1, "settings": {}, "conditions": []}'):
-        save_file({"tokens": torch.zeros(1, 4, 6)}, path, {"reelm_session": "2", "values": values})
-        with pytest.raises(ReelmError, match=r"^session: "):
+        tensors = {"tokens": torch.zeros(1, 4, 6)}
+        save_file(tensors, path, {"reelm_session": "3", "values": values, "sha256": _digest(tensors, values)})
+        with pytest.raises(ReelmError, match=r"^session: .* is damaged|^session: must hold tokens"):
             SessionState.load(path)
     state = generator.generate(RED, seed=1, num_frames=1).state
     with pytest.raises(ReelmError, match=r"^session: must be a .safetensors file"):
@@ -185,3 +186,50 @@ def test_bad_files_are_refused(generator, tmp_path):
     out_of_range = dataclasses.replace(state, tokens_thw=state.tokens_thw + 1000)
     with pytest.raises(ReelmError, match=r"^session: must be of this model"):
         generator.decode(out_of_range)
+
+
+def damaged(path, whole, changes):
+    """Return whether every file with one of these bytes changed (position, value) is refused by name."""
+    for position, value in changes:
+        path.write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
+        try:
+            SessionState.load(path)
+        except ReelmError as error:
+            assert str(error).startswith("session: ") and path.name in str(error), (position, value)
+            continue
+        return (position, value)
+    return None
+
+
+def test_any_changed_byte_is_refused(generator, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "a.safetensors"
+    whole = generator.generate(RED, seed=3, num_frames=5).state.save(path).read_bytes()
+    places = np.concatenate([rng.integers(0, len(whole), 40), rng.integers(0, 1500, 40)])
+    assert damaged(path, whole, [(int(at), whole[at] ^ (1 << int(rng.integers(8)))) for at in places]) is None
+    values = ((at, int(rng.integers(256))) for at in map(int, places))
+    assert damaged(path, whole, [(at, value) for at, value in values if value != whole[at]]) is None
+    for length in (0, 7, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ReelmError, match=r"^session: "):
+            SessionState.load(path)
+    path.write_bytes(whole)
+    SessionState.load(path)
+
+
+@pytest.mark.slow
+def test_every_changed_byte_is_refused(generator, tmp_path):
+    path = tmp_path / "a.safetensors"
+    whole = generator.generate(RED, seed=3, num_frames=5, keep_state=False).state.save(path).read_bytes()
+    changes = [(at, value) for at in range(len(whole)) for value in range(256) if value != whole[at]]
+    assert damaged(path, whole, changes) is None
+
+
+def test_a_session_replaces_no_file_of_another_kind(generator, tmp_path):
+    path, state = tmp_path / "a.safetensors", generator.generate(RED, seed=3, num_frames=1).state
+    save_file({"weights": torch.zeros(2)}, path)
+    before = path.read_bytes()
+    with pytest.raises(ReelmError, match=r"^session: must be a new file, or one that reelm wrote, unless"):
+        state.save(path)
+    assert path.read_bytes() == before
+    state.save(path, overwrite=True)
+    assert state.save(path).read_bytes() == state.save(tmp_path / "b.safetensors").read_bytes()

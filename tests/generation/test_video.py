@@ -148,7 +148,7 @@ json_values = st.recursive(
 )
 
 
-KEYS = ["reelm", "model", "prompt", "seed", "settings", "shape", "grid", "tokens"]
+KEYS = ["reelm", "model", "prompt", "seed", "settings", "shape", "fps", "fingerprint", "grid", "tokens"]
 
 
 @given(key=st.sampled_from(KEYS), value=json_values)
