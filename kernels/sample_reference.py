@@ -62,7 +62,8 @@ def centre(logits_RV: torch.Tensor, guidance_scale: float) -> torch.Tensor:
     """Return the guided logits (B, V) float32 of each row less the highest one; NaN becomes -inf."""
     guided_BV = logits_RV.float()
     if guidance_scale != 1:
-        guided_BV = guide(*guided_BV.chunk(2), guidance_scale)
+        conditional_BV, unconditional_BV = guided_BV.chunk(2)
+        guided_BV = guide(conditional_BV, unconditional_BV, guidance_scale)
     guided_BV = guided_BV.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     best_B1 = guided_BV.amax(-1, keepdim=True)
     return guided_BV - best_B1.where(best_B1.isfinite(), 0)

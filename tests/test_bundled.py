@@ -8,6 +8,7 @@ import torch
 
 from reelm.core.condition import Text
 from reelm.generation.generator import VideoGenerator
+from reelm.generation.pixels import decode_clips
 from reelm.generation.scoring import score_clip
 from reelm.generation.video import Video
 from reelm.tests.engines import written
@@ -155,3 +156,10 @@ def test_saved_and_continued_is_never_stopped_in_50_draws(tmp_path):
         differ += int((longer.tokens != whole.tokens).sum())
     print(f"{differ} of {tokens} tokens differ")
     assert differ == 0
+
+
+def test_pixels_are_the_same_alone_and_in_a_batch(generator):
+    tokenizer, noise = generator.parts.tokenizer, torch.Generator().manual_seed(0)
+    clips = [torch.randint(tokenizer.vocab_size, (t, 8, 8), generator=noise) for t in (2, 3, 1)]
+    for tokens, frames in zip(clips, decode_clips(tokenizer, clips), strict=True):
+        assert np.array_equal(decode_clips(tokenizer, [tokens])[0], frames)
