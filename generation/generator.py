@@ -43,7 +43,7 @@ from .options import (
 )
 from .pixels import decode_clips
 from .pretrained import HubOptions, NumericsOptions, Pretrained, load_pretrained, read_config
-from .request import Request, inherit, is_batch, make_request
+from .request import Request, inherit, is_batch, make_request, unmoved_if_refused
 from .scoring import Score, score_clip
 from .session import SessionState
 from .source import Source, read_source
@@ -158,8 +158,8 @@ class VideoGenerator:
             ReelmError: An argument is refused; nothing was computed.
         """
         given = {**options, "num_videos_per_prompt": num_videos_per_prompt, "output_type": output_type}
-        request = make_request(self.parts, "generate", prompt, given)
-        videos = self._run(request)
+        with unmoved_if_refused(options):
+            videos = self._run(make_request(self.parts, "generate", prompt, given))
         results = videos if output_type is None else [video.to(output_type) for video in videos]
         return results[0] if num_videos_per_prompt is None and not is_batch(prompt) else results
 
@@ -199,9 +199,10 @@ class VideoGenerator:
         if given is None or not (clip is None or image is None):
             raise ReelmError(f"clip, image: must be exactly one of the two, got {'none' if given is None else 'both'}")
         arguments = {**options, "output_type": output_type}
-        request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
-        source = read_source(self.parts, given, options.get("fit", "crop"), argument)
-        (video,) = self._run(*inherit(request, source, options))
+        with unmoved_if_refused(options):
+            request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
+            source = read_source(self.parts, given, options.get("fit", "crop"), argument)
+            (video,) = self._run(*inherit(request, source, options))
         video.inputs = source.inputs
         return video if output_type is None else video.to(output_type)
 
@@ -220,8 +221,9 @@ class VideoGenerator:
         Raises:
             ReelmError: An argument is refused; nothing was computed.
         """
-        request = make_request(self.parts, "stream", prompt, options)
-        admit(self.parts, request, whole=False)
+        with unmoved_if_refused(options):
+            request = make_request(self.parts, "stream", prompt, options)
+            admit(self.parts, request, whole=False)
         return ClipStream(self.parts, request)
 
     @overload

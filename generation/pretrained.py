@@ -87,6 +87,9 @@ class Pretrained:
         tokenizer: The tokenizer.
         lm: The language model.
         random: Whether the weights are the random ones of a preset, so that clips have no meaning.
+        origin: The bundled name, the absolute path of the folder or the hub id it was loaded from, and the options for
+            hub ids; None for a model that was made in memory. A model is pickled and copied as its origin, and loaded
+            from there again.
     """
 
     name: str
@@ -96,6 +99,14 @@ class Pretrained:
     tokenizer: VideoTokenizer
     lm: LanguageModel
     random: bool = False
+    origin: tuple[str, HubOptions] | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        rule = "must be loaded from a checkpoint to be pickled or copied; save it with `save_pretrained` first"
+        require(self.origin is not None, "model", rule, self.name)
+        numerics = self.lm.numerics
+        options = {"dtype": numerics.dtype, "weights": numerics.weights, "cache": numerics.cache}
+        return _load_again, (self.origin, str(self.lm.device), options, (self.tokenizer_id, self.lm_id))
 
     def settings(self, sampling: SamplingConfig, plan: ClipPlan, *, detail: bool = False) -> Json:
         """Return what a clip of this model records of its generation, as JSON values.
@@ -168,7 +179,8 @@ def load_pretrained(
     """
     chosen = pick_device(device)
     numerics = pick_numerics(dtype, weights, cache, chosen)
-    folder = find_checkpoint(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    hub: HubOptions = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    folder = find_checkpoint(name, **hub)
     config = read_config(folder)
     lm, lm_id = load_language_model(config.lm, folder, chosen, numerics)
     with uninitialised():
@@ -176,8 +188,20 @@ def load_pretrained(
     load_weights(tokenizer, folder / "tokenizer.safetensors")
     # The tokenizer stays in float32: it takes a small part of the time, and its tokens must not depend on the device.
     tokenizer.to(chosen).eval().requires_grad_(False)
-    own_name = folder.resolve().name if folder == Path(name) else str(name)
-    return Pretrained(own_name, tokenizer.tokens_id, lm_id, config, tokenizer, lm)
+    local = folder == Path(name)
+    own_name, origin = (folder.resolve().name, str(folder.resolve())) if local else (str(name), str(name))
+    return Pretrained(own_name, tokenizer.tokens_id, lm_id, config, tokenizer, lm, origin=(origin, hub))
+
+
+def _load_again(
+    origin: tuple[str, HubOptions], device: str, numerics: NumericsOptions, ids: tuple[str, str]
+) -> Pretrained:
+    """Return a model that was pickled or copied; it must still be the one with these ids."""
+    (name, hub), (tokenizer_id, lm_id) = origin, ids
+    parts = load_pretrained(name, device=device, **numerics, **hub)
+    if (parts.tokenizer_id, parts.lm_id) != (tokenizer_id, lm_id):
+        raise CheckpointError(f"model: must be the model that was pickled, got other weights in {name!r}")
+    return parts
 
 
 def save_pretrained(folder: Path, config: ModelConfig, tokenizer: VideoTokenizer, lm: LanguageModel) -> None:

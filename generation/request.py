@@ -4,9 +4,10 @@ request = make_request(parts, "generate", ["a red ball", "a blue ring"], {"seed"
 request.plans[1].latent_frames
 """
 
+import contextlib
 import dataclasses
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -151,6 +152,20 @@ def make_request(
     if keep_state is None:
         keep_state = len(plans) == 1 and output_type is None
     return Request(plans, sampling, decoder, processors, on_step, batch_size, on_tokens, keep_state)
+
+
+@contextlib.contextmanager
+def unmoved_if_refused(options: Mapping[str, object]) -> Iterator[None]:
+    """Set the torch generators among a call's options back to where they were if the call is refused inside."""
+    given = options.get("generator")
+    listed = given if isinstance(given, list | tuple) else [given]
+    before = [(each, each.get_state()) for each in listed if isinstance(each, torch.Generator)]
+    try:
+        yield
+    except ReelmError:
+        for generator, state in before:
+            generator.set_state(state)
+        raise
 
 
 def is_batch(prompt: Prompt | Prompts | None) -> bool:

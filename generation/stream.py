@@ -18,7 +18,7 @@ import torch
 from ..core.ahead import prefetch
 from ..core.clock import Mark, mark
 from ..core.device import can_overlap, thread_modes
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.json_values import Json
 from ..core.modes import changes_other_threads, in_plain_modes, plain_modes
 from ..sampling.engine import Engine, LatentFrame
@@ -47,6 +47,9 @@ class ClipStream(Iterator[np.ndarray]):
     def __next__(self) -> np.ndarray:
         with plain_modes():
             return next(self._frames)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise ReelmError("stream: must not be pickled or copied while it is drawn; its tokens and settings can be")
 
     def __enter__(self) -> "ClipStream":
         return self

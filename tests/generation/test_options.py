@@ -559,3 +559,23 @@ def test_the_temperature_of_a_greedy_stream_stays(debug_generator):
     with pytest.raises(ReelmError, match=r"^temperature: must be above 0 where it changes, and before"):
         stream.control(temperature=0.7)
     assert len([*stream]) == 2
+
+
+@pytest.mark.parametrize("options", [
+    {"decoder": "none"}, {"batch_size": 0}, {"conditions": 5}, {"seconds": 80000.0, "keep_state": True},
+    {"logits_processor": lambda ids, scores: None}, {"callback_on_tokens": 3},
+])  # fmt: skip
+def test_a_refused_call_leaves_generators_where_they_were(debug_generator, options, monkeypatch):
+    monkeypatch.setattr("reelm.generation.admission.available_memory", lambda _: 10**9)
+    generators = [torch.Generator().manual_seed(5), torch.Generator().manual_seed(6)]
+    with pytest.raises(ReelmError):
+        debug_generator.generate([PROMPT, OTHER], generator=generators, **options)
+    fresh = [torch.Generator().manual_seed(5), torch.Generator().manual_seed(6)]
+    for mine, other in zip(generators, fresh, strict=True):
+        assert torch.equal(mine.get_state(), other.get_state())
+    one, again = generators[0], fresh[0]
+    with pytest.raises(ReelmError, match=r"^clip: "):
+        debug_generator.continue_clip("nowhere.mp4", generator=one)
+    assert torch.equal(one.get_state(), again.get_state())
+    debug_generator.generate(PROMPT, generator=one, num_frames=1)
+    assert not torch.equal(one.get_state(), again.get_state())
