@@ -88,7 +88,11 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
     if isinstance(clip, str | os.PathLike):
         path = Path(clip)
         is_session, inputs = path.suffix == ".safetensors", (path,)
-        clip = SessionState.load(path, argument) if is_session else Video.load(path, argument=argument)
+        if is_session:
+            clip = SessionState.load(path, argument)
+        else:
+            # A folder of pictures is like an array: each picture is a frame of the model.
+            clip = Video.load(path, folder_fps=parts.config.fps, argument=argument)
     inputs = clip.inputs if isinstance(clip, Video) else inputs
     return dataclasses.replace(_read(parts, clip, fit, argument), inputs=inputs)
 

@@ -24,6 +24,7 @@ from ..core.json_values import Json, JsonValue
 from ..core.progress import note
 from ..media.clip import DEFAULT_LIMITS, ClipLimits
 from ..media.fitting import resample_frames
+from ..media.picture_folder import FOLDER_FPS
 from ..media.reader import read_clip
 from ..media.writer import write_clip
 from .fingerprint import Fingerprint, Likeness
@@ -133,7 +134,14 @@ class Video:
         return write_clip(path, self.frames, self.fps, metadata=metadata, overwrite=overwrite, inputs=self.inputs)
 
     @classmethod
-    def load(cls, path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, argument: str = "clip") -> "Video":
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        limits: ClipLimits = DEFAULT_LIMITS,
+        folder_fps: float = FOLDER_FPS,
+        argument: str = "clip",
+    ) -> "Video":
         """Read any clip, and from a file of reelm its tokens, prompt, seed and settings too.
 
         Metadata that is absent, foreign or broken is left out (tokens None), and never an error. So are the tokens of a
@@ -143,15 +151,18 @@ class Video:
         Args:
             path: The file or folder.
             limits: The limits on the size of the file.
+            folder_fps: The frames per second of a folder of pictures that reelm has not written.
             argument: The name of the clip in error messages.
 
         Raises:
             ClipError: The file is missing, broken, truncated or above the limits.
         """
-        clip = read_clip(path, limits=limits, argument=argument)
+        clip = read_clip(path, limits=limits, folder_fps=folder_fps, argument=argument)
+        for line in clip.notes:
+            note(f"{Path(path).name}: {line}")
         frames_THW3 = clip.frames_THW3
         if clip.times is not None:
-            frames_THW3, _ = resample_frames(frames_THW3, clip.times, clip.fps)
+            frames_THW3, _ = resample_frames(frames_THW3, clip.times[:-1], clip.fps)
         video = cls(frames_THW3.numpy(), clip.fps, inputs=(Path(path),), **_read_metadata(clip.metadata))
         if video.tokens is not None and not _belongs(video, clip.metadata):
             note(f"{path}: its pictures are no longer those of its tokens; it is read like any other clip")

@@ -9,7 +9,7 @@ Every file that reelm writes contains one JSON object: the caller's metadata and
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,42 +30,55 @@ class Clip:
 
     Attributes:
         frames_THW3: The frames, uint8 RGB.
-        fps: The frames per second; the mean rate if the rate varies, and 1.0 for a still image.
+        fps: The frames per second; that of the moving parts if the rate varies, and 1.0 for a still image.
         metadata: The metadata that reelm has stored in the file; empty if there is none.
-        times: The seconds (T,) from the first frame to each frame if the rate varies, else None.
+        times: The seconds (T + 1,) at which each frame begins and the last one ends, from 0, if the rate varies or a
+            frame is held; else None.
+        notes: What is missing from the file and what was done to its frames, one line each.
     """
 
     frames_THW3: torch.Tensor
     fps: float
     metadata: Json = field(default_factory=dict)
     times: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """The duration in seconds, with that of the last frame."""
+        return len(self.frames_THW3) / self.fps if self.times is None else float(self.times[-1])
 
 
-def build_clip(path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: float, metadata: Json) -> Clip:
+def build_clip(
+    path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: float, metadata: Json, notes: Sequence[str] = ()
+) -> Clip:
     """Stack the frames of a clip, and drop the times of a clip whose frame rate is constant.
 
     Args:
         path: The file, for error messages.
-        frames: The frames, each (H, W, 3) uint8, as many as `times`.
-        times: The time of each frame in seconds.
+        frames: The frames, each (H, W, 3) uint8.
+        times: The seconds (T + 1,) at which each frame begins and the last one ends; a lone frame may end at once.
         fps: The frames per second.
         metadata: The metadata of the file.
+        notes: The notes of the clip; they may be complete only once the frames are read.
 
     Raises:
         ClipError: There is no frame, or the frames have several sizes.
     """
+    count = len(times) - 1
     frames_THW3: np.ndarray | None = None
     for index, frame in enumerate(frames):
         if frames_THW3 is None:
-            frames_THW3 = np.empty((len(times), *frame.shape), np.uint8)
+            frames_THW3 = np.empty((count, *frame.shape), np.uint8)
         if frame.shape != frames_THW3.shape[1:]:
             raise ClipError(f"must have frames of one size, got {frame.shape} in {str(path)!r}")
         frames_THW3[index] = frame
     if frames_THW3 is None:
         raise ClipError(f"must have at least one frame, got 0 in {str(path)!r}")
-    times = np.maximum.accumulate(times - times[0])
-    steady = np.abs(times - np.arange(len(times)) / fps).max() <= max(0.25 / fps, ROUNDING)
-    return Clip(torch.from_numpy(frames_THW3), fps, metadata, None if steady else times)
+    times = times - times[0]
+    steady = np.abs(times[:-1] - np.arange(count) / fps).max() <= max(0.25 / fps, ROUNDING)
+    held = times[-1] - times[-2] > 1.5 / fps
+    return Clip(torch.from_numpy(frames_THW3), fps, metadata, None if steady and not held else times, tuple(notes))
 
 
 @dataclass(frozen=True)

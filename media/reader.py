@@ -1,4 +1,4 @@
-"""Reading of clips: any video file, gif, webp, still image, or a folder of PNGs that reelm wrote.
+"""Reading of clips: any video file, animated or still image, or folder of pictures.
 
     clip = read_clip("holiday.mp4")                     # clip.frames_THW3 uint8, clip.fps
     tail = read_clip("holiday.mp4", last_seconds=2)     # the end of a long clip, in little memory
@@ -20,21 +20,28 @@ from ..core.errors import ClipError, require
 from ..core.files import as_path
 from .clip import DEFAULT_LIMITS, ROUNDING, Clip, ClipLimits, build_clip
 from .frame_decoder import open_video
-from .images import read_folder, read_image
+from .images import image_format, read_image
+from .picture_folder import FOLDER_FPS, read_folder
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
 
 def read_clip(
-    path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, last_seconds: float | None = None, argument: str = "clip"
+    path: str | Path,
+    *,
+    limits: ClipLimits = DEFAULT_LIMITS,
+    last_seconds: float | None = None,
+    folder_fps: float = FOLDER_FPS,
+    argument: str = "clip",
 ) -> Clip:
     """Decode the clip at `path`; see `Clip` for shapes and units.
 
     Args:
-        path: A video file, gif, webp, still image (a clip of one frame), or a folder of PNGs written by reelm.
+        path: A video file, an animated image, a still image (a clip of one frame), or a folder of pictures.
         limits: The limits on the size of the file, checked against its header first.
         last_seconds: The seconds at the end of the clip to keep; by default all.
+        folder_fps: The frames per second of a folder of pictures that was not written by reelm.
         argument: The name of the clip in error messages.
 
     Raises:
@@ -44,9 +51,10 @@ def read_clip(
     path = as_path(path, argument)
     kept_seconds = math.inf if last_seconds is None else last_seconds
     require(kept_seconds > 0, "last_seconds", "must be above 0", last_seconds)
+    require(math.isfinite(folder_fps) and folder_fps > 0, "folder_fps", "must be finite and above 0", folder_fps)
     with reading(path, argument):
         if path.is_dir():
-            return read_folder(path, limits, kept_seconds)
+            return read_folder(path, limits, kept_seconds, folder_fps)
         return (_read_video if is_video(path) else read_image)(path, limits, kept_seconds)
 
 
@@ -60,12 +68,9 @@ def is_video(path: Path) -> bool:
         return False
     if not path.is_file():
         raise ClipError(f"must be an existing file or folder, got {str(path)!r}")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if not head:
+    if not path.stat().st_size:
         raise ClipError(f"must not be empty, got {str(path)!r}")
-    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return not (is_webp or head.startswith((b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM")))
+    return image_format(path) is None
 
 
 @contextlib.contextmanager
@@ -101,6 +106,7 @@ def _read_video(path: Path, limits: ClipLimits, kept_seconds: float) -> Clip:
             seconds = count / video.fps if math.isinf(kept_seconds) else 0.0
             limits.check(path, height=frame.height, width=frame.width, frames=len(kept), seconds=seconds)
         times = np.array([time for time, _ in kept])
+        times = np.maximum.accumulate([*times, times[-1] + 1 / video.fps])
 
         def images() -> Iterator[np.ndarray]:
             while kept:  # each decoded frame is freed once it is converted

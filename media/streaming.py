@@ -21,6 +21,7 @@ from ..core.files import as_path
 from .clip import DEFAULT_LIMITS, ClipLimits
 from .fitting import Fit, fit_clip, frame_count
 from .frame_decoder import open_video
+from .picture_folder import FOLDER_FPS
 from .reader import is_video, read_clip, reading
 
 CHUNK = 8  # frames that are resized in one call
@@ -39,12 +40,15 @@ class FrameStream:
     frames: Iterator[tuple[float, np.ndarray]]
 
 
-def stream_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS) -> FrameStream:
-    """Open the clip at `path`: a video file, gif, webp, still image or a folder of PNGs written by reelm.
+def stream_clip(
+    path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS, folder_fps: float = FOLDER_FPS
+) -> FrameStream:
+    """Open the clip at `path`: a video file, an animated or still image, or a folder of pictures.
 
     Args:
         path: The file or folder.
         limits: The limits on its size; `max_bytes` only applies to images, which are read whole.
+        folder_fps: The frames per second of a folder of pictures that was not written by reelm.
 
     Raises:
         ClipError: There is no such file, it has no video, is broken, or exceeds the limits. The iterator of the frames
@@ -57,8 +61,8 @@ def stream_clip(path: str | Path, *, limits: ClipLimits = DEFAULT_LIMITS) -> Fra
         frames = _video_frames(path, limits)
         rate, _ = next(frames)
         return FrameStream(rate, frames)
-    clip = read_clip(path, limits=limits)
-    times = np.arange(len(clip.frames_THW3)) / clip.fps if clip.times is None else clip.times
+    clip = read_clip(path, limits=limits, folder_fps=folder_fps)
+    times = np.arange(len(clip.frames_THW3)) / clip.fps if clip.times is None else clip.times[:-1]
     return FrameStream(clip.fps, zip(times.tolist(), clip.frames_THW3.numpy(), strict=True))
 
 

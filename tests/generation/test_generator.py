@@ -234,7 +234,8 @@ def test_a_bad_argument_is_refused_before_any_compute(debug_generator, monkeypat
 @pytest.mark.parametrize(("clip", "message"), [
     ("nowhere.mp4", "nowhere.mp4"),
     (np.full((2, 8, 8, 3), np.nan), "finite|NaN|nan"),
-    (np.zeros((2, 8, 8, 4), np.uint8), "must"),
+    (np.zeros((2, 8, 8, 5), np.uint8), "must"),
+    (np.zeros((2, 4, 8, 3), np.uint8), "ambiguous"),
     (np.zeros((0, 8, 8, 3), np.uint8), "must"),
 ])  # fmt: skip
 def test_a_bad_clip_is_refused(debug_generator, clip, message):
