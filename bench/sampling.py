@@ -21,6 +21,7 @@ import torch
 
 from ..core.errors import require
 from ..core.memory import memory_bytes, peak_memory_bytes
+from ..core.plain_values import to_python
 from ..core.progress import progress
 from ..generation.admission import admit
 from ..generation.generator import VideoGenerator
@@ -77,6 +78,8 @@ def benchmark(
         ReelmError: An argument is out of its range, or the clips do not fit into the free memory.
     """
     parts = generator.parts
+    numbers: list[Any] = [to_python(number) for number in (batch, repeats, block_size)]
+    batch, repeats, block_size = numbers
     (latent_frames,) = check_lengths(parts, seconds, None)
     require(batch is None or batch >= 1, "batch", "must be at least 1", batch)
     require(repeats >= 1, "repeats", "must be at least 1", repeats)

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 from .errors import require
+from .plain_values import to_tensor
 
 FrameRole = Literal["reference", "first", "last"]
 
@@ -39,7 +41,7 @@ class Frames:
     """Frames that the clip should resemble, begin with or end with.
 
     Attributes:
-        frames_THW3: The frames, uint8 RGB.
+        frames_THW3: The frames, uint8 RGB, as a tensor or an array.
         role: "reference" for frames that show what things look like, "first" and "last" for those that the clip begins
             and ends with.
     """
@@ -48,7 +50,10 @@ class Frames:
     role: FrameRole = "reference"
 
     def __post_init__(self) -> None:
+        if isinstance(self.frames_THW3, np.ndarray):
+            object.__setattr__(self, "frames_THW3", to_tensor(self.frames_THW3))
         frames = self.frames_THW3
+        require(isinstance(frames, torch.Tensor), "frames_THW3", "must be a tensor or an array", type(frames).__name__)
         fits = frames.ndim == 4 and frames.shape[3] == 3 and frames.dtype == torch.uint8 and frames.numel() > 0
         require(fits, "frames_THW3", "must be (T, H, W, 3) uint8", (tuple(frames.shape), str(frames.dtype)))
         require(self.role in get_args(FrameRole), "role", f"must be one of {get_args(FrameRole)}", self.role)
@@ -71,12 +76,16 @@ class Embedding:
     """The output of an external encoder.
 
     Attributes:
-        states_SD: S states of D channels, floating-point.
+        states_SD: S states of D channels, floating-point, as a tensor or an array.
     """
 
     states_SD: torch.Tensor
 
     def __post_init__(self) -> None:
+        if isinstance(self.states_SD, np.ndarray):
+            object.__setattr__(self, "states_SD", to_tensor(self.states_SD))
+        found = type(self.states_SD).__name__
+        require(isinstance(self.states_SD, torch.Tensor), "states_SD", "must be a tensor or an array", found)
         fits = self.states_SD.ndim == 2 and self.states_SD.is_floating_point() and self.states_SD.numel() > 0
         shown = (tuple(self.states_SD.shape), str(self.states_SD.dtype))
         require(fits, "states_SD", "must be (S, D) floating-point numbers", shown)

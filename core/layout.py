@@ -24,6 +24,7 @@ from functools import cached_property
 import torch
 
 from .errors import require
+from .plain_values import convert_fields
 from .token_order import ORDERS, Order, scan_order
 
 VIDEO = "video"
@@ -52,6 +53,7 @@ class Segment:
     default: int = 0
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(bool(self.shape) and min(self.shape) >= 1, "shape", "must have sizes of at least 1", self.shape)
         require(self.vocab_size >= 1, "vocab_size", "must be at least 1", self.vocab_size)
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}", self.order)

@@ -1,6 +1,7 @@
-"""Numbers of other libraries as Python's own, so that the rest of reelm knows one kind of each.
+"""Numbers of other libraries as Python's own, so that the rest of reelm knows one kind of each, and arrays as tensors.
 
 to_python(np.int64(3)), to_python(torch.tensor([1, 2])), to_python(Fraction(1, 2))        # 3, [1, 2], 0.5
+to_tensor(np.broadcast_to(np.uint8(0), (2, 3)))                                           # a copy that may be written
 
 class Settings: def __post_init__(self) -> None: convert_fields(self)                     # a frozen dataclass
 """
@@ -42,6 +43,17 @@ def convert_fields(config: "DataclassInstance") -> None:
         if plain is not value:
             as_tuple = isinstance(plain, list) and not isinstance(value, list)
             object.__setattr__(config, item.name, tuple(plain) if as_tuple else plain)  # type: ignore[arg-type]
+
+
+def to_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Return an array as a tensor: on the CPU, without gradients, and with the array's memory where torch can use that.
+
+    An array is copied where it is read-only (writing to a tensor of it would be undefined), reversed, or in another
+    order of bytes than the machine's.
+    """
+    if isinstance(array, torch.Tensor):
+        return array.detach().cpu()
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _has_no_data(value: np.ndarray | torch.Tensor) -> bool:

@@ -15,6 +15,7 @@ import torch
 
 from ..core.errors import require
 from ..core.json_values import Json
+from ..core.plain_values import convert_fields
 from ..core.progress import progress
 from ..tokenizer.video_tokenizer import VideoTokenizer
 from .camera import moving_crop
@@ -56,6 +57,7 @@ class Windows:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         counts = {"num_frames": self.num_frames, "stride": self.stride, "crops": self.crops}
         for name, value in counts.items():
             require(value is None or value >= 1, name, "must be at least 1", value)

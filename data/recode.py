@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ClipError, require
+from ..core.plain_values import convert_fields
 from ..media.clip import ClipLimits
 from ..media.fitting import Fit
 from ..media.streaming import stream_clip, stream_fitted
@@ -52,6 +53,7 @@ class PrepareConfig:
     clips_per_shard: int = 64
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         for name in ("height", "width"):
             value = getattr(self, name)
             # H.264 in 4:2:0 has no odd sizes.

@@ -9,7 +9,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from ..core.errors import ReelmError, require
 from .options import ContinueOptions, GenerateOptions, StreamOptions
@@ -69,7 +69,7 @@ def is_schedule(value: object) -> bool:
     )  # fmt: skip
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether this is a number that computes: no bool, finite, and within 64 bits."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**63
 

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..core.modes import in_plain_modes
+from ..core.plain_values import to_python, to_tensor
 from ..core.progress import progress
+from .arguments import is_number
 from .options import ClipLike
 from .pixels import PixelDecoder
 from .pretrained import Pretrained
@@ -81,10 +83,10 @@ def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = N
     if window_seconds is None:
         size = parts.config.lm.window
     else:
-        number = isinstance(window_seconds, int | float) and not isinstance(window_seconds, bool)
-        valid = number and math.isfinite(window_seconds) and window_seconds > 0
-        require(valid, "window_seconds", "must be a number above 0", window_seconds)
-        size = max(1, round(window_seconds * fps / compression.t))
+        seconds = to_python(window_seconds)
+        if not is_number(seconds) or seconds <= 0:
+            raise ReelmError(f"window_seconds: must be a number above 0, got {window_seconds!r}")
+        size = max(1, round(seconds * fps / compression.t))
     source = _read(parts, clip)
     tokens_thw, frames = source.tokens_thw.numpy(), _frames(parts, source)
     windows: list[dict[str, Any]] = []
@@ -110,7 +112,7 @@ def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = N
 def _read(parts: Pretrained, clip: ClipLike) -> Source:
     """Read the clip; tokens alone are assumed to be those of this model."""
     if isinstance(clip, np.ndarray | torch.Tensor) and str(clip.dtype).removeprefix("torch.") in ("int32", "int64"):
-        tokens_thw, layout = torch.as_tensor(clip).cpu().long(), parts.lm.layout
+        tokens_thw, layout = to_tensor(clip).long(), parts.lm.layout
         shape, (rows, columns) = tuple(tokens_thw.shape), layout.video.shape
         fits = len(shape) == 3 and shape[0] > 0 and shape[1:] == (rows, columns)
         require(fits, "clip", f"must have shape (t, {rows}, {columns}) where it is tokens", shape)

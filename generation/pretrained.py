@@ -17,6 +17,7 @@ from ..core.device import pick_device
 from ..core.errors import CheckpointError, ReelmError, require
 from ..core.json_values import Json
 from ..core.modes import in_plain_modes
+from ..core.plain_values import convert_fields
 from ..core.protocols import LanguageModel, LanguageModelConfig, Precision
 from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
@@ -65,6 +66,7 @@ class ModelConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.format == FORMAT, "format", f"must be {FORMAT}", self.format)
         require(0 < self.fps <= 1000, "fps", "must be above 0 and at most 1000", self.fps)
         side, video = self.tokenizer.spatial, self.lm.layout.video

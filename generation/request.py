@@ -269,7 +269,7 @@ def check_lengths(
     """
     neither = seconds is None or num_frames is None
     require(neither, "seconds, num_frames", "must not both be given", (seconds, num_frames))
-    given: Any = num_frames if seconds is None else seconds
+    given: Any = to_python(num_frames if seconds is None else seconds)
     lengths = []
     for value in given if isinstance(given, list | tuple) else [given]:
         pair = (None, value) if seconds is None else (value, None)
@@ -310,6 +310,9 @@ def _sampling(defaults: SamplingConfig, given: dict[str, Any]) -> SamplingConfig
 
 def _pop_temperatures(sampling: dict[str, Any]) -> Schedule[float]:
     """Remove the temperature from the options if it is a schedule, and return it; else return an empty schedule."""
+    given = sampling.get("temperature")
+    if isinstance(given, np.ndarray | torch.Tensor) and given.ndim == 2:
+        sampling["temperature"] = to_python(list(given))
     if not isinstance(sampling.get("temperature"), list | tuple):
         return ()
     schedule: Schedule[float] = read_schedule(sampling.pop("temperature"), "temperature", int, float)

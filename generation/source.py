@@ -15,6 +15,7 @@ import torch
 
 from ..core.condition import Condition
 from ..core.errors import ReelmError, require
+from ..core.plain_values import to_tensor
 from ..core.progress import note
 from ..media.arrays import as_frames
 from ..media.fitting import FITS, Fit, fit_clip
@@ -107,7 +108,7 @@ def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:
     config, layout, prompt = parts.config, parts.config.lm.layout, ""
     times_or_fps: np.ndarray | float | None
     if isinstance(clip, Video):
-        frames, times_or_fps, prompt = torch.from_numpy(clip.frames), clip.fps, read_prompt(parts.lm, clip.prompt)
+        frames, times_or_fps, prompt = to_tensor(clip.frames), clip.fps, read_prompt(parts.lm, clip.prompt)
     else:
         frames, times_or_fps = as_frames(clip, argument)
     rate = config.fps if times_or_fps is None else times_or_fps
@@ -126,7 +127,7 @@ def _known_frames(parts: Pretrained, clip: ClipLike, session: SessionState) -> t
         return None
     whole = len(clip.frames) == parts.tokenizer.compression.frames(len(session.tokens_thw))
     from_tokens = whole and session.settings.get("detail") is not True and clip.compare() == "alike"
-    return None if from_tokens else torch.from_numpy(clip.frames)
+    return None if from_tokens else to_tensor(clip.frames)
 
 
 def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: SessionState) -> Source:

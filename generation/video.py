@@ -21,6 +21,7 @@ import torch
 from .. import __version__
 from ..core.errors import require
 from ..core.json_values import Json, JsonValue
+from ..core.plain_values import to_python, to_tensor
 from ..core.progress import note
 from ..media.clip import DEFAULT_LIMITS, ClipLimits
 from ..media.fitting import resample_frames
@@ -80,9 +81,11 @@ class Video:
         shape = self.frames.shape
         frames_ok = len(shape) == 4 and shape[3] == 3 and 0 not in shape and self.frames.dtype == np.uint8
         require(frames_ok, "frames", "must be (T, H, W, 3) uint8 without zero sizes", (shape, self.frames.dtype))
-        number = isinstance(self.fps, int | float | np.number) and not isinstance(self.fps, bool)
-        require(number and 0 < self.fps < 2**63, "fps", "must be finite and above 0", self.fps)
-        self.fps = float(self.fps)
+        fps, seed = to_python(self.fps), to_python(self.seed)
+        number = isinstance(fps, int | float) and not isinstance(fps, bool) and 0 < fps < 2**63
+        require(number, "fps", "must be finite and above 0", self.fps)
+        require(seed is None or type(seed) is int, "seed", "must be a whole number or None", self.seed)
+        self.fps, self.seed = float(fps), seed  # type: ignore[arg-type, assignment]  # the rules say so
         if self.tokens is not None:
             tokens = _numpy(self.tokens)
             tokens_ok = tokens.ndim == 3 and tokens.dtype.kind in "iu" and 0 not in tokens.shape
@@ -191,8 +194,8 @@ class Video:
         """
         if self.tokens is None or self.compare() == "other":
             return None
-        tokens = {name: torch.from_numpy(np.asarray(values)).long() for name, values in self.segments.items()}
-        tokens_thw, kept = torch.from_numpy(np.asarray(self.tokens)).long(), self.state
+        tokens = {name: to_tensor(np.asarray(values)).long() for name, values in self.segments.items()}
+        tokens_thw, kept = to_tensor(np.asarray(self.tokens)).long(), self.state
         grids = {"video": tokens_thw, **tokens}
         same = kept is not None and kept.grids.keys() == grids.keys() and all(
             torch.equal(grid, grids[name]) for name, grid in kept.grids.items()
@@ -295,12 +298,11 @@ def check_output_type(kind: object, argument: str) -> None:
 
 def _json_value(value: object) -> JsonValue:
     """Convert to JSON values; where JSON has no such value, its `repr` must not cost the user the clip."""
+    value = to_python(value)
     if isinstance(value, dict):
         return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_json_value(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

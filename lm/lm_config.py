@@ -13,6 +13,7 @@ import torch
 
 from ..core.errors import require
 from ..core.layout import VIDEO, FrameLayout, Segment
+from ..core.plain_values import convert_fields
 from ..core.protocols import Cost, Numerics
 from ..core.token_history import HISTORY
 from ..core.token_order import ORDERS, Order
@@ -58,6 +59,7 @@ class LMConfig:
     neighbour_dim: int = 64
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.order in ORDERS, "order", f"must be one of {', '.join(ORDERS)}", self.order)
         require(self.window >= 3, "window", "must be at least 3", self.window)
         groups = self.kv_heads >= 1 and self.heads % self.kv_heads == 0

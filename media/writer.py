@@ -13,7 +13,6 @@ Video is encoded by `frame_encoder.py`, images are encoded by imageio.
 """
 
 import contextlib
-import math
 import os
 import secrets
 import shutil
@@ -27,6 +26,7 @@ import torch
 
 from ..core.errors import ReelmError, require
 from ..core.files import as_path, atomic_path, check_replaceable, check_writable, free_path
+from ..core.plain_values import to_python
 from .clip import ClipInfo, pack_metadata
 from .frame_encoder import VIDEO, VideoEncoder, remux
 from .own_files import is_own_clip
@@ -88,8 +88,8 @@ def write_clip(
     suffix = _suffix(path)
     path = check_output(path, overwrite=overwrite, inputs=inputs)
     frames = _checked_frames(frames_THW3)
-    _check_fps(fps, suffix)
-    text = pack_metadata(metadata, ClipInfo(float(fps), *frames.shape[:3]))
+    fps = _read_fps(fps, suffix)
+    text = pack_metadata(metadata, ClipInfo(fps, *frames.shape[:3]))
     with _writing(path):
         if not suffix:
             _write_folder(path, frames, text)
@@ -166,8 +166,7 @@ class ClipWriter:
         self.path = check_output(path, **self._replacing)
         self._partial = self.path.with_name(f"{self.path.stem}.partial{suffix}")
         self.growing = free_path(self._partial)
-        _check_fps(fps, suffix)
-        self.fps, self.metadata, self.frames = float(fps), metadata, 0
+        self.fps, self.metadata, self.frames = _read_fps(fps, suffix), metadata, 0
         self._suffix, self._size, self._encoder = suffix, (1, 1), None
         pack_metadata(metadata, self._info)
 
@@ -244,14 +243,13 @@ def _claim(path: Path) -> Path:
             return free
 
 
-def _check_fps(fps: float, suffix: str) -> None:
-    valid = isinstance(fps, int | float) and not isinstance(fps, bool) and math.isfinite(fps)
-    require(
-        valid and 0.01 <= fps <= MAX_FPS[suffix],
-        "fps",
-        f"must be from 0.01 to {MAX_FPS[suffix]:g} in {suffix or 'a folder of PNGs'}",
-        fps,
-    )
+def _read_fps(fps: float, suffix: str) -> float:
+    """Return the frames per second as Python's float, within the limits of the format."""
+    number = to_python(fps)
+    rule = f"must be from 0.01 to {MAX_FPS[suffix]:g} in {suffix or 'a folder of PNGs'}"
+    valid = isinstance(number, int | float) and not isinstance(number, bool) and 0.01 <= number <= MAX_FPS[suffix]
+    require(valid, "fps", rule, fps)
+    return float(number)  # type: ignore[arg-type]  # it is a number by now
 
 
 def _checked_frames(frames_THW3: Any) -> np.ndarray:

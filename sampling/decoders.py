@@ -10,6 +10,7 @@ from typing import get_args
 
 from ..core.errors import require
 from ..core.layout import FrameLayout
+from ..core.plain_values import to_python
 from .decoder import Decoder, EngineView, Exactness
 from .diagonal import Diagonal
 
@@ -91,8 +92,8 @@ def make_decoder(
         require(known, "decoder", f"must have an exactness of {get_args(Exactness)}", exactness)
         require(block_size is None, "block_size", "must not be given with a decoder of one's own", block_size)
         require(not sequential_only or decoder.exactness == "exact", "decoder", NO_PROCESSORS, decoder)
-        size = getattr(decoder, "block_size", 1)
-        fits = type(size) is int and 1 <= size <= limit
+        size = to_python(getattr(decoder, "block_size", 1))
+        fits = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= limit
         require(fits, "decoder", f"must have a whole block_size from 1 to {limit}", size)
         _check_diagonal(decoder, layout)
         return decoder

@@ -15,6 +15,7 @@ import torch
 from ..core.condition import Condition, Text
 from ..core.errors import require
 from ..core.layout import FrameLayout
+from ..core.plain_values import convert_fields
 from ..kernels.sample import check_settings
 
 # (first latent frame for which it holds, value), in ascending order; the first entry begins at 0.
@@ -44,6 +45,7 @@ class SamplingConfig:
     min_p: float = 0.0
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         check_settings(self.guidance_scale, self.temperature, self.top_k, self.top_p, self.min_p)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from ..core.errors import require
 from ..core.modes import in_plain_modes
+from ..core.plain_values import to_tensor
 from .tiles import TiledTokenizer, TileState
 from .video_tokenizer import VideoTokenizer
 
@@ -39,7 +40,7 @@ def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torc
     pending: list[torch.Tensor] = []
     shape, group_size = None, 1
     for frame in frames:
-        frame_HW3 = torch.as_tensor(frame)
+        frame_HW3 = to_tensor(frame)
         fits = frame_HW3.ndim == 3 and frame_HW3.shape[2] == 3 and frame_HW3.dtype == torch.uint8
         require(fits and min(frame_HW3.shape) > 0, "frames", "must be (height, width, 3) uint8",
                 (tuple(frame_HW3.shape), str(frame_HW3.dtype)))  # fmt: skip

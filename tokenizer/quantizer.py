@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..core.errors import require
+from ..core.plain_values import convert_fields
 from ..kernels.nearest_code import nearest_code
 
 
@@ -39,6 +40,7 @@ class QuantizerConfig:
     spread: float = 0.0
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.kind in ("fsq", "vq", "lfq"), "quantizer.kind", "must be 'fsq', 'vq' or 'lfq'", self.kind)
         levels_fit = len(self.levels) > 0 and min(self.levels) >= 2 and math.prod(self.levels) <= 2**18
         require(

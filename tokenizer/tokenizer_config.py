@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..core.errors import require
 from ..core.layout import Compression
+from ..core.plain_values import convert_fields
 from .quantizer import QuantizerConfig
 
 
@@ -50,6 +51,7 @@ class TokenizerConfig:
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.temporal >= 1, "temporal", "must be at least 1", self.temporal)
         require(_is_power(self.spatial) and self.spatial >= 4, "spatial", "must be a power of two, at least 4",
                 self.spatial)  # fmt: skip

@@ -20,6 +20,7 @@ from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.files import atomic_write
+from ..core.plain_values import convert_fields
 from ..core.progress import note
 from ..data.token_shards import Shards, read_shards
 from ..lm.lm_config import LMConfig
@@ -53,6 +54,7 @@ class LMTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)

@@ -28,6 +28,7 @@ from ..core.config import check_same, to_dict
 from ..core.errors import CheckpointError, require
 from ..core.files import atomic_path, check_writable
 from ..core.log import Entry, StepLog
+from ..core.plain_values import convert_fields
 from ..core.progress import note, progress
 
 RECIPE = "recipe.json"
@@ -68,6 +69,7 @@ class TrainConfig:
     report_steps: int = 20
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.steps >= 1, "steps", "must be at least 1", self.steps)
         require(0 < self.learning_rate < 1, "learning_rate", "must be in (0, 1)", self.learning_rate)
         require(self.optimizer in ("adamw", "muon"), "optimizer", "must be 'adamw' or 'muon'", self.optimizer)

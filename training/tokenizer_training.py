@@ -21,6 +21,7 @@ from ..core.checkpoint import save_json, save_tensors, uninitialised
 from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
+from ..core.plain_values import convert_fields
 from ..evaluation.lpips import LEAST_SIDE as LPIPS_LEAST_SIDE
 from ..evaluation.lpips import load_lpips
 from ..evaluation.reconstruction import judge_held_out
@@ -73,6 +74,7 @@ class TokenizerTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_size >= 1, "batch_size", "must be at least 1", self.batch_size)
         moving, structure = self.weights(WORLD_WEIGHTS)
