@@ -29,7 +29,8 @@ class Whole:
 
 
 @pytest.mark.parametrize(("value", "wanted"), [
-    (np.uint64(2**63), 2**63), (np.int8(-3), -3), (np.array(3), 3), (torch.tensor(3, dtype=torch.uint8), 3), (Whole(), 3),
+    (np.uint64(2**63), 2**63), (np.int8(-3), -3), (np.array(3), 3), (torch.tensor(3, dtype=torch.uint8), 3),
+    (Whole(), 3),
     (np.float16(0.5), 0.5), (np.longdouble(0.5), 0.5), (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
     (torch.tensor(0.5, requires_grad=True), 0.5), (Fraction(1, 2), 0.5), (Decimal("0.5"), 0.5), (Fraction(4, 2), 2.0),
     (np.True_, True), (np.array(False), False), (torch.tensor(True), True),
