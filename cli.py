@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from .core.errors import ReelmError
 from .core.progress import note
+from .core.signals import raised_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,38 +21,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 after success; 1 after a benchmark with a wrong row; 2 after an error of reelm or of the system; 3 after
-        `prepare` if some clips could not be used; 130 after Ctrl-C, and 128 + the signal after another signal that ends
-        a stream; 141, as from a shell, after writing to a closed pipe, as in `reelm --help | head -1`, without a
-        message.
+        `prepare` if some clips could not be used; 128 + the signal after Ctrl-C (130) or SIGTERM (143), also where the
+        command kept what it had; 141, as from a shell, after writing to a closed pipe, as in `reelm --help | head -1`,
+        without a message.
     """
-    try:
-        code = _run(sys.argv[1:] if arguments is None else list(arguments))
-        print(end="", flush=True)  # flush here, where a closed pipe is caught
-        return code
-    except BrokenPipeError:
-        # The interpreter flushes stdout again when it exits, and would report the closed pipe then.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        return 141
+    with raised_signals() as caught:
+        try:
+            code = _run(sys.argv[1:] if arguments is None else list(arguments))
+            print(end="", flush=True)  # flush here, where a closed pipe is caught
+        except BrokenPipeError:
+            # The interpreter flushes stdout again when it exits, and would report the closed pipe then.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            code = 141
+        except BaseException as error:
+            # Where a signal comes while a module is imported, some modules raise another exception in its place.
+            if not (caught or isinstance(error, KeyboardInterrupt)):
+                raise
+            note("reelm: interrupted")
+            code = 130
+    return 128 + caught[0] if caught else code
 
 
 def _run(words: list[str]) -> int:
-    try:
-        # Imported here, so that an interrupt while modules are imported ends the command like any other.
-        from .commands.dispatch import run
-    except KeyboardInterrupt:
-        return _interrupted()
+    # Imported here, so that an interrupt while modules are imported ends the command like any other.
+    from .commands.dispatch import run
+
     try:
         return run(words)
-    except KeyboardInterrupt:
-        return _interrupted()
     except BrokenPipeError:  # always from stdout: `note` ignores that of stderr, and reelm writes to no other pipe
         raise
     except (ReelmError, OSError) as error:
         note(f"reelm: error: {' '.join(str(error).split())}")
         return 2
-
-
-def _interrupted() -> int:
-    note("reelm: interrupted")
-    return 130

@@ -69,6 +69,14 @@ class ModelCommand(Command):
         self.set_threads()
         return VideoGenerator.from_pretrained(self.model, device=self.device, **self.numerics)
 
+    def model_words(self) -> list[str]:
+        """Return the words of the command line that load this model in another command."""
+        words = []
+        for name in ("model", "device", "dtype", "weights", "cache"):
+            if getattr(self, name) != getattr(ModelCommand, name):
+                words += [f"--{name}", str(getattr(self, name))]
+        return words
+
     def set_threads(self) -> None:
         """Use one thread if the command is fastest with one, unless the user has set OMP_NUM_THREADS."""
         import torch

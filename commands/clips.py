@@ -13,6 +13,7 @@ from .base import ModelCommand, strict_json
 from .parser import Option
 
 if TYPE_CHECKING:
+    from ..generation.session_files import SessionFiles
     from ..generation.stream_file import StreamedClip
     from ..generation.video import Video
 
@@ -83,6 +84,16 @@ class _Clip(ModelCommand):
         """Return the sampling options that were given, without those that are left to the model."""
         return {name: value for name, value in vars(self.sampling).items() if value != "model"}
 
+    def sessions(self, paths: list[str], **options: Any) -> "SessionFiles":
+        """Return the session files of these clips, which tell how to go on from them after an interruption."""
+        from ..generation.session_files import SessionFiles
+
+        drawing = [] if self.decoder == "auto" else ["--decoder", self.decoder]
+        drawing += [] if self.block_size is None else ["--block-size", str(self.block_size)]
+        return SessionFiles(
+            paths, overwrite=self.overwrite, options=self.model_words(), drawing_options=drawing, **options
+        )
+
     def print_video(self, files: list[Path], video: "Video", new_frames: int) -> None:
         """Print the files, the speed and the next command of a finished video, as `print_clip` does."""
         elapsed = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
@@ -143,7 +154,6 @@ class Generate(_Clip):
 
     def run(self) -> int:
         from ..generation.request import MAX_CLIPS
-        from ..generation.session_files import SessionFiles
         from ..media.writer import check_output
 
         count = self.num_videos_per_prompt
@@ -151,7 +161,7 @@ class Generate(_Clip):
         paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
         for path in paths:
             check_output(path, overwrite=self.overwrite)
-        with SessionFiles(paths, save_state=self.save_state, overwrite=self.overwrite) as sessions:
+        with self.sessions(paths, save_state=self.save_state) as sessions:
             videos = self.load().generate(
                 self.prompts(self.prompt), num_videos_per_prompt=count, batch_size=self.batch_size,
                 callback_on_tokens=sessions.save, **self.arguments(),
@@ -183,16 +193,14 @@ class Continue(_Clip):
 
     def run(self) -> int:
         from ..generation.session import SessionState
-        from ..generation.session_files import SessionFiles
         from ..generation.video import Video
         from ..media.writer import check_output
 
         path = self.output or free_name(f"{self.clip.stem}-longer")
-        replacing: dict[str, Any] = {"overwrite": self.overwrite, "inputs": [self.clip]}
-        check_output(path, **replacing)
+        check_output(path, overwrite=self.overwrite, inputs=[self.clip])
         clip = SessionState.load(self.clip) if self.clip.suffix == ".safetensors" else Video.load(self.clip)
         generator = self.load()
-        with SessionFiles([path], save_state=self.save_state, **replacing) as sessions:
+        with self.sessions([path], save_state=self.save_state, inputs=[self.clip]) as sessions:
             video = generator.continue_clip(
                 clip, prompt=self.prompts(self.prompt), fit=self.fit, detail=self.detail,
                 callback_on_tokens=sessions.save, **self.arguments(),
@@ -247,9 +255,9 @@ class Stream(_Clip):
     prompt: Prompt
 
     def run(self) -> int:
+        from ..core.signals import stop_signals
         from ..generation.stream_file import write_stream
         from ..media.writer import ClipWriter
-        from ..training.loop import stop_signals
 
         path = self.output or free_name(_slug(self.prompt))
         # Checks the path before the model is loaded, without opening a file.
@@ -257,7 +265,9 @@ class Stream(_Clip):
         stream = self.load().stream(self.prompts(self.prompt), **self.arguments())
         with stop_signals() as stopped:
             note(f"writing {growing}; Ctrl-C ends it")
-            clip = write_stream(stream, path, stop=lambda: bool(stopped), overwrite=self.overwrite)
+            clip = write_stream(
+                stream, path, stop=lambda: bool(stopped), overwrite=self.overwrite, sessions=self.sessions([path])
+            )
         if stopped:
             note(f"reelm: interrupted; {path} holds {clip.frames} frames = {clip.seconds:.4g} s")
         size = (clip.frames, clip.height, clip.width)

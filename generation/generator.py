@@ -23,6 +23,7 @@ from ..core.device import pick_device
 from ..core.errors import ReelmError
 from ..core.modes import in_plain_modes
 from ..core.protocols import Precision
+from ..core.signals import deferred_signals
 from ..media.fitting import Fit
 from ..sampling.batch import DrawnClip, draw_clips
 from .admission import admit, admit_model
@@ -180,7 +181,7 @@ class VideoGenerator:
     def continue_clip(
         self, clip: ClipLike | None = None, *, output_type: OutputType | None = None, **options: Unpack[ContinueOptions]
     ) -> Video | Frames:
-        """Continue a clip: the result begins with the clip and is `seconds` (2 by default) longer.
+        """Continue a clip: the result begins with the clip and is `seconds` longer.
 
         Args:
             clip: A `Video`, a `SessionState`, a path to a session, video, gif or image, or frames as an array (see
@@ -282,13 +283,16 @@ class VideoGenerator:
                 states.append(SessionState.from_plan(plan, layout.unpack(tokens_tS), clip.state, settings))
             return states
 
-        on_tokens = request.on_tokens or (lambda _: None)
-        drawn = draw_clips(
-            engine, request.plans, keep_states=kept, on_exception=lambda so_far: on_tokens(sessions(so_far))
-        )
+        def hand_over(drawn: list[DrawnClip]) -> list[SessionState]:
+            with deferred_signals():  # what is drawn is to reach the caller
+                states = sessions(drawn)
+                if request.on_tokens is not None:
+                    request.on_tokens(states)
+            return states
+
+        drawn = draw_clips(engine, request.plans, keep_states=kept, on_exception=hand_over)
         sampled = time.perf_counter()
-        states = sessions(drawn)
-        on_tokens(states)
+        states = hand_over(drawn)
         if source is None or source.frames_THW3 is None:
             clips = decode_clips(parts.tokenizer, [state.tokens_thw for state in states])
         else:

@@ -157,7 +157,8 @@ class ContinueOptions(DrawOptions, total=False):
 
     Attributes:
         image: A picture to continue, in place of `clip`.
-        seconds: The length of what is added (2 by default), rounded up to whole latent frames.
+        seconds: The length of what is added, rounded up to whole latent frames; by default what is missing of a clip
+            that was stopped or interrupted, else 2.
         num_frames: The length in frames, in place of `seconds`.
         prompt: The prompt of what is added; second 0 of a schedule is the end of the clip; by default the clip's own.
         fit: How a picture of another shape is fitted: "crop", "pad" or "stretch".

@@ -114,11 +114,12 @@ class Pretrained:
         """Return what a clip of this model records of its generation, as JSON values.
 
         `sample` is the index of the clip among the samples of one prompt; `prompts` and `temperatures` are schedules by
-        latent frames; `detail` says that the frames have more detail than the tokens.
+        latent frames; `latent_frames` is the number of all latent frames of the plan, of which perhaps not all are
+        drawn, or None for a clip without an end; `detail` says that the frames have more detail than the tokens.
         """
         return {
             "model": self.name, "tokenizer": self.tokenizer_id, "lm": self.lm_id, **vars(sampling),
-            "negative_prompt": plan.negative_prompt, "sample": plan.key.sample,
+            "negative_prompt": plan.negative_prompt, "sample": plan.key.sample, "latent_frames": plan.latent_frames,
             "prompts": [list(entry) for entry in plan.prompts],
             "temperatures": [list(entry) for entry in plan.temperatures],
             **({"conditions": describe_conditions(plan.conditions)} if plan.conditions else {}),

@@ -207,6 +207,8 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
     """
     plan, after = request.plans[0], len(source.tokens_thw)
     ends = None if plan.latent_frames is None else after + plan.latent_frames
+    if options.get("seconds") is None and options.get("num_frames") is None and after < (source.planned or 0):
+        ends = source.planned  # what is missing of a clip that was stopped or interrupted
     coming = tuple((after + start, text) for start, text in plan.prompts)
     before = tuple(entry for entry in source.prompts if entry[0] < after)
     if not any(text for _, text in before):  # the given prompt holds for the source too

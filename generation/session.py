@@ -69,6 +69,12 @@ class SessionState:
         """The tokens of all segments by name, which `FrameLayout.pack` takes."""
         return {"video": self.tokens_thw, **self.segments}
 
+    @property
+    def planned(self) -> int | None:
+        """The latent frames that the clip was to have when it was drawn; None where it has no end or none is known."""
+        planned = self.settings.get("latent_frames")
+        return planned if type(planned) is int and planned > 0 else None
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the session atomically to a .safetensors file, and return the path.
 

@@ -48,6 +48,7 @@ class Source:
         keeps_detail: Whether the detail of its last frames is kept in those that follow.
         missing: A warning about conditions that the clip was drawn under and that did not come with it, or None.
         inputs: The files that the clip was made from.
+        planned: The latent frames that the clip was to have when it was drawn, or None.
     """
 
     frames_THW3: torch.Tensor | None
@@ -63,6 +64,7 @@ class Source:
     keeps_detail: bool = False
     missing: str | None = None
     inputs: tuple[Path, ...] = ()
+    planned: int | None = None
 
     @property
     def tokens_thw(self) -> torch.Tensor:
@@ -144,6 +146,7 @@ def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: Se
         detailed=settings.get("detail") is True,
         conditions=conditions,
         missing=missing_conditions(settings, conditions),
+        planned=session.planned,
         key=read_key(session.seed, settings),
         temperatures=read_latent_schedule(settings.get("temperatures"), int, float),
         prompts=tuple((start, read_prompt(parts.lm, text, own=own)) for start, text in prompts),

@@ -8,6 +8,7 @@ stream.close()
 """
 
 import dataclasses
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -26,6 +27,7 @@ from .options import Controls, Number, Prompt, TemperatureTimes
 from .pixels import PixelDecoder
 from .pretrained import Pretrained
 from .request import Request, make_request
+from .session import SessionState
 
 
 class ClipStream(Iterator[np.ndarray]):
@@ -39,14 +41,18 @@ class ClipStream(Iterator[np.ndarray]):
     def __init__(self, parts: Pretrained, request: Request) -> None:
         """Prepare a stream of one clip; nothing is drawn yet."""
         self._parts, self._work = parts, _Work(parts, request)
-        self._frames = self._work.frames()
+        self._frames, self._reading = self._work.frames(), threading.Lock()
 
     def __iter__(self) -> "ClipStream":
         return self
 
     def __next__(self) -> np.ndarray:
-        with plain_modes():
-            return next(self._frames)
+        with self._reading, plain_modes():
+            frames_THW3 = None if self._work.closed else next(self._frames)
+            if frames_THW3 is None or self._work.closed:  # perhaps by another thread, or by a callback
+                self._frames.close()
+                raise StopIteration
+            return frames_THW3
 
     def __reduce__(self) -> tuple[object, ...]:
         raise ReelmError("stream: must not be pickled or copied while it is drawn; its tokens and settings can be")
@@ -116,9 +122,23 @@ class ClipStream(Iterator[np.ndarray]):
         names = frozenset(options) | ({"prompt"} if prompt is not None else set())
         self._work.changes.append((change, names))
 
+    @property
+    def session(self) -> SessionState:
+        """The session of the frames that were handed out, from which `continue_clip` draws what would have followed."""
+        grids = {name: torch.from_numpy(tokens) for name, tokens in self._work.grids().items()}
+        return SessionState.from_plan(self._work.plan, grids, {}, self.settings)
+
     def close(self) -> None:
-        """Stop the work; the stream yields no more frames."""
-        self._frames.close()
+        """Stop the work; the stream yields no more frames.
+
+        Any thread may call this. Where another one is reading, that one ends with the latent frame that it draws.
+        """
+        self._work.closed = True
+        if self._reading.acquire(blocking=False):
+            try:
+                self._frames.close()
+            finally:
+                self._reading.release()
 
 
 class _Work:
@@ -132,11 +152,13 @@ class _Work:
         plan: The plan of the clip, with all changes so far.
         changes: The requests with the values to change at the first latent frame that is not begun, and the names of
             the options to change.
+        closed: Whether nothing more is to be drawn.
     """
 
     def __init__(self, parts: Pretrained, request: Request) -> None:
         self._parts, self.request, self.plan = parts, request, request.plans[0]
         self.changes: list[tuple[Request, frozenset[str]]] = []
+        self.closed = False
         self._tokens: list[torch.Tensor] = []
 
     def grids(self) -> dict[str, np.ndarray]:
@@ -155,7 +177,7 @@ class _Work:
         with modes():
             engine = self.request.engine(self._parts)
             clip = engine.add(self.plan)
-        while not engine.ended(clip):
+        while not (engine.ended(clip) or self.closed):
             with modes():
                 while self.changes:
                     self._change(engine, clip, *self.changes.pop(0))

@@ -4,8 +4,9 @@ written = write_stream(generator.stream("a blue ring spins", seconds=60), "ring.
 written.frames, written.seconds
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..core.json_values import Json
 from ..core.progress import progress
 from ..media.writer import ClipWriter
 from .fingerprint import Fingerprint, FingerprintBuilder
+from .session_files import SessionFiles
 from .stream import ClipStream
 from .video import Video, video_metadata
 
@@ -54,7 +56,12 @@ class StreamedClip:
 
 
 def write_stream(
-    stream: ClipStream, path: str | Path, *, stop: Callable[[], bool] = lambda: False, overwrite: bool = False
+    stream: ClipStream,
+    path: str | Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    overwrite: bool = False,
+    sessions: SessionFiles | None = None,
 ) -> StreamedClip:
     """Write a stream's frames as they come, until it ends or is stopped.
 
@@ -63,14 +70,16 @@ def write_stream(
         path: The file to write, .mp4 or .mkv; the .partial file next to it can be played while it grows.
         stop: A function that is called after each latent frame, and returns True to end the file there.
         overwrite: Whether a file that is not a clip of reelm may be replaced.
+        sessions: Where the tokens are saved if an exception ends the writing; by default beside `path`.
 
     Raises:
         ReelmError: The path cannot be written, or frames of the stream were read before; nothing was drawn. Or writing
-            failed later: the .partial file is kept.
+            failed later: the .partial file is kept, and a session with its tokens.
     """
     require(not len(stream.tokens), "stream", "must be at its beginning", f"{len(stream.tokens)} latent frames on")
     began, height, width, fingerprint = time.perf_counter(), 0, 0, FingerprintBuilder()
-    with ClipWriter(path, stream.fps, overwrite=overwrite) as writer:
+    writer = ClipWriter(path, stream.fps, overwrite=overwrite)
+    with sessions or SessionFiles([path]) as kept, _tokens_kept(stream, kept), writer:
         for frames_THW3 in progress(stream, "streaming", unit="latent frame"):
             if not writer.frames:
                 _, height, width, _ = frames_THW3.shape
@@ -85,6 +94,16 @@ def write_stream(
         writer.path, writer.frames, height, width, stream.fps, stream.prompt, stream.seed, stream.settings,
         stream.tokens.size, time.perf_counter() - began,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _tokens_kept(stream: ClipStream, sessions: SessionFiles) -> Iterator[None]:
+    """Save the session of the stream where an exception comes."""
+    try:
+        yield
+    except BaseException:
+        sessions.save([stream.session])
+        raise
 
 
 def _metadata(

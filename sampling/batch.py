@@ -31,7 +31,7 @@ def draw_clips(
     plans: Sequence[ClipPlan],
     *,
     keep_states: bool = False,
-    on_exception: Callable[[list[DrawnClip]], None] | None = None,
+    on_exception: Callable[[list[DrawnClip]], object] | None = None,
 ) -> list[DrawnClip]:
     """Draw every clip to its end, and return the clips in the order of their plans.
 

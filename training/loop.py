@@ -10,13 +10,10 @@ module, such as a discriminator, can be trained in the same steps as `auxiliary`
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -30,6 +27,7 @@ from ..core.files import atomic_path, check_writable
 from ..core.log import Entry, StepLog
 from ..core.plain_values import convert_fields
 from ..core.progress import note, progress
+from ..core.signals import stop_signals
 
 RECIPE = "recipe.json"
 # The options that may differ when a run is resumed: its length, and how often it writes.
@@ -197,24 +195,6 @@ class TrainState:
                 if int(owner) == index:
                     state.setdefault(int(number), {})[key] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the yielded list while the context is open; a second signal interrupts at once."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def check_run(folder: Path, resume: bool, recipe: object = None) -> Path:
