@@ -100,7 +100,7 @@ class RunCommand(Command):
     device: str = "auto"
 
     def print_progress(self, files: str, progress: "RunProgress") -> int:
-        """Print the step that the run in `out` has reached, and return the exit code: 130 if the run was interrupted.
+        """Print the step that the run in `out` has reached, and return the exit code: 130 if the run was stopped.
 
         Args:
             files: The files that the run has written, for the printed line.

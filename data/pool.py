@@ -7,11 +7,12 @@ with contextlib.closing(run_all(work, jobs, workers=4)) as results:
         ...
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -62,6 +63,10 @@ def _run_in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([work.__module__])
+        from multiprocessing import forkserver  # which Windows does not have
+
+        with _without_ctrl_c():
+            forkserver.ensure_running()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     others = set(multiprocessing.active_children())
     try:
@@ -75,8 +80,22 @@ def _run_in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Hold SIGINT back in this context, and for ever in processes that it starts, which inherit the mask.
+
+    Ctrl-C goes to all processes of a terminal, and is left to the parent, which then kills its workers. The fork server
+    ignores it only once it has imported what its workers need, and would print a traceback until then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    # Ctrl-C is left to the parent, which then kills its workers, so that they print no tracebacks.
+    # Where processes are spawned, Ctrl-C is left to the parent too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 

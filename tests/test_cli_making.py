@@ -59,7 +59,7 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     monkeypatch.setattr(tokenizer_training, "training_clips", interrupted)
     train = ["train", "tokenizer", "--out", "runs/tokenizer", *TINY_TOKENIZER]
     code, out, err = run(*train)
-    assert (code, err) == (130, "stopped at step 2 of 4; go on with --resume\n")
+    assert (code, err) == (143, "stopped at step 2 of 4; go on with --resume\n")
     assert out.startswith("wrote runs/tokenizer: ")
     assert "of step 2 of 4" in out
     refused = run(*train)
@@ -222,7 +222,7 @@ def test_a_stopped_run_on_own_clips_goes_on_to_the_bit(run, shards, monkeypatch)
         return batch(crops, step)
 
     monkeypatch.setattr(CropLoader, "batch", interrupted)
-    assert run(*train, "--out", "parts")[0] == 130
+    assert run(*train, "--out", "parts")[0] == 143
     assert run(*train, "--out", "parts", "--resume")[0] == 0
     assert seen == [0, 1, 2]
     for name in ("metrics.jsonl", "tokenizer.safetensors", "held-out.json"):

@@ -1,12 +1,10 @@
-"""Ctrl-C and SIGTERM at any moment: what was drawn goes on with the same tokens, and the exit codes are as documented."""
+"""Ctrl-C and SIGTERM: what was drawn goes on with the same tokens, and the exit codes are as documented."""
 
 import contextlib
 import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path

@@ -190,3 +190,16 @@ def test_a_clip_from_elsewhere_keeps_its_own_pictures(debug_generator, tmp_path)
     error = np.abs(again.frames[:6].astype(int) - clip.frames)
     assert error.mean() < 3  # the loss of an mp4, and not that of the tokenizer
     assert np.abs(debug_generator.decode(again.state).frames[:5].astype(int) - clip.frames[1:]).mean() > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp"])
+def test_a_generated_clip_goes_through_ten_files(tmp_path, name):
+    from reelm import VideoGenerator
+
+    generator = VideoGenerator.from_pretrained("world", device="cpu")
+    video = longer = generator.generate("a red ball rolls to the right over grass", seconds=1, seed=7)
+    for number in range(10):
+        longer = generator.continue_clip(longer.save(tmp_path / f"{number}-{name}"), num_frames=4)
+    shift = longer.frames[: len(video.frames)].astype(int) - video.frames
+    assert len(longer.tokens) == len(video.tokens) + 10 and np.abs(shift).max() == 0
