@@ -79,18 +79,17 @@ class SessionFiles:
         path = path if self._save_state and number < len(self._paths) else free_path(path)
         self.kept.append(state.save(path, overwrite=self._overwrite))
         drawn, planned = len(state.tokens_thw), state.planned
+        output = ["-o", str(clip if number < len(self._clips) else free_path(clip))]
+        output += ["--overwrite"] if self._overwrite else []
         if planned is None or drawn == planned:
-            self._notes.append(f"the tokens are safe: {self._command('decode', path)}")
+            words = ["decode", str(path), *self._options, *output]
+            self._notes.append(f"the tokens are safe: {shlex.join(['reelm', *words])}")
         else:
-            output = ["-o", str(clip if number < len(self._clips) else free_path(clip))]
-            words = [*self._drawing, *output, *(["--overwrite"] if self._overwrite else [])]
+            words = ["continue", str(path), *self._options, *self._drawing, *output]
             self._notes.append(
                 f"{drawn} of {planned} latent frames are safe (seed {state.seed}); go on with: "
-                + self._command("continue", path, *words)
+                f"{shlex.join(['reelm', *words])}"
             )
-
-    def _command(self, name: str, path: Path, *words: str) -> str:
-        return shlex.join(["reelm", name, str(path), *self._options, *words])
 
     def __enter__(self) -> "SessionFiles":
         return self

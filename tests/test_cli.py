@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -345,7 +346,9 @@ def test_ctrl_c_while_generating_leaves_nothing(run, debug, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Engine, "step", interrupted)
-    assert run("generate", "a red ball", *debug) == (130, "", "reelm: interrupted\n")
+    code, out, err = run("generate", "a red ball", "--seed", 7, *debug)
+    assert (code, out) == (130, "")
+    assert err == "the same command with --seed 7 makes the same clip again\nreelm: interrupted\n"
     assert names() == []
 
 
@@ -357,7 +360,8 @@ def test_tokens_outlive_a_clip_that_cannot_be_written(run, debug, debug_generato
     with monkeypatch.context() as patch:
         patch.setattr(Video, "save", full)
         code, out, err = run("generate", "a red ball", "--num-frames", 5, "--seed", 41, *debug)
-    said = "the tokens are safe: reelm decode a-red-ball.session-2.safetensors"
+    saved = ["a-red-ball.session-2.safetensors", *map(str, debug), "-o", "a-red-ball.mp4"]
+    said = f"the tokens are safe: reelm decode {shlex.join(saved)}"
     assert (code, out, err) == (2, "", f"{said}\nreelm: error: [Errno 28] No space left on device\n")
     assert Path("a-red-ball.session.safetensors").read_text() == "mine"
     code, out, _ = run("decode", "a-red-ball.session-2.safetensors", "-o", "saved.mkv", *debug)

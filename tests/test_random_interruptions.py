@@ -61,9 +61,8 @@ def timed(words):
 def go_on(run, err):
     """Run the commands that the messages name."""
     found = [shlex.split(line.split("reelm ", 1)[1]) for line in err.splitlines() if ": reelm " in line]
-    for name, path, *words in found:
-        output = ["-o", path.split(".session")[0] + ".mkv"] if name == "decode" else []
-        assert run(name, path, *words, *output)[0] == 0
+    for words in found:
+        assert run(*words)[0] == 0
     return found
 
 
@@ -87,7 +86,7 @@ def test_what_was_drawn_goes_on(command, run, debug_checkpoint, debug_generator)
     for moment, number in moments(seconds, command):
         for path in Path().glob("a*"):
             path.unlink()
-        code, err = interrupt([*words, *debug], moment, number)
+        code, err = interrupt([*words, "--overwrite", *debug], moment, number)
         sessions = sorted(path.name for path in Path().glob("a*.session.safetensors"))
         left = {path.name for path in Path().iterdir()} - {"given.mkv", *sessions}
         assert left <= {"a.mkv", "a-1.mkv", "a-2.mkv", "a-3.mkv"}, left
