@@ -17,7 +17,7 @@ from ..core.condition import Condition
 from ..core.errors import ReelmError, require
 from ..core.plain_values import to_tensor
 from ..core.progress import note
-from ..media.arrays import as_frames
+from ..media.arrays import as_frames, check_size
 from ..media.fitting import FITS, Fit, fit_clip
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
 from .options import ClipLike
@@ -110,6 +110,7 @@ def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:
     config, layout, prompt = parts.config, parts.config.lm.layout, ""
     times_or_fps: np.ndarray | float | None
     if isinstance(clip, Video):
+        check_size(clip.frames, argument)
         frames, times_or_fps, prompt = to_tensor(clip.frames), clip.fps, read_prompt(parts.lm, clip.prompt)
     else:
         frames, times_or_fps = as_frames(clip, argument)

@@ -3,11 +3,13 @@
 frames_THW3, times_or_fps = as_frames(array_or_images_or_clip)
 """
 
+import math
+
 import numpy as np
 import torch
 
 from ..core.errors import ClipError, ReelmError, require
-from .clip import Clip
+from .clip import DEFAULT_LIMITS, Clip
 from .colours import TOLERANCE, to_srgb
 from .images import ANIMATED
 
@@ -44,10 +46,12 @@ def as_frames(source: object, argument: str = "clip") -> tuple[torch.Tensor, np.
 
     Raises:
         ReelmError: The type, rank or dtype is another, the shape is ambiguous or has a zero, the items of a list have
-            several sizes or dtypes, floats are NaN or outside [0, 1], or a PIL image is animated.
+            several sizes or dtypes, floats are NaN or outside [0, 1], a PIL image is animated, or there is more than
+            `check_size` admits.
     """
     if isinstance(source, Clip):
         return source.frames_THW3, source.fps if source.times is None else source.times[:-1]
+    check_size(source, argument)
     from PIL import Image
 
     if isinstance(source, list | tuple):
@@ -67,6 +71,24 @@ def as_frames(source: object, argument: str = "clip") -> tuple[torch.Tensor, np.
         require(shape[0] not in COLOUR, argument, ambiguous, shape)
         return _frames(array[..., None], argument), None
     return _frames(_channels_last(array, argument, first=array.ndim == 4), argument), None
+
+
+def check_size(source: object, argument: str) -> None:
+    """Refuse frames in memory that are larger than those of a file may be (`ClipLimits`), before anything is copied."""
+    pixels = sum(map(_count_pixels, source if isinstance(source, list | tuple) else [source]))
+    most = DEFAULT_LIMITS.max_bytes
+    rule = f"must have at most {most / 2**30:g} GiB of frames as 8-bit RGB"
+    require(3 * pixels <= most, argument, rule, f"{3 * pixels / 2**30:.3g} GiB")
+
+
+def _count_pixels(item: object) -> int:
+    """Return the pixels of an array or a PIL image; 0 for anything else."""
+    shape: tuple[int, ...] = tuple(getattr(item, "shape", ()))
+    if not shape:
+        width, height = getattr(item, "width", 0), getattr(item, "height", 0)
+        return width * height if isinstance(width, int) and isinstance(height, int) else 0
+    channels = next((shape[axis] for axis in (-1, -3) if len(shape) > 2 and 1 <= shape[axis] <= 4), 1)
+    return math.prod(shape) // channels
 
 
 def _join_stills(items: list[object], argument: str) -> torch.Tensor:

@@ -161,3 +161,14 @@ def test_animated_image_is_not_taken_for_a_still(tmp_path):
         pytest.raises(ReelmError, match="clip: an animated image must be given"),
     ):
         as_frames(image)
+
+
+@pytest.mark.parametrize("large", [
+    np.broadcast_to(np.uint8(0), (350_000, 64, 64, 3)), np.broadcast_to(np.float64(0), (350_000, 1, 64, 64)),
+    torch.zeros((), dtype=torch.uint8).expand(350_000, 64, 64), [np.zeros((1, 1, 3), np.uint8).repeat(2, 0)] * 1000
+    + [np.broadcast_to(np.uint8(0), (40_000, 40_000, 3))],
+], ids=["array", "floats", "tensor", "list"])  # fmt: skip
+def test_more_than_a_file_may_have_is_refused_before_it_is_copied(large):
+    """None of these takes memory as it is."""
+    with pytest.raises(ReelmError, match=r"^clip: must have at most 4 GiB of frames as 8-bit RGB, got '4\.\d+ GiB'"):
+        as_frames(large)
