@@ -26,6 +26,13 @@ class Command(ABC):
 
     example: ClassVar[str]
 
+    def recorded(self) -> object | None:
+        """Return an object whose attributes are the options that a folder records, or None where there are none.
+
+        They take the place of the default values: the words of the command line are parsed again with them.
+        """
+        return None
+
     @abstractmethod
     def run(self) -> int:
         """Run the command and return its exit code."""
@@ -90,8 +97,9 @@ class RunCommand(Command):
     """Options of all training runs.
 
     Attributes:
-        out: The folder of the run; after Ctrl-C it contains a checkpoint.
-        resume: Continue the run in that folder.
+        out: The folder of the run, new or empty; after Ctrl-C it contains a checkpoint.
+        resume: Go on with the run in that folder, with the options that it has. Of other options only --train.steps,
+            --train.checkpoint-minutes, --train.report-steps and --device may be given anew.
         device: The device to compute on: auto, cpu or cuda[:n].
     """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,13 +66,15 @@ class Prepare(Command):
 
 
 def summary(report: "Report") -> str:
-    """Return a text of the samples that were written, the files that were skipped by reason, and the report's path."""
+    """Return a text of the samples that were written, of what became of each file, and the report's path."""
     (train, train_frames), (held_out, held_out_frames) = report.count("train"), report.count("held-out")
     megabytes = sum(shard.tar_bytes for shard in report.shards.values()) / 1e6
     used, shards = report.files - len(report.skipped), _counted(len(report.shards), "shard")
+    rate = "" if report.fps is None else f", {report.fps:g} frames a second"
+    stills = f", {_counted(report.stills, 'still')} among them" if report.stills else ""
     lines = [
-        f"wrote {report.path.parent}: {used} of {_counted(report.files, 'clip')} in {shards}, {megabytes:.1f} MB: "
-        f"{_counted(train, 'sample')} to train on ({train_frames} frames), "
+        f"wrote {report.path.parent}: {used} of {_counted(report.files, 'clip')} in {shards}, {megabytes:.1f} MB"
+        f"{rate}{stills}: {_counted(train, 'sample')} to train on ({train_frames} frames), "
         f"{held_out} held out ({held_out_frames} frames)"
     ]
     # A reason is "argument: rule, got value". Files are counted by the part before the value, which many share.
@@ -79,11 +82,26 @@ def summary(report: "Report") -> str:
     if rules:
         lines.append(f"skipped {len(report.skipped)}:")
         lines += [f"  {count} {rule}" for rule, count in rules.most_common()]
-    if report.ignored:
-        examples = ", ".join(report.ignored[:3]) + (", ..." if len(report.ignored) > 3 else "")
-        lines.append(f"ignored {len(report.ignored)} whose names are not those of clips: {examples}")
+    lines += _noted(report.notes)
+    for count, what, names in (
+        (len(report.ignored), "whose names are not those of clips", report.ignored),
+        (len(report.made_here), "that reelm made", [f"{name}/" for name in report.made_here]),
+    ):
+        if count:
+            lines.append(f"ignored {count} {what}: {', '.join(names[:3])}{', ...' if count > 3 else ''}")
     sheet = report.path.with_name(report.path.name.replace("report", "samples")).with_suffix(".png")
     return "\n".join([*lines, f"see {report.path} and {sheet}" if sheet.exists() else f"see {report.path}"])
+
+
+def _noted(notes: list[tuple[str, str]]) -> list[str]:
+    """Return a line for each kind of note; notes that differ in their numbers alone are of one kind."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for name, text in notes:
+        kinds.setdefault(re.sub(r"\d[\d.,]*", "N", text), []).append((name, text))
+    return [
+        f"note: {name}: {text}" + (f" (and {len(others)} more like it)" if others else "")
+        for (name, text), *others in kinds.values()
+    ]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -68,8 +68,11 @@ def run(words: Sequence[str]) -> int:
 
 
 def parse(name: str, words: Sequence[str]) -> Command:
-    """Return the command of this name with the options in these words."""
-    return _parser(name).parse(list(words))
+    """Return the command of this name with the options in these words; the rest are those of a run that goes on."""
+    parser = _parser(name)
+    command = parser.parse(list(words))
+    recorded = command.recorded()
+    return command if recorded is None else parser.parse(list(words), recorded)
 
 
 def _parser(name: str) -> CommandParser[Command]:

@@ -83,8 +83,12 @@ class CommandParser(Generic[C]):
         """Return the help: what the command does, its options, and the footer."""
         return self._parser.format_help().rstrip("\n")
 
-    def parse(self, words: list[str]) -> C:
+    def parse(self, words: list[str], recorded: object = None) -> C:
         """Return the command that these words describe.
+
+        Args:
+            words: The words after the command's name.
+            recorded: An object whose attributes are the default values of the options of these names.
 
         Raises:
             ReelmError: A word is no option, or the value of one is missing or of a wrong type. The message has one
@@ -97,7 +101,7 @@ class CommandParser(Generic[C]):
             raise ReelmError(
                 f"{self._parser.usage}: must have no more words, got {', '.join(map(repr, extra))}; {several}"
             )
-        command = _build(self._command, vars(found), "")
+        command = _build(self._command, vars(found), "", recorded)
         assert isinstance(command, self._command)
         return command
 
@@ -195,16 +199,22 @@ def _texts(cls: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
-def _build(cls: type, values: dict[str, Any], prefix: str) -> object:
-    """Return an instance of a dataclass from the values that were given, by dotted name; the rest are its defaults."""
+def _build(cls: type, values: dict[str, Any], prefix: str, recorded: object) -> object:
+    """Return an instance of a dataclass from the values that were given, by dotted name.
+
+    The rest are those that are recorded, or else their defaults.
+    """
     arguments: dict[str, Any] = {}
     for _, field, _, option in _fields(cls):
-        name = f"{prefix}{field.name}"
+        name, known = f"{prefix}{field.name}", hasattr(recorded, field.name)
         if option.group is not None:
-            arguments[field.name] = _build(option.group(), values, f"{name}." if option.prefixed else prefix)
+            inner = f"{name}." if option.prefixed else prefix
+            arguments[field.name] = _build(option.group(), values, inner, getattr(recorded, field.name, None))
         elif name in values:
             value = values[name]
             arguments[field.name] = tuple(value) if isinstance(value, list) else value
+        elif known:
+            arguments[field.name] = getattr(recorded, field.name)
     return cls(**arguments)
 
 

@@ -1,6 +1,7 @@
 """The commands that make the parts of a language model's training: train tokenizer, render, train text."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,6 +26,7 @@ class TrainTokenizer(RunCommand):
 
     Attributes:
         data: The folder of clips that reelm prepare made, or of any clips; without it clips are rendered.
+        fps: The frames per second of all clips, if they are not prepared; the median of their own rates unless given.
         preset: The sizes of the model, in place of the options of --model: tiny, small or base (1, 8, 100 million
             parameters). It is small if --data is given and no option of --model.
         compression: The pixels per token of the preset, frames x rows x columns; 4x8x8 unless given.
@@ -34,26 +36,38 @@ class TrainTokenizer(RunCommand):
 
     example = "reelm train tokenizer --data my_clips --preset small --compression 4x8x8 --out runs/tokenizer"
     data: Path | None = None
+    fps: float | None = None
     preset: Literal["tiny", "small", "base"] | None = None
     compression: Literal["4x8x8", "8x8x8", "4x16x16", "8x16x16"] | None = None
     decoder_of: Path | None = None
     recipe: Annotated[Any, Option(group=_tokenizer_options, prefixed=False)]
 
+    def recorded(self) -> object | None:
+        """Return the options of the run that goes on."""
+        from ..training.run_options import TokenizerRun, recorded_options
+
+        return recorded_options(self.out, TokenizerRun) if self.resume else None
+
     def run(self) -> int:
         from ..core.config import from_dict
+        from ..core.files import free_path
         from ..training.recipes import train_video_tokenizer
         from ..training.tokenizer_training import TokenizerTraining
 
         report = train_video_tokenizer(
-            self.out, data=self.data, preset=self.preset, compression=self.compression, decoder_of=self.decoder_of,
-            recipe=from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options"), device=self.device,
-            resume=self.resume,
+            self.out, data=self.data, fps=self.fps, preset=self.preset, compression=self.compression,
+            decoder_of=self.decoder_of, recipe=from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options"),
+            device=self.device, resume=self.resume,
         )  # fmt: skip
         if report.prepared is not None:
             print(summary(report.prepared))
         code = self.print_progress("tokenizer.json and tokenizer.safetensors", report.progress)
         if report.held_out is not None:
             print(_held_out(report.held_out))
+        if self.data is not None and report.progress.finished:
+            places = {"--data": self.data, "--tokenizer": self.out, "--out": free_path(self.out.with_name("lm"))}
+            words = [word for name, place in places.items() for word in (name, str(place))]
+            print(f"next: reelm train lm {shlex.join(words)}")
         return code
 
 

@@ -48,20 +48,30 @@ class TrainLM(RunCommand):
     Attributes:
         data: The folder of token shards, of clips that reelm prepare made, or of any clips.
         tokenizer: The folder of the trained tokenizer that encodes, or has encoded, the clips.
+        fps: The frames per second of all clips, if they are not prepared; the median of their own rates unless given.
         text: The text model; unless given, it is trained on the captions.
         init: The model whose weights are the start (a bundled name or a folder); the weights are random unless given.
+        name: The name of the model, that of the folder --out unless given.
         windows: The windows that are cut out of clips, if the data are clips.
         sampling: The default sampling settings of the model; without guidance if no clip has a caption.
     """
 
     example = "reelm train lm --data my_clips --tokenizer runs/tokenizer --out runs/lm"
-    data: Path
-    tokenizer: Path
+    data: Path | None = None
+    tokenizer: Path | None = None
+    fps: float | None = None
     text: Path | None = None
     init: str | None = None
+    name: str | None = None
     windows: Annotated[Any, Option(group=_windows_options)]
     sampling: Annotated[Any, Option(group=_sampling_options)]
     recipe: Annotated[Any, Option(group=_lm_options, prefixed=False)]
+
+    def recorded(self) -> object | None:
+        """Return the options of the run that goes on."""
+        from ..training.run_options import ModelRun, recorded_options
+
+        return recorded_options(self.out, ModelRun) if self.resume else None
 
     def run(self) -> int:
         from ..core.config import from_dict
@@ -73,8 +83,8 @@ class TrainLM(RunCommand):
         options = dataclasses.asdict(self.recipe)
         recipe = from_dict(LMTraining, {**options, "model": options["model"] | dict.fromkeys(DERIVED, 1)}, "options")
         report = train_language_model(
-            self.data, self.tokenizer, self.out, text=self.text, init=self.init,
-            windows=from_dict(Windows, dataclasses.asdict(self.windows), "options"),
+            self.out, data=self.data, tokenizer=self.tokenizer, fps=self.fps, text=self.text, init=self.init,
+            name=self.name, windows=from_dict(Windows, dataclasses.asdict(self.windows), "options"),
             sampling=from_dict(SamplingConfig, dataclasses.asdict(self.sampling), "options"), recipe=recipe,
             device=self.device, resume=self.resume,
         )  # fmt: skip
@@ -83,6 +93,8 @@ class TrainLM(RunCommand):
         code = self.print_progress(f"a model for --model {shlex.quote(str(report.model))},", report.progress)
         for line in _measured(report):
             print(line)
+        if report.progress.finished:
+            print(f"next: reelm continue CLIP --model {shlex.quote(str(report.model))} --seconds 2 -o on.mp4")
         return code
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ReelmError, require
@@ -65,7 +66,8 @@ def from_dict(cls: type[T], values: object, where: str = "config") -> T:
     """Build the dataclass `cls` from JSON values.
 
     Args:
-        cls: The class; its fields may be dataclasses, tuples of one type, literals, plain types, and unions with None.
+        cls: The class; its fields may be dataclasses, tuples of one type, literals, paths, plain types, and
+            unions with None.
         values: A dict of the fields' values.
         where: The name of the config in error messages.
 
@@ -110,6 +112,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return value
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
     elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ReelmError(f"{where}: must be {getattr(hint, '__name__', hint)}, got {value!r}")

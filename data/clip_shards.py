@@ -15,13 +15,14 @@ import numpy as np
 
 from ..core.errors import ClipError, require
 from ..core.files import as_path
+from ..core.folders import kind_of
 from ..media.frame_decoder import read_window
 from .shard_files import SPLITS, Sample, read_index, read_json, read_sample
 
 
 def is_prepared(folder: Path) -> bool:
     """Return whether `reelm prepare` made this folder."""
-    return (folder / "shards.json").is_file()
+    return kind_of(folder) == "shards"
 
 
 def read_frames(folder: Path, number: int, sample: Sample, start: int, count: int) -> np.ndarray:
@@ -51,6 +52,7 @@ class ClipShards:
         numbers: The number of the shard that holds each sample.
         height: The height of every sample in pixels.
         width: The width of every sample in pixels.
+        fps: The frames per second of every sample; None where all clips are stills.
     """
 
     def __init__(self, folder: str | Path, split: str = "train") -> None:
@@ -70,6 +72,8 @@ class ClipShards:
         try:
             count = int(values["shards"])
             self.height, self.width = int(values["config"]["height"]), int(values["config"]["width"])
+            fps = values["config"]["fps"]
+            self.fps = None if fps is None else float(fps)
         except (KeyError, TypeError, ValueError) as error:
             raise ClipError(f"data: shards.json must be a file that reelm prepare wrote, got {error!r}") from error
         self.samples: list[Sample] = []

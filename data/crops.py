@@ -19,6 +19,8 @@ WORKERS = 1  # threads that read ahead; one suffices because a training step tak
 class CropLoader:
     """A loader of batches of random crops: windows of clips, each cropped at its own position, half of them mirrored.
 
+    A still image is a window that repeats it.
+
     Args:
         shards: The clips to read.
         batch_size: The number of crops per step.
@@ -36,7 +38,7 @@ class CropLoader:
     ) -> None:
         for name, size, limit in (("height", height, shards.height), ("width", width, shards.width)):
             require(1 <= size <= limit, name, f"must be from 1 to {limit}, which the clips have", size)
-        self._loader = ClipLoader(shards, batch_size, num_frames, seed, workers=WORKERS, flip=True)
+        self._loader = ClipLoader(shards, batch_size, num_frames, seed, workers=WORKERS, flip=True, stills=True)
         self._size, self._seed = (height, width), seed
 
     def batch(self, step: int) -> torch.Tensor:
@@ -46,6 +48,14 @@ class CropLoader:
             random_crop(clip_THW3, *self._size, self._seed, 3, step, index)
             for index, clip_THW3 in enumerate(frames_BTHW3)
         ])  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of clips that are left out."""
+        left_out, frames = self._loader.left_out, self._loader.num_frames
+        if not left_out:
+            return []
+        return [f"{left_out} of {len(self._loader.shards)} samples are shorter than the {frames} frames of a crop "
+                "(--num-frames), and are left out"]  # fmt: skip
 
     def close(self) -> None:
         """Stop the thread that reads ahead; `batch` must not be called afterwards."""

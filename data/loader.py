@@ -73,6 +73,7 @@ class ClipLoader:
         world_size: int = 1,
         workers: int = 0,
         flip: bool = False,
+        stills: bool = False,
     ) -> None:
         """Count the windows; no frames are read yet.
 
@@ -86,6 +87,7 @@ class ClipLoader:
             workers: The number of threads that read ahead (decoding releases the interpreter lock); with 0, batches
                 are read when they are requested.
             flip: Mirror half of the windows; leave it off where captions distinguish left from right.
+            stills: Use each still image as a window that repeats it; otherwise they are left out.
 
         Raises:
             ReelmError: An argument is out of its range, or no sample has `num_frames` frames.
@@ -100,10 +102,14 @@ class ClipLoader:
         self.shards, self.batch_size, self.num_frames, self.seed = shards, batch_size, num_frames, seed
         self.flip, self._rank, self._world_size = flip, rank, world_size
         self._frames = np.array([sample.frames for sample in shards.samples], np.int64)
+        # A last sample of one frame, of a clip that was cut into several, is no still.
+        is_still = [stills and (sample.frames, sample.first_frame) == (1, 0) for sample in shards.samples]
+        self._stills = np.array(is_still, bool)
+        counts = np.where(self._stills, 1, self._frames // num_frames)
         # The number of windows up to and including each sample, by which `_pick` finds the sample of a window.
-        self._ends = np.cumsum(self._frames // num_frames)
+        self._ends = np.cumsum(counts)
         self.windows = int(self._ends[-1]) if len(self._ends) else 0
-        self.left_out = int((self._frames < num_frames).sum())
+        self.left_out = int((counts == 0).sum())
         longest = int(self._frames.max(initial=0))
         require(self.windows > 0, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)
         self._position = 0
@@ -159,10 +165,12 @@ class ClipLoader:
             self._orders[epoch] = np.argsort(hash_bits(self.seed, epoch, 0, np.arange(self.windows)), kind="stable")
         window = int(self._orders[epoch][index])
         sample = int(np.searchsorted(self._ends, window, side="right"))
+        flipped = self.flip and bool(hash_bits(self.seed, epoch, 2, sample)[0] >> np.uint64(63))
+        if self._stills[sample]:
+            return Pick(epoch, sample, 0, flipped)
         frames = int(self._frames[sample])
         window_in_sample = window - (int(self._ends[sample - 1]) if sample else 0)
         shift = int(hash_bits(self.seed, epoch, 1, sample)[0] % np.uint64(frames % self.num_frames + 1))
-        flipped = self.flip and bool(hash_bits(self.seed, epoch, 2, sample)[0] >> np.uint64(63))
         return Pick(epoch, sample, shift + window_in_sample * self.num_frames, flipped)
 
     def _read_batch(self, position: int) -> ClipBatch:
@@ -181,7 +189,9 @@ class ClipLoader:
         return ClipBatch(torch.stack(frames), [self.shards.samples[pick.sample].captions for pick in picks], picks)
 
     def _read(self, pick: Pick) -> torch.Tensor:
-        frames_THW3 = torch.from_numpy(self.shards.read(pick.sample, pick.start, self.num_frames))
+        count = 1 if self._stills[pick.sample] else self.num_frames
+        frames_THW3 = torch.from_numpy(self.shards.read(pick.sample, pick.start, count))
+        frames_THW3 = frames_THW3.expand(self.num_frames, -1, -1, -1)
         return frames_THW3.flip(2) if pick.flipped else frames_THW3
 
 

@@ -13,18 +13,21 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from ..core.config import to_dict
+from ..core.config import from_dict, to_dict
 from ..core.errors import ClipError, ReelmError, require
 from ..core.files import atomic_write
+from ..core.folders import check_folder, kind_of, mark_folder
 from ..core.json_values import Json
 from ..core.progress import progress
-from .clip_shards import is_prepared
+from .clip_shards import ClipShards, is_prepared
 from .pool import Died, run_all
+from .rates import choose_fps
 from .recode import PrepareConfig, recode
 from .shard_files import FORMAT, SPLITS, Sample, ShardIndex, read_index, read_json, tar_path, write_shard
 from .sheet import write_sheet
@@ -32,7 +35,8 @@ from .sources import Source, find_sources
 
 RANDOM = "?" * 8  # a glob pattern for the characters that tempfile appends to a name
 CONFIG = PrepareConfig()
-Recoded: TypeAlias = tuple[list[Sample], list[Path], str]  # samples, their files, and the reason if there are none
+# Samples, their files, notes of how they were read, and the reason if there are none.
+Recoded: TypeAlias = tuple[list[Sample], list[Path], tuple[str, ...], str]
 WORKERS = os.cpu_count() or 1
 
 
@@ -43,16 +47,31 @@ class Report:
     Attributes:
         files: The number of clips.
         shards: The indexes of the shards by their numbers.
+        fps: The frames per second of all samples; None where all clips are stills.
         skipped: The clips that could not be used: (file, reason).
+        notes: What reading did to clips or could not read of them: (file, note).
         ignored: The files whose names are neither those of clips nor those of captions.
+        made_here: The folders among the clips that reelm made, which were not searched.
         path: The path of the report file; the contact sheet is in the same folder.
     """
 
     files: int
     shards: dict[int, ShardIndex]
+    fps: float | None
     skipped: list[tuple[str, str]]
+    notes: list[tuple[str, str]]
     ignored: list[str]
+    made_here: list[str]
     path: Path
+
+    @property
+    def stills(self) -> int:
+        """The number of clips of one frame."""
+        frames = Counter[str]()
+        for shard in self.shards.values():
+            for sample in shard.samples:
+                frames[sample.source] += sample.frames
+        return sum(count == 1 for count in frames.values())
 
     def count(self, split: str) -> tuple[int, int]:
         """Return the numbers of samples and of frames of a split."""
@@ -75,18 +94,20 @@ def prepare(
         world_size: The number of machines that share the work, each with the same `folder` and `out`.
 
     Raises:
-        ReelmError: An argument is out of its range, the folder holds no clip, `out` holds shards that were made with
-            other options, or a file could not be written. A clip that cannot be used is not an error: it is listed in
-            the report.
+        ReelmError: An argument is out of its range, the folder holds no clip, `out` holds other files or shards that
+            were made with other options, or a file could not be written. A clip that cannot be used is not an error:
+            it is listed in the report.
     """
     require(folder.is_dir(), "folder", "must be an existing folder", str(folder))
     require(workers >= 0, "workers", "must be at least 0", workers)
     require(world_size >= 1, "world_size", "must be at least 1", world_size)
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
-    sources, ignored = find_sources(folder, leave_out=out)
+    check_folder(out, "shards")
+    found = find_sources(folder, leave_out=out)
+    sources, size = found.sources, config.clips_per_shard
     require(len(sources) > 0, "folder", "must hold at least one video, gif or image", str(folder))
-    size = config.clips_per_shard
     groups = [sources[start : start + size] for start in range(0, len(sources), size)]
+    config = _resolve(config, out, sources, workers)
     _claim_folder(out, config, len(groups))
     numbers = range(rank, len(groups), world_size)
     shards = {number: _finished_shard(out, number, _fingerprint(config, groups[number])) for number in numbers}
@@ -103,58 +124,88 @@ def prepare(
             for number in missing:
                 shards[number] = _assemble(out, number, groups[number], recoded, _fingerprint(config, groups[number]))
     done = {number: shard for number, shard in shards.items() if shard is not None}
-    skipped = [entry for number in numbers for entry in done[number].skipped]
-    path = out / f"report{suffix}.json"
-    report = Report(sum(len(groups[number]) for number in numbers), done, skipped, ignored, path)
+    skipped, notes = (
+        [entry for number in numbers for entry in getattr(done[number], name)] for name in ("skipped", "notes")
+    )
+    report = Report(
+        sum(len(groups[number]) for number in numbers), done, config.fps, skipped, notes, found.ignored,
+        found.made_here, out / f"report{suffix}.json",
+    )  # fmt: skip
     write_sheet(out / f"samples{suffix}.png", out, done)
     atomic_write(report.path, json.dumps(_report_json(report, config), indent=1) + "\n")
     return report
 
 
+def _resolve(config: PrepareConfig, out: Path, sources: list[Source], workers: int) -> PrepareConfig:
+    """Return the options with a rate: the one given, that of the shards in `out`, or the median of the clips' own.
+
+    It stays None where no clip moves.
+    """
+    if config.fps is not None:
+        return config
+    saved = None if kind_of(out) != "shards" else _saved_config(out)
+    fps = saved.fps if saved is not None and saved.fps is not None else choose_fps([s.path for s in sources], workers)
+    return replace(config, fps=fps)
+
+
+def _saved_config(out: Path) -> PrepareConfig | None:
+    """Return the options in `shards.json`; None where a run was killed before it wrote the file."""
+    path = out / "shards.json"
+    return from_dict(PrepareConfig, read_json(path).get("config"), path.name) if path.is_file() else None
+
+
 def is_up_to_date(out: Path, folder: Path, config: PrepareConfig) -> bool:
     """Return whether `out` already holds exactly the shards that `prepare` would make of the clips in `folder`."""
-    path = out / "shards.json"
-    if not path.is_file() or read_json(path).get("config") != json.loads(json.dumps(to_dict(config))):
+    saved = _saved_config(out) if is_prepared(out) else None
+    if saved is None or saved != (config if config.fps is not None else replace(config, fps=saved.fps)):
         return False
-    sources, size = find_sources(folder, leave_out=out)[0], config.clips_per_shard
+    sources, size = find_sources(folder, leave_out=out).sources, config.clips_per_shard
     groups = [sources[start : start + size] for start in range(0, len(sources), size)]
     finished = [
-        _finished_shard(out, number, _fingerprint(config, group)) is not None for number, group in enumerate(groups)
+        _finished_shard(out, number, _fingerprint(saved, group)) is not None for number, group in enumerate(groups)
     ]
-    return all(finished) and read_json(path).get("shards") == len(groups)
+    return all(finished) and read_json(out / "shards.json").get("shards") == len(groups)
 
 
-def prepare_once(folder: Path, out: Path, known: Path | None = None) -> tuple[Path, Report | None]:
+def prepare_once(
+    folder: Path, out: Path, *, fps: float | None = None, known: Path | None = None
+) -> tuple[Path, Report | None]:
     """Return the folder of the shards of some clips; prepare them with the default options where there are none yet.
 
     Args:
         folder: A folder of shards, which is returned as it is, or of any clips.
         out: The folder of a training run; new shards are written to its subfolder "shards".
-        known: A folder of shards that is returned if it was made of the same clips with the default options.
+        fps: The frames per second of the clips; the median of their own rates unless given.
+        known: A folder of shards that is returned if it was made of the same clips with these options.
 
     Returns:
         The folder of the shards, and the report of `prepare` if this call made them.
 
     Raises:
-        ReelmError: The clips cannot be prepared; see `prepare`.
+        ReelmError: The clips cannot be prepared (see `prepare`), or the shards have another rate than `fps`.
     """
+    require(folder.is_dir(), "data", "must be an existing folder", str(folder))
     if is_prepared(folder):
+        rate = ClipShards(folder).fps
+        require(fps is None or fps == rate, "fps", f"must be {rate}, which the prepared clips have", fps)
         return folder, None
-    if known is not None and is_up_to_date(known, folder, CONFIG):
+    config = replace(CONFIG, fps=fps)
+    if known is not None and is_up_to_date(known, folder, config):
         return known, None
-    return out / "shards", prepare(folder, out / "shards")
+    return out / "shards", prepare(folder, out / "shards", config)
 
 
 def _claim_folder(out: Path, config: PrepareConfig, shards: int) -> None:
-    """Write the options and the number of shards to `shards.json`; refuse a folder that was made with other options."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Mark the folder, and write the options and the number of shards; refuse one that was made with other options."""
+    mark_folder(out, "shards")
     path, options = out / "shards.json", json.loads(json.dumps(to_dict(config)))
-    if path.exists():
-        old_options = read_json(path).get("config")
-        rule = "must be a new folder, or one made with the same options"
-        old_options = old_options if isinstance(old_options, dict) else {}
-        differing = {name: old_options.get(name) for name in options if old_options.get(name) != options[name]}
-        require(old_options == options, "out", rule, differing)
+    saved = _saved_config(out)
+    if saved is not None and saved.fps is None:
+        saved = replace(saved, fps=config.fps)  # all clips were stills, which have no rate
+    rule = "must be a new folder, or one made with the same options"
+    old_options = options if saved is None else to_dict(saved)
+    differing = {name: old_options[name] for name in options if old_options[name] != options[name]}
+    require(not differing, "out", rule, differing)
     atomic_write(path, json.dumps({"format": FORMAT, "shards": shards, "config": options}, indent=1) + "\n")
     # There may be fewer clips than before, and so fewer shards.
     for old in out.glob("clips-*.json"):
@@ -208,7 +259,7 @@ def _recode(job: tuple[Source, PrepareConfig, Path]) -> Recoded:
     except ClipError as error:
         # The report may be passed on; it should not reveal the paths of this machine.
         reason = str(error).replace(str(source.path), source.name)
-        return [], [], " ".join(reason.split()).encode("utf-8", "backslashreplace").decode()
+        return [], [], (), " ".join(reason.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def _assemble(
@@ -217,16 +268,18 @@ def _assemble(
     """Write a shard of the next results, one for each of its sources."""
     samples: list[Sample] = []
     paths: list[Path] = []
-    skipped = []
+    skipped, notes = [], []
     for source in sources:
         result = next(results)
-        new_samples, new_paths, reason = ([], [], "its decoder died") if isinstance(result, Died) else result
+        died: Recoded = ([], [], (), "its decoder died")
+        new_samples, new_paths, new_notes, reason = died if isinstance(result, Died) else result
         samples += new_samples
         paths += new_paths
+        notes += [(source.name, text) for text in new_notes]
         if reason:
             skipped.append((source.name, reason))
     try:
-        shard = write_shard(out, number, samples, paths, fingerprint=fingerprint, skipped=skipped)
+        shard = write_shard(out, number, samples, paths, fingerprint=fingerprint, skipped=skipped, notes=notes)
     except OSError as error:
         raise ReelmError(f"out: {str(tar_path(out, number))!r} could not be written: {error}") from error
     for path in paths:
@@ -241,7 +294,10 @@ def _report_json(report: Report, config: PrepareConfig) -> Json:
         "files": report.files,
         "used": report.files - len(report.skipped),
         **splits,
+        "stills": report.stills,
         "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
+        "notes": [{"file": file, "note": text} for file, text in report.notes],
         "ignored": [*report.ignored],
+        "made_by_reelm": [*report.made_here],
         "config": asdict(config),
     }

@@ -1,6 +1,6 @@
 """Recode one clip to samples: read frame by frame, resized, and encoded once with a keyframe every 12 frames.
 
-samples, paths = recode(source, PrepareConfig(height=128, width=128), Path("parts"))
+samples, paths, notes = recode(source, PrepareConfig(height=128, width=128), Path("parts"))
 
 However long the clip is, memory holds no more than the last frames read, which may turn out to be its held-out end.
 """
@@ -38,7 +38,7 @@ class PrepareConfig:
         height: The height of a sample in pixels, even.
         width: The width of a sample in pixels, even.
         fit: How a clip gets this size: crop cuts out the centre, pad adds black bars, stretch distorts.
-        fps: The frames per second of all samples; each clip's own unless given.
+        fps: The frames per second of all samples; the median of the clips' own rates unless given.
         max_frames: The most frames of a sample; a longer clip is cut into several samples.
         held_out_seconds: The seconds at the end of each clip, but at most half of it, that are never trained on.
         clips_per_shard: The number of clips that share a shard.
@@ -66,11 +66,12 @@ class PrepareConfig:
         require(self.clips_per_shard >= 1, "clips_per_shard", "must be at least 1", self.clips_per_shard)
 
 
-def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sample], list[Path]]:
+def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sample], list[Path], tuple[str, ...]]:
     """Write the samples of a clip as mp4 files into an empty folder.
 
     Returns:
-        The samples, without their positions in a tar, and their files.
+        The samples, without their positions in a tar; their files; and notes of what reading did to the clip or could
+        not read of it.
 
     Raises:
         ClipError: The clip or its captions cannot be used.
@@ -91,7 +92,8 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
         count = write_frames(paths[-1], (frame for _, frame in group), fps, keyframes=KEYFRAMES)
         samples.append(Sample(source.name, split, first, count, fps, config.height, config.width, captions))
         first += count
-    return samples, paths
+    # What is missing is known only at the end.
+    return samples, paths, tuple(getattr(clip, "notes", ()))
 
 
 def _assign_frames(

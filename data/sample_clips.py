@@ -106,7 +106,7 @@ class SampleClips:
     def _sources(self) -> list[Source]:
         """Return the files of a folder that was not prepared; note on stderr that it has no split."""
         note(f"{self.folder} was not prepared and has no split: whole clips are measured")
-        return find_sources(self.folder)[0]
+        return find_sources(self.folder).sources
 
     def _streams(self, seconds: float) -> Iterator[tuple[str, FrameStream, str]]:
         """Yield (name, stream, caption) of each clip: at least its first `seconds`, at its own size and rate."""

@@ -1,6 +1,6 @@
 """Clip shards on disk: mp4 files in an uncompressed tar, and a JSON index of their positions in it.
 
-    write_shard(folder, 3, samples, paths, fingerprint=..., skipped=[])     # clips-00003.tar, then clips-00003.json
+    write_shard(folder, 3, samples, paths, fingerprint=..., skipped=[], notes=[])  # clips-00003.tar, .json
     shard = read_index(folder, 3)
     data = read_sample(folder, 3, shard.samples[0])                         # the bytes of the mp4, checked
 
@@ -65,12 +65,14 @@ class ShardIndex:
         tar_bytes: The size of the tar in bytes.
         samples: The samples, ordered by clip and by time.
         skipped: The clips that could not be used: (file, reason).
+        notes: What reading did to clips or could not read of them: (file, note).
     """
 
     fingerprint: str
     tar_bytes: int
     samples: list[Sample]
     skipped: list[tuple[str, str]]
+    notes: list[tuple[str, str]]
 
 
 def tar_path(folder: Path, number: int) -> Path:
@@ -86,6 +88,7 @@ def write_shard(
     *,
     fingerprint: str,
     skipped: list[tuple[str, str]],
+    notes: list[tuple[str, str]],
 ) -> ShardIndex:
     """Write a tar of the mp4 files at `paths`, then its index, and return the index.
 
@@ -96,6 +99,7 @@ def write_shard(
         paths: The mp4 file of each sample.
         fingerprint: The hash of the clips and options that the shard is made from.
         skipped: The clips that could not be used: (file, reason).
+        notes: What reading did to clips or could not read of them: (file, note).
     """
     path, indexed = tar_path(folder, number), []
     with atomic_path(path) as temporary:
@@ -108,7 +112,7 @@ def write_shard(
                 tar.addfile(info, io.BytesIO(data))
                 indexed.append(dataclasses.replace(sample, offset=offset, size=len(data), crc32=zlib.crc32(data)))
         size = temporary.stat().st_size
-    index = ShardIndex(fingerprint, size, indexed, skipped)
+    index = ShardIndex(fingerprint, size, indexed, skipped, notes)
     atomic_write(
         path.with_suffix(".json"), json.dumps({"format": FORMAT, **dataclasses.asdict(index)}, indent=1) + "\n"
     )
@@ -126,8 +130,8 @@ def read_index(folder: Path, number: int) -> ShardIndex:
     values: Any = read_json(path.with_suffix(".json"))
     try:
         samples = [Sample(**{**entry, "captions": tuple(entry["captions"])}) for entry in values["samples"]]
-        skipped = [(str(file), str(reason)) for file, reason in values["skipped"]]
-        index = ShardIndex(values["fingerprint"], values["tar_bytes"], samples, skipped)
+        skipped, notes = ([(str(file), str(text)) for file, text in values[name]] for name in ("skipped", "notes"))
+        index = ShardIndex(values["fingerprint"], values["tar_bytes"], samples, skipped, notes)
     except (KeyError, TypeError, ValueError) as error:
         raise ClipError(
             f"data: {name} must be the index of a clip shard, got {type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """Find the clips of a folder and read their captions, the first step of `reelm prepare`.
 
-sources, ignored = find_sources(Path("my_clips"), leave_out=Path("my_clips/shards"))
-captions = read_captions(sources[0])
+found = find_sources(Path("my_clips"), leave_out=Path("my_clips/shards"))
+captions = read_captions(found.sources[0])
 
 The captions of a clip are in a file of the same name in the same folder: `name.txt` is one caption, and `name.json` has
 one or a list of them under "caption". If both exist, the JSON file is used.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import ClipError
+from ..core.folders import kind_of
 
 IMAGES = ".gif .webp .png .jpg .jpeg .bmp"
 VIDEOS = (
@@ -57,20 +58,32 @@ class Source:
         return stamp
 
 
-def find_sources(folder: Path, leave_out: Path | None = None) -> tuple[list[Source], list[str]]:
-    """Return every video, gif and image under `folder`, sorted by name, without hidden files and folders.
+@dataclass(frozen=True)
+class FoundClips:
+    """What lies in a folder of clips; every name is relative to it, and all are sorted.
+
+    Attributes:
+        sources: The clips, and folders that cannot be listed, so that they are reported.
+        ignored: The names of files that are neither clips by their suffix nor captions of a clip.
+        made_here: The names of folders that reelm made, such as a training run: their pictures are not clips.
+    """
+
+    sources: list[Source]
+    ignored: list[str]
+    made_here: list[str]
+
+
+def find_sources(folder: Path, leave_out: Path | None = None) -> FoundClips:
+    """Find every video, gif and image under `folder`, except hidden files and folders and folders that reelm made.
 
     Args:
         folder: The folder that is searched with all its subfolders; links to folders are not followed.
         leave_out: A subfolder that is not searched, such as that of the shards.
-
-    Returns:
-        The sources (also folders that cannot be listed, so that they are reported), and the names of the files that are
-        neither clips by their suffix nor captions of a clip.
     """
     found: list[Path] = []
     others: list[Path] = []
     refused: list[str] = []
+    made_here: list[Path] = []
     skipped = None if leave_out is None else leave_out.resolve()
     for directory, folders, files in os.walk(folder, onerror=lambda error: refused.append(str(error.filename))):
         here = Path(directory)
@@ -79,13 +92,16 @@ def find_sources(folder: Path, leave_out: Path | None = None) -> tuple[list[Sour
             folders.clear()
             continue
         folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != skipped]
+        made_here += [here / name for name in folders if kind_of(here / name) is not None]
+        folders[:] = [name for name in folders if here / name not in made_here]
         for name in files:
             if name[0] != ".":
                 (found if Path(name).suffix.lower() in SUFFIXES else others).append(here / name)
     found += [Path(name) for name in refused]
     sources = sorted((Source(_name(path, folder), path) for path in found), key=lambda source: source.name)
     captions = {source.captions_path for source in sources}
-    return sources, sorted(_name(path, folder) for path in others if path not in captions)
+    ignored = sorted(_name(path, folder) for path in others if path not in captions)
+    return FoundClips(sources, ignored, sorted(_name(path, folder) for path in made_here))
 
 
 def _name(path: Path, folder: Path) -> str:

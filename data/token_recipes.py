@@ -9,6 +9,7 @@ These functions load the tokenizer and call rendered.py and encode.py.
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.folders import check_folder, mark_folder
 from ..tokenizer.video_tokenizer import load_tokenizer
 from .clip_shards import ClipShards
 from .encode import Windows, encode_shards
@@ -56,9 +57,11 @@ def render_tokens(
         device: The device to compute on: auto, cpu or cuda[:n].
 
     Raises:
-        ReelmError: The tokenizer cannot be loaded, or an argument is out of its range.
+        ReelmError: The tokenizer cannot be loaded, an argument is out of its range, or `out` holds other files.
     """
+    check_folder(out, "token shards")
     model = load_tokenizer(tokenizer, device=device)
+    mark_folder(out, "token shards")
     encode_world(model, out, clips=clips, num_frames=num_frames, seed=seed, height=height, width=width)
     return TokenReport(out, clips, num_frames)
 
@@ -87,10 +90,13 @@ def encode_clips(
         windows: The options of the windows that are cut out of the clips.
 
     Raises:
-        ReelmError: The tokenizer cannot be loaded, an argument is out of its range, or no sample is as long as a
-            window.
+        ReelmError: The tokenizer cannot be loaded, an argument is out of its range, no sample is as long as a window,
+            or `out` holds other files.
         ClipError: A shard is missing or damaged.
     """
+    check_folder(out, "token shards")
     model = load_tokenizer(tokenizer, device=device)
-    count = encode_shards(model, ClipShards(shards, split), out, windows, rank=rank, world_size=world_size)
+    clips = ClipShards(shards, split)
+    mark_folder(out, "token shards")
+    count = encode_shards(model, clips, out, windows, rank=rank, world_size=world_size)
     return TokenReport(out, count, windows.num_frames)

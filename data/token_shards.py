@@ -60,6 +60,11 @@ def shard_origin(path: Path) -> str | None:
     return _metadata(path).get("origin")
 
 
+def is_token_folder(folder: Path) -> bool:
+    """Return whether a folder has token shards; sessions that lie among clips are none."""
+    return any({"origin", "fps"} <= set(_metadata(path)) for path in folder.glob("*.safetensors"))
+
+
 def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:

@@ -55,6 +55,7 @@ class ModelConfig:
         tokenizer: The config of the tokenizer.
         lm: The config of the language model.
         sampling: The default sampling settings.
+        name: The name of the model; empty for that of its folder.
     """
 
     format: int
@@ -64,6 +65,7 @@ class ModelConfig:
     tokenizer: TokenizerConfig
     lm: LanguageModelConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    name: str = ""
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -82,7 +84,8 @@ class Pretrained:
     """The loaded parts of a model.
 
     Attributes:
-        name: The name of the bundled model, the hub id, or the last part of the folder's path.
+        name: The name in config.json; else that of the bundled model, the hub id, or the last part of the folder's
+            path.
         tokenizer_id: The tokenizer's `tokens_id`: models with the same one share their tokens.
         lm_id: The id of the language model's weights: models with the same one share their keys and values.
         config: The config of the model.
@@ -193,7 +196,8 @@ def load_pretrained(
     tokenizer.to(chosen).eval().requires_grad_(False)
     local = folder == Path(name)
     own_name, origin = (folder.resolve().name, str(folder.resolve())) if local else (str(name), str(name))
-    return Pretrained(own_name, tokenizer.tokens_id, lm_id, config, tokenizer, lm, origin=(origin, hub))
+    called = config.name or own_name
+    return Pretrained(called, tokenizer.tokens_id, lm_id, config, tokenizer, lm, origin=(origin, hub))
 
 
 def _load_again(

@@ -186,9 +186,7 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     Raises:
         ReelmError: The trained model has other sizes or another text model.
     """
-    own = folder / "text.model"
-    same = own.is_file() and own.read_bytes() == text.model
-    require(same, "init", "must have the text model that is given: others number their words otherwise", str(folder))
+    check_same_text(folder, text)
     config = folder / "config.json"  # a checkpoint has it; the folder of a run has lm.json instead
     sizes: Any = read_json(config).get("lm") if config.is_file() else read_json(folder / "lm.json")
     require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
@@ -201,3 +199,15 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     weights = other.state_dict()
     weights["neighbour_mix.weight"] = carry_over(weights["neighbour_mix.weight"], order, model.config.order)
     model.load_state_dict(weights)
+
+
+def check_same_text(folder: Path, text: TextEncoder) -> None:
+    """Check that the trained model in `folder` has this text model.
+
+    Raises:
+        ReelmError: It has another one, or none.
+    """
+    own = folder / "text.model"
+    same = own.is_file() and own.read_bytes() == text.model
+    rule = "must have the text model that is used here (--text its text.model): others number their words otherwise"
+    require(same, "init", rule, str(folder))

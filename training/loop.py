@@ -29,7 +29,7 @@ from ..core.plain_values import convert_fields
 from ..core.progress import note, progress
 from ..core.signals import stop_signals
 
-RECIPE = "recipe.json"
+RECIPE, STATE = "recipe.json", "state.safetensors"
 # The options that may differ when a run is resumed: its length, and how often it writes.
 MAY_CHANGE = ("train.steps", "train.checkpoint_minutes", "train.report_steps")
 # From the model and the step to the loss and the figures that are logged with it.
@@ -209,8 +209,9 @@ def check_run(folder: Path, resume: bool, recipe: object = None) -> Path:
         ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or the recipe
             differs from that of the run in more than its length and how often it writes.
     """
-    path, record = folder / "state.safetensors", folder / RECIPE
-    require(path.exists() == resume, "resume", "must be given exactly when the folder holds a run", resume)
+    path, record = folder / STATE, folder / RECIPE
+    rule = "must hold a checkpoint of the run that goes on" if resume else "must be new, or its run must be resumed"
+    require(path.exists() == resume, "folder", rule, str(folder))
     if resume and recipe is not None and record.exists():
         check_same(_plain(recipe), read_json(record), MAY_CHANGE)
     return path

@@ -1,6 +1,6 @@
 """The model card of a trained model: what the model is, what it was trained on, and what was measured at the end.
 
-atomic_write(folder / "README.md", model_card(Path("runs/lm"), Path("runs/tokenizer"), parts).encode())
+write_card(Path("runs/lm"), model_card(Path("runs/lm"), Path("runs/tokenizer"), parts))
 
 The card holds what the files of the two runs record, and a paragraph to fill in by hand about how the clips look.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 from .. import __version__
 from ..core.checkpoint import read_json
+from ..core.files import atomic_write
+from ..core.progress import note
 from ..generation.pretrained import Pretrained
 from ..lm.lm_config import LMConfig
 from .validation import best_of, read_entries
@@ -28,7 +30,7 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
         parts: The trained model.
     """
     blocks = [
-        f"# {run.resolve().name}",
+        f"# {parts.name}",
         f"A model of video clips, made by reelm {__version__}. `VideoGenerator.from_pretrained(FOLDER)` loads it.",
         "\n".join(_parts(parts)),
         "Samples by default with " + ", ".join(f"{k} {v}" for k, v in vars(parts.config.sampling).items()) + ".",
@@ -39,6 +41,20 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
         LOOKS,
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def write_card(out: Path, card: str) -> None:
+    """Write the card of the model in a run's folder; one that was edited by hand is kept.
+
+    The last card that was made is also in card.md, by which an edited one is recognised.
+    """
+    path, last = out / "model" / "README.md", out / "card.md"
+    edited = path.exists() and (not last.exists() or path.read_bytes() != last.read_bytes())
+    atomic_write(last, card.encode())
+    if edited:
+        note(f"{path} was edited and is kept; the new card is {last}")
+    else:
+        atomic_write(path, card.encode())
 
 
 def _parts(parts: Pretrained) -> Iterator[str]:

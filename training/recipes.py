@@ -1,8 +1,9 @@
 """Whole trainings, from a folder of clips to a model: `reelm train tokenizer` and `reelm train lm` call them.
 
     train_video_tokenizer(Path("runs/tokenizer"), data=Path("my_clips"), preset="small")
-    report = train_language_model(Path("my_clips"), Path("runs/tokenizer"), Path("runs/lm"))
+    report = train_language_model(Path("runs/lm"), data=Path("my_clips"), tokenizer=Path("runs/tokenizer"))
     VideoGenerator.from_pretrained(report.model)
+    train_language_model(Path("runs/lm"), resume=True)          # goes on after an interruption
 
 The loops, the losses and the options are in tokenizer_training.py and lm_training.py.
 """
@@ -10,13 +11,13 @@ The loops, the losses and the options are in tokenizer_training.py and lm_traini
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from ..core.checkpoint import find_checkpoint, read_json, save_json
 from ..core.config import differences, from_dict, to_dict
 from ..core.errors import require
 from ..core.files import atomic_write
-from ..data.clip_shards import ClipShards
+from ..core.progress import note
+from ..data.clip_shards import ClipShards, is_prepared
 from ..data.crops import CropLoader, held_out_clips
 from ..data.encode import Windows
 from ..data.prepare import prepare_once
@@ -30,10 +31,12 @@ from ..lm.transformer import VideoTransformer
 from ..sampling.plan import SamplingConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
-from .clip_tokens import OWN_WINDOWS, clip_tokens
+from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
 from .lm_training import LMTraining, train_lm
-from .loop import check_run
-from .model_card import model_card
+from .loop import STATE
+from .model_card import model_card, write_card
+from .run_checks import check_model_run, check_text, check_tokenizer_run, warn_of_a_short_run
+from .run_options import Compression, ModelRun, Preset, TokenizerRun, agreed_options, record_options
 from .run_reports import (
     ContinuationFigures,
     HeldOutFigures,
@@ -45,21 +48,19 @@ from .samples import write_samples
 from .tokenizer_training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
 from .validation import best_of, read_entries
 
-LM_RECIPE, SAMPLING, TOKENIZER_RECIPE = LMTraining(), SamplingConfig(), TokenizerTraining()
-Preset = Literal["tiny", "small", "base"]
-Compression = Literal["4x8x8", "8x8x8", "4x16x16", "8x16x16"]
-
 
 def train_language_model(
-    data: Path,
-    tokenizer: Path,
     out: Path,
     *,
+    data: Path | None = None,
+    tokenizer: Path | None = None,
+    fps: float | None = None,
     text: Path | None = None,
     init: str | None = None,
-    windows: Windows = OWN_WINDOWS,
-    sampling: SamplingConfig = SAMPLING,
-    recipe: LMTraining = LM_RECIPE,
+    name: str | None = None,
+    windows: Windows | None = None,
+    sampling: SamplingConfig | None = None,
+    recipe: LMTraining | None = None,
     device: str = "auto",
     resume: bool = False,
 ) -> LanguageModelReport:
@@ -71,51 +72,95 @@ def train_language_model(
     stop the training and leave a checkpoint.
 
     Args:
+        out: The folder of the run.
         data: A folder of token shards, of clips that `prepare` made, or of any clips.
         tokenizer: The folder of the training of the tokenizer that makes, or made, the tokens.
-        out: The folder of the run.
+        fps: The frames per second at which any clips are taken; the median of their own rates unless given.
         text: The file of the text model; without it one is trained on the captions.
         init: The model whose weights are the start (a bundled name or a folder); without it they are drawn at random.
+        name: The name of the model; that of the folder `out` unless given.
         windows: The windows that are cut out of clips, where the data are clips; their seed is that of the recipe.
+            `OWN_WINDOWS` unless given.
         sampling: The sampling options that the model is saved with; guidance is off where no clip has a caption.
         recipe: The sizes, the optimizer and the length; the vocabularies, rows and columns are replaced by those of the
             data and the tokenizer.
         device: The device: auto, cpu or cuda[:n].
-        resume: Whether the run in `out` is continued.
+        resume: Whether the run in `out` goes on. Options that are not given are those that it has.
 
     Raises:
         ReelmError: An argument is refused; this comes before anything is encoded or trained, unless the data must be
             read to find out.
     """
-    check_run(out, resume)
+    if recipe is not None:
+        recipe = dataclasses.replace(recipe, model=_without_data(recipe.model))
+    given = ModelRun(
+        data=data, tokenizer=tokenizer, fps=fps, text=text, init=init, name=name, windows=windows, sampling=sampling,
+        recipe=recipe,
+    )  # fmt: skip
+    options = agreed_options(out, given, resume=resume)
+    begun = (out / STATE).exists()
+    data, tokenizer = options.data, options.tokenizer
+    for argument, folder in (("data", data), ("tokenizer", tokenizer)):
+        require(folder is not None, argument, "must be given for a new run", None)
+    assert data is not None and tokenizer is not None
+    whole = options.recipe or LMTraining(model=_without_data(LMConfig(vocab_size=1)))
+    windows, sampling = options.windows or OWN_WINDOWS, options.sampling or SamplingConfig()
+    options = dataclasses.replace(options, windows=windows, sampling=sampling, recipe=whole)
+    seeded = dataclasses.replace(windows, seed=whole.seed)
     codec = load_tokenizer(tokenizer, device=device)
-    seeded = dataclasses.replace(windows, seed=recipe.seed)
-    tokens = clip_tokens(codec, data, out, seeded, known=tokenizer / "shards", resume=resume)
+    check_model_run(codec, options, seeded, begun=begun)
+    warn_of_a_short_run(tokenizer)
+    record_options(out, options)
+    return _run(out, options, codec, begun=begun, device=device)
+
+
+def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, device: str) -> LanguageModelReport:
+    """Encode the clips, train, and write the model, its card and its continuations; all options are given."""
+    data, tokenizer, whole, sampling, windows = (
+        options.data, options.tokenizer, options.recipe, options.sampling, options.windows
+    )  # fmt: skip
+    assert data and tokenizer and whole and sampling and windows
+    seeded = dataclasses.replace(windows, seed=whole.seed)
+    prefix = whole.model.prefix
+
+    def check_clips(shards: ClipShards) -> None:
+        captions = [caption for sample in shards.samples for caption in sample.captions]
+        check_text(_text_encoder(options.text, captions, None), captions, options.init, prefix)
+
+    tokens = clip_tokens(
+        codec, data, out, seeded, fps=options.fps, known=tokenizer / "shards", resume=begun, check=check_clips
+    )
     sets = read_shards(tokens.train)
     captions = [caption for shards in sets for texts in shards.captions for caption in texts]
-    encoder = _text_encoder(text, captions, out, resume)
-    recipe = dataclasses.replace(recipe, model=_sizes(codec, encoder, sets, recipe.model))
-    config = _model_config(codec, sets, recipe.model, sampling if any(captions) else _unguided(sampling))
+    encoder = _text_encoder(options.text, captions, out)
+    whole = dataclasses.replace(whole, model=_sizes(codec, encoder, sets, whole.model))
+    called = options.name or out.resolve().name
+    config = _model_config(called, codec, sets, whole.model, sampling if any(captions) else _unguided(sampling))
     quantizer = codec.config.quantizer
 
     def parts(lm: VideoTransformer) -> Pretrained:
-        return Pretrained("training", "", "", config, codec, lm)
+        return Pretrained(called, "", "", config, codec, lm)
 
     lm = train_lm(
-        recipe, tokens.train, encoder, out, held_out=tokens.held_out,
-        levels=quantizer.levels if quantizer.kind == "fsq" else (), device=device, resume=resume,
-        init=None if init is None else find_checkpoint(init),
+        whole, tokens.train, encoder, out, held_out=tokens.held_out,
+        levels=quantizer.levels if quantizer.kind == "fsq" else (), device=device, resume=begun,
+        init=None if begun or options.init is None else find_checkpoint(options.init),
         on_checkpoint=lambda lm: write_samples(parts(lm), captions, out / "samples.png"),
     )  # fmt: skip
     save_pretrained(out / "model", config, codec, lm)
     measured = [] if tokens.held_out is None else read_entries(out)
     best, last = (best_of(measured), measured[-1]) if measured else (None, None)
     continued = None if tokens.clips is None else _continue_held_out(tokens.clips, parts(lm), out)
-    atomic_write(out / "model" / "README.md", model_card(out, tokenizer, parts(lm)).encode())
+    write_card(out, model_card(out, tokenizer, parts(lm)))
     return LanguageModelReport(
         out, out / "model", RunProgress.read(out), best, last,
         None if tokens.clips is None else least_frames(codec.compression.t), continued, tokens.prepared,
     )  # fmt: skip
+
+
+def _without_data(model: LMConfig) -> LMConfig:
+    """Return the sizes without those that follow from the data and the tokenizer."""
+    return dataclasses.replace(model, vocab_size=1, rows=1, columns=1, text_vocab_size=1)
 
 
 def _unguided(sampling: SamplingConfig) -> SamplingConfig:
@@ -130,25 +175,31 @@ def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], mod
     )
 
 
-def _model_config(tokenizer: VideoTokenizer, sets: list[Shards], lm: LMConfig, sampling: SamplingConfig) -> ModelConfig:
+def _model_config(
+    name: str, tokenizer: VideoTokenizer, sets: list[Shards], lm: LMConfig, sampling: SamplingConfig
+) -> ModelConfig:
     """Return the config of the whole model."""
     side = tokenizer.config.spatial
     return ModelConfig(
-        format=FORMAT, fps=sets[0].fps, height=lm.rows * side, width=lm.columns * side, tokenizer=tokenizer.config,
-        lm=lm, sampling=sampling,
+        format=FORMAT, name=name, fps=sets[0].fps, height=lm.rows * side, width=lm.columns * side,
+        tokenizer=tokenizer.config, lm=lm, sampling=sampling,
     )  # fmt: skip
 
 
-def _text_encoder(file: Path | None, captions: list[str], out: Path, resume: bool) -> TextEncoder:
-    """Return the text model of `file`, else that of a resumed run, else one that is trained on the captions."""
+def _text_encoder(file: Path | None, captions: list[str], out: Path | None) -> TextEncoder:
+    """Return the text model of `file`, else that of the run in `out`, else one that is trained on the captions.
+
+    Where `out` is None, nothing is written.
+    """
     if file is not None:
         return TextEncoder(file.read_bytes())
-    path = out / "text.model"
-    if not (resume and path.exists()):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Where no clip has a caption the text model has one word, since it cannot have none.
-        atomic_write(path, train_text([caption for caption in captions if words_of(caption)] or ["clip"]))
-    return TextEncoder(path.read_bytes())
+    if out is not None and (out / STATE).exists() and (out / "text.model").exists():
+        return TextEncoder((out / "text.model").read_bytes())
+    # Where no clip has a caption the text model has one word, since it cannot have none.
+    model = train_text([caption for caption in captions if words_of(caption)] or ["clip"])
+    if out is not None:
+        atomic_write(out / "text.model", model)
+    return TextEncoder(model)
 
 
 def _continue_held_out(clips: Path, parts: Pretrained, out: Path) -> ContinuationFigures | None:
@@ -166,10 +217,11 @@ def train_video_tokenizer(
     out: Path,
     *,
     data: Path | None = None,
+    fps: float | None = None,
     preset: Preset | None = None,
     compression: Compression | None = None,
     decoder_of: Path | None = None,
-    recipe: TokenizerTraining = TOKENIZER_RECIPE,
+    recipe: TokenizerTraining | None = None,
     device: str = "auto",
     resume: bool = False,
 ) -> TokenizerReport:
@@ -180,6 +232,7 @@ def train_video_tokenizer(
     Args:
         out: The folder of the run.
         data: A folder of clips that `prepare` made, or of any clips; without it clips are rendered.
+        fps: The frames per second at which any clips are taken; the median of their own rates unless given.
         preset: The sizes of the model, in place of `recipe.model`: tiny, small or base (1, 8, 100 million parameters).
             With `data` and a recipe whose model is the default it is small.
         compression: The compression of the preset: frames x rows x columns of a token, by default 4x8x8.
@@ -187,26 +240,44 @@ def train_video_tokenizer(
             tokens stay the same.
         recipe: The sizes, the optimizer, the length and the losses.
         device: The device: auto, cpu or cuda[:n].
-        resume: Whether the run in `out` is continued.
+        resume: Whether the run in `out` goes on. Options that are not given are those that it has.
 
     Raises:
-        ReelmError: An argument is refused; nothing was prepared or trained.
+        ReelmError: An argument is refused; nothing was trained, and nothing was prepared unless the clips had to be
+            read to find out.
     """
-    whole = tokenizer_recipe(recipe, data=data, preset=preset, compression=compression, decoder_of=decoder_of)
-    check_stage(whole, out, decoder_of, resume)
+    given = TokenizerRun(
+        data=data, fps=fps, preset=preset, compression=compression, decoder_of=decoder_of, recipe=recipe
+    )
+    options = agreed_options(out, given, resume=resume)
+    own = options.recipe or TokenizerTraining()
+    options = dataclasses.replace(options, recipe=own)
+    data, decoder_of, begun = options.data, options.decoder_of, (out / STATE).exists()
+    whole = tokenizer_recipe(
+        own, data=data, preset=options.preset, compression=options.compression,
+        decoder_of=decoder_of,
+    )  # fmt: skip
+    check_stage(whole, out, decoder_of, begun)
+    check_tokenizer_run(whole, options)
+    record_options(out, options)
     if data is None:
         prepared = None
-        train_tokenizer(whole, out, decoder_of=decoder_of, device=device, resume=resume)
+        train_tokenizer(whole, out, decoder_of=decoder_of, device=device, resume=begun)
     else:
-        shards, prepared = prepare_once(data, out)
+        shards, prepared = (out / "shards", None) if begun and is_prepared(out / "shards") else prepare_once(
+            data, out, fps=options.fps
+        )  # fmt: skip
         loader = CropLoader(
             ClipShards(shards), whole.batch_size, whole.num_frames,
             height=whole.height, width=whole.width, seed=whole.seed,
         )  # fmt: skip
         with contextlib.closing(loader) as crops:
-            held_out = held_out_clips(ClipShards(shards, "held-out"), whole.model.temporal)
+            held_out_shards = ClipShards(shards, "held-out")
+            for line in [*crops.notes(), *window_notes(ClipShards(shards), held_out_shards, OWN_WINDOWS.num_frames)]:
+                note(line)
+            held_out = held_out_clips(held_out_shards, whole.model.temporal)
             clips = TrainingClips(batch=crops.batch, held_out=held_out)
-            train_tokenizer(whole, out, clips=clips, decoder_of=decoder_of, device=device, resume=resume)
+            train_tokenizer(whole, out, clips=clips, decoder_of=decoder_of, device=device, resume=begun)
     return TokenizerReport(out, RunProgress.read(out), HeldOutFigures.read(out), prepared)
 
 

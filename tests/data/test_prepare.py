@@ -104,7 +104,7 @@ def test_all_is_well(tmp_path, clip_folder, capsys):
     assert contents(folder / "shards") == first
     capsys.readouterr()
     assert cli.main([*map(str, words), "--fps", "4"]) == 2
-    assert re.fullmatch(r"reelm: error: out: must be a new folder, .* got {'fps': None}\n", capsys.readouterr().err)
+    assert re.fullmatch(r"reelm: error: out: must be a new folder, .* got {'fps': 8.0}\n", capsys.readouterr().err)
 
 
 def test_samples_are_the_fitted_frames_and_no_end_is_in_training(tmp_path, pictures, small):
@@ -245,7 +245,7 @@ def test_a_disk_that_refuses_is_no_broken_clip(tmp_path, clip_folder, small, mon
     monkeypatch.setattr("reelm.data.shard_files.tarfile.TarFile.addfile", full)
     with pytest.raises(ReelmError, match="No space left"):
         prepare(folder, tmp_path / "out", small, workers=0)
-    assert names(tmp_path / "out") == ["shards.json"]
+    assert names(tmp_path / "out") == ["reelm.json", "shards.json"]
 
 
 def test_real_footage(footage, tmp_path, capsys):

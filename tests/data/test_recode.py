@@ -46,7 +46,7 @@ def test_a_clip_is_read_and_written_as_it_comes(tmp_path, pictures, monkeypatch)
     monkeypatch.setattr(module, "stream_fitted", watched)
     monkeypatch.setattr(module, "write_frames", counted)
     (tmp_path / "out").mkdir()
-    samples, _ = recode(Source("a.mkv", path), PrepareConfig(height=24, width=32, max_frames=20), tmp_path / "out")
+    samples, *_ = recode(Source("a.mkv", path), PrepareConfig(height=24, width=32, max_frames=20), tmp_path / "out")
     assert [sample.frames for sample in samples] == [20, 20, 20, 20, 10]
     assert np.cumsum(events).max() <= 11
 
@@ -66,7 +66,7 @@ def test_no_mutation_does_more_than_be_refused(tmp_path, pictures, suffix):
         path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
         out.mkdir()
         try:
-            samples, paths = recode(Source(path.name, path), PrepareConfig(height=16, width=16), out)
+            samples, paths, _ = recode(Source(path.name, path), PrepareConfig(height=16, width=16), out)
         except ClipError as error:
             refused += 1
             assert path.name in str(error)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError
+from reelm.core.folders import mark_folder
 from reelm.data.sources import Source, find_sources, read_captions
 
 
@@ -20,17 +21,27 @@ def touch(folder, *names):
 def test_clips_are_found_by_suffix_in_any_folder_and_sorted(tmp_path):
     touch(tmp_path, "b.MP4", "a.gif", "deep/er/c.webm", "deep/c.jpeg", "a.txt", "notes.txt", "deep/c.json", "x.pdf")
     touch(tmp_path, ".hidden.mp4", ".git/d.mp4", "out/e.mp4", "pngs/settings.json", "pngs/frame_000000.png")
-    sources, ignored = find_sources(tmp_path, leave_out=tmp_path / "out")
-    assert [source.name for source in sources] == ["a.gif", "b.MP4", "deep/c.jpeg", "deep/er/c.webm", "pngs"]
-    assert ignored == ["notes.txt", "x.pdf"]
-    assert "out/e.mp4" in [source.name for source in find_sources(tmp_path)[0]]
+    found = find_sources(tmp_path, leave_out=tmp_path / "out")
+    assert [source.name for source in found.sources] == ["a.gif", "b.MP4", "deep/c.jpeg", "deep/er/c.webm", "pngs"]
+    assert (found.ignored, found.made_here) == (["notes.txt", "x.pdf"], [])
+    assert "out/e.mp4" in [source.name for source in find_sources(tmp_path).sources]
+
+
+def test_folders_that_reelm_made_hold_no_clips(tmp_path):
+    touch(tmp_path, "a.mp4", "runs/b.mp4", "deep/x/c.mp4", "users/reelm.json", "users/d.mp4")
+    for name in ("runs/lm", "deep/shards"):
+        mark_folder(tmp_path / name, "shards")
+        touch(tmp_path / name, "continuations.mp4", "samples.png", "model/README.md")
+    found = find_sources(tmp_path)
+    assert [source.name for source in found.sources] == ["a.mp4", "deep/x/c.mp4", "runs/b.mp4", "users/d.mp4"]
+    assert found.made_here == ["deep/shards", "runs/lm"]
 
 
 def test_links_to_folders_are_not_followed_and_odd_names_can_be_printed(tmp_path):
     touch(tmp_path, "a/b.mp4", "c.mp4")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / os.fsdecode(b"bad-\xff.mp4")).write_bytes(b"")
-    sources, _ = find_sources(tmp_path)
+    sources = find_sources(tmp_path).sources
     assert [source.name for source in sources] == ["a/b.mp4", "bad-\\udcff.mp4", "c.mp4"]
     assert all(os.path.lexists(source.path) for source in sources)
 

@@ -46,7 +46,7 @@ def test_a_tokenizer_s_report_is_that_of_its_run(folders):
     assert (report.out, report.progress, report.prepared) == (folder / "tokenizer", RunProgress(2, 2), None)
     assert report.progress.finished and not RunProgress(1, 2).finished
     assert report.held_out.step == 2 and len(report.held_out.clips) == 8
-    with pytest.raises(ReelmError, match="resume: must be given exactly when"):
+    with pytest.raises(ReelmError, match="out: must be a new folder, or be given with --resume to go on"):
         train_video_tokenizer(folder / "tokenizer", recipe=TOKENIZER, device="cpu")
 
 
@@ -55,8 +55,9 @@ def test_a_model_of_tokens_takes_the_sizes_of_the_data(folders, tmp_path, capsys
     text = train_text_model(tmp_path / "text.model", data=folder / "tokens")
     assert text.captions == 16 and text.vocab_size > 2
     report = train_language_model(
-        folder / "tokens", folder / "tokenizer", tmp_path / "lm", text=tmp_path / "text.model", recipe=LM, device="cpu"
-    )
+        tmp_path / "lm", data=folder / "tokens", tokenizer=folder / "tokenizer", text=tmp_path / "text.model",
+        recipe=LM, device="cpu",
+    )  # fmt: skip
     assert (report.best, report.last, report.continuations, report.least_frames, report.prepared) == (None,) * 5
     assert (report.model, report.progress) == (tmp_path / "lm" / "model", RunProgress(2, 2))
     config = VideoGenerator.from_pretrained(report.model, device="cpu").parts.config
@@ -69,9 +70,11 @@ def test_what_is_refused_leaves_nothing(folders, tmp_path):
     folder, _ = folders
     windows = dataclasses.replace(OWN_WINDOWS, stride=2)
     with pytest.raises(ReelmError, match=r"windows.stride: must not be given where the data are tokens"):
-        train_language_model(folder / "tokens", folder / "tokenizer", tmp_path / "lm", windows=windows, device="cpu")
-    with pytest.raises(ReelmError, match="resume: must be given exactly when"):
-        train_language_model(folder / "tokens", folder / "tokenizer", tmp_path / "lm", resume=True)
+        train_language_model(
+            tmp_path / "lm", data=folder / "tokens", tokenizer=folder / "tokenizer", windows=windows, device="cpu"
+        )
+    with pytest.raises(ReelmError, match="resume: must be left out where the folder holds no run"):
+        train_language_model(tmp_path / "lm", resume=True)
     with pytest.raises(ReelmError, match="data, captions: must be exactly one of the two"):
         train_text_model(tmp_path / "text.model")
     assert not list(tmp_path.iterdir())
