@@ -154,7 +154,8 @@ def train_text(
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=1.0,
-            max_sentence_length=max(len(line.encode()) for line in lines),  # longer ones would be left out in silence
+            # Longer ones would be left out in silence; less than 10 is refused.
+            max_sentence_length=max(10, *(len(line.encode()) for line in lines)),
             normalization_rule_name="identity",  # `_normalised` has done it
             unk_id=0,
             bos_id=_BOS,
