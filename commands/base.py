@@ -71,10 +71,13 @@ class ModelCommand(Command):
 
     def load(self) -> "VideoGenerator":
         """Load the model onto its device."""
-        from ..generation.generator import VideoGenerator
+        from ..core.progress import waiting
 
-        self.set_threads()
-        return VideoGenerator.from_pretrained(self.model, device=self.device, **self.numerics)
+        with waiting(f"loading {self.model}"):
+            from ..generation.generator import VideoGenerator
+
+            self.set_threads()
+            return VideoGenerator.from_pretrained(self.model, device=self.device, **self.numerics)
 
     def model_words(self) -> list[str]:
         """Return the words of the command line that load this model in another command."""

@@ -59,6 +59,7 @@ class EvaluateTokenizer(Command):
         tokenizer: The folder of a trained tokenizer; the bundled model's tokenizer unless given.
         split: The split of prepared clips, train or held-out; other folders have no split, and their clips are whole.
         max_frames: The most frames of each clip, from its beginning.
+        fps: The frames per second at which the clips are taken; their own unless given.
         lpips_weights: The TorchScript network for LPIPS, with the signature of StyleGAN's vgg16.pt; none is downloaded.
         fvd_weights: The TorchScript network for FVD of the first 16 frames, with the signature of StyleGAN-V's
             i3d_torchscript.pt.
@@ -72,6 +73,7 @@ class EvaluateTokenizer(Command):
     tokenizer: Path | None = None
     split: str = "held-out"
     max_frames: int = 65
+    fps: float | None = None
     lpips_weights: Path | None = None
     fvd_weights: Path | None = None
     contact_sheet: Path | None = None
@@ -82,7 +84,7 @@ class EvaluateTokenizer(Command):
         from ..evaluation.clip_folders import evaluate_tokenizer_on_clips
 
         report = evaluate_tokenizer_on_clips(
-            self.folder, self.tokenizer, split=self.split, max_frames=self.max_frames,
+            self.folder, self.tokenizer, split=self.split, max_frames=self.max_frames, fps=self.fps,
             lpips_weights=self.lpips_weights, fvd_weights=self.fvd_weights, contact_sheet=self.contact_sheet,
             device=self.device,
         )  # fmt: skip
@@ -99,7 +101,8 @@ class EvaluateModel(ModelCommand):
             of the model.
         split: The split of prepared clips, train or held-out; other folders have no split, and their clips are whole.
         clips: The most clips to measure, in the order of their names.
-        max_frames: The most frames of each clip, from its beginning, at the model's frame rate.
+        max_frames: The most frames of each clip, from its beginning, at the rate at which it is taken.
+        fps: The frames per second at which the clips are taken; those of the model unless given.
         num_frames: The number of frames by which each clip is continued after its first three latent frames.
         seed: The seed of the sampling.
         fit: How a picture of another shape is fitted: crop, pad or stretch.
@@ -112,6 +115,7 @@ class EvaluateModel(ModelCommand):
     split: str = "held-out"
     clips: int = 32
     max_frames: int = 65
+    fps: float | None = None
     num_frames: int = 8
     seed: int = 0
     fit: Literal["crop", "pad", "stretch"] = "crop"
@@ -122,7 +126,7 @@ class EvaluateModel(ModelCommand):
         from ..evaluation.clip_folders import evaluate_on_clips
 
         report = evaluate_on_clips(
-            self.load(), self.folder, split=self.split, clips=self.clips, max_frames=self.max_frames,
+            self.load(), self.folder, split=self.split, clips=self.clips, max_frames=self.max_frames, fps=self.fps,
             num_frames=self.num_frames, seed=self.seed, fit=self.fit, fvd_weights=self.fvd_weights, out=self.out,
         )  # fmt: skip
         print_report(report, json_alone=self.json)

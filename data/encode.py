@@ -6,6 +6,7 @@ Every tar of clips becomes one file of tokens, so that many machines can share t
 continue. Every window is encoded as a clip of its own that begins with the window's first frame.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -120,19 +121,22 @@ def encode_shards(
     require(len(rates) == 1, "data", "must have one frame rate (reelm prepare --fps)", rates)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_id, total = tokenizer.tokens_id, 0
-    numbers = sorted(set(shards.numbers))[rank::world_size]
-    for number in progress(numbers, f"encoding windows of {num_frames} frames", unit="shard"):
+    missing: list[tuple[Path, str, list[tuple[int, int]]]] = []
+    for number in sorted(set(shards.numbers))[rank::world_size]:
         samples = [sample for sample, shard in enumerate(shards.numbers) if shard == number]
         starts = [(sample, start) for sample in samples for start in windows.starts(shards.samples[sample].frames)]
         total += len(starts) * windows.crops
-        if not starts:
-            continue
         path = folder / f"clips-{shards.split}-{number:05d}-{num_frames}.safetensors"
         # The CRC of a clip identifies its bytes, which do not contain its captions.
         clips = [(shards.samples[sample].crc32, shards.samples[sample].captions) for sample in samples]
         origin = f"tokenizer {tokenizer_id}, {windows.record()}, clips {clips}"
-        if shard_origin(path) != origin:
-            tokens = _encode(tokenizer, _crops(shards, windows, starts, size))
+        if starts and shard_origin(path) != origin:
+            missing.append((path, origin, starts))
+    every = [start for _, _, starts in missing for start in starts]
+    label, count = f"encoding windows of {num_frames} frames", len(every) * windows.crops
+    with contextlib.closing(progress(_crops(shards, windows, every, size), label, unit="window", total=count)) as crops:
+        for path, origin, starts in missing:
+            tokens = _encode(tokenizer, itertools.islice(crops, len(starts) * windows.crops))
             captions = [list(shards.samples[sample].captions) or [""] for sample, _ in starts]
             captions = [texts for texts in captions for _ in range(windows.crops)]
             write_shard(path, tokens, captions, fps=rates[0], origin=origin)

@@ -3,6 +3,9 @@
 encode_world(tokenizer, Path("runs/tokens"), clips=40_000, num_frames=17, seed=1)
 """
 
+import contextlib
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -54,22 +57,26 @@ def encode_world(
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
     device, tokenizer_id = next(tokenizer.parameters()).device, tokenizer.tokens_id
-    for start in progress(
-        range(0, clips, CLIPS_PER_SHARD), f"encoding {clips} clips of {num_frames} frames", unit="shard"
-    ):
+    missing = []
+    for start in range(0, clips, CLIPS_PER_SHARD):
         stop = min(start + CLIPS_PER_SHARD, clips)
         path = folder / f"world-{seed}-{num_frames}-{start:07d}.safetensors"
         origin = f"tokenizer {tokenizer_id}, clips {start} to {stop}, {height}x{width}"
-        if shard_origin(path) == origin:
-            continue
-        scenes = [sample_scene(seed, index, split="train") for index in range(start, stop)]
-        tokens = [
-            tokenizer.encode(render(scenes[i : i + BATCH], num_frames, height=height, width=width, device=device)).cpu()
-            for i in range(0, len(scenes), BATCH)
-        ]
-        rngs = [np.random.default_rng([seed, start + index, 1]) for index in range(len(scenes))]
-        captions = [
-            [write_caption(scene, rng) for _ in range(CAPTIONS_PER_CLIP)]
-            for scene, rng in zip(scenes, rngs, strict=True)
-        ]
-        write_shard(path, torch.cat(tokens), captions, fps=FPS, origin=origin)
+        if shard_origin(path) != origin:
+            missing.append((path, origin, range(start, stop)))
+    batches = [numbers[i : i + BATCH] for _, _, numbers in missing for i in range(0, len(numbers), BATCH)]
+    label = f"rendering and encoding clips of {num_frames} frames, {BATCH} at once"
+    with contextlib.closing(progress(batches, label, unit="batch")) as remaining:
+        for path, origin, numbers in missing:
+            scenes, tokens = [], []
+            for batch in itertools.islice(remaining, math.ceil(len(numbers) / BATCH)):
+                drawn = [sample_scene(seed, index, split="train") for index in batch]
+                frames = render(drawn, num_frames, height=height, width=width, device=device)
+                tokens.append(tokenizer.encode(frames).cpu())
+                scenes += drawn
+            rngs = [np.random.default_rng([seed, index, 1]) for index in numbers]
+            captions = [
+                [write_caption(scene, rng) for _ in range(CAPTIONS_PER_CLIP)]
+                for scene, rng in zip(scenes, rngs, strict=True)
+            ]
+            write_shard(path, torch.cat(tokens), captions, fps=FPS, origin=origin)

@@ -18,8 +18,9 @@ import torch
 from ..core.errors import ReelmError, require
 from ..core.progress import note
 from ..media.fitting import Fit
-from ..media.streaming import FrameStream, stream_clip, stream_fitted
+from ..media.streaming import FrameStream, resampled, stream_clip, stream_fitted
 from .clip_shards import ClipShards, is_prepared
+from .recode import MIN_FPS
 from .shard_files import SPLITS
 from .sources import Source, find_sources, read_captions
 
@@ -29,22 +30,41 @@ MAX_REASONS = 3  # the most reasons that the error lists when no clip could be r
 
 @dataclass
 class SampleClips:
-    """An iterable over clips at their own size and rate: (name, (T, H, W, 3) uint8).
+    """An iterable over clips at their own size, and their own rate unless `fps` is given: (name, (T, H, W, 3) uint8).
+
+    Its length counts the files that may turn out to be unreadable, too.
 
     Attributes:
         folder: The folder of the clips.
         split: The split of prepared shards; "all" for a folder of clips, which has no splits.
         max_frames: The most frames of a clip; later ones are left out.
+        fps: The frames per second at which clips are taken; their own unless given.
         skipped: The files that could not be read so far: (name, reason).
     """
 
     folder: Path
     split: str
     max_frames: int
+    fps: float | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
+    def __len__(self) -> int:
+        if self.split != "all":
+            return len(ClipShards(self.folder, self.split))
+        return len(find_sources(self.folder).sources)
+
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return self._require_any(self._unchanged())
+        return self._require_any(self._unchanged() if self.fps is None else self._at_rate(self.fps))
+
+    def _at_rate(self, fps: float) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the clips that can be read, at their own size and another rate."""
+        for name, stream, _ in self._streams(self.max_frames / fps):
+            try:
+                frames = list(itertools.islice(resampled(stream.frames, stream.fps, fps), self.max_frames))
+            except ReelmError as error:
+                self.skipped.append((name, str(error)))
+                continue
+            yield name, torch.from_numpy(np.stack(frames))
 
     def _unchanged(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the clips that can be read, at their own size and rate."""
@@ -127,7 +147,9 @@ class SampleClips:
             yield source.name, stream, (*captions, "")[0]
 
 
-def sample_clips(folder: Path, *, split: str = "held-out", max_frames: int = 65) -> SampleClips:
+def sample_clips(
+    folder: Path, *, split: str = "held-out", max_frames: int = 65, fps: float | None = None
+) -> SampleClips:
     """Return the clips of a folder.
 
     Args:
@@ -135,10 +157,12 @@ def sample_clips(folder: Path, *, split: str = "held-out", max_frames: int = 65)
         split: The split of prepared shards, train or held-out; other folders have no splits, and all their clips are
             used, with a note on stderr.
         max_frames: The most frames of a clip.
+        fps: The frames per second at which clips are taken; their own unless given.
 
     Raises:
-        ReelmError: There is no such folder, or no such split.
+        ReelmError: There is no such folder, or no such split, or `fps` is out of its range.
     """
+    require(fps is None or MIN_FPS <= fps <= 1000, "fps", f"must be from {MIN_FPS} to 1000", fps)
     require(split in SPLITS, "split", f"must be one of {SPLITS}", split)
     require(folder.is_dir(), "folder", "must be an existing folder", str(folder))
-    return SampleClips(folder, split if is_prepared(folder) else "all", max_frames)
+    return SampleClips(folder, split if is_prepared(folder) else "all", max_frames, fps)

@@ -18,6 +18,7 @@ from .. import __version__
 from ..bench.machine import machine_name
 from ..core.checkpoint import find_checkpoint, save_json
 from ..core.errors import require
+from ..core.folders import check_folder, mark_folder
 from ..core.json_values import Json
 from ..core.memory import peak_memory_bytes
 from ..data.sample_clips import SampleClips, sample_clips
@@ -47,6 +48,7 @@ def evaluate_tokenizer_on_clips(
     *,
     split: str = "held-out",
     max_frames: int = 65,
+    fps: float | None = None,
     lpips_weights: Path | None = None,
     fvd_weights: Path | None = None,
     contact_sheet: Path | None = None,
@@ -60,6 +62,7 @@ def evaluate_tokenizer_on_clips(
         split: The split of prepared clips: train or held-out. Other folders have no split; their clips are measured
             whole.
         max_frames: The largest number of frames of each clip, from its beginning.
+        fps: The frames per second at which the clips are taken; their own unless given.
         lpips_weights: A TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
         fvd_weights: A TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first
             16 frames.
@@ -81,7 +84,7 @@ def evaluate_tokenizer_on_clips(
         model = load_pretrained(find_checkpoint("world"), device=device).tokenizer
     else:
         model = load_tokenizer(tokenizer, device=device)
-    clips = sample_clips(folder, split=split, max_frames=max_frames)
+    clips = sample_clips(folder, split=split, max_frames=max_frames, fps=fps)
     figures = evaluate_clips(
         model, clips, contact_sheet=contact_sheet, lpips_weights=lpips_weights, fvd_weights=fvd_weights,
         fvd_frames=min(USUAL_FRAMES, max_frames),
@@ -99,6 +102,7 @@ def evaluate_on_clips(
     split: str = "held-out",
     clips: int = 32,
     max_frames: int = 65,
+    fps: float | None = None,
     num_frames: int = 8,
     seed: int = 0,
     fit: Fit = "crop",
@@ -114,7 +118,9 @@ def evaluate_on_clips(
         split: The split of prepared clips: train or held-out. Other folders have no split; their clips are measured
             whole.
         clips: The largest number of clips, in the order of their names.
-        max_frames: The largest number of frames of each clip, from its beginning, at the model's frame rate.
+        max_frames: The largest number of frames of each clip, from its beginning, at the rate at which it is taken.
+        fps: The frames per second at which the clips are taken, that of the model unless given. The model is told
+            nothing: at half of its own rate, everything moves twice as fast for it.
         num_frames: The number of frames to continue each clip by, after its first three latent frames.
         seed: The seed of the sampling.
         fit: How pictures of another aspect ratio are fitted: crop, pad or stretch.
@@ -132,23 +138,24 @@ def evaluate_on_clips(
     require(clips >= 1, "clips", "must be at least 1", clips)
     require(num_frames >= 1, "num_frames", "must be at least 1", num_frames)
     if out is not None:
-        require(not out.exists() or out.is_dir(), "out", "must be a folder", str(out))
-    source = sample_clips(folder, split=split, max_frames=max_frames)
+        check_folder(out, "evaluation")
+    source = sample_clips(folder, split=split, max_frames=max_frames, fps=fps)
     least = given_frames(generator) + num_frames
     require(max_frames >= least, "max_frames", f"must be at least {least}", max_frames)
     parts, config = generator.parts, generator.parts.config
-    fitted = source.fitted(fps=config.fps, height=config.height, width=config.width, fit=fit)
+    fitted = source.fitted(fps=fps or config.fps, height=config.height, width=config.width, fit=fit)
+    if out is not None:
+        mark_folder(out, "evaluation")
     figures = evaluate_own_clips(
         generator,
         ((name, Video(frames, config.fps, prompt=caption)) for name, frames, caption in islice(fitted, clips)),
-        predicted=num_frames, seed=seed, fvd_weights=fvd_weights, folder=out,
+        predicted=num_frames, seed=seed, fvd_weights=fvd_weights, folder=out, total=min(clips, len(source)),
     )  # fmt: skip
     report = ClipReport(
-        model=parts.name, **_source(source), size=f"{config.width}x{config.height}", fps=config.fps, seed=seed,
+        model=parts.name, **_source(source), size=f"{config.width}x{config.height}", fps=fps or config.fps, seed=seed,
         **figures, **_machine(parts.lm.device), **parts.lm.numerics.precisions, skipped=source.skipped,
     )  # fmt: skip
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         save_json(out / "evaluation.json", report)
     return report
 

@@ -46,6 +46,7 @@ def evaluate_own_clips(
     predicted: int = PREDICTED,
     seed: int = 0,
     fvd_weights: Path | None = None,
+    total: int | None = None,
     folder: Path | None = None,
 ) -> Json:
     """Score each clip under its prompt, and continue it from its first three latent frames.
@@ -56,6 +57,7 @@ def evaluate_own_clips(
         predicted: The number of frames to continue by, which are compared.
         seed: The seed of the sampling.
         fvd_weights: A TorchScript network (see fvd.py), for FVD of the given and predicted frames.
+        total: The number of clips, for the progress bar.
         folder: The folder for continuations.png and .mp4 of the first `MOST_DRAWN` continued clips, if given.
 
     Returns:
@@ -84,7 +86,7 @@ def evaluate_own_clips(
     scores: list[Score] = []
     drawn: list[Continuation] = []
     continued, made, seconds = 0, 0, 0.0
-    for name, clip in progress(clips, "evaluating", unit="clip"):
+    for name, clip in progress(clips, "evaluating", unit="clip", total=total):
         scored = _whole_latent_frames(clip, parts.tokenizer.compression.t)
         scores.append(generator.score(scored))
         table.append({"name": name, "frames": len(scored.frames), "nats_per_token": scores[-1].nats_per_token})

@@ -275,7 +275,7 @@ def train(
         module.train()
     last = time.monotonic()
     with stop_signals() as stopped:
-        for step in progress(range(state.step, config.steps), "training", unit="step"):
+        for step in progress(range(state.step, config.steps), "training", unit="step", done=state.step):
             # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
             torch.manual_seed(step)
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
