@@ -1,6 +1,7 @@
 """Describe a model, and plan the memory of its clips without generating any, as `reelm info` does.
 
 print(describe_model("world"))                      # sizes, settings, versions
+print(*list_words("world"))                         # the words that it knows
 print(plan_clips("world", seconds=20, batch=16))    # memory by purpose; .values() is JSON; only config.json is read
 """
 
@@ -92,6 +93,23 @@ def describe_model(
         dtype=str(numerics.dtype).removeprefix("torch."),
         **numerics.precisions,
     )
+
+
+def list_words(
+    model: str = "world", *, device: str = "auto", dtype: str | torch.dtype = "auto", weights: Precision = "full",
+    cache: Precision = "full",
+) -> list[str]:  # fmt: skip
+    """Load a model and return the words that it knows, sorted; none where it spells new words from pieces.
+
+    Args:
+        model: The name of a bundled model, a checkpoint folder, or a hub id.
+        device, dtype, weights, cache: The arguments of `VideoGenerator.from_pretrained`.
+
+    Raises:
+        CheckpointError: The model cannot be loaded.
+    """
+    generator = VideoGenerator.from_pretrained(model, device=device, dtype=dtype, weights=weights, cache=cache)
+    return list(generator.parts.lm.known_words)
 
 
 def plan_clips(

@@ -8,9 +8,10 @@ from .base import ModelCommand, strict_json
 
 @dataclass(frozen=True, kw_only=True)
 class Info(ModelCommand):
-    """Print a model's sizes, default settings and the versions that it runs with, or plan the memory of its clips.
+    """Print a model's sizes, settings and versions, or the words that it knows, or plan the memory of its clips.
 
     Attributes:
+        words: Print the words that the model knows, and nothing else.
         plan: Print the memory that clips need, and how many clips fit here; only config.json is read.
         preset: The preset to plan for (cosmos-4b or emu3-8b), in place of a model.
         seconds: The length of a planned clip in seconds, 2 by default.
@@ -18,19 +19,25 @@ class Info(ModelCommand):
     """
 
     example = "reelm info --model world --plan --seconds 20 --batch 16"
+    words: bool = False
     plan: bool = False
     preset: str | None = None
     seconds: float | None = None
     batch: int | None = None
 
     def run(self) -> int:
-        from ..bench.model_info import describe_model, plan_clips
+        from ..bench.model_info import describe_model, list_words, plan_clips
 
         options = {"preset": self.preset, "seconds": self.seconds, "batch": self.batch}
         given = {name: value for name, value in options.items() if value is not None}
         require(self.plan or not given, ", ".join(given), "must be given with --plan only", given)
+        require(not (self.plan and self.words), "words", "must not be given with --plan", self.words)
         self.set_threads()
-        if self.plan:
+        if self.words:
+            words = list_words(self.model, device=self.device, **self.numerics)
+            spells = "this model has no list of words: it spells any word from pieces"
+            print(strict_json(words) if self.json else "\n".join(words) or spells)
+        elif self.plan:
             plan = plan_clips(
                 self.model, preset=self.preset, seconds=self.seconds, batch=self.batch, device=self.device,
                 **self.numerics,

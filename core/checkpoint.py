@@ -20,7 +20,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .errors import CheckpointError
+from .errors import INSTALL, CheckpointError
 from .files import as_path, atomic_path, atomic_write
 from .json_values import Json, JsonValue
 
@@ -56,7 +56,7 @@ def find_checkpoint(
         from huggingface_hub import snapshot_download
     except ImportError:
         raise CheckpointError(
-            f"model: {str(name)!r} is no folder here; to fetch it from the hub, pip install 'reelm[hub]'"
+            f"model: {str(name)!r} is no folder here; to fetch it from the hub, {INSTALL.format('hub')}"
         ) from None
     try:
         # Only data files are requested: a repository's code or pickles never reach this machine.

@@ -3,6 +3,9 @@
 >>> require(0 < 1, "seconds", "must be above 0", 1)
 """
 
+# What to do where a library of an extra is missing; reelm is in no package index.
+INSTALL = 'in a clone of the repository, pip install -c constraints.txt -e ".[{}]"'
+
 
 class ReelmError(ValueError):
     """A request that reelm refuses; the message names the argument, the rule and the value."""

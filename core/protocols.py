@@ -148,6 +148,10 @@ class LanguageModel(Protocol[AnyCache]):
     def reads(self) -> tuple[str, ...]:
         """The kinds of conditions that the model can use."""
 
+    @property
+    def known_words(self) -> tuple[str, ...]:
+        """The words that prompts may have; none where any word may be known."""
+
     def unknown_words(self, text: str, argument: str) -> list[str]:
         """Return the words of a prompt that the model does not know.
 

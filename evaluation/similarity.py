@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..core.errors import ReelmError
+from ..core.errors import INSTALL, ReelmError
 from .lpips import LEAST_SIDE, load_lpips
 
 MS_SSIM_LEAST_SIDE = 176  # pixels: the fifth scale of MS-SSIM must still hold its window of 11
@@ -37,7 +37,7 @@ def load_similarity(lpips_weights: Path | None = None, *, device: str | torch.de
             structural_similarity_index_measure,
         )
     except ImportError as error:
-        raise ReelmError("evaluate: needs torchmetrics: pip install 'reelm[metrics]'") from error
+        raise ReelmError(f"evaluate: needs torchmetrics: {INSTALL.format('metrics')}") from error
     lpips = None if lpips_weights is None else load_lpips(lpips_weights, device=device)
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core.errors import ReelmError
+from ..core.errors import INSTALL, ReelmError
 
 MOST_SIDE = 256  # pixels along the short side; larger frames are scaled down first
 MOST_PAIRS = 8  # pairs of frames of a clip, evenly spaced
@@ -47,7 +47,7 @@ def load_warping() -> Warping:
     try:
         from skimage.registration import optical_flow_ilk
     except ImportError as error:
-        raise ReelmError("evaluate: needs scikit-image: pip install 'reelm[metrics]'") from error
+        raise ReelmError(f"evaluate: needs scikit-image: {INSTALL.format('metrics')}") from error
 
     def warping(truth_THW3: torch.Tensor, shown_THW3: torch.Tensor) -> dict[str, float | None]:
         count, height, width, _ = truth_THW3.shape

@@ -6,6 +6,7 @@ request.plans[1].latent_frames
 
 import contextlib
 import dataclasses
+import difflib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -380,9 +381,13 @@ def _check_prompts(parts: Pretrained, prompt: Prompt | Prompts) -> list[Schedule
 
 
 def _check_text(parts: Pretrained, texts: Sequence[str], argument: str) -> None:
-    unknown = dict.fromkeys(word for text in texts for word in parts.lm.unknown_words(text, argument))
+    unknown = list(dict.fromkeys(word for text in texts for word in parts.lm.unknown_words(text, argument)))
     if unknown:
-        note(f"warning: {argument}: the model does not know the words {', '.join(map(repr, list(unknown)[:20]))}")
+        known = parts.lm.known_words
+        near = {word: difflib.get_close_matches(word, known, n=1, cutoff=0.7) for word in unknown[:20]}
+        shown = ", ".join(repr(word) + "".join(f" (did you mean {each!r}?)" for each in near[word]) for word in near)
+        where = f"; reelm info --words lists the {len(known)} that it knows" if known else ""
+        note(f"warning: {argument}: the model does not know the words {shown}{where}")
 
 
 def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> tuple[Condition, ...]:

@@ -93,6 +93,12 @@ class TextEncoder:
         """The number of text ids."""
         return self._pieces.GetPieceSize()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that the model knows, sorted; none for a model that spells new words from pieces."""
+        pieces = map(self._pieces.IdToPiece, range(self.vocab_size))
+        return () if self._spells else tuple(sorted(piece[1:] for piece in pieces if piece.startswith("▁")))
+
     def encode(self, prompt: str) -> list[int]:
         """Return the ids of a prompt, with the begin token first."""
         return [_BOS, *self._pieces.EncodeAsIds(" ".join(self._words(prompt)))]

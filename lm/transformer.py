@@ -167,6 +167,12 @@ class VideoTransformer(nn.Module):
         """The kinds of conditions that the model can use: text alone."""
         return ("text",)
 
+    @property
+    def known_words(self) -> tuple[str, ...]:
+        """The words that the model knows, sorted; none if it spells new words from pieces."""
+        assert self.text is not None
+        return self.text.words
+
     def unknown_words(self, text: str, argument: str) -> list[str]:
         """Return the words of a prompt that the model does not know.
 

@@ -96,7 +96,7 @@ FROZEN = {
             "--out",
         ),
     ],
-    "info": [*MODEL, "--plan", "--preset", "--seconds", "--batch"],
+    "info": [*MODEL, "--words", "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
         *("--out", "--workers", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),
         *("--held-out-seconds", "--clips-per-shard"),

@@ -17,7 +17,8 @@ COMMAND_LINE_ONLY = {
     "json": "how a report is printed",
     "then": "an entry of a prompt's schedule",
     "output": "the path of Video.save or write_stream",
-    "plan": "which of two functions is called",
+    "plan": "which of the functions is called",
+    "words": "which of the functions is called",
     "plot": "the path of BenchmarkReport.plot",
 }
 # Parameters that no option stands for: objects in memory, places of hub ids, and results in another form.
@@ -39,6 +40,10 @@ OTHER_DEFAULTS = {
     ("generate", "num_videos_per_prompt"): None,  # one clip too, but not in a list
     ("continue", "clip"): None,  # where an image is given
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
+    # Those of the run that goes on, or else those of the command.
+    **dict.fromkeys(
+        [("train tokenizer", "recipe"), *(("train lm", name) for name in ("windows", "sampling", "recipe"))]
+    ),
 }
 NO_DEFAULT = object()
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from ..core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from ..core.config import check_same, to_dict
-from ..core.errors import CheckpointError, require
+from ..core.errors import INSTALL, CheckpointError, require
 from ..core.files import atomic_path, check_writable
 from ..core.log import Entry, StepLog
 from ..core.plain_values import convert_fields
@@ -298,7 +298,7 @@ def draw_losses(log: list[Entry], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        note("no loss.png: pip install 'reelm[train]'")
+        note(f"no loss.png: {INSTALL.format('train')}")
         return
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

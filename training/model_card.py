@@ -36,6 +36,8 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
         "Samples by default with " + ", ".join(f"{k} {v}" for k, v in vars(parts.config.sampling).items()) + ".",
         "## How it was made",
         "\n".join(_making(run)),
+        "## The words it knows",
+        ", ".join(parts.lm.known_words) or "Any: it spells words from pieces.",
         "## Measured on held-out clips",
         "\n".join(_measured(run, tokenizer)) or "Nothing: the data were tokens, or no clip was long enough.",
         LOOKS,

@@ -181,8 +181,12 @@ def test_a_result_says_how_it_came_about(debug_generator):
 
 
 def test_unknown_words_are_said(debug_generator, capsys):
-    debug_generator.generate("a red zebra", seed=1, num_frames=1)
-    assert "'zebra'" in capsys.readouterr().err
+    debug_generator.generate("a red zebra ballz", seed=1, num_frames=1)
+    known = len(debug_generator.parts.lm.known_words)
+    assert capsys.readouterr().err == (
+        "warning: prompt: the model does not know the words 'zebra', 'ballz' (did you mean 'ball'?); "
+        f"reelm info --words lists the {known} that it knows\n"
+    )
 
 
 BAD = [

@@ -30,6 +30,8 @@ def test_case_and_punctuation_do_not_matter(text):
 def test_unknown_words_are_named(text):
     assert text.unknown_words("a red Zebra and a zebra ring 🙂") == ["zebra", "and"]
     assert text.unknown_words("the blue ball") == []
+    assert text.unknown_words(" ".join(text.words)) == [] and {"red", "ball"} < set(text.words)
+    assert list(text.words) == sorted(text.words) and len(text.words) == text.vocab_size - 2
 
 
 def test_every_prefix_starts_with_begin_and_is_padded(text):

@@ -171,6 +171,10 @@ class PlainTransformer(nn.Module):
     def save(self, folder):
         save_tensors(folder / "lm.safetensors", {name: x.half() for name, x in self.state_dict().items()})
 
+    @property
+    def known_words(self):
+        return ()
+
     def unknown_words(self, text, argument):
         require(len(text.split()) <= WORDS, argument, f"must have at most {WORDS} words", text)
         return []  # words are known by their hashes

@@ -119,6 +119,10 @@ class MoreModel(nn.Module):
     def save(self, folder):
         save_tensors(folder / "lm.safetensors", {name: x.half() for name, x in self.state_dict().items()})
 
+    @property
+    def known_words(self):
+        return ()
+
     def unknown_words(self, text, argument):
         return []
 
