@@ -18,6 +18,7 @@ from ..core.errors import ClipError, require
 from ..core.plain_values import convert_fields
 from ..media.clip import ClipLimits
 from ..media.fitting import Fit
+from ..media.picture_folder import FOLDER_FPS
 from ..media.streaming import stream_clip, stream_fitted
 from ..media.writer import write_frames
 from .shard_files import Sample
@@ -78,7 +79,7 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
         ReelmError: A file could not be written.
     """
     captions = read_captions(source)
-    clip = stream_clip(source.path, limits=LIMITS)
+    clip = stream_clip(source.path, limits=LIMITS, folder_fps=config.fps or FOLDER_FPS)
     fps = config.fps or clip.fps
     if fps < MIN_FPS:
         raise ClipError(f"clip: must have at least {MIN_FPS} frames per second, got {fps:g} in {source.name!r}")

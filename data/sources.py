@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ..core.errors import ClipError
 from ..core.folders import kind_of
+from ..media.picture_folder import IMAGE_SUFFIXES, is_sequence
 
-IMAGES = ".gif .webp .png .jpg .jpeg .bmp"
 VIDEOS = (
     ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts .m2ts .m2t .ogv .ogg "
     ".flv .f4v .wmv .asf .h264 .264 .hevc .h265 .265 .ivf .nut .mxf .y4m .yuv"
 )
-SUFFIXES = frozenset((IMAGES + " " + VIDEOS).split())
+SUFFIXES = IMAGE_SUFFIXES | frozenset(VIDEOS.split())
 CAPTIONS = (".json", ".txt")
 MAX_CAPTION_BYTES = 2**20
 
@@ -31,7 +31,7 @@ class Source:
 
     Attributes:
         name: The path relative to the searched folder, with slashes; bytes that are not UTF-8 are escaped.
-        path: The path of the file, or of a folder of PNGs that reelm wrote.
+        path: The path of the file, or of a folder of pictures that is one clip.
     """
 
     name: str
@@ -94,14 +94,25 @@ def find_sources(folder: Path, leave_out: Path | None = None) -> FoundClips:
         folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != skipped]
         made_here += [here / name for name in folders if kind_of(here / name) is not None]
         folders[:] = [name for name in folders if here / name not in made_here]
+        frames = _find_frames(here, files)
+        found += [here] if frames else []
         for name in files:
-            if name[0] != ".":
+            if name[0] != "." and name not in frames:
                 (found if Path(name).suffix.lower() in SUFFIXES else others).append(here / name)
     found += [Path(name) for name in refused]
     sources = sorted((Source(_name(path, folder), path) for path in found), key=lambda source: source.name)
     captions = {source.captions_path for source in sources}
     ignored = sorted(_name(path, folder) for path in others if path not in captions)
     return FoundClips(sources, ignored, sorted(_name(path, folder) for path in made_here))
+
+
+def _find_frames(folder: Path, files: list[str]) -> set[str]:
+    """Return the pictures of a folder that is a clip: frames in sequence, with no other clips or captions between."""
+    clips = {name for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES}
+    captioned = {Path(name).stem for name in files if Path(name).suffix in CAPTIONS}
+    stills = [folder / name for name in clips if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    alone = len(stills) == len(clips) and not any(still.stem in captioned for still in stills)
+    return clips if alone and is_sequence(stills) else set()
 
 
 def _name(path: Path, folder: Path) -> str:

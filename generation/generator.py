@@ -184,9 +184,9 @@ class VideoGenerator:
         """Continue a clip: the result begins with the clip and is `seconds` longer.
 
         Args:
-            clip: A `Video`, a `SessionState`, a path to a session, video, gif or image, or frames as an array (see
-                `as_frames`). A clip of this model is continued from its own tokens; any other clip is resampled to the
-                model's frame rate and size and encoded.
+            clip: A `Video`, a `SessionState`, a path to a session, video, image or folder of pictures, or frames as an
+                array (see `as_frames`). A clip of this model is continued from its own tokens; any other clip is
+                resampled to the model's frame rate and size and encoded.
             output_type: The form of frames to return in place of a `Video`: "np", "pt" or "pil" (see `Video.to`).
             options: The options of `ContinueOptions`, with `image` in place of `clip`. For a clip of this model their
                 defaults are the clip's own values (seed, negative prompt, sampling settings), so that it continues as

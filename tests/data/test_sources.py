@@ -6,6 +6,7 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from reelm.core.errors import ClipError
 from reelm.core.folders import mark_folder
@@ -35,6 +36,31 @@ def test_folders_that_reelm_made_hold_no_clips(tmp_path):
     found = find_sources(tmp_path)
     assert [source.name for source in found.sources] == ["a.mp4", "deep/x/c.mp4", "runs/b.mp4", "users/d.mp4"]
     assert found.made_here == ["deep/shards", "runs/lm"]
+
+
+def numbered(folder, count, size=(8, 6)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, count + 1):
+        Image.new("L", size).save(folder / f"{number:04d}.png")
+
+
+def test_folder_of_numbered_frames_is_one_clip(tmp_path):
+    def names():
+        return [source.name for source in find_sources(tmp_path).sources]
+
+    numbered(tmp_path / "shot", 9)
+    touch(tmp_path, "shot.txt", "shot/Thumbs.db", "a.mp4")
+    assert names() == ["a.mp4", "shot"]
+    # Stills with captions of their own, a clip between them, a gap, or only a few: each is a clip.
+    for name, other in (("captions", "0003.txt"), ("mixed", "0003.mp4"), ("gap", None)):
+        numbered(tmp_path / name, 9)
+        touch(tmp_path / name, *([other] if other else []))
+    (tmp_path / "gap" / "0004.png").unlink()
+    numbered(tmp_path / "few", 4)
+    counts = {
+        name: sum(each.startswith(f"{name}/") for each in names()) for name in ("captions", "mixed", "gap", "few")
+    }
+    assert counts == {"captions": 9, "mixed": 10, "gap": 8, "few": 4} and "shot" in names()
 
 
 def test_links_to_folders_are_not_followed_and_odd_names_can_be_printed(tmp_path):
