@@ -19,6 +19,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .fusion import FUSED
+
 LOG2_E = 1.4426950408889634
 LN_2 = tl.constexpr(0.6931471805599453)
 MASKS = {"token": 0, "frame": 1, "full": 2}
@@ -428,7 +430,7 @@ def _attention(
         blocks = block_sizes(E, q.element_size())["forward"]
         _forward_kernel[(triton.cdiv(S, blocks["BLOCK_M"]), N, B)](
             q, q_prefix, k, v, lengths, out, lse, *_strides(q, q_prefix, k, v, out),
-            **_layout(q, k, prefix, frame_size, reach, mask), **blocks,
+            **_layout(q, k, prefix, frame_size, reach, mask), **blocks, **FUSED,
         )  # fmt: skip
     return out, lse
 
@@ -462,15 +464,17 @@ def _attention_backward(
         blocks, d_out, d_lse = block_sizes(E, q.element_size()), d_out.contiguous(), d_lse.contiguous()
         delta = torch.empty_like(lse)
         sizes = blocks["delta"]
-        _delta_kernel[(triton.cdiv(S, sizes["BLOCK_M"]), N, B)](out, d_out, d_lse, delta, S, N, E=E, **sizes)
+        _delta_kernel[(triton.cdiv(S, sizes["BLOCK_M"]), N, B)](out, d_out, d_lse, delta, S, N, E=E, **sizes, **FUSED)
         layout = _layout(q, k, prefix, frame_size, reach, mask) | {"scale": E**-0.5, "log2_e": LOG2_E}
         tensors, strides = (q, q_prefix, k, v, lengths, d_out, lse, delta), _strides(q, q_prefix, k, v)
         sizes = blocks["dq"]
-        _dq_kernel[(triton.cdiv(S, sizes["BLOCK_M"]), N, B)](*tensors, dq, dq_prefix, *strides, **layout, **sizes)
+        _dq_kernel[(triton.cdiv(S, sizes["BLOCK_M"]), N, B)](
+            *tensors, dq, dq_prefix, *strides, **layout, **sizes, **FUSED
+        )
         sizes = blocks["dkdv"]
         of_prefix, of_video = (triton.cdiv(count, sizes["BLOCK_N"]) for count in (prefix, S - prefix))
         _dkdv_kernel[(of_prefix + of_video, k.shape[2], B)](
-            *tensors, dk, dv, *strides, **layout, prefix_blocks=of_prefix, **sizes
+            *tensors, dk, dv, *strides, **layout, prefix_blocks=of_prefix, **sizes, **FUSED
         )
     return dq, dk, dv, dq_prefix
 

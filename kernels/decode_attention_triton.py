@@ -22,6 +22,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .fusion import FUSED
+
 LOG2_E = 1.4426950408889634
 SMALLEST_SCALE = tl.constexpr(2.0**-100)
 
@@ -227,7 +229,8 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     total_M = tl.zeros([BLOCK_M], tl.float32)
     out_ME = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
     q_M = batch * q_prefix_stride_b + token_M.to(tl.int64) * q_prefix_stride_l + head_M * q_prefix_stride_h
-    q_mask_ME = row_mask_ME & (first < length)
+    # tl.where, since not every version of Triton's interpreter takes `&` of a block and a scalar.
+    q_mask_ME = tl.where(first < length, row_mask_ME, False)
     q_ME = tl.load(q_prefix_ptr + q_M[:, None] + dim_E[None, :], mask=q_mask_ME, other=0.0)
     maximum_M, total_M, out_ME = _attend_prefix(
         q_ME, k_ptr + batch * k_stride_b + kv_head * k_stride_h, v_ptr + batch * v_stride_b + kv_head * v_stride_h,
@@ -235,7 +238,7 @@ def _split_kernel(  # type: ignore[no-untyped-def]
         first, tl.minimum(first + SPLIT, length), scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E,
     )  # fmt: skip
     q_M = batch * q_stride_b + token_M.to(tl.int64) * q_stride_l + head_M * q_stride_h
-    q_ME = tl.load(q_ptr + q_M[:, None] + dim_E[None, :], mask=row_mask_ME & (low < high), other=0.0)
+    q_ME = tl.load(q_ptr + q_M[:, None] + dim_E[None, :], mask=tl.where(low < high, row_mask_ME, False), other=0.0)
     maximum_M, total_M, out_ME = _attend_window(
         q_ME, k_ptr + batch * k_stride_b + kv_head * k_stride_h, v_ptr + batch * v_stride_b + kv_head * v_stride_h,
         k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, (batch * tl.num_programs(1) + kv_head) * (prefix + ring),
@@ -359,12 +362,13 @@ def _decode_attention(
         *inputs, positions_B, prefix_lengths_B, ancestors, *options, *parts,
         *strides, 0 if shared_ancestors else L * newer,
         L, newer, C - prefix, prefix, frame_size, window, splits, E**-0.5 * LOG2_E,
-        E=E, GROUP=N // K, SPLIT=split, ONE_SPLIT=splits == 1, **blocks,
+        E=E, GROUP=N // K, SPLIT=split, ONE_SPLIT=splits == 1, **blocks, **FUSED,
     )  # fmt: skip
     if splits > 1:
         _combine_kernel[(L * N, B)](
             *parts, positions_B, prefix_lengths_B, out_BLNE, newer, prefix, frame_size, window, splits,
             E=E, SPLIT=split, BLOCK_X=min(32, triton.next_power_of_2(splits)), BLOCK_E=blocks["BLOCK_E"], num_warps=4,
+            **FUSED,
         )  # fmt: skip
     return out_BLNE
 

@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .fusion import FUSED
+
 
 @triton.jit
 def _int8_linear_kernel(  # type: ignore[no-untyped-def]
@@ -48,7 +50,7 @@ def int8_linear_triton(x_MI: torch.Tensor, whole_OI: torch.Tensor, scales_O: tor
         blocks = block_sizes(M, x_MI.element_size())
         programs = triton.cdiv(M, blocks["BLOCK_M"]) * triton.cdiv(outputs, blocks["BLOCK_O"])
         _int8_linear_kernel[(programs,)](
-            x_MI, whole_OI, scales_O, y_MO, x_MI.stride(0), whole_OI.stride(0), M, outputs, channels, **blocks
+            x_MI, whole_OI, scales_O, y_MO, x_MI.stride(0), whole_OI.stride(0), M, outputs, channels, **blocks, **FUSED
         )
     return y_MO
 

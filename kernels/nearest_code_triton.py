@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .fusion import FUSED
+
 
 @triton.jit
 def _half_norms_kernel(  # type: ignore[no-untyped-def]
@@ -71,11 +73,12 @@ def nearest_code_triton(x_MD: torch.Tensor, codebook_ZD: torch.Tensor) -> torch.
         return ids_M
     half_norms_Z = torch.empty(K, dtype=torch.float32, device=x_MD.device)
     blocks = block_sizes(D, x_MD.element_size())
+    block_d = blocks["BLOCK_D"]
     _half_norms_kernel[(triton.cdiv(K, 32),)](
-        codebook_ZD, half_norms_Z, *codebook_ZD.stride(), K, D, BLOCK_K=32, BLOCK_D=blocks["BLOCK_D"], num_warps=4
+        codebook_ZD, half_norms_Z, *codebook_ZD.stride(), K, D, BLOCK_K=32, BLOCK_D=block_d, num_warps=4, **FUSED
     )
     _nearest_code_kernel[(triton.cdiv(N, blocks["BLOCK_N"]),)](
-        x_MD, codebook_ZD, half_norms_Z, ids_M, *x_MD.stride(), *codebook_ZD.stride(), N, K, D, **blocks
+        x_MD, codebook_ZD, half_norms_Z, ids_M, *x_MD.stride(), *codebook_ZD.stride(), N, K, D, **blocks, **FUSED
     )
     return ids_M
 

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .fusion import FUSED
 from .rotary import Rotation
 
 
@@ -130,6 +131,6 @@ def rope_norm_cache_triton(
         qkv_BLJE, q_norm_E.contiguous(), k_norm_E.contiguous(), slots_BL.contiguous(),
         *(part.expand(B, L, 1, E // 2).contiguous() for part in rotation),
         k_cache_BKCE, v_cache_BKCE, *scales, q_BLNE, q_prefix_BLNE, *strides, L, N, K, epsilon,
-        F=E // 2, BLOCK_F=triton.next_power_of_2(E // 2), QUANTISE=k_scales_BKC is not None, num_warps=1,
+        F=E // 2, BLOCK_F=triton.next_power_of_2(E // 2), QUANTISE=k_scales_BKC is not None, num_warps=1, **FUSED,
     )  # fmt: skip
     return q_BLNE, q_prefix_BLNE

@@ -28,6 +28,7 @@ import triton
 import triton.language as tl
 
 from . import noise
+from .fusion import FUSED, SEPARATE
 
 TILE = 1024  # entries in a program of the first launch
 GROUP = 16  # entries in a group whose highest score is stored
@@ -293,15 +294,16 @@ def sample_triton(
     scores_BV, perturbed_BV = torch.empty(2, B, V if rules else 0, dtype=torch.float32, device=device)
     inputs = [x if x.stride(-1) == 1 else x.contiguous() for x in (logits_RV, seeds_B, samples_B, positions_B)]
     noise = inputs[0] if noise_BV is None else noise_BV if noise_BV.stride(-1) == 1 else noise_BV.contiguous()
-    # With fused multiply-adds the noise would have other bits.
+    # The bits of the noise are those of plain torch.
     _score_kernel[(tiles, B)](
         *inputs, noise, scores_BV, perturbed_BV, best_BX, ids_BV,
         inputs[0].stride(0), noise.stride(0), V, float(guidance_scale), 1 / temperature if temperature > 0 else 1.0,
         GUIDED=guidance_scale != 1, GREEDY=temperature == 0, DRAWN=noise_BV is not None, RULES=rules,
-        TILE=blocks["TILE"], GROUP=GROUP, num_warps=4, enable_fp_fusion=False,
+        TILE=blocks["TILE"], GROUP=GROUP, num_warps=4, **SEPARATE,
     )  # fmt: skip
     if not rules:
-        _winner_kernel[(B,)](best_BX, ids_BV, tokens_B, tiles, BLOCK=triton.next_power_of_2(tiles), num_warps=1)
+        block = triton.next_power_of_2(tiles)
+        _winner_kernel[(B,)](best_BX, ids_BV, tokens_B, tiles, BLOCK=block, num_warps=1, **FUSED)
         return tokens_B
     listed = ruled_by_k or (min_p > 0 and top_p == 1)
     _rules_kernel[(B,)](
@@ -309,7 +311,7 @@ def sample_triton(
         math.log(min_p) if min_p > 0 else 0.0,
         TOP_K=ruled_by_k, TOP_P=top_p < 1, MIN_P=min_p > 0, LISTED=listed,
         BLOCK=blocks["BLOCK"], LISTED_BLOCK=min(LISTED_BLOCK, blocks["BLOCK"]) if listed else blocks["BLOCK"],
-        num_warps=blocks["num_warps"],
+        num_warps=blocks["num_warps"], **FUSED,
     )  # fmt: skip
     return tokens_B
 

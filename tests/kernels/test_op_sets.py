@@ -10,7 +10,9 @@ from reelm.bench.kernel_cases import ENTRIES
 ROOT = Path(__file__).parent.parent.parent
 MODULES = {path.stem: path for path in (ROOT / "kernels").glob("*.py")}
 # `cached_attention` is two ops behind one door, and a CPU path.
-SHARED = {"backend", "cached_attention", "cached_attention_cpu", "check", "noise", "norm", "quantize", "rotary"}
+SHARED = {
+    *("backend", "cached_attention", "cached_attention_cpu", "check", "fusion", "noise", "norm", "quantize", "rotary")
+}
 OPS = sorted({name.removesuffix("_reference").removesuffix("_triton") for name in MODULES} - SHARED)
 
 
@@ -60,6 +62,18 @@ def test_only_triton_modules_import_triton(module):
         )
     }  # fmt: skip
     assert ("triton" in imported) == module.endswith("_triton")
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.endswith("_triton")))
+def test_every_launch_states_its_fusion(module):
+    # The default of Triton differs between versions; kernels/fusion.py is the one place that spells the option.
+    text = MODULES[module].read_text()
+    launches = [
+        {keyword.value.id for keyword in node.keywords if keyword.arg is None and isinstance(keyword.value, ast.Name)}
+        for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript)
+    ]  # fmt: skip
+    assert launches and all(len(names & {"FUSED", "SEPARATE"}) == 1 for names in launches)
+    assert "fp_fusion" not in text
 
 
 def test_the_folder_is_no_package_of_its_own():

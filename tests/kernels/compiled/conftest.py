@@ -99,6 +99,7 @@ def compiled(request, monkeypatch, tmp_path):
     kernels, run = [], JITFunction.run
 
     def compile_only(self, *args, grid, warmup, **options):
+        assert "enable_fp_fusion" in options, f"{self.__name__}: say FUSED or SEPARATE (kernels/fusion.py)"
         self.device_caches.clear()
         kernels.append(run(self, *args, grid=grid, warmup=True, **options))
 
