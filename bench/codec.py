@@ -24,7 +24,7 @@ from ..core.progress import progress
 from ..tokenizer.tokenizer_config import tokenizer_preset
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .cosmos_baseline import CHANNELS, CosmosShape, is_supported
-from .machine import machine_name, measure_ceilings
+from .machine import library_versions, machine_name, measure_ceilings
 from .table import list_lines, table_lines
 
 COLUMNS = (
@@ -148,8 +148,9 @@ def benchmark_tokenizer(
     report = TokenizerReport(
         tokenizer=name, compression=f"{stride.t}x{stride.h}x{stride.w}", num_frames=num_frames, height=height,
         width=width, batch=batch, tokens=batch * grid.size, repeats=repeats, device=machine_name(weight.device),
-        torch=torch.__version__, threads=torch.get_num_threads(), dtype=str(weight.dtype).removeprefix("torch."),
-        **measure_ceilings(weight.device, weight.dtype, check=check), left_out=left_out,
+        torch=torch.__version__, versions=library_versions(), threads=torch.get_num_threads(),
+        dtype=str(weight.dtype).removeprefix("torch."), **measure_ceilings(weight.device, weight.dtype, check=check),
+        left_out=left_out,
     )  # fmt: skip
     gflops = {row: _count(network, clip) for row, (network, _) in networks.items()}
     times: dict[str, list[tuple[float, float]]] = {row: [] for row in networks}

@@ -1,14 +1,22 @@
 """The machine that runs a benchmark: its name, and its measured copy bandwidth and matrix multiplication rate.
 
 ceilings = measure_ceilings(device, torch.float32)      # {"copy_gb_s": …, "matmul_gflop_s": …}
+library_versions()["torch"]                             # "2.13.0+cpu"
 """
 
+import importlib.metadata
 import platform
 from pathlib import Path
 
 import torch
 
 from ..core.clock import now
+
+# What computes, reads clips or measures: figures may differ between two versions of these.
+LIBRARIES = (
+    "reelm", "torch", "triton", "numpy", "vector-quantize-pytorch", "sentencepiece", "safetensors", "av", "pillow",
+    "scikit-image", "transformers",
+)  # fmt: skip
 
 
 def machine_name(device: torch.device) -> str:
@@ -19,6 +27,12 @@ def machine_name(device: torch.device) -> str:
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return (*names, platform.processor(), platform.machine())[0] or platform.machine()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed libraries that figures depend on, by name."""
+    found = {name: [each.version for each in importlib.metadata.distributions(name=name)] for name in LIBRARIES}
+    return {"python": platform.python_version(), **{name: each[0] for name, each in found.items() if each}}
 
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype, *, check: bool = False) -> dict[str, float]:

@@ -16,7 +16,7 @@ from ..core.files import atomic_path, check_writable
 from ..generation.pretrained import Pretrained
 from ..sampling.decoder import Decoder
 from ..sampling.plan import SamplingConfig
-from .machine import machine_name, measure_ceilings
+from .machine import library_versions, machine_name, measure_ceilings
 from .table import list_lines, table_lines
 
 # The tables that a report can have, and their columns.
@@ -111,6 +111,7 @@ def describe(
         model=parts.name,
         device=machine_name(lm.device),
         torch=torch.__version__,
+        versions=library_versions(),
         threads=torch.get_num_threads(),
         dtype=str(numerics.dtype).removeprefix("torch."),
         **measure_ceilings(lm.device, numerics.dtype, check=check),

@@ -9,7 +9,7 @@ load_weights(model, folder / "lm.safetensors")            # after a check of nam
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from .errors import INSTALL, CheckpointError
 from .files import as_path, atomic_path, atomic_write
-from .json_values import Json, JsonValue
+from .json_values import Json, JsonValue, json_text
 
 Result = TypeVar("Result")
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -162,9 +162,8 @@ def load_weights(
     Raises:
         CheckpointError: A file, a tensor or a shape is missing, unexpected or wrong. `module` must not be used then.
     """
-    version, wanted = _version(path), module.state_dict()
-    _check_sizes(wanted, load_tensors(path), path.name)
-    buffers = dict(module.named_buffers())
+    version, wanted, buffers = _version(path), module.state_dict(), dict(module.named_buffers())
+    _check_sizes(wanted, load_tensors(path), path.name, buffers)
     largest = max(tensor.numel() for tensor in wanted.values())
     # One buffer for all parameters that are replaced: allocating and freeing each would fragment the heap.
     buffer = torch.empty(0 if replace is None else largest, device=device, dtype=dtype)
@@ -173,7 +172,7 @@ def load_weights(
         # The file is opened for each tensor, since closing it returns the memory of the tensors read so far.
         tensor = _finite_tensor(path, name)
         if name in buffers:
-            buffers[name].copy_(tensor)
+            buffers[name].copy_(tensor.reshape(buffers[name].shape))
             continue
         parameter, replaced = module.get_parameter(name), False
         if replace is not None:
@@ -203,13 +202,17 @@ def _version(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str) -> None:
+def _check_sizes(
+    wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str, buffers: Collection[str]
+) -> None:
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise CheckpointError(
             f"model: {file} must hold what its config asks for; missing {missing[:3]}, extra {extra[:3]}"
         )
     for name, tensor in tensors.items():
+        if name in buffers and tensor.numel() == wanted[name].numel() == 1:
+            continue  # a flag, whose shape and dtype depend on the version of the library that it is from
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"model: {file}: {name} must have shape {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
@@ -238,5 +241,5 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
 
 
 def save_json(path: Path, values: Mapping[str, JsonValue]) -> None:
-    """Write a JSON object to a file atomically."""
-    atomic_write(path, json.dumps(values, indent=2) + "\n")
+    """Write a JSON object to a file atomically; NaN and infinities become null."""
+    atomic_write(path, json_text(values, indent=2) + "\n")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..bench.machine import machine_name
+from ..bench.machine import library_versions, machine_name
 from ..core.checkpoint import find_checkpoint, save_json
 from ..core.errors import require
 from ..core.folders import check_folder, mark_folder
@@ -174,5 +174,6 @@ def _machine(device: torch.device) -> Json:
     """Return the entries of a report that name the machine; the peak memory is that of the process or GPU allocator."""
     return {
         "peak_memory_bytes": peak_memory_bytes(device), "reelm": __version__, "torch": torch.__version__,
-        "device": f"{device.type}: {machine_name(device)}", "threads": torch.get_num_threads(),
+        "versions": {**library_versions()}, "device": f"{device.type}: {machine_name(device)}",
+        "threads": torch.get_num_threads(),
     }  # fmt: skip

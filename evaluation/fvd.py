@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ..core.errors import require
+from ..core.progress import note
 from .torchscript import call_script, load_script
 
 LEAST_FRAMES = 10  # I3D pools over 8 frames, twice, which needs 9; published figures use 10 or more
@@ -36,37 +37,61 @@ class Fvd:
             device: The device of the network.
 
         Raises:
-            ReelmError: There are too few frames, or the file is missing or is not a TorchScript.
+            ReelmError: There are too few frames; the file is missing or is not a TorchScript; or its network does not
+                give finite features of a clip of noise.
         """
         require(frames >= LEAST_FRAMES, "max_frames", f"must be at least {LEAST_FRAMES} for FVD", frames)
-        self.frames, self.left_out = frames, 0
+        self.frames, self.left_out, self.not_finite = frames, 0, 0
         self._device = device
         self._net = load_script(path, "fvd_weights", device=device)
         self._features: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        noise_THW3 = torch.randint(256, (frames, 64, 64, 3), generator=torch.Generator().manual_seed(0))
+        features_1D = self._features_of(noise_THW3)
+        finite = bool(features_1D.isfinite().all())
+        require(finite, "fvd_weights", "must be a network with finite features", "NaN or infinity for a clip of noise")
+        self._columns = features_1D.shape[1]
 
-    @torch.no_grad()
+    def _features_of(self, clip_THW3: torch.Tensor) -> torch.Tensor:
+        """Return the features (1, D) of the first frames of a clip."""
+        clip_13THW = clip_THW3[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
+        with torch.no_grad():
+            features_1D = call_script(
+                self._net, "fvd_weights", clip_13THW, rescale=True, resize=True, return_features=True
+            )
+        return features_1D.double().cpu()
+
     def add(self, truth_THW3: torch.Tensor, shown_THW3: torch.Tensor) -> None:
         """Add a clip and its counterpart, both uint8."""
         if len(truth_THW3) < self.frames:
             self.left_out += 1
             return
-        for clip_THW3, features in zip((truth_THW3, shown_THW3), self._features, strict=True):
-            clip_13THW = clip_THW3[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
-            features_1D = call_script(
-                self._net, "fvd_weights", clip_13THW, rescale=True, resize=True, return_features=True
-            )  # fmt: skip
-            features.append(features_1D.double().cpu())
+        pair = [self._features_of(clip_THW3) for clip_THW3 in (truth_THW3, shown_THW3)]
+        for features_1D in pair:
+            count = features_1D.shape[1]
+            require(count == self._columns, "fvd_weights", f"must give {self._columns} features for each clip", count)
+        if not all(bool(features_1D.isfinite().all()) for features_1D in pair):
+            self.not_finite += 1
+            return
+        for features_1D, features in zip(pair, self._features, strict=True):
+            features.append(features_1D)
 
     def figures(self) -> dict[str, float | None]:
-        """Return fvd, and the number of clips (fvd_n), their frames (fvd_frames) and the clips left out (fvd_left_out).
+        """Return fvd, and the numbers of clips that it is of (fvd_n), of their frames (fvd_frames), of the clips that
+        were too short (fvd_left_out), and of those with features that are not finite (fvd_not_finite).
 
-        With fewer than two clips fvd is None, not an error: the caller finds out at the end, after all other figures
-        are measured, and must not lose those.
+        With fewer than two clips, and with any that has no finite features, fvd is None and a warning says why. It is
+        no error: the caller finds out at the end, after all other figures are measured, and must not lose those.
         """
         count = len(self._features[0])
-        enough = count >= LEAST_CLIPS
-        distance = frechet_distance(*(torch.cat(features) for features in self._features)) if enough else None
-        return {"fvd": distance, "fvd_n": count, "fvd_frames": self.frames, "fvd_left_out": self.left_out}
+        distance = None
+        if self.not_finite:
+            note(f"warning: fvd: the network gave features that are not finite for {self.not_finite} clips: no FVD")
+        elif count < LEAST_CLIPS:
+            note(f"warning: fvd: needs {LEAST_CLIPS} clips of {self.frames} frames or more, got {count}: no FVD")
+        else:
+            distance = frechet_distance(*(torch.cat(features) for features in self._features))
+        return {"fvd": distance, "fvd_n": count, "fvd_frames": self.frames, "fvd_left_out": self.left_out,
+                "fvd_not_finite": self.not_finite}  # fmt: skip
 
 
 def frechet_distance(features_BD: torch.Tensor, others_MD: torch.Tensor) -> float:
@@ -77,12 +102,14 @@ def frechet_distance(features_BD: torch.Tensor, others_MD: torch.Tensor) -> floa
     singular values of A B^T.
 
     Raises:
-        ReelmError: A set has fewer than two rows, or the sets have different numbers of columns.
+        ReelmError: A set has fewer than two rows, the sets have different numbers of columns, or a value is not finite.
     """
     sets = (features_BD.double(), others_MD.double())
     rule = f"must be (N, D) of at least {LEAST_CLIPS} rows, and of the same D"
     fits = all(part.ndim == 2 and len(part) >= LEAST_CLIPS for part in sets) and sets[0].shape[1] == sets[1].shape[1]
     require(fits, "features", rule, [tuple(part.shape) for part in sets])
+    finite = all(bool(part.isfinite().all()) for part in sets)
+    require(finite, "features", "must be finite", "NaN or infinity")
     means = [part.mean(0) for part in sets]
     roots = [(part - mean) / (len(part) - 1) ** 0.5 for part, mean in zip(sets, means, strict=True)]
     variance = sum(float(root.square().sum()) for root in roots)

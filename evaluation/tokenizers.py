@@ -67,7 +67,7 @@ def evaluate_clips(
         clips, the name, frames, height, width and figures of each clip.
 
     Raises:
-        ReelmError: There is no clip; an argument is refused; torchmetrics or scikit-image is not installed.
+        ReelmError: There is no clip; an argument is refused; scikit-image is not installed.
     """
     require(chunk >= 1, "chunk", "must be at least 1", chunk)
     device = next(tokenizer.parameters()).device

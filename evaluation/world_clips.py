@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..bench.machine import library_versions
 from ..core.errors import require
 from ..core.files import check_writable
 from ..core.progress import progress
@@ -118,13 +119,14 @@ def evaluate_model(
         if contact_sheet is not None and objects == 1:
             write_contact_sheet(contact_sheet, frames_BTHW3[:24])
     report["sampling"] = vars(generator.parts.config.sampling) | options
+    report["versions"] = library_versions()
     return report
 
 
 @torch.no_grad()
 def evaluate_tokenizer(
     tokenizer: VideoTokenizer, scenes: list[Scene], *, height: int = 64, width: int = 64
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Measure a tokenizer: PSNR, code use, stability of still backgrounds, and the accuracy of its reconstructions."""
     device = next(tokenizer.parameters()).device
     psnr, verdicts, truths, tokens, still = [], [], [], [], []
@@ -150,7 +152,7 @@ def evaluate_tokenizer(
             "psnr_db": float(torch.cat(psnr).mean()),
             "codes_used": float((counts > 0).double().mean()),
             "code_perplexity": float(torch.exp(-(shares * shares.log()).sum())),
-            "still_cells_keep_their_token": float(kept.double().mean()) if len(kept) else float("nan"),
+            "still_cells_keep_their_token": float(kept.double().mean()) if len(kept) else None,
         },
     }
 

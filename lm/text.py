@@ -19,7 +19,7 @@ import functools
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import sentencepiece
@@ -85,6 +85,8 @@ class TextEncoder:
             self._pieces.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise CheckpointError(f"model: text.model must be a SentencePiece model: {error}") from error
+        if not {2, 3} <= set(_fields(model)):
+            raise CheckpointError("model: text.model must be a whole SentencePiece model, got a part of one")
         # Only a model that spells words has a piece for the mark of a word's beginning.
         self._spells = self._pieces.PieceToId("▁") != self._pieces.unk_id()
 
@@ -131,6 +133,29 @@ class TextEncoder:
         for index, row in enumerate(rows):
             ids_BP[index, : len(row)] = torch.tensor(row)
         return ids_BP, torch.tensor([len(row) for row in rows])
+
+
+def _fields(model: bytes) -> Iterator[int]:
+    """Yield the numbers of the fields of a SentencePiece model that has been parsed.
+
+    It is a protobuf of pieces (1), the options of their training (2) and the normaliser (3), in this order. A part that
+    ends between two pieces would be taken for a smaller model.
+    """
+    position = 0
+
+    def number() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = model[position]
+            position, value, shift = position + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while position < len(model):
+        yield number() >> 3  # with its type, which is "bytes of this length" for all of them
+        length = number()
+        position += length
 
 
 def train_text(

@@ -16,7 +16,6 @@ from reelm.data.recode import PrepareConfig
 from reelm.generation.pretrained import read_config
 from reelm.media.writer import write_clip
 
-pytest.importorskip("torchmetrics")
 pytest.importorskip("skimage")
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

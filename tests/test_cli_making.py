@@ -38,11 +38,12 @@ TINY_TOKENIZER = [
         32,
     ),
     *("--model.decoder-memory", 1, "--model.quantizer.levels", 4, 4, "--batch-size", 1, "--num-frames", 5),
-    *("--train.steps", 4, "--train.report-steps", 1, "--device", "cpu"),
+    *("--train.steps", 4, "--train.warmup", 1, "--train.report-steps", 1, "--device", "cpu"),
 ]
 TINY_LM = [
     *("--model.width", 16, "--model.depth", 1, "--model.heads", 2, "--model.kv-heads", 1, "--model.head-dim", 16),
     *("--model.hidden", 16, "--model.neighbour-dim", 4, "--batch-tokens", 64, "--train.steps", 3, "--device", "cpu"),
+    *("--train.warmup", 1),
 ]
 
 

@@ -173,7 +173,6 @@ def test_the_examples_with_the_bundled_model_run(sections, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_all_examples_run(sections, tmp_path, monkeypatch):
-    pytest.importorskip("torchmetrics")
     pytest.importorskip("skimage")
     monkeypatch.chdir(tmp_path)
     names = run_examples(sections, tmp_path)

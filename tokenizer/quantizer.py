@@ -7,7 +7,7 @@ codes_BSD = quantizer.codes(tokens_BS)                  # the decoder's input
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,11 @@ from torch import nn
 from ..core.errors import require
 from ..core.plain_values import convert_fields
 from ..kernels.nearest_code import nearest_code
+
+MOST_CODES = 2**18
+# A code of a learned codebook that gets fewer vectors than this share of the mean over all codes is replaced.
+DEAD_SHARE = 0.1
+_INITIALISED = "codebook._codebook.initted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,9 @@ class QuantizerConfig:
         kind: The algorithm: "fsq" (finite scalar quantization, Mentzer et al. 2023, arXiv 2309.15505), "vq" (a learned
             codebook with exponential moving averages, van den Oord et al. 2017, arXiv 1711.00937) or "lfq" (lookup-free
             quantization, Yu et al. 2023, arXiv 2310.05737).
-        levels: The number of values of each latent channel, for "fsq"; their product is the vocabulary size.
+        levels: The number of values of each latent channel, from 3 to 1000, for "fsq"; their product is the vocabulary
+            size. The library refuses 2, for which its rounding is lopsided ("lfq" has two values a channel), and
+            bounds latents too loosely for more than 1000, so that some have no id.
         codebook_size: The vocabulary size, for "vq" and "lfq" (a power of two for "lfq").
         codebook_dim: The channels of a code, for "vq".
         spread: The weight of an auxiliary training loss, for "fsq". The loss is 0 where each channel's latents are
@@ -42,16 +49,23 @@ class QuantizerConfig:
     def __post_init__(self) -> None:
         convert_fields(self)
         require(self.kind in ("fsq", "vq", "lfq"), "quantizer.kind", "must be 'fsq', 'vq' or 'lfq'", self.kind)
-        levels_fit = len(self.levels) > 0 and min(self.levels) >= 2 and math.prod(self.levels) <= 2**18
-        require(
-            levels_fit, "quantizer.levels", "each must be at least 2, and their product at most 262144", self.levels
-        )
-        size = self.codebook_size
-        require(2 <= size <= 2**18, "quantizer.codebook_size", "must be between 2 and 262144", size)
+        levels = self.levels
+        fits = isinstance(levels, tuple) and len(levels) > 0 and all(type(level) is int for level in levels)
+        fits = fits and min(levels) >= 3 and max(levels) <= 1000 and math.prod(levels) <= MOST_CODES
+        rule = f"must be a tuple of whole numbers from 3 to 1000, whose product is at most {MOST_CODES}"
+        require(fits, "quantizer.levels", rule, levels)
+        size, dim = self.codebook_size, self.codebook_dim
+        fits = type(size) is int and 2 <= size <= MOST_CODES
+        require(fits, "quantizer.codebook_size", f"must be a whole number from 2 to {MOST_CODES}", size)
         power = self.kind != "lfq" or size & (size - 1) == 0
         require(power, "quantizer.codebook_size", "must be a power of two for lfq", size)
-        require(self.codebook_dim >= 1, "quantizer.codebook_dim", "must be at least 1", self.codebook_dim)
-        require(self.spread >= 0, "quantizer.spread", "must be at least 0", self.spread)
+        require(
+            type(dim) is int and 1 <= dim <= 1024,
+            "quantizer.codebook_dim",
+            "must be a whole number from 1 to 1024",
+            dim,
+        )
+        require(0 <= self.spread < math.inf, "quantizer.spread", "must be finite and at least 0", self.spread)
 
     @property
     def vocab_size(self) -> int:
@@ -80,26 +94,44 @@ class Quantizer(nn.Module):
         elif config.kind == "lfq":
             self.codebook = LFQ(codebook_size=config.codebook_size, dim=config.dim)
         else:
-            # The threshold re-initialises unused codes near the data; with the library's default of 0 most codes die.
+            # What the library's versions differ in by default is given: the rotation trick needs two channels.
             self.codebook = VectorQuantize(
                 dim=config.dim,
                 codebook_size=config.codebook_size,
-                decay=0.99,
+                decay=0.9,  # with 0.99 the codes lag a hundred steps behind the encoder
                 kmeans_init=True,
-                threshold_ema_dead_code=2,
+                threshold_ema_dead_code=1,  # `_set_threshold` sets it before each step
+                rotation_trick=config.dim > 1,
             )
+            self.register_state_dict_post_hook(_write_one_format)
+            self.register_load_state_dict_pre_hook(_read_any_format)
 
     def forward(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return codes (B, S, D) with straight-through gradients, ids (B, S) int64, and a scalar auxiliary loss."""
         with torch.autocast(latents_BSD.device.type, enabled=False):
             if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
                 return self._nearest(latents_BSD.float())
+            if self.config.kind == "vq" and self.training:
+                self._set_threshold(latents_BSD.shape[0] * latents_BSD.shape[1])
             result = self.codebook(latents_BSD.float())
             codes, tokens = result[0], result[1].long()
             loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
             if self.training and self.config.kind == "fsq" and self.config.spread:
                 loss = loss + self.config.spread * spread_loss(latents_BSD, codes, self.config.levels)
         return codes, tokens, loss
+
+    def _set_threshold(self, vectors: int) -> None:
+        """Let the library replace codes that get fewer than `DEAD_SHARE` of the mean number of vectors a code.
+
+        The library averages the number of vectors of a code over about the last ten steps (`decay`), and replaces the
+        code by a random vector of the batch where this number is below `threshold_ema_dead_code`. That number is
+        absolute (2 in SoundStream, Zeghidour et al. 2021, arXiv 2107.03312): it fits one size of batch and codebook
+        only, and where the mean is below it, a third of the codes is replaced again and again.
+        """
+        codebook = self.codebook._codebook
+        codebook.threshold_ema_dead_code = codebook.reset_cluster_size = (
+            DEAD_SHARE * vectors / self.config.codebook_size
+        )
 
     def _nearest(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Quantize with a learned codebook outside training, without the library's full matrix of distances."""
@@ -111,6 +143,18 @@ class Quantizer(nn.Module):
         if self.config.kind == "vq":
             return self.codebook.get_codes_from_indices(tokens_BS)
         return self.codebook.indices_to_codes(tokens_BS)
+
+
+def _write_one_format(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Give the library's flag "has a codebook" one format in all files: its versions write (1,) float32 or () bool."""
+    state[prefix + _INITIALISED] = state[prefix + _INITIALISED].reshape(()).bool()
+
+
+def _read_any_format(module: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """Turn the flag into the format that this version of the library has."""
+    own, name = module.get_buffer(_INITIALISED), prefix + _INITIALISED
+    if name in state and state[name].numel() == 1:
+        state[name] = state[name].reshape(own.shape).to(own.dtype)
 
 
 def spread_loss(latents_BSD: torch.Tensor, codes_BSD: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:

@@ -29,6 +29,7 @@ from ..core.device import pick_device
 from ..core.errors import require
 from ..core.layout import Compression, TokenGrid
 from ..core.modes import in_plain_modes
+from .inputs import check_frames, check_tokens
 from .network import ConvState, Decoder, Encoder
 from .quantizer import Quantizer
 from .tokenizer_config import TokenizerConfig
@@ -108,15 +109,18 @@ class VideoTokenizer(nn.Module):
         """Return the codes (B * t, D, h, w), the tokens (B, t, h, w), the quantizer's loss and the next state."""
         groups, batch = self._group(frames_BTHW3, first=state is None), frames_BTHW3.shape[0]
         latents, next_state = self.encoder(groups, len(groups) // batch, state)
+        if not self.training:  # a quantizer has an id for everything; in training, the loss is checked
+            finite = bool(latents.isfinite().all())
+            require(finite, "tokenizer", "must have weights that give finite latents", "NaN or infinity")
         codes, tokens, loss = self.quantizer(latents.flatten(2).transpose(1, 2))
         codes = codes.transpose(1, 2).unflatten(2, latents.shape[2:]).to(latents.dtype)
         return codes, tokens.unflatten(1, latents.shape[2:]).unflatten(0, (batch, -1)), loss, next_state
 
     def encode(self, frames_BTHW3: torch.Tensor) -> torch.Tensor:
-        """Return the tokens (B, t, h, w) int64 of clips (B, T, H, W, 3), which are uint8 or float in [0, 1].
+        """Return the tokens (B, t, h, w) int64 of clips (B, T, H, W, 3), which are uint8 or float, about [0, 1].
 
         Raises:
-            ReelmError: The clips have no whole number of tokens (see `grid`).
+            ReelmError: The clips have no whole number of tokens (see `grid`), or their values are refused.
         """
         return self.encode_chunk(frames_BTHW3, None)[0]
 
@@ -129,8 +133,10 @@ class VideoTokenizer(nn.Module):
             state: The state that the previous call returned; None starts a clip.
 
         Raises:
-            ReelmError: The size or the number of the frames does not fit (see `grid`).
+            ReelmError: The size or the number of the frames does not fit (see `grid`); they are neither uint8 nor
+                float; or floats are not finite or not between -1 and 2, as those of another scale are.
         """
+        check_frames(frames_BTHW3)
         _, frames, height, width, _ = frames_BTHW3.shape
         if state is None:
             self.grid(frames, height, width)
@@ -143,7 +149,11 @@ class VideoTokenizer(nn.Module):
         return tokens, next_state
 
     def decode(self, tokens_Bthw: torch.Tensor) -> torch.Tensor:
-        """Return the clip (B, T, H, W, 3) of tokens (B, t, h, w): float32, about [0, 1] (clamp before storing)."""
+        """Return the clip (B, T, H, W, 3) of tokens (B, t, h, w): float32, about [0, 1] (clamp before storing).
+
+        Raises:
+            ReelmError: The tokens are no ids of this tokenizer.
+        """
         return self.decode_chunk(tokens_Bthw, None)[0]
 
     def decode_chunk(self, tokens_Bthw: torch.Tensor, state: ConvState | None) -> tuple[torch.Tensor, ConvState]:
@@ -152,7 +162,11 @@ class VideoTokenizer(nn.Module):
         Args:
             tokens_Bthw: The tokens of the next latent frames.
             state: The state that the previous call returned; None starts a clip.
+
+        Raises:
+            ReelmError: The tokens are no ids of this tokenizer.
         """
+        check_tokens(tokens_Bthw, self.vocab_size)
         batch, frames, h, w = tokens_Bthw.shape
         codes = self.quantizer.codes(tokens_Bthw.reshape(batch * frames, h * w))
         codes = codes.transpose(1, 2).unflatten(2, (h, w)).to(self.decoder.embed.weight.dtype)
@@ -165,8 +179,11 @@ class VideoTokenizer(nn.Module):
     ) -> tuple[list[torch.Tensor], list[ConvState]]:
         """Decode one more latent frame of each row, together for rows at different points of their clips.
 
+        It is called for every latent frame that is sampled. The ids are not checked here, since a GPU would have to
+        finish its work first.
+
         Args:
-            tokens_Bhw: The tokens of the latent frame of each row.
+            tokens_Bhw: The tokens of the latent frame of each row, from 0 to `vocab_size` - 1.
             states: The state of each row; None at the start of its clip.
 
         Returns:

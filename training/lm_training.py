@@ -126,17 +126,9 @@ def train_lm(
     """
     torch_device = pick_device(device)
     sets = read_shards(data)
-    for shards in sets:
-        grid = tuple(shards.tokens_Bthw.shape[2:])
-        require(grid == (recipe.model.rows, recipe.model.columns), "rows, columns", f"must be {grid} as in the data",
-                (recipe.model.rows, recipe.model.columns))  # fmt: skip
-        largest = int(shards.tokens_Bthw.max())
-        require(largest < recipe.model.vocab_size, "vocab_size", f"must be above {largest}", recipe.model.vocab_size)
-    fits = text.vocab_size <= recipe.model.text_vocab_size
-    require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", recipe.model.text_vocab_size)
-    captions = {caption for shards in sets for texts in shards.captions for caption in texts}
-    longest = max(captions, key=lambda caption: len(text.encode(caption)))
-    text.prefix([longest], recipe.model.prefix, "captions")
+    # Both are checked before any work, though the held-out ones are first read at a checkpoint.
+    others = [] if held_out is None else read_shards(held_out)
+    _check_data(sets + others, text, recipe.model)
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
     torch.manual_seed(recipe.seed)
     model = VideoTransformer(recipe.model).to(torch_device)
@@ -153,7 +145,7 @@ def train_lm(
 
     validation = None
     if held_out is not None:
-        validation = HeldOut(read_shards(held_out), text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
+        validation = HeldOut(others, text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
 
     def export(state: TrainState) -> None:
         lm = averaged(state)
@@ -178,6 +170,22 @@ def train_lm(
     if validation is not None:
         load_weights(result, validation.best)
     return result
+
+
+def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
+    """Check that a model of these sizes can be trained on these clips and their captions."""
+    for shards in sets:
+        grid = tuple(shards.tokens_Bthw.shape[2:])
+        require(grid == (model.rows, model.columns), "rows, columns", f"must be {grid} as in the data",
+                (model.rows, model.columns))  # fmt: skip
+        least, largest = (int(value) for value in shards.tokens_Bthw.aminmax())
+        require(least >= 0, "data", "must have token ids of at least 0", least)
+        require(largest < model.vocab_size, "vocab_size", f"must be above {largest}", model.vocab_size)
+    fits = text.vocab_size <= model.text_vocab_size
+    require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", model.text_vocab_size)
+    captions = {caption for shards in sets for texts in shards.captions for caption in texts}
+    longest = max(captions, key=lambda caption: len(text.encode(caption)))
+    text.prefix([longest], model.prefix, "captions")
 
 
 def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None:

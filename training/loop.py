@@ -43,7 +43,8 @@ class TrainConfig:
     Attributes:
         steps: The total number of optimizer steps; the cosine schedule ends there.
         learning_rate: The peak learning rate, reached after `warmup` steps; a cosine lowers it to a twentieth.
-        warmup: The number of steps in which the learning rate rises linearly from 0.
+        warmup: The number of steps in which the learning rate rises linearly from 0. A warning says so where a training
+            has no more steps than this.
         optimizer: "adamw", or "muon" for the matrices (torch.optim.Muon) and AdamW for all else.
         weight_decay: The decoupled weight decay, on matrices and kernels only.
         clip: The largest norm of a gradient.
@@ -74,10 +75,11 @@ class TrainConfig:
         known = self.precision in ("auto", "float32", "bfloat16")
         require(known, "precision", "must be 'auto', 'float32' or 'bfloat16'", self.precision)
         require(self.warmup >= 0, "warmup", "must be at least 0", self.warmup)
-        require(self.weight_decay >= 0, "weight_decay", "must be at least 0", self.weight_decay)
-        require(self.clip > 0, "clip", "must be above 0", self.clip)
+        decay, minutes = self.weight_decay, self.checkpoint_minutes
+        require(0 <= decay < math.inf, "weight_decay", "must be finite and at least 0", decay)
+        require(0 < self.clip < math.inf, "clip", "must be finite and above 0", self.clip)
         require(0 <= self.ema < 1, "ema", "must be in [0, 1)", self.ema)
-        require(self.checkpoint_minutes > 0, "checkpoint_minutes", "must be above 0", self.checkpoint_minutes)
+        require(0 < minutes < math.inf, "checkpoint_minutes", "must be finite and above 0", minutes)
         require(self.report_steps >= 1, "report_steps", "must be at least 1", self.report_steps)
 
     def rate(self, step: int) -> float:
@@ -164,9 +166,10 @@ class TrainState:
         """
         tensors = load_tensors(path)
         with safe_open(path, framework="pt") as file:
-            self.step = int((file.metadata() or {}).get("step", "-1"))
-        if self.step < 0:
+            step = (file.metadata() or {}).get("step", "")
+        if not (step.isascii() and step.isdigit()):
             raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
+        self.step = int(step)
         groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "auxiliary": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
@@ -184,8 +187,13 @@ class TrainState:
             for number in range(sum(len(group["params"]) for group in optimizer.param_groups))
         }
         found = {name.rpartition(".")[0] for name in groups["optimizer"]}
-        if not found <= owned or set(groups["average"]) != set(self.average):
+        # A parameter that never had a gradient has no state, but no optimizer is without any.
+        each = {name.partition(".")[0] for name in found} == {str(index) for index in range(len(self.optimizers))}
+        if not (found <= owned and each):
             raise CheckpointError(f"resume: {path.name} must belong to this optimizer ({self.config.optimizer})")
+        shapes = ({name: tensor.shape for name, tensor in group.items()} for group in (groups["average"], self.average))
+        if len({frozenset(each.items()) for each in shapes}) > 1:
+            raise CheckpointError(f"resume: {path.name} must belong to this model: its moving average does not fit")
         for name, tensor in self.average.items():
             tensor.copy_(groups["average"][name])
         for index, optimizer in enumerate(self.optimizers):
@@ -258,6 +266,12 @@ def train(
         state.load(path)
     log = StepLog(folder / "metrics.jsonl")
     log.cut(state.step)
+    if config.steps <= config.warmup:
+        peak = config.learning_rate * config.rate(config.steps - 1)
+        note(
+            f"warning: train.warmup: the learning rate rises for {config.warmup} steps and falls after them, but the "
+            f"training ends after {config.steps}: it reaches {peak:.3g} of {config.learning_rate:.3g} and never falls"
+        )
     if recipe is not None:
         save_json(folder / RECIPE, _plain(recipe))
 

@@ -11,6 +11,7 @@ natural video, a multi-scale structure loss. In the rendered world pixels that m
 little of a picture.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,10 +79,10 @@ class TokenizerTraining:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_size >= 1, "batch_size", "must be at least 1", self.batch_size)
         moving, structure = self.weights(WORLD_WEIGHTS)
-        require(moving >= 1, "moving_weight", "must be at least 1", moving)
-        require(structure >= 0, "structure_weight", "must be at least 0", structure)
+        require(1 <= moving < math.inf, "moving_weight", "must be finite and at least 1", moving)
+        require(0 <= structure < math.inf, "structure_weight", "must be finite and at least 0", structure)
         adversarial, perceptual = self.adversarial_weight, self.perceptual_weight
-        require(adversarial >= 0, "adversarial_weight", "must be at least 0", adversarial)
+        require(0 <= adversarial < math.inf, "adversarial_weight", "must be finite and at least 0", adversarial)
         size = (self.height, self.width)
         for name, weight, least in (
             ("adversarial", adversarial, LEAST_SIDE),
@@ -89,7 +90,7 @@ class TokenizerTraining:
         ):
             large = not weight or min(size) >= least
             require(large, "height, width", f"must be at least {least} with {name}_weight", size)
-        require(perceptual >= 0, "perceptual_weight", "must be at least 0", perceptual)
+        require(0 <= perceptual < math.inf, "perceptual_weight", "must be finite and at least 0", perceptual)
         file = self.lpips_weights
         require(file is not None or not perceptual, "lpips_weights", "must be given with perceptual_weight", file)
         require(not file or perceptual > 0, "perceptual_weight", "must be above 0 with lpips_weights", perceptual)
@@ -223,7 +224,7 @@ def train_tokenizer(
             value, figures = second.add_losses(frames, reconstruction, value)
         error = (frames - reconstruction.detach()).square().mean()
         codes = torch.tensor(tokens.unique().numel())
-        return value, {"psnr": -10 * torch.log10(error), "codes": codes, **figures}
+        return value, {"psnr": -10 * torch.log10(error.clamp(min=1e-10)), "codes": codes, **figures}
 
     def averaged(state: TrainState) -> dict[str, torch.Tensor]:
         prefix = "" if second is None else "decoder."

@@ -9,7 +9,6 @@ from reelm.core.errors import ReelmError
 from reelm.evaluation.clip_folders import evaluate_on_clips, evaluate_tokenizer_on_clips
 from reelm.media.writer import write_clip
 
-pytest.importorskip("torchmetrics")
 pytest.importorskip("skimage")
 
 

@@ -68,10 +68,10 @@ def test_clips_of_several_sizes_and_lengths_are_cut_to_one(weights):
 
 def test_of_fewer_than_two_clips_the_numbers_are_told_and_no_distance(weights):
     fvd = Fvd(weights)
-    assert fvd.figures() == {"fvd": None, "fvd_n": 0, "fvd_frames": 16, "fvd_left_out": 0}
+    assert fvd.figures() == {"fvd": None, "fvd_n": 0, "fvd_frames": 16, "fvd_left_out": 0, "fvd_not_finite": 0}
     fvd.add(grey(0, 16), grey(0, 16))
     fvd.add(grey(0, 15), grey(0, 15))
-    assert fvd.figures() == {"fvd": None, "fvd_n": 1, "fvd_frames": 16, "fvd_left_out": 1}
+    assert fvd.figures() == {"fvd": None, "fvd_n": 1, "fvd_frames": 16, "fvd_left_out": 1, "fvd_not_finite": 0}
     fvd.add(grey(0, 16), grey(51, 16))
     assert fvd.figures()["fvd"] > 0
 
@@ -81,5 +81,36 @@ def test_what_is_refused(weights):
         Fvd(weights, frames=9)
     with pytest.raises(ReelmError, match=r"^features: must be \(N, D\) of at least 2 rows, and of the same D"):
         frechet_distance(torch.zeros(2, 3), torch.zeros(2, 4))
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ReelmError, match=r"^features: must be finite"):
+            frechet_distance(torch.zeros(2, 3), torch.full((2, 3), bad))
     with pytest.raises(ReelmError, match=r"^fvd_weights: must be a file that exists"):
         Fvd(weights.with_name("none.pt"))
+
+
+class Fragile(torch.nn.Module):
+    """A network without features of pictures that are one grey (0 / 0), and another that has none at all."""
+
+    def __init__(self, always: bool):
+        super().__init__()
+        self.always = always
+
+    def forward(
+        self, videos: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
+        flat = videos.flatten(1)
+        return (flat - flat.mean()).square().sum(1, keepdim=True) / (flat.std() * float(not self.always))
+
+
+def test_features_that_are_not_finite_cost_fvd_alone_and_a_network_without_any_is_refused_at_once(tmp_path, capsys):
+    for always in (False, True):
+        torch.jit.script(Fragile(always)).save(tmp_path / f"{always}.pt")
+    with pytest.raises(ReelmError, match=r"^fvd_weights: must be a network with finite features"):
+        Fvd(tmp_path / "True.pt", frames=10)
+    fvd = Fvd(tmp_path / "False.pt", frames=10)
+    noise = torch.randint(256, (3, 10, 8, 8, 3), dtype=torch.uint8)
+    for other in (noise[1], noise[2], grey(7, 10)):
+        fvd.add(noise[0], other)
+    figures = fvd.figures()
+    assert figures["fvd"] is None and (figures["fvd_n"], figures["fvd_not_finite"]) == (2, 1)
+    assert "warning: fvd: the network gave features that are not finite for 1 clips: no FVD" in capsys.readouterr().err

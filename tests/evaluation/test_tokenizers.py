@@ -10,7 +10,6 @@ from reelm.evaluation.tokenizers import count_gflops, evaluate_clips
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
-pytest.importorskip("torchmetrics")
 pytest.importorskip("skimage")
 
 
@@ -109,6 +108,6 @@ def test_what_cannot_be_measured_is_refused(tokenizer, monkeypatch):
         evaluate_clips(tokenizer, [])
     with pytest.raises(ReelmError, match=r"^chunk: must be at least 1, got 0"):
         evaluate_clips(tokenizer, [], chunk=0)
-    monkeypatch.setitem(__import__("sys").modules, "torchmetrics.functional.image", None)
-    with pytest.raises(ReelmError, match=r"^evaluate: needs torchmetrics"):
+    monkeypatch.setitem(__import__("sys").modules, "skimage.registration", None)
+    with pytest.raises(ReelmError, match=r"^evaluate: needs scikit-image"):
         evaluate_clips(tokenizer, [("a", clip(1))])

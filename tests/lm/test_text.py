@@ -61,6 +61,10 @@ def test_a_smaller_vocabulary_knows_less():
 def test_damaged_models_and_empty_captions_are_refused():
     with pytest.raises(CheckpointError, match=r"text\.model"):
         TextEncoder(b"not a model")
+    whole = train_text(CAPTIONS)
+    for length in range(0, len(whole), 5):
+        with pytest.raises(CheckpointError, match=r"text\.model"):
+            TextEncoder(whole[:length])
     with pytest.raises(ReelmError, match="captions"):
         train_text(["", "!"])
     with pytest.raises(ReelmError, match="model_type"):

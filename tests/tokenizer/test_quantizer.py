@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from reelm.core.checkpoint import load_tensors, load_weights, save_tensors
 from reelm.core.errors import ReelmError
 from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig, spread_loss
 
@@ -54,6 +55,7 @@ def test_a_vq_without_a_codebook_yet_and_one_in_training_are_left_to_the_library
         quantizers = [Quantizer(CONFIGS[1]).train(training) for _ in range(2)]
         for quantizer in quantizers:
             torch.manual_seed(0)
+            quantizer._set_threshold(400)
             quantizer.tokens = (quantizer if quantizer is quantizers[0] else quantizer.codebook)(latents)[1]
         ours, library = (quantizer.codebook.state_dict() for quantizer in quantizers)
         assert torch.equal(quantizers[0].tokens, quantizers[1].tokens)
@@ -83,8 +85,10 @@ def test_fsq_reaches_every_token():
 
 
 @pytest.mark.parametrize("change", [
-    {"kind": "pq"}, {"levels": ()}, {"levels": (1, 8)}, {"levels": (64, 64, 64, 64)}, {"codebook_size": 1},
-    {"kind": "lfq", "codebook_size": 48}, {"codebook_dim": 0},
+    {"kind": "pq"}, {"levels": ()}, {"levels": (1, 8)}, {"levels": (8, 2)}, {"levels": (64, 64, 64, 64)},
+    {"levels": (1001,)}, {"levels": (8.0, 8)}, {"levels": [8, 8]}, {"levels": (True, 8)}, {"codebook_size": 1},
+    {"codebook_size": 2.5}, {"codebook_size": 2**18 + 1}, {"kind": "lfq", "codebook_size": 48}, {"codebook_dim": 0},
+    {"codebook_dim": 1025}, {"spread": float("nan")}, {"spread": float("inf")},
 ])  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(change):
     with pytest.raises(ReelmError, match=r"quantizer\."):
@@ -92,9 +96,9 @@ def test_sizes_that_cannot_be_are_refused(change):
 
 
 def test_every_fsq_code_comes_back_from_its_id():
-    for levels in ((8, 8, 8, 5), (8, 8, 8, 5, 5, 5)):
+    for levels in ((8, 8, 8, 5), (8, 8, 8, 5, 5, 5), (3,), (26, 27), (3, 55), (1000,)):
         quantizer = make(QuantizerConfig(levels=levels))
-        tokens = torch.arange(quantizer.config.vocab_size).view(2, -1)
+        tokens = torch.arange(quantizer.config.vocab_size).view(1, -1)
         codes = quantizer.codes(tokens)
         assert torch.equal(quantizer.codebook.codes_to_indices(codes).long(), tokens)
         assert codes.flatten(0, 1).unique(dim=0).shape[0] == quantizer.config.vocab_size
@@ -133,5 +137,74 @@ def test_spread_is_a_loss_of_fsq_in_training_alone():
     assert torch.isclose(loss, 0.5 * spread_loss(latents, codes, (8, 5, 3)))
     assert quantizer.eval()(latents)[2] == 0
     assert Quantizer(QuantizerConfig(levels=(8, 5, 3)))(latents)[2] == 0
-    with pytest.raises(ReelmError, match=r"^quantizer.spread: must be at least 0"):
+    with pytest.raises(ReelmError, match=r"^quantizer.spread: must be finite and at least 0"):
         QuantizerConfig(spread=-1.0)
+
+
+@pytest.mark.parametrize("config", [
+    QuantizerConfig(levels=(3,)), QuantizerConfig(levels=(1000,)), QuantizerConfig(levels=(3, 26)),
+    QuantizerConfig(kind="lfq", codebook_size=2), QuantizerConfig(kind="vq", codebook_size=2, codebook_dim=1),
+    QuantizerConfig(kind="vq", codebook_size=7, codebook_dim=1), QuantizerConfig(kind="vq", codebook_dim=64),
+], ids=str)  # fmt: skip
+def test_the_smallest_and_largest_sizes_train_and_name_their_codes(config):
+    torch.manual_seed(0)
+    for vectors in (1, 40):
+        quantizer = Quantizer(config)
+        latents = (torch.randn(1, vectors, config.dim) * 20).requires_grad_()
+        for _ in range(3):
+            codes, tokens, loss = quantizer(latents)
+            assert codes.shape == latents.shape and tokens.shape == (1, vectors)
+            (codes.square().sum() + loss).backward()
+        codes, tokens, _ = quantizer.eval()(latents)
+        assert latents.grad.isfinite().all() and 0 <= tokens.min() <= tokens.max() < config.vocab_size
+        assert torch.allclose(quantizer.codes(tokens), codes, atol=1e-5)
+
+
+FLAGS = {"1.20": torch.ones(1), "1.20 in float16": torch.ones(1).half(), "1.27": torch.tensor(True)}
+
+
+@pytest.mark.parametrize("flag", FLAGS.values(), ids=FLAGS)
+@pytest.mark.parametrize("own", [torch.zeros(1), torch.tensor(False)], ids=["by 1.20", "by 1.27"])
+def test_files_of_a_learned_codebook_have_one_format_and_load_under_every_version(flag, own, tmp_path):
+    """Versions of the library have the flag "has a codebook" as (1,) float32 or as () bool."""
+    name, trained, path = "codebook._codebook.initted", make(CONFIGS[1]), tmp_path / "vq.safetensors"
+    latents = torch.randn(2, 30, 4)
+
+    def fresh():
+        quantizer = Quantizer(CONFIGS[1])
+        quantizer.codebook._codebook.initted = own.clone()
+        return quantizer
+
+    state = trained.state_dict() | {name: flag}
+    save_tensors(path, state)
+    by_file, by_state = fresh(), fresh()
+    load_weights(by_file, path)
+    by_state.load_state_dict(state)
+    for quantizer in (by_file, by_state):
+        assert quantizer.codebook._codebook.initted.shape == own.shape
+        assert torch.equal(quantizer.eval()(latents)[1], trained(latents)[1])
+        save_tensors(path, quantizer.state_dict())
+        written = load_tensors(path)[name]
+        assert written.shape == () and written.dtype == torch.bool and written
+
+
+@pytest.mark.parametrize(("size", "vectors"), [(64, 96), (16, 480)])
+def test_codes_are_replaced_by_their_share_of_the_vectors_whatever_the_batch(size, vectors, monkeypatch):
+    """With an absolute threshold of 2 vectors a step, the first case would replace a third of its codes every time."""
+    torch.manual_seed(0)
+    quantizer, replaced = Quantizer(QuantizerConfig(kind="vq", codebook_size=size, codebook_dim=4)), []
+    book = quantizer.codebook._codebook
+    replace = book.replace
+    monkeypatch.setattr(book, "replace", lambda samples, batch_mask, **options: (
+        replaced.append(int(batch_mask.sum())), replace(samples, batch_mask=batch_mask, **options)))  # fmt: skip
+    for _ in range(60):
+        quantizer(torch.randn(2, vectors // 2, 4))
+    replaced.clear()
+    for _ in range(20):
+        quantizer(torch.randn(2, vectors // 2, 4))
+    assert sum(replaced) < 0.05 * 20 * size
+    with torch.no_grad():  # codes that nothing is near to come back into use
+        book.embed[0, : size // 4] = book.embed_avg[0, : size // 4] = 100.0
+    for _ in range(60):
+        tokens = quantizer(torch.randn(2, vectors // 2, 4))[1]
+    assert sum(replaced) >= size // 4 and tokens.unique().numel() > size // 2 and book.embed.max() < 10

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.tokenizer.long import decode_long
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
 from reelm.tokenizer.video_tokenizer import VideoTokenizer
@@ -207,3 +208,44 @@ def test_chunks_that_do_not_fit_are_refused(frames, size, argument):
 def test_floats_and_bytes_are_the_same_clip():
     model, frames = make(), clip()
     assert torch.equal(model.encode(frames), model.encode(frames.float() / 255))
+
+
+def test_ids_that_no_code_has_are_refused_and_not_decoded_to_another_picture():
+    model = make()
+    tokens = model.encode(clip(5))
+    for wrong, message in (
+        (tokens + 75, r"tokens: must be from 0 to 74, got \(\d+, \d+\)"), (tokens - 75, "must be from 0 to 74, got"),
+        (tokens.float(), "tokens: must be whole numbers"), (tokens > 3, "tokens: must be whole numbers"),
+        (tokens[0], "tokens: must be \\(batch, t, h, w\\)"), (tokens[:, :0], "tokens: must be"),
+    ):  # fmt: skip
+        for refuse in (model.decode, lambda wrong: model.decode_chunk(wrong, None)):
+            with pytest.raises(ReelmError, match=message):
+                refuse(wrong)
+    with pytest.raises(ReelmError, match="tokens: must be from 0 to 74"):
+        list(decode_long(model, [tokens[0], tokens[0] + 75]))
+    for kind in (torch.uint8, torch.int16, torch.int32):
+        assert torch.equal(model.decode(tokens.to(kind)), model.decode(tokens))
+
+
+@pytest.mark.parametrize("kind", ["fsq", "vq", "lfq"])
+def test_pixels_and_latents_that_are_no_numbers_are_refused_and_get_no_id(kind):
+    model = VideoTokenizer(TokenizerConfig(**SMALL | {"quantizer": QuantizerConfig(kind=kind, codebook_size=16)}))
+    frames = clip(5).float() / 255
+    model.train()(frames)
+    model.eval()
+    kept = model.encode(frames)
+    assert torch.equal(model.encode(frames.double()), kept) and torch.equal(model.encode(clip(5)), kept)
+    for wrong in (torch.nan, torch.inf, -torch.inf, 255.0):
+        spoilt = frames.clone()
+        spoilt[1, 2, 3, 4, 1] = wrong
+        with pytest.raises(ReelmError, match="frames: must be finite values from 0 to 1 where they are float"):
+            model.encode(spoilt)
+    for wrong in (clip(5).int(), clip(5) > 9):
+        with pytest.raises(ReelmError, match=r"frames: must be uint8, or float from 0 to 1, got 'torch\."):
+            model.encode(wrong)
+    for wrong in (frames[0], frames[..., :1], frames[:0]):
+        with pytest.raises(ReelmError, match=r"frames: must be \(batch, frames, height, width, 3\)"):
+            model.encode(wrong)
+    model.encoder.head[1].bias.data[0] = torch.nan
+    with pytest.raises(ReelmError, match="tokenizer: must have weights that give finite latents"):
+        model.encode(frames)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.core.errors import CheckpointError, ReelmError
 from reelm.training.loop import TrainConfig, TrainState, train
 
@@ -183,3 +184,37 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(ReelmError, match="loss: must have a finite gradient at step 0"):
         train(make(), broken, config(), tmp_path)
     assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_a_training_that_is_shorter_than_its_warm_up_says_what_rate_it_reaches(tmp_path, capsys):
+    for steps, warmup, reached in ((1, 0, None), (4, 3, None), (3, 3, "0.01"), (3, 12, "0.0025"), (1, 100, "0.0001")):
+        train(make(), loss, config(steps=steps, warmup=warmup, learning_rate=0.01), tmp_path / f"{steps}-{warmup}")
+        err = capsys.readouterr().err
+        assert ("warning: train.warmup" in err) == (reached is not None)
+        if reached:
+            assert f"ends after {steps}: it reaches {reached} of 0.01 and never falls" in err
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "clip", "checkpoint_minutes", "learning_rate", "ema"])
+def test_options_that_are_not_finite_are_refused(name):
+    for value in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ReelmError, match=f"^{name}: must be"):
+            config(**{name: value})
+
+
+def test_damaged_states_are_refused_by_name(tmp_path):
+    train(make(), loss, config(steps=2), tmp_path)
+    path = tmp_path / "state.safetensors"
+    whole, metadata = load_tensors(path), {"step": "2", "steps": "2"}
+    moments = {name for name in whole if name.startswith("optimizer.")}
+    for tensors, values, message in (
+        (whole, {}, "must be a training state"), (whole, {"step": "two"}, "must be a training state"),
+        (whole, {"step": "-3"}, "must be a training state"),
+        (whole | {"average.head.bias": torch.zeros(2)}, metadata, "its moving average does not fit"),
+        ({name: tensor for name, tensor in whole.items() if name != "average.head.bias"}, metadata, "average does not"),
+        ({name: tensor for name, tensor in whole.items() if name not in moments}, metadata, "belong to this optimizer"),
+        (whole | {"model.head.bias": torch.zeros(2)}, metadata, "must belong to this model"),
+    ):  # fmt: skip
+        save_tensors(path, tensors, values)
+        with pytest.raises(CheckpointError, match=rf"^resume: state\.safetensors .*{message}"):
+            train(make(), loss, config(), tmp_path, resume=True)
