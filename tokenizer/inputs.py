@@ -1,6 +1,7 @@
 """Check what a tokenizer is given: networks and quantizers give some answer to anything.
 
 check_frames(frames_BTHW3)              # before frames are encoded
+check_latents(latents)                  # before latents are quantized
 check_tokens(tokens_Bthw, vocab_size)   # before tokens are decoded
 """
 
@@ -25,6 +26,26 @@ def check_frames(frames_BTHW3: torch.Tensor) -> None:
         # A reconstruction may lie a little outside; values from 0 to 255 are another scale. NaN fails both comparisons.
         require(least >= -1 and most <= 2, "frames", "must be finite values from 0 to 1 where they are float",
                 (least, most))  # fmt: skip
+
+
+def check_chunk(frames: int, temporal: int) -> None:
+    """Check that the number of frames of a chunk after the first is a multiple of `temporal`.
+
+    Raises:
+        ReelmError: It is not.
+    """
+    whole = frames >= temporal and frames % temporal == 0
+    require(whole, "num_frames", f"must be a multiple of {temporal} after the first chunk", frames)
+
+
+def check_latents(latents: torch.Tensor) -> None:
+    """Check that latents are finite; a quantizer has an id for NaN, too.
+
+    Raises:
+        ReelmError: They are not.
+    """
+    finite = bool(latents.isfinite().all())
+    require(finite, "tokenizer", "must have weights that give finite latents", "NaN or infinity")
 
 
 def check_tokens(tokens_Bthw: torch.Tensor, vocab_size: int) -> None:

@@ -29,7 +29,7 @@ from ..core.device import pick_device
 from ..core.errors import require
 from ..core.layout import Compression, TokenGrid
 from ..core.modes import in_plain_modes
-from .inputs import check_frames, check_tokens
+from .inputs import check_chunk, check_frames, check_latents, check_tokens
 from .network import ConvState, Decoder, Encoder
 from .quantizer import Quantizer
 from .tokenizer_config import TokenizerConfig
@@ -109,9 +109,8 @@ class VideoTokenizer(nn.Module):
         """Return the codes (B * t, D, h, w), the tokens (B, t, h, w), the quantizer's loss and the next state."""
         groups, batch = self._group(frames_BTHW3, first=state is None), frames_BTHW3.shape[0]
         latents, next_state = self.encoder(groups, len(groups) // batch, state)
-        if not self.training:  # a quantizer has an id for everything; in training, the loss is checked
-            finite = bool(latents.isfinite().all())
-            require(finite, "tokenizer", "must have weights that give finite latents", "NaN or infinity")
+        if not self.training:  # in training, the loss is checked
+            check_latents(latents)
         codes, tokens, loss = self.quantizer(latents.flatten(2).transpose(1, 2))
         codes = codes.transpose(1, 2).unflatten(2, latents.shape[2:]).to(latents.dtype)
         return codes, tokens.unflatten(1, latents.shape[2:]).unflatten(0, (batch, -1)), loss, next_state
@@ -138,13 +137,9 @@ class VideoTokenizer(nn.Module):
         """
         check_frames(frames_BTHW3)
         _, frames, height, width, _ = frames_BTHW3.shape
-        if state is None:
-            self.grid(frames, height, width)
-        else:
-            temporal = self.config.temporal
-            whole = frames >= temporal and frames % temporal == 0
-            require(whole, "num_frames", f"must be a multiple of {temporal} after the first chunk", frames)
-            self.grid(1, height, width)
+        if state is not None:
+            check_chunk(frames, self.config.temporal)
+        self.grid(frames if state is None else 1, height, width)
         _, tokens, _, next_state = self._quantize(frames_BTHW3, state)
         return tokens, next_state
 
