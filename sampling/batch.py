@@ -60,6 +60,7 @@ def draw_clips(
 
     # The bar is advanced by hand: an exception would come out of a generator around the steps as another one.
     bar = progress(range(sum(map(len, tokens))), "generating", unit="latent frame")
+    next(bar, None)
     waiting = list(plans[len(engine.clips) :])
     try:
         while engine.free and waiting:
@@ -68,7 +69,7 @@ def draw_clips(
             for frame in engine.step():
                 tokens[frame.clip][counts[frame.clip]] = frame.tokens_S
                 counts[frame.clip] += 1
-                next(bar)
+                next(bar, None)
             for clip in [clip for clip in engine.clips if engine.ended(clip)]:
                 if keep_states and engine.between_frames(clip):
                     states[clip] = engine.export(clip)
