@@ -80,7 +80,7 @@ def benchmark(
     parts = generator.parts
     numbers: list[Any] = [to_python(number) for number in (batch, repeats, block_size)]
     batch, repeats, block_size = numbers
-    (latent_frames,) = check_lengths(parts, seconds, None)
+    (latent_frames,) = check_lengths(parts.config, seconds, None)
     require(batch is None or batch >= 1, "batch", "must be at least 1", batch)
     require(repeats >= 1, "repeats", "must be at least 1", repeats)
     require(sweep is None or sweep in SWEEPS, "sweep", f"must be one of {', '.join(SWEEPS)}", sweep)

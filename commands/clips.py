@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
@@ -69,6 +70,8 @@ class _Clip(ModelCommand):
         """Return the prompt, or its schedule if it changes."""
         if not self.then:
             return prompt
+        from ..generation.arguments import read_schedule
+
         require(prompt is not None, "then", "needs a prompt to begin with", self.then)
         schedule = [(0.0, str(prompt))]
         for entry in self.then:
@@ -77,8 +80,36 @@ class _Clip(ModelCommand):
                 schedule.append((float(second), text.strip()))
             except ValueError:
                 colon = ""
-            require(bool(colon), "then", "must be like '4: a blue ring spins'", entry)
-        return schedule
+            require(bool(colon and text.strip()), "then", "must be like '4: a blue ring spins'", entry)
+        return list(read_schedule(schedule, "then", str))
+
+    def paths(self, stem: str, count: int, inputs: Sequence[Path] = ()) -> list[str]:
+        """Return the files of `count` clips, whose name is `stem` unless given, after a check that each can be written.
+
+        Args:
+            stem: The name without a suffix; where it is taken, a number follows.
+            count: The number of clips.
+            inputs: The files that the clips are made from.
+        """
+        from ..generation.request import MAX_CLIPS
+        from ..media.writer import check_output
+
+        require(1 <= count <= MAX_CLIPS, "num_videos_per_prompt", f"must be from 1 to {MAX_CLIPS}", count)
+        name = free_name(stem, count) if self.output is None else self.output
+        check_output(name, overwrite=True)  # before numbers are put into the name
+        paths = numbered_names(name, count)
+        for path in paths:
+            check_output(path, overwrite=self.overwrite, inputs=inputs)
+        return paths
+
+    def check(self, call: str, prompt: Any, **options: object) -> None:
+        """Refuse arguments of a call that do not go with the model, by its config alone: loading it takes seconds."""
+        from ..core.checkpoint import find_checkpoint
+        from ..generation.pretrained import read_config
+        from ..generation.request import read_request
+
+        config, arguments = read_config(find_checkpoint(self.model)), {**self.arguments(), **options}
+        read_request(config, call, prompt, arguments, continuing=call == "continue_clip")
 
     def given_sampling(self) -> dict[str, Any]:
         """Return the sampling options that were given, without those that are left to the model."""
@@ -99,8 +130,9 @@ class _Clip(ModelCommand):
         elapsed = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
         count, height, width, _ = video.frames.shape
         self.print_clip(
-            files, video, (count, height, width), new_frames=new_frames, tokens=video.stats["tokens"], elapsed=elapsed
-        )
+            files, video, (count, height, width), new_frames=new_frames, tokens=video.stats["tokens"],
+            elapsed=elapsed,
+        )  # fmt: skip
 
     def print_clip(
         self, files: list[Path], clip: "Video | StreamedClip", size: tuple[int, int, int], *, new_frames: int,
@@ -153,20 +185,15 @@ class Generate(_Clip):
     save_state: bool = False
 
     def run(self) -> int:
-        from ..generation.request import MAX_CLIPS
-        from ..media.writer import check_output
-
-        count = self.num_videos_per_prompt
-        require(1 <= count <= MAX_CLIPS, "num_videos_per_prompt", f"must be from 1 to {MAX_CLIPS}", count)
-        paths = numbered_names(self.output or free_name(_slug(self.prompt), count), count)
-        for path in paths:
-            check_output(path, overwrite=self.overwrite)
+        paths = self.paths(_slug(self.prompt), self.num_videos_per_prompt)
+        prompt, count, options = self.prompts(self.prompt), len(paths), self.arguments()
+        self.check("generate", prompt, num_videos_per_prompt=count, batch_size=self.batch_size)
+        generator = self.load()
         with self.sessions(paths, save_state=self.save_state) as sessions:
-            videos = self.load().generate(
-                self.prompts(self.prompt), num_videos_per_prompt=count, batch_size=self.batch_size,
-                callback_on_tokens=sessions.save, **self.arguments(),
+            videos = generator.generate(
+                prompt, num_videos_per_prompt=count, batch_size=self.batch_size, callback_on_tokens=sessions.save,
+                **options,
             )  # fmt: skip
-            videos = videos if isinstance(videos, list) else [videos]
             files = [video.save(path, overwrite=self.overwrite) for video, path in zip(videos, paths, strict=True)]
         self.print_video(files + sessions.kept, videos[0], len(videos[0].frames))
         return 0
@@ -179,6 +206,7 @@ class Continue(_Clip):
     Attributes:
         clip: The file to continue; the new file starts with it.
         prompt: The prompt of the continuation; the clip's own prompt unless given.
+        num_videos_per_prompt: The number of continuations; several are written to out-1.mp4, out-2.mp4, ...
         fit: How a picture of another shape is fitted.
         detail: Keep the detail of the clip that the tokenizer loses, wherever the picture does not change.
         save_state: Save the session next to the clip, so that `reelm continue` need not read the clip's tokens again.
@@ -187,6 +215,7 @@ class Continue(_Clip):
     example = "reelm continue ball.mp4 --seconds 4 -o longer.mp4"
     clip: Annotated[Path, Option(positional=True)]
     prompt: str | None = None
+    num_videos_per_prompt: int = 1
     fit: Literal["crop", "pad", "stretch"] = "crop"
     detail: bool = True
     save_state: bool = False
@@ -194,21 +223,21 @@ class Continue(_Clip):
     def run(self) -> int:
         from ..generation.session import SessionState
         from ..generation.video import Video
-        from ..media.writer import check_output
 
-        path = self.output or free_name(f"{self.clip.stem}-longer")
-        check_output(path, overwrite=self.overwrite, inputs=[self.clip])
+        paths = self.paths(f"{self.clip.stem}-longer", self.num_videos_per_prompt, inputs=[self.clip])
+        prompt, count, options = self.prompts(self.prompt), len(paths), self.arguments()
+        self.check("continue_clip", prompt, num_videos_per_prompt=count)
         clip = SessionState.load(self.clip) if self.clip.suffix == ".safetensors" else Video.load(self.clip)
         generator = self.load()
-        with self.sessions([path], save_state=self.save_state, inputs=[self.clip]) as sessions:
-            video = generator.continue_clip(
-                clip, prompt=self.prompts(self.prompt), fit=self.fit, detail=self.detail,
-                callback_on_tokens=sessions.save, **self.arguments(),
+        with self.sessions(paths, save_state=self.save_state, inputs=[self.clip]) as sessions:
+            videos = generator.continue_clip(
+                clip, num_videos_per_prompt=count, prompt=prompt, fit=self.fit, detail=self.detail,
+                callback_on_tokens=sessions.save, **options,
             )  # fmt: skip
-            files = [video.save(path, overwrite=self.overwrite)]
-        config = generator.parts.config
-        new_frames = video.stats["tokens"] // config.lm.layout.frame_size * config.tokenizer.temporal
-        self.print_video(files + sessions.kept, video, new_frames)
+            files = [video.save(path, overwrite=self.overwrite) for video, path in zip(videos, paths, strict=True)]
+        latent_frames = videos[0].stats["tokens"] // generator.parts.config.lm.layout.frame_size // count
+        new_frames = latent_frames * generator.parts.config.tokenizer.temporal
+        self.print_video(files + sessions.kept, videos[0], new_frames)
         return 0
 
 
@@ -231,13 +260,15 @@ class Decode(ModelCommand):
         from ..generation.session import SessionState
         from ..media.writer import check_output
 
-        path = self.output or free_name(self.session.stem.removesuffix(".session"))
-        check_output(path, overwrite=self.overwrite)
+        path = free_name(self.session.stem.removesuffix(".session")) if self.output is None else self.output
+        check_output(path, overwrite=self.overwrite, inputs=[self.session])
         state = SessionState.load(self.session)
         video = self.load().decode(state)
         video.save(path, overwrite=self.overwrite)
         values = {"files": [path], "frames": len(video.frames), "prompt": video.prompt, "seed": video.seed}
-        print(strict_json(values) if self.json else f"wrote {path}: {video!r}")
+        count, height, width, _ = video.frames.shape
+        summary = f"{count} frames {width}x{height} at {video.fps:.4g} fps = {video.seconds:.4g} s, seed {video.seed}"
+        print(strict_json(values) if self.json else f"wrote {path}: {summary}")
         return 0
 
 
@@ -259,10 +290,12 @@ class Stream(_Clip):
         from ..generation.stream_file import write_stream
         from ..media.writer import ClipWriter
 
-        path = self.output or free_name(_slug(self.prompt))
+        path = free_name(_slug(self.prompt)) if self.output is None else self.output
+        prompt = self.prompts(self.prompt)
         # Checks the path before the model is loaded, without opening a file.
         growing = ClipWriter(path, fps=1, overwrite=self.overwrite).growing
-        stream = self.load().stream(self.prompts(self.prompt), **self.arguments())
+        self.check("stream", prompt)
+        stream = self.load().stream(prompt, **self.arguments())
         with stop_signals() as stopped:
             note(f"writing {growing}; Ctrl-C ends it")
             clip = write_stream(

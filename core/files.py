@@ -40,6 +40,8 @@ def check_writable(path: str | Path, argument: str = "output") -> Path:
         ReelmError: It is no path, its folder does not exist, or the folder or an existing file is not writable.
     """
     path = as_path(path, argument)
+    if path.name in ("", ".."):
+        raise ReelmError(f"{argument}: must be the name of a file or folder, got {str(path)!r}")
     folder = path.parent
     if not folder.is_dir():
         raise ReelmError(f"{argument}: its folder must exist, got {str(path)!r}")

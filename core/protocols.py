@@ -152,6 +152,9 @@ class LanguageModel(Protocol[AnyCache]):
     def known_words(self) -> tuple[str, ...]:
         """The words that prompts may have; none where any word may be known."""
 
+    def shorten(self, text: str) -> str:
+        """Return a prompt, or as much of its beginning as the model can read, in whole words."""
+
     def unknown_words(self, text: str, argument: str) -> list[str]:
         """Return the words of a prompt that the model does not know.
 

@@ -20,7 +20,7 @@ Schedule = tuple[tuple[float, T], ...]  # (second from which on it holds, value)
 # The names of all options of each call, by the name of the call.
 CALLS: dict[str, tuple[str, ...]] = {
     "generate": (*GenerateOptions.__annotations__, "prompt", "num_videos_per_prompt", "output_type"),
-    "continue_clip": (*ContinueOptions.__annotations__, "clip", "output_type"),
+    "continue_clip": (*ContinueOptions.__annotations__, "clip", "num_videos_per_prompt", "output_type"),
     "stream": (*StreamOptions.__annotations__, "prompt"),
     "decode": ("session", "output_type"),
     "score": ("clip", "prompt", "fit"),

@@ -7,29 +7,39 @@ begins, which is visible as a seam; with it, what stands still stays as it was g
 decoded.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ..core.protocols import Codec
 from .pixels import decode_clips
+from .source import Source
 
 NEIGHBOURHOOD = 9  # pixels across; over fewer, noise alone makes two frames different
 DIFFERENCE_SCALE = 8.0  # of 255: the root mean square difference at which the weight of a frame is 1/e
 
 
-def lengthen(
-    codec: Codec, given_THW3: np.ndarray, tokens_thw: torch.Tensor, known: int, *, detailed: bool
-) -> np.ndarray:
-    """Return the given frames as they are, followed by the decoded frames of the new tokens.
+def decode_after(codec: Codec, source: Source | None, clips: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Return the frames (T, H, W, 3) uint8 of clips (t, h, w) of tokens.
 
     Args:
         codec: The codec.
-        given_THW3: The frames of the clip that is continued, uint8.
-        tokens_thw: The tokens of the whole clip.
-        known: The number of latent frames of the clip that is continued.
-        detailed: Whether to keep the detail of the given frames in the new ones.
+        source: The clip that all of them continue, if there is one; its frames, where it has them, are kept as they
+            are.
+        clips: The tokens of each clip.
     """
+    if source is None or source.frames_THW3 is None:
+        return decode_clips(codec, clips)
+    given_THW3, known, detailed = source.frames_THW3.numpy(), len(source.tokens_thw), source.keeps_detail
+    return [_lengthen(codec, given_THW3, tokens_thw, known, detailed=detailed) for tokens_thw in clips]
+
+
+def _lengthen(
+    codec: Codec, given_THW3: np.ndarray, tokens_thw: torch.Tensor, known: int, *, detailed: bool
+) -> np.ndarray:
+    """Return the given frames as they are, followed by the decoded frames of the new tokens."""
     (frames_THW3,) = decode_clips(codec, [tokens_thw], known - 1)
     again = len(frames_THW3) - (len(tokens_thw) - known) * codec.compression.t
     decoded_THW3, new_THW3 = np.split(frames_THW3, [again])

@@ -27,7 +27,7 @@ from ..core.signals import deferred_signals
 from ..media.fitting import Fit
 from ..sampling.batch import DrawnClip, draw_clips
 from .admission import admit, admit_model
-from .detail import lengthen
+from .detail import decode_after
 from .drift import DriftReport, drift
 from .options import (
     ClipLike,
@@ -40,6 +40,7 @@ from .options import (
     Prompts,
     Samples,
     StreamOptions,
+    Takes,
     WholeNumber,
 )
 from .pixels import decode_clips
@@ -176,17 +177,26 @@ class VideoGenerator:
     @overload
     def continue_clip(self, clip: ClipLike | None = None, *, output_type: Literal["pil"],
                       **options: Unpack[ContinueOptions]) -> Images: ...  # fmt: skip
+    @overload
+    def continue_clip(self, clip: ClipLike | None = None, *, output_type: None = None,
+                      **options: Unpack[Takes]) -> list[Video]: ...  # fmt: skip
+    @overload
+    def continue_clip(self, clip: ClipLike | None = None, *, output_type: OutputType,
+                      **options: Unpack[Takes]) -> Sequence[Frames]: ...  # fmt: skip
 
     @in_plain_modes
     def continue_clip(
-        self, clip: ClipLike | None = None, *, output_type: OutputType | None = None, **options: Unpack[ContinueOptions]
-    ) -> Video | Frames:
+        self, clip: ClipLike | None = None, *, num_videos_per_prompt: WholeNumber | None = None,
+        output_type: OutputType | None = None, **options: Unpack[ContinueOptions],
+    ) -> Video | Frames | Sequence[Video | Frames]:  # fmt: skip
         """Continue a clip: the result begins with the clip and is `seconds` longer.
 
         Args:
             clip: A `Video`, a `SessionState`, a path to a session, video, image or folder of pictures, or frames as an
                 array (see `as_frames`). A clip of this model is continued from its own tokens; any other clip is
                 resampled to the model's frame rate and size and encoded.
+            num_videos_per_prompt: The number of continuations, returned in a list. The first is the one that the same
+                call makes alone; each has a sample of the noise of its own.
             output_type: The form of frames to return in place of a `Video`: "np", "pt" or "pil" (see `Video.to`).
             options: The options of `ContinueOptions`, with `image` in place of `clip`. For a clip of this model their
                 defaults are the clip's own values (seed, negative prompt, sampling settings), so that it continues as
@@ -199,13 +209,13 @@ class VideoGenerator:
         given, argument = (clip, "clip") if image is None else (image, "image")
         if given is None or not (clip is None or image is None):
             raise ReelmError(f"clip, image: must be exactly one of the two, got {'none' if given is None else 'both'}")
-        arguments = {**options, "output_type": output_type}
+        arguments = {**options, "num_videos_per_prompt": num_videos_per_prompt, "output_type": output_type}
         with unmoved_if_refused(options):
             request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
             source = read_source(self.parts, given, options.get("fit", "crop"), argument)
-            (video,) = self._run(*inherit(request, source, options))
-        video.inputs = source.inputs
-        return video if output_type is None else video.to(output_type)
+            videos = self._run(*inherit(request, source, options))
+        results = videos if output_type is None else [video.to(output_type) for video in videos]
+        return results[0] if num_videos_per_prompt is None else results
 
     @in_plain_modes
     def stream(self, prompt: Prompt | None, **options: Unpack[StreamOptions]) -> ClipStream:
@@ -264,41 +274,32 @@ class VideoGenerator:
         return drift(self.parts, clip, window_seconds=window_seconds)
 
     def _run(self, request: Request, source: Source | None = None) -> list[Video]:
-        """Draw the tokens and decode them; the single clip of a request with a `source` continues the source."""
-        parts, layout = self.parts, self.parts.lm.layout
-        kept = request.keep_state or request.on_tokens is not None
+        """Draw the tokens and decode them; the clips of a request with a `source` all continue the source."""
+        parts, layout, kept = self.parts, self.parts.lm.layout, request.keep_state or request.on_tokens is not None
         admit(parts, request, keep_state=kept, continuing=source is not None)
-        began = time.perf_counter()
-        engine = request.engine(parts)
+        began, engine = time.perf_counter(), request.engine(parts)
         given_tS = None if source is None else layout.pack(source.grids)
         if source is not None:
-            engine.add(request.plans[0], given_tS, source.cache or None)
+            first = engine.add(request.plans[0], given_tS, source.cache or None)
+            for plan in request.plans[1:]:  # the tokens of the source are read once
+                engine.add(plan, given_tS, source.cache or engine.export(first))
         read = time.perf_counter()
 
-        def sessions(drawn: list[DrawnClip]) -> list[SessionState]:
-            states = []
-            for plan, clip in zip(request.plans, drawn, strict=True):
-                tokens_tS = clip.tokens_tS if given_tS is None else torch.cat([given_tS, clip.tokens_tS])
-                settings = parts.settings(request.sampling, plan, detail=source is not None and source.detailed)
-                states.append(SessionState.from_plan(plan, layout.unpack(tokens_tS), clip.state, settings))
-            return states
-
         def hand_over(drawn: list[DrawnClip]) -> list[SessionState]:
+            states = []
             with deferred_signals():  # what is drawn is to reach the caller
-                states = sessions(drawn)
+                for plan, clip in zip(request.plans, drawn, strict=True):
+                    tokens_tS = clip.tokens_tS if given_tS is None else torch.cat([given_tS, clip.tokens_tS])
+                    settings = parts.settings(request.sampling, plan, detail=source is not None and source.detailed)
+                    states.append(SessionState.from_plan(plan, layout.unpack(tokens_tS), clip.state, settings))
                 if request.on_tokens is not None:
                     request.on_tokens(states)
             return states
 
         drawn = draw_clips(engine, request.plans, keep_states=kept, on_exception=hand_over)
-        sampled = time.perf_counter()
-        states = hand_over(drawn)
-        if source is None or source.frames_THW3 is None:
-            clips = decode_clips(parts.tokenizer, [state.tokens_thw for state in states])
-        else:
-            given_THW3, known = source.frames_THW3.numpy(), len(source.tokens_thw)
-            clips = [lengthen(parts.tokenizer, given_THW3, states[0].tokens_thw, known, detailed=source.keeps_detail)]
+        sampled, states = time.perf_counter(), hand_over(drawn)
+        clips = decode_after(parts.tokenizer, source, [state.tokens_thw for state in states])
         stats = engine.stats.report(request.decoder, read - began, sampled - read, time.perf_counter() - sampled)
-        if not request.keep_state:
-            states = [dataclasses.replace(state, cache={}) for state in states]
-        return [Video.from_session(state, frames, self.fps, stats) for frames, state in zip(clips, states, strict=True)]
+        states = [state if request.keep_state else dataclasses.replace(state, cache={}) for state in states]
+        videos = [Video.from_session(state, shown, self.fps, stats) for shown, state in zip(clips, states, strict=True)]
+        return [dataclasses.replace(video, inputs=() if source is None else source.inputs) for video in videos]

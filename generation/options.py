@@ -176,6 +176,12 @@ class ContinueOptions(DrawOptions, total=False):
     callback_on_tokens: TokensCallback | None
 
 
+class Takes(ContinueOptions, total=False):
+    """The options of `continue_clip` for a list of continuations of one clip."""
+
+    num_videos_per_prompt: Required[WholeNumber]
+
+
 class StreamOptions(DrawOptions, total=False):
     """The options of `stream`.
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from ..core.progress import progress
 from ..core.protocols import Codec
 
 ENCODE_FRAMES = 64  # latent frames that are encoded together
@@ -33,7 +34,7 @@ def encode_frames(codec: Codec, frames_THW3: torch.Tensor) -> torch.Tensor:
     if len(frames_THW3) > 1:
         chunks += frames_THW3[1:].split(ENCODE_FRAMES * temporal)
     tokens, state = [], None
-    for chunk in chunks:
+    for chunk in progress(chunks, "encoding", unit="chunk"):
         tokens_Bthw, state = codec.encode_chunk(chunk[None].to(codec.device), state)
         tokens.append(tokens_Bthw[0])
     return torch.cat(tokens).cpu()
@@ -95,5 +96,5 @@ def _decode_together(codec: Codec, tokens: Sequence[torch.Tensor], known: int) -
 def _by_latent_frame(codec: Codec, tokens: Sequence[torch.Tensor]) -> Iterator[dict[int, np.ndarray]]:
     """Yield the frames of latent frame 0 of all clips, then of latent frame 1 of all clips that have one, and so on."""
     decoder = PixelDecoder(codec)
-    for index in range(max(map(len, tokens))):
+    for index in progress(range(max(map(len, tokens))), "decoding", unit="latent frame"):
         yield decoder.decode({clip: t[index] for clip, t in enumerate(tokens) if index < len(t)})

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import difflib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from .arguments import (
     to_latent_frames,
 )
 from .options import Prompt, Prompts, StepCallback, TokensCallback
-from .pretrained import Pretrained
+from .pretrained import ModelConfig, Pretrained
 from .source import Source
 from .video import check_output_type
 
@@ -90,13 +90,46 @@ def make_request(
 ) -> Request:  # fmt: skip
     """Check the arguments of a call that draws tokens; the model's defaults fill in the rest.
 
+    Warnings name words that the model does not know, and say what it reads of a prompt that is too long for it.
+
     Args:
         parts: The model.
+        call, prompt, options, continuing: The same as for `read_request`.
+
+    Raises:
+        ReelmError: An argument breaks its rule.
+    """
+    on_gpu = parts.lm.device.type == "cuda"
+    request = read_request(parts.config, call, prompt, options, continuing=continuing, on_gpu=on_gpu)
+    _check_conditions(parts, request.plans[0].conditions)
+    _say_late_changes(request)
+    prompts = dict.fromkeys(text for plan in request.plans for _, text in plan.prompts)
+    negatives = dict.fromkeys(plan.negative_prompt for plan in request.plans)
+    reads = _readable(parts, prompts, "prompt") | _readable(parts, negatives, "negative_prompt")
+    plans = [
+        dataclasses.replace(
+            plan, prompts=tuple((start, reads[text]) for start, text in plan.prompts),
+            negative_prompt=reads[plan.negative_prompt],
+        )
+        for plan in request.plans
+    ]  # fmt: skip
+    return dataclasses.replace(request, plans=plans)
+
+
+def read_request(
+    config: ModelConfig, call: str, prompt: Prompt | Prompts | None, options: Mapping[str, object], *,
+    continuing: bool = False, on_gpu: bool = False,
+) -> Request:  # fmt: skip
+    """Check those arguments of a call that can be checked by the config of the model, before its weights are loaded.
+
+    Args:
+        config: The config of the model.
         call: The name of the call, which determines its options (arguments.py).
         prompt: One prompt or several.
         options: The user's other arguments; `num_videos_per_prompt` is the number of samples of each prompt: sample 0
             of a seed is the clip that the seed gives alone.
         continuing: Whether a clip is continued; second 0 of a schedule is then the end of that clip.
+        on_gpu: Whether the model is on a GPU.
 
     Raises:
         ReelmError: An argument breaks its rule.
@@ -106,20 +139,20 @@ def make_request(
     if output_type is not None:
         check_output_type(output_type, "output_type")
     given: dict[str, Any] = {name: to_python(value) for name, value in options.items()}
-    prompts = [((0.0, ""),)] if prompt is None else _check_prompts(parts, prompt)
+    prompts = [((0.0, ""),)] if prompt is None else _check_prompts(prompt)
     single = call == "generate" or len(prompts) == 1
     require(single, "prompt", f"must be a single one to {call.removesuffix('_clip')}", prompt)
     samples = given.get("num_videos_per_prompt")
     count = 1 if samples is None else _whole(samples, "num_videos_per_prompt", 1)
     require(len(prompts) * count <= MAX_CLIPS, "prompt", f"must make at most {MAX_CLIPS} clips", len(prompts) * count)
-    for name, own in (("height", parts.config.height), ("width", parts.config.width)):
+    for name, own in (("height", config.height), ("width", config.width)):
         size = given.get(name)
         fits = size is None or (isinstance(size, int | float) and size == own)
         require(fits, name, f"must be {own}, the size that this model was made for", size)
     draws = {name: given[name] for name in SAMPLING if name in given}
     temperatures = _pop_temperatures(draws)
-    sampling = _sampling(parts.config.sampling, draws)
-    negatives = _negatives(parts, given.get("negative_prompt"), len(prompts), sampling)
+    sampling = _sampling(config.sampling, draws)
+    negatives = _negatives(given.get("negative_prompt"), len(prompts), sampling)
     seeds = _seeds(given.get("seed"), given.get("generator"), len(prompts))
     processors = _processors(given.get("logits_processor"))
     for name, none in (("detail", False), ("keep_state", True)):
@@ -127,26 +160,26 @@ def make_request(
         require(isinstance(value, bool) or (none and value is None), name, "must be True or False", value)
     for name in ("callback_on_step_end", "callback_on_tokens"):
         require(given.get(name) is None or callable(given[name]), name, "must be callable", given.get(name))
-    compression, fps = parts.tokenizer.compression, parts.config.fps
-    rate: dict[str, Any] = {"fps": fps, "temporal": compression.t, "continuing": continuing}
-    conditions = _check_conditions(parts, given.get("conditions", ()))
-    controls = _check_controls(parts, given.get("controls", {}))
+    conditions = given.get("conditions", ())
+    listed = isinstance(conditions, list | tuple) and all(isinstance(each, Condition) for each in conditions)
+    require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
+    controls = _check_controls(config, given.get("controls", {}))
+    ends = _ends(config, call, given, len(prompts), continuing=continuing)
+    rate: dict[str, Any] = {"fps": config.fps, "temporal": config.tokenizer.compression.t, "continuing": continuing}
+    changes = to_latent_frames(temperatures, **rate) if temperatures else ()
     plans = [
         ClipPlan(
-            prompts=to_latent_frames(schedule, **rate), negative_prompt=negative, conditions=conditions,
-            controls=controls, key=NoiseKey(seed, sample), latent_frames=end,
-            temperatures=to_latent_frames(temperatures, **rate) if temperatures else (),
+            prompts=to_latent_frames(schedule, **rate), negative_prompt=negative, conditions=tuple(conditions),
+            controls=controls, key=NoiseKey(seed, sample), latent_frames=end, temperatures=changes,
         )
-        for schedule, negative, seed, end in zip(
-            prompts, negatives, seeds, _ends(parts, call, given, len(prompts), continuing=continuing), strict=True
-        )
+        for schedule, negative, seed, end in zip(prompts, negatives, seeds, ends, strict=True)
         for sample in range(count)
     ]  # fmt: skip
     batch_size = given.get("batch_size")
     batch_size = len(plans) if batch_size is None else min(_whole(batch_size, "batch_size", 1), len(plans))
-    decoder = pick_decoder(
-        parts, given.get("decoder", "auto"), given.get("block_size"), sampling, batch_size,
-        sequential_only=bool(processors),
+    decoder = make_decoder(
+        given.get("decoder", "auto"), given.get("block_size"), layout=config.lm.layout,
+        rows=_rows(sampling, batch_size), on_gpu=on_gpu, sequential_only=bool(processors),
     )  # fmt: skip
     on_step, on_tokens = given.get("callback_on_step_end"), given.get("callback_on_tokens")
     keep_state = given.get("keep_state")
@@ -176,20 +209,15 @@ def is_batch(prompt: Prompt | Prompts | None) -> bool:
 
 
 def pick_decoder(
-    parts: Pretrained,
-    decoder: str | Decoder,
-    block_size: int | None,
-    sampling: SamplingConfig,
-    clips: int,
-    *,
-    sequential_only: bool = False,
+    parts: Pretrained, decoder: str | Decoder, block_size: int | None, sampling: SamplingConfig, clips: int
 ) -> Decoder:
     """Return the decoder for so many clips of this model at a time; see `make_decoder`."""
-    rows, lm = clips * (1 if sampling.guidance_scale == 1 else 2), parts.lm
-    on_gpu = lm.device.type == "cuda"
-    return make_decoder(
-        decoder, block_size, layout=lm.layout, rows=rows, on_gpu=on_gpu, sequential_only=sequential_only
-    )
+    lm, rows = parts.lm, _rows(sampling, clips)
+    return make_decoder(decoder, block_size, layout=lm.layout, rows=rows, on_gpu=lm.device.type == "cuda")
+
+
+def _rows(sampling: SamplingConfig, clips: int) -> int:
+    return clips * (1 if sampling.guidance_scale == 1 else 2)
 
 
 def inherit(request: Request, source: Source, options: Mapping[str, object]) -> tuple[Request, Source]:
@@ -203,7 +231,8 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
         options: The user's arguments. A prompt holds from the end of the source on, if that has one of its own.
 
     Returns:
-        The request to continue the source, and the source without what the request does not continue: a cache state
+        The request to continue the source, whose first clip is the source as if it had never stopped and whose others
+        are the next samples of its seed, and the source without what the request does not continue: a cache state
         under other conditions, and its detail if that is not wanted.
     """
     plan, after = request.plans[0], len(source.tokens_thw)
@@ -222,8 +251,9 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
         changes["temperatures"] = source.temperatures
     if options.get("negative_prompt") is None:
         changes["negative_prompt"] = source.negative_prompt
+    keys = [each.key for each in request.plans]
     if source.key is not None and options.get("generator") is None and options.get("seed") is None:
-        changes["key"] = source.key
+        keys = [NoiseKey(source.key.seed, source.key.sample + number) for number in range(len(keys))]
     if "conditions" not in options:
         changes["conditions"] = source.conditions
         if source.missing:
@@ -237,32 +267,32 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
     negative = options.get("negative_prompt")
     guided = negative is None or sampling.guidance_scale != 1  # the clip's own scale counts where none is given
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative)
-    plan = dataclasses.replace(plan, **changes)
-    same = plan.shares_past(source.prompts, source.negative_prompt, source.conditions, after)
+    plans = [dataclasses.replace(plan, **changes, key=key) for key in keys]
+    same = plans[0].shares_past(source.prompts, source.negative_prompt, source.conditions, after)
     keeps_detail = source.detailed and bool(options.get("detail", True))
     source = dataclasses.replace(source, cache=source.cache if same else {}, keeps_detail=keeps_detail)
-    return dataclasses.replace(request, plans=[plan], sampling=sampling, keep_state=True), source
+    return dataclasses.replace(request, plans=plans, sampling=sampling), source
 
 
 def _ends(
-    parts: Pretrained, call: str, given: Mapping[str, Any], prompts: int, *, continuing: bool
+    config: ModelConfig, call: str, given: Mapping[str, Any], prompts: int, *, continuing: bool
 ) -> list[int | None]:
     """Return the latent frames of each clip, or None for no end, which only a stream may have."""
     seconds, num_frames = given.get("seconds"), given.get("num_frames")
     if call == "stream" and seconds is num_frames is None:
         return [None] * prompts
-    lengths = check_lengths(parts, seconds, num_frames, continuing=continuing)
+    lengths = check_lengths(config, seconds, num_frames, continuing=continuing)
     return _one_each([*lengths], prompts, "seconds, num_frames")
 
 
 def check_lengths(
-    parts: Pretrained, seconds: float | Sequence[float] | None, num_frames: int | Sequence[int] | None, *,
+    config: ModelConfig, seconds: float | Sequence[float] | None, num_frames: int | Sequence[int] | None, *,
     continuing: bool = False,
 ) -> list[int]:  # fmt: skip
     """Return the latent frames that hold so many seconds or frames, for one length or a list of them.
 
     Args:
-        parts: The model.
+        config: The config of the model.
         seconds: One length in seconds or a list of them.
         num_frames: One length in frames or a list of them, in place of `seconds`; both None for the default.
         continuing: Whether the latent frames are added to a clip, so that frame 0 is not among them.
@@ -276,11 +306,11 @@ def check_lengths(
     lengths = []
     for value in given if isinstance(given, list | tuple) else [given]:
         pair = (None, value) if seconds is None else (value, None)
-        lengths.append(_latent_frames(parts, *pair, continuing=continuing))
+        lengths.append(_latent_frames(config, *pair, continuing=continuing))
     return lengths
 
 
-def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, continuing: bool) -> int:
+def _latent_frames(config: ModelConfig, seconds: Any, num_frames: Any, *, continuing: bool) -> int:
     if num_frames is not None:
         whole = isinstance(num_frames, int) and not isinstance(num_frames, bool) and num_frames >= 1
         require(whole, "num_frames", "must be a whole number of at least 1", num_frames)
@@ -288,11 +318,10 @@ def _latent_frames(parts: Pretrained, seconds: Any, num_frames: Any, *, continui
     else:
         wanted = DEFAULT_SECONDS if seconds is None else seconds
         require(is_number(wanted) and wanted > 0, "seconds", "must be a number above 0", wanted)
-        frames = max(1, round(wanted * parts.config.fps))
-    require(
-        frames <= MAX_SECONDS * parts.config.fps, "seconds, num_frames", "must be at most a day", seconds or num_frames
-    )
-    compression = parts.tokenizer.compression
+        frames = max(1, round(wanted * config.fps))
+    day = MAX_SECONDS * config.fps
+    require(frames <= day, "seconds, num_frames", "must be at most a day", seconds or num_frames)
+    compression = config.tokenizer.compression
     return -(-frames // compression.t) if continuing else compression.latent_frames(frames)
 
 
@@ -354,12 +383,11 @@ def _seeds(seed: Any, generator: Any, count: int) -> list[int]:
     return seeds
 
 
-def _negatives(parts: Pretrained, given: Any, prompts: int, sampling: SamplingConfig) -> list[str]:
+def _negatives(given: Any, prompts: int, sampling: SamplingConfig) -> list[str]:
     """Return the negative prompt of each clip."""
     texts = _one_each(_strings("" if given is None else given, "negative_prompt"), prompts, "negative_prompt")
     guided = given is None or sampling.guidance_scale != 1
     require(guided, "negative_prompt", "needs guidance_scale other than 1", given)
-    _check_text(parts, texts, "negative_prompt")
     return texts
 
 
@@ -370,39 +398,54 @@ def _processors(given: Any) -> tuple[LogitsProcessor, ...]:
     return processors
 
 
-def _check_prompts(parts: Pretrained, prompt: Prompt | Prompts) -> list[Schedule[str]]:
+def _check_prompts(prompt: Prompt | Prompts) -> list[Schedule[str]]:
     prompts = read_prompts(to_python(prompt))
     texts = [text for schedule in prompts for _, text in schedule]
     require(len(texts) > 0, "prompt", "must hold at least one prompt", prompt)
     require(all(text.strip() for text in texts), "prompt", "must not be empty", prompt)
     require(all(map(words_of, texts)), "prompt", "must have words in it", prompt)
-    _check_text(parts, texts, "prompt")
     return prompts
 
 
-def _check_text(parts: Pretrained, texts: Sequence[str], argument: str) -> None:
-    unknown = list(dict.fromkeys(word for text in texts for word in parts.lm.unknown_words(text, argument)))
+def _readable(parts: Pretrained, texts: Iterable[str], argument: str) -> dict[str, str]:
+    """Return what the model reads of each text, by text, after warnings about the rest and about unknown words."""
+    reads = {text: parts.lm.shorten(text) for text in texts}
+    for text, kept in reads.items():
+        if kept != text:
+            counts = f"{len(words_of(kept))} of {len(words_of(text))} words"
+            note(f"warning: {argument}: is too long for the model, which reads the first {counts}: {kept!r}")
+    found = (word for text in reads.values() for word in parts.lm.unknown_words(text, argument))
+    unknown = list(dict.fromkeys(found))
     if unknown:
         known = parts.lm.known_words
         near = {word: difflib.get_close_matches(word, known, n=1, cutoff=0.7) for word in unknown[:20]}
         shown = ", ".join(repr(word) + "".join(f" (did you mean {each!r}?)" for each in near[word]) for word in near)
         where = f"; reelm info --words lists the {len(known)} that it knows" if known else ""
         note(f"warning: {argument}: the model does not know the words {shown}{where}")
+    return reads
 
 
-def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> tuple[Condition, ...]:
-    listed = isinstance(conditions, list | tuple) and all(isinstance(each, Condition) for each in conditions)
-    require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
+def _say_late_changes(request: Request) -> None:
+    """Warn of changes that come after the end of all clips that they are for."""
+    plans = request.plans
+    late: list[tuple[str, object]] = []
+    late += [("prompt", text) for plan in plans for start, text in plan.prompts if not plan.holds(start)]
+    temperatures = [each for each in plans[0].temperatures if not any(plan.holds(each[0]) for plan in plans)]
+    late += [("temperature", value) for _, value in temperatures]
+    for argument, value in dict.fromkeys(late):
+        note(f"warning: {argument}: {value!r} begins after the end of the clip; only a continuation comes to it")
+
+
+def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> None:
     for each in conditions:
         reads = [kind for kind in parts.lm.reads if kind != "text"]
         none = "must be none: this model reads its prompt alone"
         rule = f"must be of the kinds {', '.join(reads)}" if reads else none
         require(each.kind in reads, "conditions", rule, each.kind)
-    return tuple(conditions)
 
 
-def _check_controls(parts: Pretrained, controls: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    found, given = {}, [segment for segment in parts.lm.layout.segments if segment.given]
+def _check_controls(config: ModelConfig, controls: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    found, given = {}, [segment for segment in config.lm.layout.segments if segment.given]
     require(isinstance(controls, Mapping), "controls", "must be tokens by the names of given segments", controls)
     for name, values in controls.items():
         known = [segment for segment in given if segment.name == name]

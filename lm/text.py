@@ -113,6 +113,15 @@ class TextEncoder:
         unknown = self._pieces.unk_id()
         return [word for word in dict.fromkeys(self._words(prompt)) if unknown in self._pieces.EncodeAsIds(word)]
 
+    def shorten(self, prompt: str, slots: int) -> str:
+        """Return a prompt that fits into so many slots, or else as many of its first words as do, if any does."""
+        if len(self.encode(prompt)) <= slots:
+            return prompt
+        words = self._words(prompt)[: slots - 1]  # a word takes at least one slot, and the begin token another
+        while words and len(self.encode(" ".join(words))) > slots:
+            words.pop()
+        return " ".join(words) or prompt
+
     def prefix(self, prompts: Sequence[str], slots: int, argument: str = "prompt") -> tuple[torch.Tensor, torch.Tensor]:
         """Return the ids (B, P) int64 of prompts, right-padded to `slots`, and their lengths (B,).
 

@@ -170,8 +170,11 @@ class VideoTransformer(nn.Module):
     @property
     def known_words(self) -> tuple[str, ...]:
         """The words that the model knows, sorted; none if it spells new words from pieces."""
-        assert self.text is not None
-        return self.text.words
+        return () if self.text is None else self.text.words
+
+    def shorten(self, text: str) -> str:
+        """Return a prompt, or as many of its first words as fit into the prefix."""
+        return text if self.text is None else self.text.shorten(text, self.config.prefix)
 
     def unknown_words(self, text: str, argument: str) -> list[str]:
         """Return the words of a prompt that the model does not know.

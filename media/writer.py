@@ -48,7 +48,8 @@ def check_output(path: str | Path, *, overwrite: bool = False, inputs: Sequence[
     Raises:
         ReelmError: The suffix is unknown, the folder is missing or not writable, or something there would be lost.
     """
-    suffix = _suffix(path)
+    suffix, name = _suffix(path), as_path(path, "output").name.lower()
+    require(name not in (MAX_FPS.keys() - {""}), "output", "must have a name before its suffix", str(path))
     rule = "must end in .mp4, .mkv, .gif, .webp, or in no suffix for a folder of PNGs"
     require(suffix in MAX_FPS, "output", rule, str(path))
     path = check_writable(path)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 
 from ..core.errors import ReelmError, require
+from ..core.progress import progress
 from ..core.protocols import CacheState, LanguageModel
 from .cuda_graph import Captured, CudaGraph, Replayable
 from .decoder import Decoder, Wave
@@ -261,7 +262,7 @@ class Engine:
         cache = self.cache if alone else self.model.make_cache(self._copies, ahead=self._ahead)
         if alone:
             cache.arrange([None] * self._copies)
-        for frame, tokens_S in enumerate(tokens_tS, row.anchor):
+        for frame, tokens_S in enumerate(progress(tokens_tS, "reading the clip", unit="latent frame"), row.anchor):
             if frame == row.anchor or row.plan.changes_at(frame):
                 both = [row.plan.conditions_at(frame), row.plan.negative_conditions]
                 self.model.condition(cache, copies, both[: self._copies])

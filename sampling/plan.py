@@ -108,6 +108,10 @@ class ClipPlan:
         """Return the first latent frame after this one at which the prompt changes."""
         return next((start for start, _ in self.prompts if start > latent_frame), None)
 
+    def holds(self, latent_frame: int) -> bool:
+        """Return whether a latent frame is one of the clip's."""
+        return self.latent_frames is None or latent_frame < self.latent_frames
+
     def changes_at(self, latent_frame: int) -> bool:
         """Return whether the prompt changes with this latent frame."""
         return any(start == latent_frame for start, _ in self.prompts)

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import os
 import shutil
@@ -180,6 +181,50 @@ def test_a_result_says_how_it_came_about(debug_generator):
     assert video.stats["tokens_per_second"] > 0
 
 
+def test_a_prompt_that_is_too_long_is_cut_and_what_is_kept_is_shown(debug_generator, capsys):
+    words = "a red ball moves left over grass " * 6
+    kept = " ".join(words.split()[:31])
+    video = debug_generator.generate(words, seed=1, num_frames=5)
+    said = f"warning: prompt: is too long for the model, which reads the first 31 of 42 words: {kept!r}\n"
+    assert capsys.readouterr().err == said
+    assert video.prompt == kept
+    assert np.array_equal(video.tokens, debug_generator.generate(kept, seed=1, num_frames=5).tokens)
+    assert np.array_equal(debug_generator.continue_clip(video, num_frames=4).tokens[:2], video.tokens)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_change_after_the_end_is_said(debug_generator, capsys):
+    late = "a blue ring"
+    debug_generator.generate([(0, "a red ball"), (0.5, "a ring"), (2, late)], seconds=1, temperature=[(0, 1), (9, 0.5)])
+    said = "begins after the end of the clip; only a continuation comes to it\n"
+    assert capsys.readouterr().err == f"warning: prompt: {late!r} {said}warning: temperature: 0.5 {said}"
+    both = [[(0, "a red ball"), (0.5, late)], "a ball"]
+    debug_generator.generate(both, seconds=[1, 0.1], temperature=[(0, 1), (0.6, 2)])
+    assert capsys.readouterr().err == ""
+
+
+def test_takes_are_samples_of_one_continuation(debug_generator):
+    video = debug_generator.generate("a red ball", num_frames=9, seed=3)
+    long = debug_generator.generate("a red ball", num_frames=17, seed=3, num_videos_per_prompt=3)
+    alone = debug_generator.continue_clip(video, num_frames=8)
+    takes = debug_generator.continue_clip(video, num_frames=8, num_videos_per_prompt=3)
+    for source in (video, dataclasses.replace(video, state=None)):  # with its cache, and from its tokens alone
+        again = debug_generator.continue_clip(source, num_frames=8, num_videos_per_prompt=3)
+        assert all(np.array_equal(one.tokens, other.tokens) for one, other in zip(takes, again, strict=True))
+    assert np.array_equal(takes[0].tokens, alone.tokens) and np.array_equal(takes[0].frames, alone.frames)
+    assert np.array_equal(takes[0].tokens, long[0].tokens)
+    assert [take.settings["sample"] for take in takes] == [0, 1, 2]
+    assert len({take.tokens.tobytes() for take in takes}) == 3
+    assert all(np.array_equal(take.tokens[:3], video.tokens) for take in takes)
+    clip = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
+    (first, second) = debug_generator.continue_clip(clip, num_frames=4, seed=7, num_videos_per_prompt=2)
+    assert np.array_equal(first.tokens, debug_generator.continue_clip(clip, num_frames=4, seed=7).tokens)
+    assert (second.seed, second.settings["sample"]) == (7, 1)
+    assert np.array_equal(second.frames[:5], clip)
+    (frames,) = debug_generator.continue_clip(clip, num_frames=4, seed=7, num_videos_per_prompt=1, output_type="np")
+    assert frames.shape == (9, 32, 48, 3)
+
+
 def test_unknown_words_are_said(debug_generator, capsys):
     debug_generator.generate("a red zebra ballz", seed=1, num_frames=1)
     known = len(debug_generator.parts.lm.known_words)
@@ -195,7 +240,6 @@ BAD = [
     ({"prompt": [PROMPT, "?!"]}, "prompt: must have words in it"),
     ({"prompt": []}, "prompt: must hold at least one"),
     ({"prompt": 3}, "prompt: must be a string"),
-    ({"prompt": "ball " * 10_000}, "prompt: must be at most 31 text tokens"),
     ({"seconds": 0}, "seconds: must be a number above 0, got 0"),
     ({"seconds": -1.0}, "seconds: must"),
     ({"seconds": float("nan")}, "seconds: must"),
@@ -250,8 +294,8 @@ def test_a_bad_clip_is_refused(debug_generator, clip, message):
 def test_a_clip_is_continued_once(debug_generator):
     with pytest.raises(ReelmError, match="must be a single one to continue"):
         debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, prompt=[PROMPT, OTHER])
-    with pytest.raises(ReelmError, match="num_videos_per_prompt: is no option of continue_clip; generate has it"):
-        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, num_videos_per_prompt=2)
+    with pytest.raises(ReelmError, match="batch_size: is no option of continue_clip; generate has it"):
+        debug_generator.continue_clip(np.zeros((1, 8, 8, 3), np.uint8), num_frames=4, batch_size=2)
 
 
 @pytest.mark.parametrize("options", [{"seconds": 0}, {"top_k": 0}, {"seed": [1, 2]}, {"prompt": ""}, {"fit": "squash"}])

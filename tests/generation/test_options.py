@@ -68,7 +68,7 @@ def call(made_with, name, /, **options):
     ("stream", "output_type", "is no option of stream; generate, continue_clip and decode have it"),
     ("stream", "batch_size", "is no option of stream; generate has it"),
     ("continue_clip", "batch_size", "^batch_size: is no option of continue_clip; generate has it"),
-    ("continue_clip", "num_videos_per_prompt", "is no option of continue_clip; generate has it"),
+    ("stream", "num_videos_per_prompt", "is no option of stream; generate and continue_clip have it"),
     ("continue_clip", "keep_state", "is no option of continue_clip; generate has it"),
     ("generate", "detail", "^detail: is no option of generate; continue_clip has it"),
     ("generate", "fit", "is no option of generate; continue_clip and score have it"),

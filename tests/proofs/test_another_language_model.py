@@ -175,6 +175,9 @@ class PlainTransformer(nn.Module):
     def known_words(self):
         return ()
 
+    def shorten(self, text):
+        return text
+
     def unknown_words(self, text, argument):
         require(len(text.split()) <= WORDS, argument, f"must have at most {WORDS} words", text)
         return []  # words are known by their hashes

@@ -123,6 +123,9 @@ class MoreModel(nn.Module):
     def known_words(self):
         return ()
 
+    def shorten(self, text):
+        return text
+
     def unknown_words(self, text, argument):
         return []
 
