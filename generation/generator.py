@@ -280,9 +280,8 @@ class VideoGenerator:
         began, engine = time.perf_counter(), request.engine(parts)
         given_tS = None if source is None else layout.pack(source.grids)
         if source is not None:
-            first = engine.add(request.plans[0], given_tS, source.cache or None)
-            for plan in request.plans[1:]:  # the tokens of the source are read once
-                engine.add(plan, given_tS, source.cache or engine.export(first))
+            for plan in request.plans:  # the tokens of the source are read once, by the first clip
+                engine.add(plan, given_tS, source.cache or (engine.export(0) if engine.clips else None))
         read = time.perf_counter()
 
         def hand_over(drawn: list[DrawnClip]) -> list[SessionState]:
