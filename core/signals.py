@@ -85,10 +85,12 @@ def deferred_signals() -> Iterator[None]:
         if len(caught) > 1:
             raise Interrupted
 
-    with _handling(handle):
-        yield
-    if caught:
-        signal.raise_signal(caught[0])
+    try:
+        with _handling(handle):
+            yield
+    finally:
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 @contextlib.contextmanager
@@ -101,5 +103,5 @@ def _handling(handle: Callable[[int, FrameType | None], None]) -> Iterator[dict[
     try:
         yield outer
     finally:
-        for number, handler in outer.items():
-            signal.signal(number, handler)
+        for number, handler in outer.items():  # None is a handler that is not Python's
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -8,6 +8,7 @@ stream.close()
 """
 
 import dataclasses
+import inspect
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
@@ -41,7 +42,7 @@ class ClipStream(Iterator[np.ndarray]):
     def __init__(self, parts: Pretrained, request: Request) -> None:
         """Prepare a stream of one clip; nothing is drawn yet."""
         self._parts, self._work = parts, _Work(parts, request)
-        self._frames, self._reading = self._work.frames(), threading.Lock()
+        self._frames, self._reading = self._work.frames(), threading.RLock()
 
     def __iter__(self) -> "ClipStream":
         return self
@@ -136,7 +137,8 @@ class ClipStream(Iterator[np.ndarray]):
         self._work.closed = True
         if self._reading.acquire(blocking=False):
             try:
-                self._frames.close()
+                if inspect.getgeneratorstate(self._frames) != inspect.GEN_RUNNING:  # else a callback asks for it
+                    self._frames.close()
             finally:
                 self._reading.release()
 

@@ -143,6 +143,15 @@ def test_a_stream_is_closed_by_another_thread_while_it_is_read(debug_generator):
     assert len(tokens) >= len(frames) >= 1 and np.array_equal(tokens, wanted)
 
 
+def test_a_stream_is_closed_by_its_own_callback(debug_generator):
+    def close(passes, tokens):
+        if passes == 40:
+            stream.close()
+
+    stream = debug_generator.stream("a red ball", seed=3, decoder="sequential", callback_on_step_end=close)
+    assert len(list(stream)) <= 2 and list(stream) == []
+
+
 def test_session_files_have_names_for_all_clips(debug_generator):
     with pytest.raises(OSError, match="full"), SessionFiles(["a.mkv"]) as sessions:
         debug_generator.generate(["a red ball", "a blue ring"], num_frames=1, callback_on_tokens=sessions.save)
@@ -153,6 +162,13 @@ def test_session_files_have_names_for_all_clips(debug_generator):
 
 
 # ---- signals
+
+
+def test_a_signal_is_not_lost_where_deferred_work_fails():
+    with pytest.raises(Interrupted), raised_signals() as caught, deferred_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError("full")
+    assert caught == [signal.SIGTERM]
 
 
 @BOTH
