@@ -56,6 +56,8 @@ class ModelConfig:
         lm: The config of the language model.
         sampling: The default sampling settings.
         name: The name of the model; empty for that of its folder.
+        least_psnr: The PSNR in dB that the tokenizer reaches on pictures like those that it was trained on; None where
+            it was not measured.
     """
 
     format: int
@@ -66,6 +68,7 @@ class ModelConfig:
     lm: LanguageModelConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     name: str = ""
+    least_psnr: float | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)

@@ -20,6 +20,7 @@ from ..core.progress import note
 from ..media.arrays import as_frames, check_size
 from ..media.fitting import FITS, Fit, fit_clip
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
+from .familiarity import unfamiliar
 from .options import ClipLike
 from .pixels import encode_frames
 from .pretrained import Pretrained
@@ -75,7 +76,7 @@ class Source:
 def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: str = "clip") -> Source:
     """Read, fit and encode a clip; a `Video` or a session with tokens of this model keeps its tokens.
 
-    A note says how a clip was fitted.
+    A note says how a clip was fitted, and that the model does not know pictures like those of a file.
 
     Args:
         parts: The model.
@@ -88,6 +89,7 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
     """
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
     inputs: tuple[Path, ...] = ()
+    from_file = isinstance(clip, str | os.PathLike)
     if isinstance(clip, str | os.PathLike):
         path = Path(clip)
         is_session, inputs = path.suffix == ".safetensors", (path,)
@@ -97,7 +99,12 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
             # A folder of pictures is like an array: each picture is a frame of the model.
             clip = Video.load(path, folder_fps=parts.config.fps, argument=argument)
     inputs = clip.inputs if isinstance(clip, Video) else inputs
-    return dataclasses.replace(_read(parts, clip, fit, argument), inputs=inputs)
+    source = _read(parts, clip, fit, argument)
+    if from_file and source.detailed and source.frames_THW3 is not None:
+        warning = unfamiliar(parts, source.frames_THW3, source.tokens_thw)
+        if warning is not None:
+            note(warning)
+    return dataclasses.replace(source, inputs=inputs)
 
 
 def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:

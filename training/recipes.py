@@ -23,6 +23,7 @@ from ..data.encode import Windows
 from ..data.prepare import prepare_once
 from ..data.token_shards import Shards, read_shards
 from ..evaluation.continuations import continue_held_out, least_frames
+from ..generation.familiarity import MARGIN
 from ..generation.generator import VideoGenerator
 from ..generation.pretrained import FORMAT, ModelConfig, Pretrained, save_pretrained
 from ..lm.lm_config import LMConfig
@@ -135,7 +136,11 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
     encoder = _text_encoder(options.text, captions, out)
     whole = dataclasses.replace(whole, model=_sizes(codec, encoder, sets, whole.model))
     called = options.name or out.resolve().name
-    config = _model_config(called, codec, sets, whole.model, sampling if any(captions) else _unguided(sampling))
+    measured_tokenizer = HeldOutFigures.read(tokenizer)
+    config = _model_config(
+        called, codec, sets, whole.model, sampling=sampling if any(captions) else _unguided(sampling),
+        least_psnr=None if measured_tokenizer is None else measured_tokenizer.least_psnr - MARGIN,
+    )  # fmt: skip
     quantizer = codec.config.quantizer
 
     def parts(lm: VideoTransformer) -> Pretrained:
@@ -176,13 +181,19 @@ def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], mod
 
 
 def _model_config(
-    name: str, tokenizer: VideoTokenizer, sets: list[Shards], lm: LMConfig, sampling: SamplingConfig
+    name: str,
+    tokenizer: VideoTokenizer,
+    sets: list[Shards],
+    lm: LMConfig,
+    *,
+    sampling: SamplingConfig,
+    least_psnr: float | None,
 ) -> ModelConfig:
     """Return the config of the whole model."""
     side = tokenizer.config.spatial
     return ModelConfig(
         format=FORMAT, name=name, fps=sets[0].fps, height=lm.rows * side, width=lm.columns * side,
-        tokenizer=tokenizer.config, lm=lm, sampling=sampling,
+        tokenizer=tokenizer.config, lm=lm, sampling=sampling, least_psnr=least_psnr,
     )  # fmt: skip
 
 

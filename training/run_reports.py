@@ -76,6 +76,11 @@ class HeldOutFigures:
     tokens: int
     clips: tuple[HeldOutClip, ...]
 
+    @property
+    def least_psnr(self) -> float:
+        """The lowest PSNR in dB of a clip."""
+        return min(clip.psnr for clip in self.clips)
+
     @classmethod
     def read(cls, out: Path) -> "HeldOutFigures | None":
         """Read the figures of the last checkpoint of a tokenizer's run; None where no clips were held out."""
