@@ -16,10 +16,10 @@ import torch
 
 from ..bench.machine import library_versions
 from ..core.errors import require
-from ..core.files import check_writable
+from ..core.files import check_replaceable, check_writable
 from ..core.progress import progress
 from ..generation.generator import VideoGenerator
-from ..media.contact_sheet import write_contact_sheet
+from ..media.contact_sheet import is_own_sheet, write_contact_sheet
 from ..tokenizer.video_tokenizer import VideoTokenizer
 from ..world.caption import write_caption
 from ..world.judge import Verdict, accuracy, judge
@@ -45,13 +45,14 @@ class EvaluationReport(dict[str, Any]):
 
 
 def check_sheet(path: Path) -> None:
-    """Check, before any work is done, that a contact sheet can be written and is a .png.
+    """Check, before any work is done, that a contact sheet can be written, is a .png and replaces no other picture.
 
     Raises:
-        ReelmError: It cannot be written, or is no .png.
+        ReelmError: It cannot be written, is no .png, or there is another picture.
     """
     check_writable(path, "contact_sheet")
     require(path.suffix.lower() == ".png", "contact_sheet", "must end in .png", str(path))
+    check_replaceable(path, is_own_sheet, argument="contact_sheet")
 
 
 def _shown(value: Any) -> str:

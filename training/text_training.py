@@ -4,12 +4,13 @@ report = train_text_model(Path("runs/text.model"), data=Path("runs/tokens"))
 report.vocab_size, report.captions
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..core.errors import ReelmError, require
-from ..core.files import atomic_write, check_writable
+from ..core.files import atomic_write, check_replaceable, check_writable
 from ..core.progress import note
 from ..data.token_shards import read_shards
 from ..lm.text import TextEncoder, train_text, words_of
@@ -53,7 +54,7 @@ def train_text_model(
         CheckpointError: `data` holds no token shards.
         OSError: `captions` cannot be read.
     """
-    check_writable(out, "out")
+    check_replaceable(check_writable(out, "out"), _is_text_model, argument="out")
     given = (data, captions)
     require(given.count(None) == 1, "data, captions", "must be exactly one of the two", [*map(str, given)])
     if data is not None:
@@ -76,3 +77,10 @@ def _read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ReelmError(f"captions: must be UTF-8, got another encoding in {path.name!r} ({error})") from error
     return [line for line in text.split("\n") if line.strip()]
+
+
+def _is_text_model(path: Path) -> bool:
+    with contextlib.suppress(ReelmError):
+        TextEncoder(path.read_bytes())
+        return True
+    return False
