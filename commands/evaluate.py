@@ -60,8 +60,8 @@ class EvaluateTokenizer(Command):
         split: The split of prepared clips, train or held-out; other folders have no split, and their clips are whole.
         max_frames: The most frames of each clip, from its beginning.
         fps: The frames per second at which the clips are taken; their own unless given.
-        lpips_weights: The TorchScript network for LPIPS, with the signature of StyleGAN's vgg16.pt; none is downloaded.
-        fvd_weights: The TorchScript network for FVD of the first 16 frames, with the signature of StyleGAN-V's
+        lpips_weights: The file of a network for LPIPS, with the signature of StyleGAN's vgg16.pt; none is downloaded.
+        fvd_weights: The file of a network for FVD of the first 16 frames, with the signature of StyleGAN-V's
             i3d_torchscript.pt.
         contact_sheet: The PNG file to write the original, the reconstruction and their difference to.
         device: The device to compute on: auto, cpu or cuda[:n].
@@ -106,7 +106,7 @@ class EvaluateModel(ModelCommand):
         num_frames: The number of frames by which each clip is continued after its first three latent frames.
         seed: The seed of the sampling.
         fit: How a picture of another shape is fitted: crop, pad or stretch.
-        fvd_weights: The TorchScript network for FVD, with the signature of StyleGAN-V's i3d_torchscript.pt.
+        fvd_weights: The file of a network for FVD, with the signature of StyleGAN-V's i3d_torchscript.pt.
         out: The folder for evaluation.json, continuations.png and continuations.mp4; not written unless given.
     """
 

@@ -63,8 +63,8 @@ def evaluate_tokenizer_on_clips(
             whole.
         max_frames: The largest number of frames of each clip, from its beginning.
         fps: The frames per second at which the clips are taken; their own unless given.
-        lpips_weights: A TorchScript network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
-        fvd_weights: A TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first
+        lpips_weights: The file of a network with the signature of StyleGAN's vgg16.pt, for LPIPS; none is downloaded.
+        fvd_weights: The file of a network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD of the first
             16 frames.
         contact_sheet: A PNG file to write, with truth, reconstruction and difference.
         device: The device: auto, cpu or cuda[:n].
@@ -124,7 +124,7 @@ def evaluate_on_clips(
         num_frames: The number of frames to continue each clip by, after its first three latent frames.
         seed: The seed of the sampling.
         fit: How pictures of another aspect ratio are fitted: crop, pad or stretch.
-        fvd_weights: A TorchScript network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD.
+        fvd_weights: The file of a network with the signature of StyleGAN-V's i3d_torchscript.pt, for FVD.
         out: The folder for evaluation.json, continuations.png and continuations.mp4, if given.
 
     Returns:

@@ -4,7 +4,7 @@
     for truth_THW3, shown_THW3 in clips: fvd.add(truth_THW3, shown_THW3)
     fvd.figures()["fvd"]
 
-The file is a TorchScript with the signature of the i3d_torchscript.pt of StyleGAN-V's metrics: `net(videos,
+The file (saved_networks.py) has the signature of the i3d_torchscript.pt of StyleGAN-V's metrics: `net(videos,
 rescale=True, resize=True, return_features=True)` takes floats (B, 3, T, H, W) from 0 to 255, resizes them to 224x224
 itself, and returns features (B, D). Nothing is downloaded.
 
@@ -18,7 +18,7 @@ import torch
 
 from ..core.errors import require
 from ..core.progress import note
-from .torchscript import call_script, load_script
+from .saved_networks import call_network, load_network
 
 LEAST_FRAMES = 10  # I3D pools over 8 frames, twice, which needs 9; published figures use 10 or more
 USUAL_FRAMES = 16
@@ -32,7 +32,7 @@ class Fvd:
         """Load the network.
 
         Args:
-            path: The TorchScript file.
+            path: The file of the network.
             frames: The number of first frames of each clip that are used; shorter clips are left out.
             device: The device of the network.
 
@@ -43,7 +43,7 @@ class Fvd:
         require(frames >= LEAST_FRAMES, "max_frames", f"must be at least {LEAST_FRAMES} for FVD", frames)
         self.frames, self.left_out, self.not_finite = frames, 0, 0
         self._device = device
-        self._net = load_script(path, "fvd_weights", device=device)
+        self._net = load_network(path, "fvd_weights", device=device)
         self._features: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         noise_THW3 = torch.randint(256, (frames, 64, 64, 3), generator=torch.Generator().manual_seed(0))
         features_1D = self._features_of(noise_THW3)
@@ -55,7 +55,7 @@ class Fvd:
         """Return the features (1, D) of the first frames of a clip."""
         clip_13THW = clip_THW3[: self.frames].to(self._device).float().permute(3, 0, 1, 2)[None]
         with torch.no_grad():
-            features_1D = call_script(
+            features_1D = call_network(
                 self._net, "fvd_weights", clip_13THW, rescale=True, resize=True, return_features=True
             )
         return features_1D.double().cpu()

@@ -56,7 +56,7 @@ def evaluate_own_clips(
         clips: The clips, of the model's size and frame rate; a clip that is too short to be continued is only scored.
         predicted: The number of frames to continue by, which are compared.
         seed: The seed of the sampling.
-        fvd_weights: A TorchScript network (see fvd.py), for FVD of the given and predicted frames.
+        fvd_weights: The file of a network (see fvd.py), for FVD of the given and predicted frames.
         total: The number of clips, for the progress bar.
         folder: The folder for continuations.png and .mp4 of the first `MOST_DRAWN` continued clips, if given.
 

@@ -52,7 +52,7 @@ def evaluate_clips(
         clips: The name and frames (T, H, W, 3) uint8 of each clip; they are read once.
         chunk: The number of latent frames between two borders.
         contact_sheet: The PNG file for truth, reconstruction and their difference, if given.
-        lpips_weights, fvd_weights: The files of TorchScript networks; see lpips.py and fvd.py.
+        lpips_weights, fvd_weights: The files of networks; see lpips.py and fvd.py.
         fvd_frames: The number of first frames of each clip that FVD uses.
 
     Returns:

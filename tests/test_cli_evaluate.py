@@ -130,7 +130,10 @@ def test_evaluate_model_of_prepared_clips_takes_the_split(run, folder, debug_che
         (["clips", "--max-frames", "16"], "max_frames: must be at least 17, got 16"),
         (["clips", "--seed", "-1"], "seed: must be a whole number from 0 to 2**63 - 1, got -1"),
         (["clips", "--out", "clips/0.mkv"], "out: must be a folder, got 'clips/0.mkv'"),
-        (["clips", "--fvd-weights", "clips/0.mkv"], "fvd_weights: must be a TorchScript file, got 'clips/0.mkv'"),
+        (
+            ["clips", "--fvd-weights", "clips/0.mkv"],
+            "fvd_weights: must be a TorchScript file or an exported program (.pt2), got 'clips/0.mkv'",
+        ),
     ],
 )
 def test_what_evaluate_model_refuses_in_one_line(words, message, run, folder, debug_checkpoint):

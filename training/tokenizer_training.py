@@ -57,7 +57,7 @@ class TokenizerTraining:
         adversarial_weight: The weight of the loss against a discriminator that is trained in the same steps; second
             stage only.
         perceptual_weight: The weight of LPIPS by the network in `lpips_weights`; second stage only.
-        lpips_weights: The TorchScript file of the network for LPIPS (docs/tokenizer.md).
+        lpips_weights: The file of the network for LPIPS (docs/tokenizer.md).
         seed: The seed of the initial weights and of the clips.
     """
 

@@ -42,7 +42,7 @@ def test_what_is_refused(weights, tmp_path):
     with pytest.raises(ReelmError, match=r"^lpips_weights: must be a file that exists, got"):
         load_lpips(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no network")
-    with pytest.raises(ReelmError, match=r"^perceptual_weights: must be a TorchScript file, got"):
+    with pytest.raises(ReelmError, match=r"^perceptual_weights: must be a TorchScript file or an exported program"):
         load_lpips(tmp_path / "text.pt", argument="perceptual_weights")
     lpips, images = load_lpips(weights), torch.zeros(1, 3, 16, 16)
     with pytest.raises(ReelmError, match=r"^images: must be \(N, 3, H, W\) of at least 16 pixels a side"):
