@@ -37,7 +37,7 @@ class Fvd:
             device: The device of the network.
 
         Raises:
-            ReelmError: There are too few frames; the file is missing or is not a TorchScript; or its network does not
+            ReelmError: There are too few frames; the file is missing or is not a network; or its network does not
                 give finite features of a clip of noise.
         """
         require(frames >= LEAST_FRAMES, "max_frames", f"must be at least {LEAST_FRAMES} for FVD", frames)

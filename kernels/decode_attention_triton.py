@@ -401,9 +401,9 @@ def block_sizes(rows: int, E: int, element_size: int, cache_element_size: int) -
     return {
         "BLOCK_M": block_m,
         "BLOCK_N": block_n,
-        "EDGE_N": 16 if block_n < 64 or block_m == 64 else 32,
+        "EDGE_N": 16 if block_n < 64 or block_m > 16 else 32,
         "BLOCK_E": block_e,
-        "num_warps": 8 if float32 else 4,
+        "num_warps": 8 if float32 or (cache_element_size == 1 and block_m < 64) else 4,
         # The stages are blocks that are loaded ahead: on NVIDIA in shared memory, on AMD (at most one) in registers.
         "num_stages": 2 if torch.version.hip else 1 + ahead,
     }
