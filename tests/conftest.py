@@ -93,8 +93,8 @@ def run(capsys):
 @pytest.fixture(scope="session")
 def footage() -> Path:
     """A folder of real clips (REELM_FOOTAGE, or shared/footage beside the repository); skips where there is none."""
-    folder = Path(os.environ.get("REELM_FOOTAGE", ROOT.parent / "shared" / "footage"))
-    if not folder.is_dir():
+    folder = Path(os.environ.get("REELM_FOOTAGE") or ROOT.parent / "shared" / "footage")
+    if not any(folder.glob("*.mp4")):
         pytest.skip("no footage here: set REELM_FOOTAGE")
     return folder
 

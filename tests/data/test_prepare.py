@@ -248,8 +248,13 @@ def test_a_disk_that_refuses_is_no_broken_clip(tmp_path, clip_folder, small, mon
     assert names(tmp_path / "out") == ["reelm.json", "shards.json"]
 
 
-def test_real_footage(footage, tmp_path, capsys):
-    words = ["prepare", footage, "--out", tmp_path / "out", "--height", 64, "--width", 64, "--workers", 0]
+@pytest.mark.parametrize("count", [1, pytest.param(None, marks=pytest.mark.slow)], ids=["smallest", "all"])
+def test_real_footage(footage, tmp_path, capsys, count):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for path in sorted(footage.glob("*.mp4"), key=lambda path: path.stat().st_size)[:count]:
+        (folder / path.name).symlink_to(path)
+    words = ["prepare", folder, "--out", tmp_path / "out", "--height", 64, "--width", 64, "--workers", 0]
     assert cli.main([str(word) for word in words]) == 0
     train, held_out = ClipShards(tmp_path / "out"), ClipShards(tmp_path / "out", "held-out")
     assert {sample.source for sample in train.samples} == {sample.source for sample in held_out.samples}

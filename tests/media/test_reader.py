@@ -4,7 +4,6 @@ import os
 import random
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -332,19 +331,11 @@ def test_many_mutated_files(tmp_path, suffix):
 # ---- footage that nobody here made
 
 
-def footage():
-    folder = os.environ.get("REELM_FOOTAGE")
-    folder = Path(folder) if folder else Path(__file__).resolve().parents[2].parent / "shared" / "footage"
-    return sorted(folder.glob("*.mp4"))
-
-
-@pytest.mark.parametrize("path", footage() or [None], ids=lambda path: path.stem if path else "none")
-def test_real_footage(path):
-    if path is None:
-        pytest.skip("no footage here (REELM_FOOTAGE)")
-    clip = read_clip(path, last_seconds=0.4)
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        frames, size, fps = stream.frames, (stream.height, stream.width), float(stream.average_rate)
-    assert clip.frames_THW3.shape == (round(0.4 * fps), *size, 3) and clip.fps == fps and frames > 10
-    assert clip.frames_THW3.float().std() > 5
+def test_real_footage(footage):
+    for path in sorted(footage.glob("*.mp4")):
+        clip = read_clip(path, last_seconds=0.4)
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames, size, fps = stream.frames, (stream.height, stream.width), float(stream.average_rate)
+        assert clip.frames_THW3.shape == (round(0.4 * fps), *size, 3) and clip.fps == fps and frames > 10
+        assert clip.frames_THW3.float().std() > 5
