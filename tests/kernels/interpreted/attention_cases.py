@@ -104,7 +104,7 @@ def test_attention_reads_no_padded_prefix_slot_and_takes_any_strides():
     torch.testing.assert_close(attention(q, k, v, **layout, backend="triton"), expected)
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # of the rows whose keys are NaN
 @pytest.mark.parametrize("mask", ["token", "frame"])
 def test_attention_skips_blocks_outside_the_mask(mask):
     # Keys before the window are never loaded: were they only masked, 0 * NaN would show.
