@@ -76,7 +76,9 @@ class SampleClips:
             return
         for source in self._sources():
             try:
-                frames_read = [frame for _, frame in itertools.islice(stream_clip(source.path).frames, self.max_frames)]
+                frames_read = [
+                    frame for _, _, frame in itertools.islice(stream_clip(source.path).frames, self.max_frames)
+                ]
             except ReelmError as error:
                 self.skipped.append((source.name, str(error)))
                 continue
@@ -134,7 +136,7 @@ class SampleClips:
             shards = ClipShards(self.folder, self.split)
             for number, sample in enumerate(shards.samples):
                 frames = shards.read(number, 0, min(sample.frames, math.ceil(seconds * sample.fps) + 1))
-                timed = ((index / sample.fps, frame) for index, frame in enumerate(frames))
+                timed = ((n / sample.fps, (n + 1) / sample.fps, frame) for n, frame in enumerate(frames))
                 caption = (*sample.captions, "")[0]
                 yield f"{sample.source} from {sample.first_frame}", FrameStream(sample.fps, timed), caption
             return

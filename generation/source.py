@@ -18,7 +18,9 @@ from ..core.errors import ReelmError, require
 from ..core.plain_values import to_tensor
 from ..core.progress import note
 from ..media.arrays import as_frames, check_size
+from ..media.clip import Clip
 from ..media.fitting import FITS, Fit, fit_clip
+from ..media.reader import read_clip
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
 from .familiarity import unfamiliar
 from .options import ClipLike
@@ -92,12 +94,9 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
     from_file = isinstance(clip, str | os.PathLike)
     if isinstance(clip, str | os.PathLike):
         path = Path(clip)
-        is_session, inputs = path.suffix == ".safetensors", (path,)
-        if is_session:
-            clip = SessionState.load(path, argument)
-        else:
-            # A folder of pictures is like an array: each picture is a frame of the model.
-            clip = Video.load(path, folder_fps=parts.config.fps, argument=argument)
+        inputs = (path,)
+        is_session = path.suffix == ".safetensors"
+        clip = SessionState.load(path, argument) if is_session else _load(path, parts.config.fps, argument)
     inputs = clip.inputs if isinstance(clip, Video) else inputs
     source = _read(parts, clip, fit, argument)
     if from_file and source.detailed and source.frames_THW3 is not None:
@@ -105,6 +104,12 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
         if warning is not None:
             note(warning)
     return dataclasses.replace(source, inputs=inputs)
+
+
+def _load(path: Path, fps: float, argument: str) -> Video | Clip:
+    """Read a file or, as frames of this rate, a folder of pictures; a varying rate is left for resampling to `fps`."""
+    clip = read_clip(path, folder_fps=fps, argument=argument)
+    return Video.from_clip(clip, path) if clip.times is None else clip
 
 
 def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:

@@ -8,6 +8,7 @@ video.to("pil")[0].show()
 
 import base64
 import binascii
+import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from ..core.errors import require
 from ..core.json_values import Json, JsonValue
 from ..core.plain_values import to_python, to_tensor
 from ..core.progress import note
-from ..media.clip import DEFAULT_LIMITS, ClipLimits
+from ..media.clip import DEFAULT_LIMITS, Clip, ClipLimits
 from ..media.fitting import resample_frames
 from ..media.picture_folder import FOLDER_FPS
 from ..media.reader import read_clip
@@ -149,7 +150,7 @@ class Video:
 
         Metadata that is absent, foreign or broken is left out (tokens None), and never an error. So are the tokens of a
         clip whose pictures another program has changed, and a note says so. A clip whose frame rate varies is resampled
-        to its mean rate.
+        to the rate of its moving parts.
 
         Args:
             path: The file or folder.
@@ -161,12 +162,17 @@ class Video:
             ClipError: The file is missing, broken, truncated or above the limits.
         """
         clip = read_clip(path, limits=limits, folder_fps=folder_fps, argument=argument)
-        for line in clip.notes:
-            note(f"{Path(path).name}: {line}")
-        frames_THW3 = clip.frames_THW3
         if clip.times is not None:
-            frames_THW3, _ = resample_frames(frames_THW3, clip.times[:-1], clip.fps)
-        video = cls(frames_THW3.numpy(), clip.fps, inputs=(Path(path),), **_read_metadata(clip.metadata))
+            height, width = clip.frames_THW3.shape[1:3]
+            limits.check(Path(path), height=height, width=width, frames=clip.seconds * clip.fps)
+            frames_THW3, _ = resample_frames(clip.frames_THW3, clip.times, clip.fps)
+            clip = dataclasses.replace(clip, frames_THW3=frames_THW3, times=None)
+        return cls.from_clip(clip, Path(path))
+
+    @classmethod
+    def from_clip(cls, clip: Clip, path: Path) -> "Video":
+        """Return the video of a clip of constant rate that was read from `path`; see `load`."""
+        video = cls(clip.frames_THW3.numpy(), clip.fps, inputs=(path,), **_read_metadata(clip.metadata))
         if video.tokens is not None and not _belongs(video, clip.metadata):
             note(f"{path}: its pictures are no longer those of its tokens; it is read like any other clip")
             video.tokens, video.segments, video.fingerprint = None, {}, None

@@ -50,7 +50,7 @@ def as_frames(source: object, argument: str = "clip") -> tuple[torch.Tensor, np.
             `check_size` admits.
     """
     if isinstance(source, Clip):
-        return source.frames_THW3, source.fps if source.times is None else source.times[:-1]
+        return source.frames_THW3, source.fps if source.times is None else source.times
     check_size(source, argument)
     from PIL import Image
 

@@ -35,8 +35,9 @@ def fit_clip(
 
     Args:
         frames_THW3: The frames, uint8.
-        times_or_fps: The frame rate of the clip, or the time of each of its frames in seconds, ascending.
-        fps: The frames per second of the result; see `resample_frames`. A single frame stays a single frame.
+        times_or_fps: The frame rate of the clip, or the seconds (T + 1,) at which its frames begin and the last one
+            ends, ascending.
+        fps: The frames per second of the result; see `shown_frames`.
         height: The rows of pixels of the result.
         width: The columns of pixels of the result.
         fit: How to change the aspect ratio: "crop" fills the size and keeps the centre, "pad" shows the whole frame
@@ -60,11 +61,16 @@ def fit_clip(
     require(width > 0, "width", "must be above 0", width)
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
     source_count, source_height, source_width, _ = frames_THW3.shape
-    frames, source_fps = resample_frames(frames_THW3, times_or_fps, fps)
+    index, source_fps = shown_frames(source_count, times_or_fps, fps)
+    # A frame that is shown several times, as one that is held, is resized once.
+    shown, repeats = np.unique(index, return_inverse=True)
+    frames = frames_THW3 if len(shown) == source_count else frames_THW3[torch.from_numpy(shown)]
     frames, method = _resize(frames, height, width, fit)
+    if len(shown) < len(index):
+        frames = frames[torch.from_numpy(repeats)]
 
     before, after = f"{source_width}x{source_height}", f"{width}x{height}"
-    same_time = len(frames) == source_count and abs(source_fps - fps) < 1e-3
+    same_time = len(index) == source_count and abs(source_fps - fps) < 1e-3
     if source_count > 1:
         before, after = f"{before} at {source_fps:.4g} fps", f"{after} at {fps:.4g} fps"
     if (source_count == 1 or same_time) and (source_height, source_width) == (height, width):
@@ -77,12 +83,12 @@ def resample_frames(
 ) -> tuple[torch.Tensor, float]:
     """Resample a clip in time: select the frames that a player would show at 0, 1/fps, 2/fps, ... seconds.
 
-    If `fps` is below the constant rate of a clip, this is the frame nearest in time (the later one of two equally near
-    ones). A frame that is shown for long stays until half an output frame before the next one.
+    See `shown_frames` for the rule.
 
     Args:
         frames_THW3: The frames; only the first axis matters.
-        times_or_fps: The frames per second of the clip, or the seconds (T,) of its frames, ascending.
+        times_or_fps: The frames per second of the clip, or the seconds (T + 1,) at which each of its frames begins and
+            the last one ends, ascending.
         fps: The frames per second of the result.
 
     Returns:
@@ -91,27 +97,53 @@ def resample_frames(
     Raises:
         ReelmError: A rate is not finite and above 0, or the times do not ascend or do not match the frames.
     """
+    index, rate = shown_frames(len(frames_THW3), times_or_fps, fps)
+    unchanged = len(index) == len(frames_THW3) and bool((index == np.arange(len(index))).all())
+    return frames_THW3 if unchanged else frames_THW3[torch.from_numpy(index)], rate
+
+
+def shown_frames(
+    count: int, times_or_fps: np.ndarray | Sequence[float] | float, fps: float
+) -> tuple[np.ndarray, float]:
+    """Return the indices (T',) of the frames that a player would show at 0, 1/fps, 2/fps, ... seconds.
+
+    A frame counts from half the time between it and the one before it, but at most half an output frame, before it is
+    shown: of frames that are close together the nearest one is taken (the later one of two equally near ones), and a
+    frame that is held stays until half an output frame before the next one. A single frame with a rate, as a still
+    image, stays a single frame.
+
+    Args:
+        count: The number of frames, at least one.
+        times_or_fps, fps: The same as for `resample_frames`.
+
+    Returns:
+        The indices, at least one, and the clip's own mean rate in frames per second.
+
+    Raises:
+        ReelmError: The same as for `resample_frames`.
+    """
     require(np.isfinite(fps) and fps > 0, "fps", "must be finite and above 0", fps)
-    count = len(frames_THW3)
     times = np.asarray(times_or_fps, np.float64)
     if times.ndim == 0:
         rate = float(times)
         require(np.isfinite(rate) and rate > 0, "times_or_fps", "a frame rate must be finite and above 0", rate)
-        times = np.arange(count) / rate
-    require(times.shape == (count,), "times_or_fps", f"must have one time for each of {count} frames", times.shape)
+        if count == 1:
+            return np.zeros(1, np.int64), fps
+        times = np.arange(count + 1) / rate
+    rule = f"must have the time of each of {count} frames and of the end"
+    require(times.shape == (count + 1,), "times_or_fps", rule, times.shape)
     gaps = np.diff(times)
     require(bool(np.isfinite(times).all() and (gaps >= 0).all()), "times_or_fps", "times must ascend", times)
-    if count == 1 or times[-1] == times[0]:
-        return frames_THW3[:1] if count > 1 else frames_THW3, fps
     times = times - times[0]
-    rate = float((count - 1) / times[-1])
-    typical_gap = float(np.median(gaps)) or 1 / rate
-    new_count = frame_count(float(times[-1] + typical_gap), fps)
-    if new_count == count and np.abs(times - np.arange(count) / fps).max() < 0.25 / fps:
-        return frames_THW3, rate
-    slack = 0.5 * min(typical_gap, 1 / fps) + 1e-9
-    index = np.searchsorted(times, np.arange(new_count) / fps + slack, side="right") - 1
-    return frames_THW3[torch.from_numpy(index)], rate
+    rate = count / float(times[-1]) if times[-1] > 0 else fps
+    new_count = frame_count(float(times[-1]), fps)
+    counts_from = times[1:-1] - lead(gaps[:-1], fps)
+    return np.searchsorted(counts_from, np.arange(new_count) / fps, side="right"), rate
+
+
+def lead(gap: np.ndarray | float, fps: float) -> np.ndarray:
+    """Return by how many seconds a frame, `gap` seconds after the one before it, counts before it is shown."""
+    return np.asarray(0.5 * np.minimum(gap, 1 / fps) + 1e-9)
 
 
 def frame_count(seconds: float, fps: float) -> int:

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..core.progress import note
+from .filters import EXACT, FilterGraph
 
+# The range of the levels of each pixel format: limited for H.264, full for RGB.
+LEVELS = {"yuv420p": "tv", "bgr0": "pc"}
 VIDEO = {".mp4": ("mp4", "libx264", "yuv420p"), ".mkv": ("matroska", "ffv1", "bgr0")}
 
 
@@ -37,7 +40,6 @@ class VideoEncoder:
         self, path: Path, suffix: str, fps: float, text: str, *, growing: bool = False, keyframes: int | None = None
     ) -> None:
         import av
-        from av.video.reformatter import VideoReformatter
 
         container, self._codec, self._format = VIDEO[suffix]
         self._growing, self._keyframes = growing, keyframes
@@ -52,7 +54,7 @@ class VideoEncoder:
         self._container = av.open(f"file:{path}", "w", format=container, container_options=options)
         self._container.metadata["comment"] = text
         self._stream: Any = None
-        self._reformatter = VideoReformatter()
+        self._graph: Any = None
         self._count = 0
 
     def _open_stream(self, height: int, width: int) -> None:
@@ -78,6 +80,11 @@ class VideoEncoder:
             # ITU-T H.273: 1 means BT.709 for the first three, and the limited range for the last.
             context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         self._stream = stream
+        # Chroma is the average of the pixels that share it, and `normalization.py` repeats it, so that a clip can be
+        # written and read any number of times without its colours moving. One thread, so that bytes are the same.
+        scale = f"out_color_matrix=bt709:in_range=pc:out_range={LEVELS[self._format]}:flags=area+{EXACT}"
+        source = f"video_size={width}x{height}:pix_fmt=rgb24:time_base={1 / self._rate}"
+        self._graph = FilterGraph(source, [("scale", scale), ("format", self._format)], threads=1)
 
     def write(self, frames_THW3: np.ndarray, name: str) -> None:
         """Encode frames.
@@ -87,7 +94,6 @@ class VideoEncoder:
             name: The name of the output file in the message to the user that odd sizes are padded.
         """
         from av import VideoFrame
-        from av.video.reformatter import ColorRange, Colorspace
 
         height, width = frames_THW3.shape[1:3]
         pad = (height % 2, width % 2) if self._format == "yuv420p" else (0, 0)
@@ -99,17 +105,8 @@ class VideoEncoder:
         for image in frames_THW3:
             if any(pad):
                 image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            if self._format == "yuv420p":
-                frame = self._reformatter.reformat(
-                    rgb,
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU709,
-                    src_color_range=ColorRange.JPEG,
-                    dst_color_range=ColorRange.MPEG,
-                )
-            else:
-                frame = self._reformatter.reformat(rgb, format=self._format)
+            self._graph.push(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"))
+            frame = self._graph.pull()
             frame.pts, frame.time_base = self._count, 1 / self._rate
             self._count += 1
             self._container.mux(self._stream.encode(frame))

@@ -3,14 +3,16 @@
     clip = read_clip("holiday.mp4")                     # clip.frames_THW3 uint8, clip.fps
     tail = read_clip("holiday.mp4", last_seconds=2)     # the end of a long clip, in little memory
 
-Colour tags and rotation are applied (the transfer curve of HDR video is not). A file that is truncated, broken or
-larger than the limits raises a `ClipError`, and any exception of a decoder is converted to one.
+The frames are those that a player shows: see `normalization.py`. Everything of a truncated or damaged file that decodes
+is read, and `clip.notes` says what is missing. A file of which nothing decodes, or that is larger than the limits,
+raises a `ClipError`, and any exception of a decoder is converted to one.
 """
 
 import contextlib
 import math
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from ..core.errors import ClipError, require
 from ..core.files import as_path
+from ..core.progress import note
 from .clip import DEFAULT_LIMITS, ROUNDING, Clip, ClipLimits, build_clip
 from .frame_decoder import open_video
 from .images import image_format, read_image
@@ -35,7 +38,7 @@ def read_clip(
     folder_fps: float = FOLDER_FPS,
     argument: str = "clip",
 ) -> Clip:
-    """Decode the clip at `path`; see `Clip` for shapes and units.
+    """Decode the clip at `path`; see `Clip` for shapes and units. The notes of the clip go to stderr.
 
     Args:
         path: A video file, an animated image, a still image (a clip of one frame), or a folder of pictures.
@@ -45,17 +48,25 @@ def read_clip(
         argument: The name of the clip in error messages.
 
     Raises:
-        ClipError: There is no such file, it has no video, is truncated or broken, or exceeds the limits. The message
-            names the file.
+        ClipError: There is no such file, it has no video or none that decodes, or exceeds the limits. The message names
+            the file.
     """
     path = as_path(path, argument)
     kept_seconds = math.inf if last_seconds is None else last_seconds
     require(kept_seconds > 0, "last_seconds", "must be above 0", last_seconds)
     require(math.isfinite(folder_fps) and folder_fps > 0, "folder_fps", "must be finite and above 0", folder_fps)
     with reading(path, argument):
-        if path.is_dir():
-            return read_folder(path, limits, kept_seconds, folder_fps)
-        return (_read_video if is_video(path) else read_image)(path, limits, kept_seconds)
+        clip = decode_file(path, limits, kept_seconds, folder_fps)
+    for line in clip.notes:
+        note(f"{path.name}: {line}")
+    return clip
+
+
+def decode_file(path: Path, limits: ClipLimits, kept_seconds: float = math.inf, folder_fps: float = FOLDER_FPS) -> Clip:
+    """Do what `read_clip` does, in the context of `reading`, without a word on stderr."""
+    if path.is_dir():
+        return read_folder(path, limits, kept_seconds, folder_fps)
+    return (_read_video if is_video(path) else read_image)(path, limits, kept_seconds)
 
 
 def is_video(path: Path) -> bool:
@@ -95,21 +106,29 @@ def reading(path: Path, argument: str = "clip") -> Iterator[None]:
 
 def _read_video(path: Path, limits: ClipLimits, kept_seconds: float) -> Clip:
     with open_video(path) as video:
-        seconds = video.seconds if math.isinf(kept_seconds) else 0.0
+        whole = math.isinf(kept_seconds)
         frames = min(video.declared or video.seconds * video.fps, kept_seconds * video.fps)
-        limits.check(path, height=video.height, width=video.width, frames=frames, seconds=seconds)
-        kept: deque[tuple[float, VideoFrame]] = deque()
-        for count, (time, frame) in enumerate(video.decode(limits.max_pixels), 1):
-            kept.append((time, frame))
-            while kept[0][0] <= time + 1 / video.fps - kept_seconds - ROUNDING and len(kept) > 1:
+        size = {"height": video.height, "width": video.width}
+        limits.check(path, **size, frames=frames, seconds=video.seconds if whole else 0.0)
+        kept: deque[tuple[float, float, VideoFrame]] = deque()
+        for start, stop, frame in video.decode(limits.max_pixels):
+            kept.append((start, stop, frame))
+            while len(kept) > 1 and _is_before(kept[0][:2], stop - kept_seconds, video.fps):
                 kept.popleft()
-            seconds = count / video.fps if math.isinf(kept_seconds) else 0.0
-            limits.check(path, height=frame.height, width=frame.width, frames=len(kept), seconds=seconds)
-        times = np.array([time for time, _ in kept])
-        times = np.maximum.accumulate([*times, times[-1] + 1 / video.fps])
+            coded = {"height": max(frame.height, video.height), "width": max(frame.width, video.width)}
+            limits.check(path, **coded, frames=len(kept), seconds=stop if whole else 0.0)
+        times = np.array([start for start, _, _ in kept] + [kept[-1][1]])
+        times = np.maximum(times, times[-1] - kept_seconds)
 
-        def images() -> Iterator[np.ndarray]:
+        def undecoded() -> "Iterator[tuple[float, float, VideoFrame]]":
             while kept:  # each decoded frame is freed once it is converted
-                yield video.rgb(kept.popleft()[1])
+                yield kept.popleft()
 
-        return build_clip(path, images(), times, video.fps, video.metadata)
+        clip = build_clip(path, (rgb for _, _, rgb in video.rgb(undecoded())), times, video.fps, video.metadata)
+        return replace(clip, notes=tuple(video.notes))
+
+
+def _is_before(shown: tuple[float, float], second: float, fps: float) -> bool:
+    """Return whether a frame, shown from one second to another, is before `second`; partly is enough if it is short."""
+    start, stop = shown
+    return stop <= second + ROUNDING or (start <= second - ROUNDING and stop - start <= 1.5 / fps)

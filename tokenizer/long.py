@@ -1,6 +1,6 @@
 """Encode and decode clips of any length and size as a stream, in memory that does not grow with the length.
 
-    frames = (frame for _, frame in stream_clip("holiday.mp4").frames)          # or any frames (H, W, 3) uint8
+    frames = (frame for _, _, frame in stream_clip("holiday.mp4").frames)          # or any frames (H, W, 3) uint8
     for tokens_thw in encode_long(tokenizer, frames): ...            # each latent frame as soon as it is complete
     for frames_THW3 in decode_long(tokenizer, tokens, height=720, width=1280): ...      # uint8
 

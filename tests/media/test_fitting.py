@@ -40,7 +40,7 @@ def test_constant_rate_takes_the_nearest_frame(count, source, wanted):
 def test_same_rate_changes_nothing():
     frames = numbered(7)
     assert resample_frames(frames, 24, 24.0)[0] is frames
-    assert resample_frames(frames, np.arange(7) / 24, 24.0)[0] is frames
+    assert resample_frames(frames, np.arange(8) / 24, 24.0)[0] is frames
 
 
 def test_known_rates():
@@ -50,9 +50,16 @@ def test_known_rates():
 
 
 def test_held_picture_stays_until_the_next():
-    times = [0.0, 0.1, 0.2, 2.0, 2.1]
+    times = [0.0, 0.1, 0.2, 2.0, 2.1, 2.2]
     frames, _ = resample_frames(numbered(5), times, 10)
     assert numbers(frames) == [0, 1] + [2] * 18 + [3, 4]
+
+
+def test_a_frame_that_is_held_at_the_end_is_shown_until_then_and_resized_once(monkeypatch):
+    resized = []
+    monkeypatch.setattr(clip_fit, "_resize", lambda frames, *_: (resized.append(len(frames)), (frames, ""))[1])
+    frames, _ = fit_clip(numbered(3), [0.0, 0.5, 1.0, 4.0], fps=4, height=4, width=4)
+    assert numbers(frames) == [0] * 2 + [1] * 2 + [2] * 12 and resized == [3]
 
 
 def test_one_frame_stays_one_frame():
@@ -121,8 +128,8 @@ def test_chunks_make_no_difference(monkeypatch):
         ({"fps": 0}, "fps: must be finite and above 0, got 0"),
         ({"fps": float("nan")}, "fps: must be finite"),
         ({"times_or_fps": 0.0}, "times_or_fps: a frame rate"),
-        ({"times_or_fps": [0.0, 1.0]}, "one time for each of 3 frames"),
-        ({"times_or_fps": [0.0, 2.0, 1.0]}, "times must ascend"),
+        ({"times_or_fps": [0.0, 1.0]}, "must have the time of each of 3 frames and of the end"),
+        ({"times_or_fps": [0.0, 2.0, 1.0, 3.0]}, "times must ascend"),
         ({"height": 0}, "height: must be above 0"),
         ({"width": -4}, "width: must be above 0"),
         ({"fit": "zoom"}, "fit: must be one of"),

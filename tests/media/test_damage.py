@@ -1,0 +1,135 @@
+"""Damaged video: all that decodes is used, and what is missing is said with numbers."""
+
+import random
+import re
+
+import av
+import pytest
+
+from reelm.core.errors import ClipError
+from reelm.media.reader import read_clip
+from reelm.media.writer import ClipWriter
+from reelm.tests.media.files import numbered, numbers_of, write_video
+
+KINDS = {
+    "a.mp4": {}, "b.mkv": {}, "c.ts": {}, "d.webm": {"codec": "libvpx"},
+    "e.avi": {"codec": "mpeg4", "options": {"qmin": "1", "qmax": "1"}},
+    "f.mpg": {"codec": "mpeg2video", "options": {"qmin": "1", "qmax": "1"}}, "g.flv": {},
+    "h.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "frag.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+}  # fmt: skip
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return {
+        name: write_video(folder / name, numbered(COUNT), **{"fps": 25, "options": {"g": "5"}} | kind)
+        for name, kind in KINDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_whole_file_is_whole(whole, name):
+    clip = read_clip(whole[name])
+    assert len(clip.frames_THW3) == COUNT and clip.notes == () and clip.times is None
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("share", [0.75, 0.9])
+def test_the_part_before_a_cut_is_used_and_the_cut_is_said(whole, name, share, tmp_path):
+    data = whole[name].read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: int(len(data) * share) - 7])  # within a packet, also of a broadcast
+    if name in ("a.mp4", "h.mov"):  # the index, at the end, is gone
+        with pytest.raises(ClipError, match=re.escape(repr(str(path)))):
+            read_clip(path)
+        return
+    clip = read_clip(path)
+    assert 3 <= len(clip.frames_THW3) < COUNT + (name == "f.mpg") and numbers_of(clip)[:3] == [0, 1, 2]
+    # A program stream does not say where it ends.
+    assert any(re.search(r"\d", line) for line in clip.notes) or name == "f.mpg"
+
+
+def test_a_cut_file_with_its_index_first_says_how_many_frames_are_missing(tmp_path):
+    path = write_video(
+        tmp_path / "a.mp4", numbered(COUNT), options={"g": "1"}, container_options={"movflags": "faststart"}
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    clip = read_clip(path)
+    missing, declared = re.match(r"(\d+) of (\d+) declared frames are missing", clip.notes[0]).groups()
+    assert int(declared) == COUNT and len(clip.frames_THW3) == COUNT - int(missing) < COUNT
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_one_lost_packet_of_a_broadcast_costs_little(whole, share, tmp_path):
+    data = whole["c.ts"].read_bytes()
+    packets = [data[start : start + 188] for start in range(0, len(data), 188)]
+    video = [n for n, packet in enumerate(packets) if (packet[1] & 31) << 8 | packet[2] == 256]
+    del packets[video[int(len(video) * share)]]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(packets))
+    clip = read_clip(path)
+    assert len(clip.frames_THW3) >= COUNT - 2
+    assert clip.seconds == pytest.approx(COUNT / 25, abs=0.1) and clip.notes
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_partial_file_of_a_killed_writer_is_read(tmp_path, suffix):
+    writer = ClipWriter(tmp_path / f"a{suffix}", 8)
+    for picture in numbered(COUNT):
+        writer.write(picture[None])
+    data = writer.growing.read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    for share in (0.4, 0.7, 1.0):
+        path.write_bytes(data[: int(len(data) * share)])
+        assert numbers_of(read_clip(path))[:2] == [0, 1]
+    writer.close()
+
+
+def test_nothing_that_decodes_is_an_error_that_names_the_file(whole, tmp_path):
+    path = tmp_path / "a.ts"
+    path.write_bytes(whole["c.ts"].read_bytes()[: 188 * 3])
+    with pytest.raises(ClipError, match=r"^clip: .*a\.ts"):
+        read_clip(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_as_much_is_used_as_a_plain_decoder_finds(whole, name, tmp_path):
+    """The twin: a decoder with one thread that goes on after each error, over files damaged in several ways."""
+    rng = random.Random(name)
+    for _ in range(25):
+        data = bytearray(whole[name].read_bytes())
+        how = rng.choice(["cut", "flip", "lose"])
+        if how == "cut":
+            del data[rng.randrange(len(data) // 5, len(data)) :]
+        elif how == "flip":
+            for _ in range(rng.choice([1, 5, 30])):
+                data[rng.randrange(len(data) // 4, len(data))] ^= 1 << rng.randrange(8)
+        else:
+            start = rng.randrange(len(data) // 4, len(data))
+            del data[start : start + 188]
+        path = tmp_path / name
+        path.write_bytes(data)
+        plain = 0
+        try:
+            with av.open(str(path)) as container:
+                container.streams.video[0].codec_context.thread_count = 1
+                for packet in container.demux(video=0):
+                    try:
+                        plain += len(packet.decode())
+                    except (av.FFmpegError, ValueError):
+                        continue
+        except (av.FFmpegError, IndexError, AttributeError, UnicodeDecodeError):
+            pass
+        try:
+            clip = read_clip(path)
+        except ClipError:
+            assert plain == 0
+            continue
+        assert len(clip.frames_THW3) >= plain - 1
+        # Broadcast streams do not say where they end.
+        assert len(clip.frames_THW3) == COUNT or clip.notes or name in ("c.ts", "f.mpg")
