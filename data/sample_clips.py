@@ -60,7 +60,7 @@ class SampleClips:
         """Yield the clips that can be read, at their own size and another rate."""
         for name, stream, _ in self._streams(self.max_frames / fps):
             try:
-                frames = list(itertools.islice(resampled(stream.frames, stream.fps, fps), self.max_frames))
+                frames = list(itertools.islice(resampled(stream.frames, fps), self.max_frames))
             except ReelmError as error:
                 self.skipped.append((name, str(error)))
                 continue

@@ -20,6 +20,7 @@ from .apng import frames_in_apng, read_apng
 from .clip import ROUNDING, Clip, ClipLimits, build_clip, unpack_metadata
 from .colours import ORIENTATION, exif_tag, to_srgb
 from .gif import GifFile
+from .timeline import nominal_rate
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,7 +106,7 @@ def read_image(path: Path, limits: ClipLimits, kept_seconds: float) -> Clip:
         # The webp encoder writes equal frames as a still image without a duration.
         seconds = [info.frames / info.fps]
     ends = [0.0, *itertools.accumulate(map(_shown, seconds))]
-    times, fps = np.array(ends), round(len(frames) / ends[-1], 6)
+    times, fps = np.array(ends), round(float(nominal_rate(ends, ()) or len(frames) / ends[-1]), 6)
     if info is not None and info.frames is not None:
         shown = round(ends[-1] * info.fps)
         cut = shown < info.frames and bool(notes)

@@ -9,13 +9,11 @@ The suffix selects the format: `.mp4` is H.264, 4:2:0, converted to and tagged a
 is ffv1 with exact RGB; `.gif`; `.webp`; a path without a suffix, or with a slash at its end, is a folder of PNGs and a
 settings.json.
 
-Video is encoded by `frame_encoder.py`, images are encoded by imageio.
+Video is encoded by `frame_encoder.py`, images by `animation_writer.py`.
 """
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +25,7 @@ import torch
 from ..core.errors import ReelmError, require
 from ..core.files import as_path, atomic_path, check_replaceable, check_writable, free_path
 from ..core.plain_values import to_python
+from .animation_writer import write_animation, write_picture_folder
 from .clip import ClipInfo, pack_metadata
 from .frame_encoder import VIDEO, VideoEncoder, remux
 from .own_files import is_own_clip
@@ -34,7 +33,6 @@ from .own_files import is_own_clip
 # Above the limits of gif and webp a frame lasts 10 ms or less, which browsers show for 100 ms; a gif counts durations
 # in hundredths of a second.
 MAX_FPS = {".mp4": 1000.0, ".mkv": 1000.0, "": 1000.0, ".gif": 50.0, ".webp": 90.0}
-FRAME_NAME = "frame_{:06d}.png"
 
 
 def check_output(path: str | Path, *, overwrite: bool = False, inputs: Sequence[object] = ()) -> Path:
@@ -93,7 +91,7 @@ def write_clip(
     text = pack_metadata(metadata, ClipInfo(fps, *frames.shape[:3]))
     with _writing(path):
         if not suffix:
-            _write_folder(path, frames, text)
+            write_picture_folder(path, frames, text)
             return path
         with atomic_path(path) as temporary:
             if suffix in VIDEO:
@@ -101,7 +99,7 @@ def write_clip(
                     encoder.write(frames, path.name)
                     encoder.finish()
             else:
-                _write_animation(temporary, suffix, frames, fps, text)
+                write_animation(temporary, suffix, frames, fps, text)
     return path
 
 
@@ -272,50 +270,3 @@ def _writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ReelmError(f"output: {str(path)!r} could not be written: {error}") from error
-
-
-# ---- images: imageio
-
-
-def _write_animation(path: Path, suffix: str, frames_THW3: np.ndarray, fps: float, text: str) -> None:
-    import imageio.v3 as iio
-
-    # Times are rounded, not durations, so that a long clip keeps its rate: 24 fps in a gif is 40, 40, 50 ms, ...
-    tick = 10 if suffix == ".gif" else 1
-    ends = np.rint(np.arange(len(frames_THW3) + 1) * 1000 / fps / tick).astype(int) * tick
-    durations = np.diff(ends).tolist()
-    options: dict[str, Any] = {"duration": durations if len(durations) > 1 else durations[0]}
-    if suffix == ".gif":
-        options |= {"comment": text.encode(), "loop": 0}
-    else:
-        from PIL import Image
-
-        exif = Image.Exif()
-        exif[0x010E] = text  # ImageDescription
-        options |= {"exif": exif.tobytes(), "quality": 90, "loop": 0}
-    iio.imwrite(path, frames_THW3, plugin="pillow", extension=suffix, **options)
-
-
-def _write_folder(path: Path, frames_THW3: np.ndarray, text: str) -> None:
-    import imageio.v3 as iio
-
-    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
-    old = path.with_name(f"{temporary.name}-old")
-    temporary.mkdir()
-    try:
-        for index, frame in enumerate(frames_THW3):
-            iio.imwrite(temporary / FRAME_NAME.format(index), frame, plugin="pillow", extension=".png")
-        (temporary / "settings.json").write_text(text + "\n", encoding="utf-8")
-        # A folder cannot replace a non-empty one in one step, so the old one is renamed first.
-        if path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(temporary, path)
-        except BaseException:
-            if old.exists():
-                os.replace(old, path)
-            raise
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
