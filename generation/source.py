@@ -174,8 +174,6 @@ def _own_session(parts: Pretrained, clip: ClipLike) -> SessionState | None:
     if not isinstance(clip, Video | SessionState) or clip.settings.get("tokenizer") != parts.tokenizer_id:
         return None
     session = clip.to_session() if isinstance(clip, Video) else clip
-    if isinstance(clip, Video) and clip.tokens is not None and session is None:
-        note("the frames are no longer those of the clip's tokens; it is read like any other clip")
     if session is None or not config.lm.layout.admits(session.grids):
         return None
     if isinstance(clip, Video):

@@ -198,7 +198,10 @@ class Video:
 
         It is None for a clip without tokens, and for one whose frames are no longer those of its tokens.
         """
-        if self.tokens is None or self.compare() == "other":
+        if self.tokens is None:
+            return None
+        if self.compare() == "other":
+            note("the frames are no longer those of the clip's tokens; it is read like any other clip")
             return None
         tokens = {name: to_tensor(np.asarray(values)).long() for name, values in self.segments.items()}
         tokens_thw, kept = to_tensor(np.asarray(self.tokens)).long(), self.state
