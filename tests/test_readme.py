@@ -32,7 +32,7 @@ def test_the_first_two_commands_install_and_the_second_runs_the_tests(readme):
 
 
 def test_every_reelm_command_in_the_readme_exists(readme):
-    from reelm.cli import COMMANDS
+    from reelm.commands.dispatch import COMMANDS
 
     used = re.findall(r"reelm ([a-z]+)(?: ([a-z]+))?", "\n".join(blocks(readme, "sh")))
     assert used
