@@ -94,7 +94,7 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
         samples.append(Sample(source.name, split, first, count, fps, config.height, config.width, captions))
         first += count
     # What is missing is known only at the end.
-    return samples, paths, tuple(getattr(clip, "notes", ()))
+    return samples, paths, tuple(clip.notes)
 
 
 def _assign_frames(

@@ -1,12 +1,15 @@
 """Damaged video: all that decodes is used, and what is missing is said with numbers."""
 
+import os
 import random
 import re
+import time
 
 import av
 import pytest
 
 from reelm.core.errors import ClipError
+from reelm.media.clip import ClipLimits
 from reelm.media.reader import read_clip
 from reelm.media.writer import ClipWriter
 from reelm.tests.media.files import numbered, numbers_of, write_video
@@ -96,35 +99,44 @@ def test_nothing_that_decodes_is_an_error_that_names_the_file(whole, tmp_path):
         read_clip(path)
 
 
+def damaged(data, rng):
+    """Cut a file, flip some of its bits, or take a part out of it."""
+    data = bytearray(data)
+    how = rng.choice(["cut", "flip", "lose"])
+    if how == "cut":
+        del data[rng.randrange(len(data) // 5, len(data)) :]
+    elif how == "flip":
+        for _ in range(rng.choice([1, 5, 30])):
+            data[rng.randrange(len(data) // 4, len(data))] ^= 1 << rng.randrange(8)
+    else:
+        start = rng.randrange(len(data) // 4, len(data))
+        del data[start : start + 188]
+    return data
+
+
+def plainly_decoded(path):
+    """Count the frames that a decoder with one thread finds that goes on after each error."""
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            for packet in container.demux(video=0):
+                try:
+                    count += len(packet.decode())
+                except (av.FFmpegError, ValueError):
+                    continue
+    except (av.FFmpegError, IndexError, AttributeError, UnicodeDecodeError):
+        pass
+    return count
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_as_much_is_used_as_a_plain_decoder_finds(whole, name, tmp_path):
-    """The twin: a decoder with one thread that goes on after each error, over files damaged in several ways."""
-    rng = random.Random(name)
+    rng, path = random.Random(name), tmp_path / name
     for _ in range(25):
-        data = bytearray(whole[name].read_bytes())
-        how = rng.choice(["cut", "flip", "lose"])
-        if how == "cut":
-            del data[rng.randrange(len(data) // 5, len(data)) :]
-        elif how == "flip":
-            for _ in range(rng.choice([1, 5, 30])):
-                data[rng.randrange(len(data) // 4, len(data))] ^= 1 << rng.randrange(8)
-        else:
-            start = rng.randrange(len(data) // 4, len(data))
-            del data[start : start + 188]
-        path = tmp_path / name
-        path.write_bytes(data)
-        plain = 0
-        try:
-            with av.open(str(path)) as container:
-                container.streams.video[0].codec_context.thread_count = 1
-                for packet in container.demux(video=0):
-                    try:
-                        plain += len(packet.decode())
-                    except (av.FFmpegError, ValueError):
-                        continue
-        except (av.FFmpegError, IndexError, AttributeError, UnicodeDecodeError):
-            pass
+        path.write_bytes(damaged(whole[name].read_bytes(), rng))
+        plain = plainly_decoded(path)
         try:
             clip = read_clip(path)
         except ClipError:
@@ -133,3 +145,26 @@ def test_as_much_is_used_as_a_plain_decoder_finds(whole, name, tmp_path):
         assert len(clip.frames_THW3) >= plain - 1
         # Broadcast streams do not say where they end.
         assert len(clip.frames_THW3) == COUNT or clip.notes or name in ("c.ts", "f.mpg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_malformed_files_are_read_or_refused(whole, name, tmp_path):
+    """REELM_MALFORMED of each kind: no foreign exception, no hang, no limit exceeded, nothing left out in silence."""
+    rng, path = random.Random(f"malformed {name}"), tmp_path / name
+    limits = ClipLimits(max_bytes=2**24, max_seconds=60)
+    for _ in range(int(os.environ.get("REELM_MALFORMED", "100"))):
+        data = bytearray(damaged(whole[name].read_bytes(), rng))
+        if rng.random() < 0.5:  # the header too
+            for _ in range(rng.choice([1, 4, 16])):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        began = time.monotonic()
+        try:
+            clip = read_clip(path, limits=limits)
+        except ClipError as error:
+            assert name in str(error)
+        else:
+            assert clip.frames_THW3.numel() <= limits.max_bytes and clip.seconds <= limits.max_seconds + 1
+            assert len(clip.frames_THW3) >= COUNT or clip.notes or name in ("c.ts", "f.mpg")
+        assert time.monotonic() - began < 30
