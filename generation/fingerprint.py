@@ -27,7 +27,7 @@ CELL = 8  # pixels, in frames of up to MAX_CELLS * CELL
 WINDOW = 16  # frames
 REACH = 8  # frames
 # The limits of `_is_alike`, between what encoders do and what changes of the pictures do; levels of 255.
-MOST_SHIFT, MOST_LOCAL_SHIFT, MOST_FRAME_ERROR = 1.75, 8.0, 3.5
+MOST_SHIFT, MOST_LOCAL_SHIFT, MOST_FRAME_ERROR = 1.34, 8.0, 3.5
 LEAST_NOISE, MOST_MISPLACED = 0.4, 0.32
 
 
