@@ -58,7 +58,7 @@ def check_folder(folder: str | Path, kind: FolderKind, argument: str = "out") ->
     """
     path = as_path(folder, argument)
     if path.exists() and not path.is_dir():
-        raise ReelmError(f"{argument}: must be a folder, got the file {str(path)!r}")
+        raise ReelmError(f"{argument}: must be a folder, got {str(path)!r}")
     there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ReelmError(f"{argument}: must be a folder that can be written, got {str(path)!r}")

@@ -10,11 +10,19 @@ cartoon, a bird and streets, which had at most 20.2 dB (8 clips and 2 stills).
 import numpy as np
 import torch
 
+from ..core.progress import note
 from .pixels import decode_clips
 from .pretrained import Pretrained
 
 MARGIN = 2.0  # dB below the worst of the clips that a tokenizer was measured on
 JUDGED = 3  # latent frames at the end of a clip, after which it is continued
+
+
+def note_unfamiliar(parts: Pretrained, frames_THW3: torch.Tensor | None, tokens_thw: torch.Tensor) -> None:
+    """Note the warning of `unfamiliar`, if there is one, on stderr."""
+    warning = None if frames_THW3 is None else unfamiliar(parts, frames_THW3, tokens_thw)
+    if warning is not None:
+        note(warning)
 
 
 def unfamiliar(parts: Pretrained, frames_THW3: torch.Tensor, tokens_thw: torch.Tensor) -> str | None:

@@ -22,7 +22,7 @@ from ..media.clip import Clip
 from ..media.fitting import FITS, Fit, fit_clip
 from ..media.reader import read_clip
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
-from .familiarity import unfamiliar
+from .familiarity import note_unfamiliar
 from .options import ClipLike
 from .pixels import encode_frames
 from .pretrained import Pretrained
@@ -91,7 +91,6 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
     """
     require(fit in FITS, "fit", f"must be one of {FITS}", fit)
     inputs: tuple[Path, ...] = ()
-    from_file = isinstance(clip, str | os.PathLike)
     if isinstance(clip, str | os.PathLike):
         path = Path(clip)
         inputs = (path,)
@@ -99,10 +98,8 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
         clip = SessionState.load(path, argument) if is_session else _load(path, parts.config.fps, argument)
     inputs = clip.inputs if isinstance(clip, Video) else inputs
     source = _read(parts, clip, fit, argument)
-    if from_file and source.detailed and source.frames_THW3 is not None:
-        warning = unfamiliar(parts, source.frames_THW3, source.tokens_thw)
-        if warning is not None:
-            note(warning)
+    if inputs and source.detailed:
+        note_unfamiliar(parts, source.frames_THW3, source.tokens_thw)
     return dataclasses.replace(source, inputs=inputs)
 
 

@@ -101,7 +101,7 @@ def test_evaluate_model_fits_the_clips_to_the_model(run, folder, debug_checkpoin
     assert (report["continued"], report["given_frames"], report["predicted_frames"]) == (2, 9, 8)
     assert json.loads(Path("runs/evaluation/evaluation.json").read_text()) == report
     assert sorted(path.name for path in Path("runs/evaluation").iterdir()) == [
-        "continuations.mp4", "continuations.png", "evaluation.json",
+        "continuations.mp4", "continuations.png", "evaluation.json", "reelm.json",
     ]  # fmt: skip
     words = [*words[:-1], 10, "--clips", 1, "--num-frames", 1, "--json"]
     plain = json.loads(run(*words)[1])
