@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.6
 # Where pictures are held more often than at one in this many, they are held on purpose: the rate is variable.
 RARE = 4
-# The largest share of a file that streams other than the video may take at its end.
-MAX_UNREAD = 0.1
+# The largest share of a file that an index, tags and other streams may take at its end.
+MAX_UNREAD = 0.25
 
 
 @dataclass

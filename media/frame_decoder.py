@@ -197,7 +197,8 @@ class VideoFile:
 
     def _unread(self) -> float:
         """Return the share of the file after the last packet, in formats that interleave streams and end with them."""
-        if self._kind not in ("mpegts", "flv", "ogg") and ("mp4" not in self._kind or self.declared):
+        interleaved = self._kind in ("mpegts", "flv", "ogg") or self._kind.startswith("matroska")
+        if not interleaved and ("mp4" not in self._kind or self.declared):
             return 0.0
         return 1 - self._damage.read / self._path.stat().st_size
 
