@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.6
 # Where pictures are held more often than at one in this many, they are held on purpose: the rate is variable.
 RARE = 4
-# The largest share of a file that an index, tags and other streams may take at its end.
+# The largest share of a file that an index and tags may take at its end.
 MAX_UNREAD = 0.25
 
 
@@ -27,7 +27,7 @@ class Damage:
         undecoded: The packets that did not decode.
         unreadable: Whether the container could not be read to its end.
         cut: Whether the file ends elsewhere than its container says.
-        read: The bytes of the file up to the end of the last packet.
+        read: The bytes of the file up to the end of the last packet of any stream.
         unread: The share of the file after them that should hold packets too.
         reason: The message of the latest error.
         joined: The number of times at which another recording begins.

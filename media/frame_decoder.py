@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 # The containers that hold their own frames. Playlists (hls, concat, dash) are left out, since they refer to other files
 # and hosts.
-CONTAINERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,ogg,flv,asf,h264,hevc,ivf,nut,mxf,y4m,yuv4mpegpipe"
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,ogg,flv,asf,nut,mxf,gxf,dv,rm,wtv,h263,h264,hevc,mpegvideo,m4v,vc1,ivf,obu,"
+    "av1,y4m,yuv4mpegpipe"
+)
 # Containers whose clock may start again where recordings were joined, and whose packets may be lost on the way.
 BROADCAST = ("mpegts", "mpeg")
 MAX_FPS = 1000.0
@@ -74,8 +77,10 @@ class VideoFile:
         self.seconds = (container.duration or 0) / 1e6
         if stream.duration and stream.time_base:
             self.seconds = float(stream.duration * stream.time_base)
-        if self.seconds > MAX_SECONDS:
-            self.seconds = 0.0
+        # Recorders that could not go back to their header leave a placeholder there: every frame takes a byte at least.
+        placeholder = self.declared > path.stat().st_size
+        if placeholder or self.seconds > MAX_SECONDS:
+            self.declared, self.seconds = 0 if placeholder else self.declared, 0.0
         self.fps = _rate(path, stream)
         self._damage = Damage(gap=1 / self.fps, cut=is_cut(path, self._kind))
         text = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
@@ -98,7 +103,7 @@ class VideoFile:
             ClipError: No frame decodes.
         """
         timeline = Timeline(
-            self.fps, by_order=self._kind == "avi", joins=any(name in BROADCAST for name in self._kind.split(","))
+            self.fps, by_output=self._kind == "avi", joins=any(name in BROADCAST for name in self._kind.split(","))
         )
         before: tuple[float, VideoFrame] | None = None
         for frame in self._decoded(timeline, max_pixels):
@@ -137,7 +142,7 @@ class VideoFile:
         for frame in self._decode_packets(self._container, max_pixels, self._threads, timeline):
             count += 1
             yield frame
-        short = timeline.end < self._declared_end() or count < self.declared
+        short = timeline.end < self._declared_end(timeline.first_packet) or count < self.declared
         if self._threads != 1 and (self._damage.any or short):
             # Decoding with threads loses the frames that are still on their way when the last packets do not decode, at
             # times without an error.
@@ -163,7 +168,6 @@ class VideoFile:
             if packet.size == 0 and (packet.pts is not None or packet.dts is not None):
                 continue  # repeats the frame before it
             lost.damaged += bool(packet.is_corrupt)
-            lost.read = max(lost.read, (packet.pos or 0) + packet.size)
             try:
                 yield from context.decode(packet)
             except (av.FFmpegError, UnicodeDecodeError, ValueError) as error:
@@ -184,9 +188,10 @@ class VideoFile:
     def _end(self, timeline: Timeline) -> float:
         """Return when the last picture ends, and take note of what the header declares beyond that."""
         lost = self._damage
-        lost.end, lost.joined, lost.start = timeline.end, timeline.joined, timeline.first - _start_of(self._stream)
-        lost.unread = self._unread()
-        declared_end = self._declared_end()
+        lost.end, lost.joined, lost.start = timeline.end, timeline.joined, timeline.skipped
+        if self._interleaved():
+            lost.unread = 1 - lost.read / self._path.stat().st_size
+        declared_end = self._declared_end(timeline.first_packet)
         # A file that is whole and lasts longer than its pictures holds the last one, as a player does.
         if self._kind.startswith("matroska") and not lost.any and declared_end > timeline.end:
             lost.add_pause(declared_end)
@@ -195,15 +200,13 @@ class VideoFile:
         lost.declared, lost.declared_end = 0 if self._kind == "avi" else self.declared, declared_end
         return timeline.end
 
-    def _unread(self) -> float:
-        """Return the share of the file after the last packet, in formats that interleave streams and end with them."""
-        interleaved = self._kind in ("mpegts", "flv", "ogg") or self._kind.startswith("matroska")
-        if not interleaved and ("mp4" not in self._kind or self.declared):
-            return 0.0
-        return 1 - self._damage.read / self._path.stat().st_size
+    def _interleaved(self) -> bool:
+        """Return whether the file ends with packets, those of all streams in the order of their times."""
+        fragmented = "mp4" in self._kind and not self.declared
+        return self._kind in ("mpegts", "flv", "ogg") or self._kind.startswith("matroska") or fragmented
 
-    def _declared_end(self) -> float:
-        """Return the seconds after the first picture at which the header lets the video stream end; 0 for unknown."""
+    def _declared_end(self, first_packet: float) -> float:
+        """Return the seconds after the first packet at which the header lets the video stream end; 0 for unknown."""
         stream = self._stream
         # Matroska declares the end of each stream in a tag.
         tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
@@ -211,11 +214,14 @@ class VideoFile:
         if matched is not None:
             hours, minutes, rest = matched.groups()
             return max(0.0, int(hours) * 3600 + int(minutes) * 60 + float(rest) - _start_of(stream))
-        measured = not self._damage.joined and self._kind in ("avi", "asf", "ogg", *BROADCAST)
-        if measured and stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        alone = len(self._container.streams) == 1 and self._kind == "flv"
-        return max(0.0, (self._container.duration or 0) / 1e6 - _start_of(stream)) if alone else 0.0
+        alone = len(self._container.streams) == 1
+        # ASF and FLV declare the end of the longest stream; ASF and AVI count from 0, where a stream may begin late.
+        if self._kind == "flv":
+            return max(0.0, (self._container.duration or 0) / 1e6 - _start_of(stream)) if alone else 0.0
+        measured = self._kind in ("avi", "ogg", *BROADCAST) or (self._kind == "asf" and alone)
+        if self._damage.joined or not (measured and self.seconds and stream.duration and stream.time_base):
+            return 0.0
+        return float(stream.duration * stream.time_base) - (first_packet if self._kind in ("avi", "asf") else 0.0)
 
 
 @contextlib.contextmanager
@@ -259,7 +265,10 @@ def _packets(container: "InputContainer", stream: "VideoStream", lost: Damage) -
     import av
 
     try:
-        yield from container.demux(stream)
+        for packet in container.demux():
+            lost.read = max(lost.read, (packet.pos or 0) + packet.size)
+            if packet.stream.index == stream.index:
+                yield packet
     except (av.FFmpegError, UnicodeDecodeError, IndexError) as error:
         lost.unreadable, lost.reason = True, str(error)
         yield av.Packet()

@@ -1,6 +1,6 @@
 """The timeline of a video stream: when a player shows each decoded picture, and for how long.
 
-    timeline = Timeline(fps=25, by_order=False, joins=True)
+    timeline = Timeline(fps=25, by_output=False, joins=True)
     timeline.add_packet(packet)                # each packet before it is decoded
     start = timeline.start_of(frame)           # each decoded frame
     timeline.end                               # when the last picture ends
@@ -9,7 +9,6 @@ Times in files are not always what is shown: recordings that were joined start a
 presentation times, two pictures may claim the same time. The rules here follow what FFmpeg's tools do with them.
 """
 
-import heapq
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,21 +33,22 @@ class Timeline:
 
     Args:
         fps: The nominal rate, for pictures without a time or a duration.
-        by_order: Whether packets have times of decoding only: pictures then get the times of all packets in order.
+        by_output: Whether packets have times of decoding only: a picture is then shown when the decoder puts it out.
         joins: Whether the format's clock may be reset, so that a long jump is no pause.
 
     Attributes:
-        first: The time of the first picture in the file, in seconds.
+        first_packet: The time of the first packet that is shown, in seconds.
+        skipped: The seconds from the first packet of the stream to the first picture that decodes.
         joined: The number of times at which another recording begins.
     """
 
-    def __init__(self, fps: float, *, by_order: bool = False, joins: bool = False) -> None:
+    def __init__(self, fps: float, *, by_output: bool = False, joins: bool = False) -> None:
         self._end, self.joined = 0.0, 0
-        self._gap, self._by_order, self._joins = 1 / fps, by_order, joins
+        self._gap, self._by_output, self._joins = 1 / fps, by_output, joins
         self._timed, self._repeated_until = False, -math.inf
-        self._waiting: list[float] = []
+        self.first_packet, self.skipped = math.inf, 0.0
         self._offset: float | None = None
-        self._last, self.first = -math.inf, 0.0
+        self._last = -math.inf
 
     @property
     def end(self) -> float:
@@ -65,21 +65,21 @@ class Timeline:
         if packet.size == 0:  # an empty packet (Theora, AVI) repeats the picture before it
             duration = float((packet.duration or 0) * packet.time_base) or self._gap
             self._repeated_until = max(self._repeated_until, time + duration)
-        elif self._by_order:
-            heapq.heappush(self._waiting, time)
-            while len(self._waiting) > 4 * MAX_REORDER:  # packets that did not decode
-                heapq.heappop(self._waiting)
+        elif self._offset is None and not packet.is_discard:
+            self.first_packet = min(self.first_packet, time)
 
     def start_of(self, frame: "VideoFrame") -> float:
         """Return when a decoded frame, the next one in order, is first shown."""
         time = frame.time
-        if self._by_order and self._waiting:
-            time = heapq.heappop(self._waiting)
+        if self._offset is None and time is not None:
+            self.skipped = max(0.0, time - self.first_packet)
+        if self._by_output:
+            time = None if frame.dts is None or frame.time_base is None else float(frame.dts * frame.time_base)
         # Where no packet has a time, as in a raw stream, PyAV numbers the frames instead.
         if time is None or not self._timed:
             time = self._end + (self._offset or 0.0)
         if self._offset is None:
-            self._offset = self.first = time
+            self._offset = time
         start = time - self._offset
         back = start < self._last - MAX_REORDER * self._gap
         if back or start > self._end + (MAX_JUMP if self._joins else MAX_PAUSE):

@@ -1,11 +1,13 @@
 """Damaged video: all that decodes is used, and what is missing is said with numbers."""
 
+import io
 import os
 import random
 import re
 import time
 
 import av
+import numpy as np
 import pytest
 
 from reelm.core.errors import ClipError
@@ -37,6 +39,54 @@ def whole(tmp_path_factory):
 def test_a_whole_file_is_whole(whole, name):
     clip = read_clip(whole[name])
     assert len(clip.frames_THW3) == COUNT and clip.notes == () and clip.times is None
+
+
+@pytest.mark.parametrize(("suffix", "codec", "late"), [
+    ("ts", "aac", 25), ("flv", "aac", 25), ("mkv", "aac", 25),
+    ("wmv", "mp2", 25), ("mpg", "mp2", 25), ("avi", "mp2", 0),
+])  # fmt: skip
+def test_sound_may_begin_earlier_and_last_longer_than_the_pictures(tmp_path, suffix, codec, late):
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as container:
+        video = {"wmv": "wmv2", "avi": "mpeg4", "mpg": "mpeg2video"}.get(suffix, "libx264")
+        stream = container.add_stream(video, rate=25, options={"g": "5"})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        sound = container.add_stream(codec, rate=44100)
+        sound.layout = "stereo"
+        fifo = av.AudioFifo()
+        noise = np.random.default_rng(0).uniform(-1, 1, (2, 5 * 44100)).astype(np.float32)
+        wave = av.AudioFrame.from_ndarray(noise, format="fltp", layout="stereo")
+        wave.sample_rate = 44100
+        fifo.write(av.AudioResampler(sound.format, "stereo", 44100).resample(wave)[0])
+        for number, picture in enumerate(numbered(COUNT)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts = number + late
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        container.mux(packet for wave in fifo.read_many(1152) for packet in sound.encode(wave))
+    clip = read_clip(path)
+    assert len(clip.frames_THW3) == COUNT and clip.notes == () and clip.times is None
+
+
+def test_a_recorder_that_could_not_go_back_to_its_header_leaves_a_placeholder(tmp_path):
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+        seek = None
+
+    pipe = Pipe()
+    whole = write_video(tmp_path / "whole.avi", numbered(COUNT), codec="mjpeg", pix_fmt="yuvj420p", fps=25)
+    with av.open(str(whole)) as old, av.open(pipe, "w", format="avi") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+        data = pipe.getvalue()
+    (tmp_path / "a.avi").write_bytes(data)
+    clip = read_clip(tmp_path / "a.avi")
+    assert len(clip.frames_THW3) == COUNT and clip.seconds == pytest.approx(COUNT / 25)
 
 
 @pytest.mark.parametrize("name", KINDS)

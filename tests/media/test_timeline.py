@@ -1,5 +1,7 @@
 """When each picture of a video is shown: held pictures, variable rates, joined recordings, missing times."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -99,8 +101,30 @@ def test_frames_that_an_avi_leaves_out_repeat_the_one_before(tmp_path):
     assert read_clip(path).seconds == pytest.approx(1.0)
 
 
-def test_a_raw_stream_has_the_times_of_its_rate(tmp_path):
-    clip = read_clip(write_video(tmp_path / "a.h264", numbered(12), fps=25, options={"crf": "4"}))
+def test_an_avi_may_leave_out_frames_and_have_b_frames(tmp_path):
+    """A picture is shown when the decoder puts it out; those that wait in it for the end follow at the rate."""
+    seconds = [n / 25 for n in range(40) if n < 20 or n % 3 == 0]
+    path = write_video(
+        tmp_path / "a.mp4", numbered(len(seconds)), seconds=seconds, fps=25, options={"bf": "2", "crf": "4"}
+    )
+    with av.open(str(path)) as old, av.open(str(tmp_path / "a.avi"), "w") as new:
+        stream = new.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.options = {"bf": "2", "crf": "4"}
+        for number, frame in enumerate(old.decode(video=0)):
+            frame.pts, frame.time_base = round(25 * seconds[number]), Fraction(1, 25)
+            new.mux(stream.encode(frame))
+        new.mux(stream.encode(None))
+    clip = read_clip(tmp_path / "a.avi")
+    assert numbers_of(clip) == list(range(len(seconds)))
+    assert np.abs(clip.times[:-3] - seconds[:-2]).max() < 0.001
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("m2v", "mpeg2video"), ("m4v", "mpeg4")])
+def test_a_raw_stream_has_the_times_of_its_rate(tmp_path, suffix, codec):
+    path = tmp_path / f"a.{suffix}"
+    write_video(path, numbered(12), codec=codec, fps=25, options={"crf": "4", "qmin": "1", "qmax": "1"})
+    clip = read_clip(path)
     assert clip.times is None and numbers_of(clip) == list(range(12)) and clip.seconds == pytest.approx(12 / 25)
 
 
