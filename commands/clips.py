@@ -14,6 +14,9 @@ from .base import ModelCommand, strict_json
 from .parser import Option
 
 if TYPE_CHECKING:
+    from ..generation.kept_source import ExtendedVideo, KeptSource
+    from ..generation.pretrained import ModelConfig
+    from ..generation.session import SessionState
     from ..generation.session_files import SessionFiles
     from ..generation.stream_file import StreamedClip
     from ..generation.video import Video
@@ -102,14 +105,19 @@ class _Clip(ModelCommand):
             check_output(path, overwrite=self.overwrite, inputs=inputs)
         return paths
 
-    def check(self, call: str, prompt: Any, **options: object) -> None:
-        """Refuse arguments of a call that do not go with the model, by its config alone: loading it takes seconds."""
+    def check(self, call: str, prompt: Any, **options: object) -> "ModelConfig":
+        """Refuse arguments of a call that do not go with the model, by its config alone: loading it takes seconds.
+
+        Returns:
+            The config.
+        """
         from ..core.checkpoint import find_checkpoint
         from ..generation.pretrained import read_config
         from ..generation.request import read_request
 
         config, arguments = read_config(find_checkpoint(self.model)), {**self.arguments(), **options}
         read_request(config, call, prompt, arguments, continuing=call == "continue_clip")
+        return config
 
     def given_sampling(self) -> dict[str, Any]:
         """Return the sampling options that were given, without those that are left to the model."""
@@ -125,18 +133,17 @@ class _Clip(ModelCommand):
             paths, overwrite=self.overwrite, options=self.model_words(), drawing_options=drawing, **options
         )
 
-    def print_video(self, files: list[Path], video: "Video", new_frames: int) -> None:
+    def print_video(self, files: list[Path], video: "Video | ExtendedVideo") -> None:
         """Print the files, the speed and the next command of a finished video, as `print_clip` does."""
-        elapsed = sum(video.stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
-        count, height, width, _ = video.frames.shape
+        stats = video.stats
+        elapsed = sum(stats[f"{part}_seconds"] for part in ("read", "sample", "decode"))
         self.print_clip(
-            files, video, (count, height, width), new_frames=new_frames, tokens=video.stats["tokens"],
-            elapsed=elapsed,
-        )  # fmt: skip
+            files, video, video.shape, new_frames=stats["new_frames"], tokens=stats["tokens"], elapsed=elapsed
+        )
 
     def print_clip(
-        self, files: list[Path], clip: "Video | StreamedClip", size: tuple[int, int, int], *, new_frames: int,
-        tokens: int, elapsed: float,
+        self, files: list[Path], clip: "Video | ExtendedVideo | StreamedClip", size: tuple[int, int, int], *,
+        new_frames: int, tokens: int, elapsed: float,
     ) -> None:  # fmt: skip
         """Print the files of a clip, the speed of its generation, and the command that continues it.
 
@@ -195,7 +202,7 @@ class Generate(_Clip):
                 **options,
             )  # fmt: skip
             files = [video.save(path, overwrite=self.overwrite) for video, path in zip(videos, paths, strict=True)]
-        self.print_video(files + sessions.kept, videos[0], len(videos[0].frames))
+        self.print_video(files + sessions.kept, videos[0])
         return 0
 
 
@@ -207,7 +214,9 @@ class Continue(_Clip):
         clip: The file to continue; the new file starts with it.
         prompt: The prompt of the continuation; the clip's own prompt unless given.
         num_videos_per_prompt: The number of continuations; several are written to out-1.mp4, out-2.mp4, ...
-        fit: How a picture of another shape is fitted.
+        fit: How a picture of another shape is fitted: crop unless given, and with --keep-source pad, so that the whole
+            picture is continued.
+        keep_source: Keep the clip at its own size and rate and with its sound; the new part is scaled up to it.
         detail: Keep the detail of the clip that the tokenizer loses, wherever the picture does not change.
         save_state: Save the session next to the clip, so that `reelm continue` need not read the clip's tokens again.
     """
@@ -216,29 +225,49 @@ class Continue(_Clip):
     clip: Annotated[Path, Option(positional=True)]
     prompt: str | None = None
     num_videos_per_prompt: int = 1
-    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    keep_source: bool = False
     detail: bool = True
     save_state: bool = False
 
     def run(self) -> int:
-        from ..generation.session import SessionState
-        from ..generation.video import Video
-
         paths = self.paths(f"{self.clip.stem}-longer", self.num_videos_per_prompt, inputs=[self.clip])
         prompt, count, options = self.prompts(self.prompt), len(paths), self.arguments()
-        self.check("continue_clip", prompt, num_videos_per_prompt=count)
-        clip = SessionState.load(self.clip) if self.clip.suffix == ".safetensors" else Video.load(self.clip)
+        config = self.check("continue_clip", prompt, num_videos_per_prompt=count)
+        clip, kept = self.read(config.fps, paths)
+        fit = kept.fit if kept is not None else self.fit or "crop"
         generator = self.load()
         with self.sessions(paths, save_state=self.save_state, inputs=[self.clip]) as sessions:
             videos = generator.continue_clip(
-                clip, num_videos_per_prompt=count, prompt=prompt, fit=self.fit, detail=self.detail,
+                clip, num_videos_per_prompt=count, prompt=prompt, fit=fit, detail=self.detail,
                 callback_on_tokens=sessions.save, **options,
             )  # fmt: skip
-            files = [video.save(path, overwrite=self.overwrite) for video, path in zip(videos, paths, strict=True)]
-        latent_frames = videos[0].stats["tokens"] // generator.parts.config.lm.layout.frame_size // count
-        new_frames = latent_frames * generator.parts.config.tokenizer.temporal
-        self.print_video(files + sessions.kept, videos[0], new_frames)
+            results = videos if kept is None else [kept.extend(video) for video in videos]
+            files = [result.save(path, overwrite=self.overwrite) for result, path in zip(results, paths, strict=True)]
+        self.print_video(files + sessions.kept, results[0])
         return 0
+
+    def read(self, fps: float, paths: list[str]) -> "tuple[Video | SessionState, KeptSource | None]":
+        """Return the clip to continue, and with --keep-source what keeps it, after a check that this can be written.
+
+        Args:
+            fps: The frames per second of a folder of pictures: those of the model.
+            paths: The files to write.
+        """
+        from ..generation.kept_source import KeptSource
+        from ..generation.session import SessionState
+        from ..generation.video import Video
+        from ..media.sound import note_sound
+
+        if self.keep_source:
+            kept = KeptSource(self.clip, fps=fps, fit=self.fit)
+            for path in paths:
+                kept.check(path, overwrite=self.overwrite)
+            return kept.clip, kept
+        if self.clip.suffix == ".safetensors":
+            return SessionState.load(self.clip), None
+        note_sound(self.clip)
+        return Video.load(self.clip, folder_fps=fps), None
 
 
 @dataclass(frozen=True, kw_only=True)

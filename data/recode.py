@@ -18,9 +18,9 @@ from ..core.errors import ClipError, require
 from ..core.plain_values import convert_fields
 from ..media.clip import ClipLimits
 from ..media.fitting import Fit
+from ..media.frame_encoder import write_frames
 from ..media.picture_folder import FOLDER_FPS
 from ..media.streaming import stream_clip, stream_fitted
-from ..media.writer import write_frames
 from .shard_files import Sample
 from .sources import Source, read_captions
 

@@ -300,5 +300,9 @@ class VideoGenerator:
         clips = decode_after(parts.tokenizer, source, [state.tokens_thw for state in states])
         stats = engine.stats.report(request.decoder, read - began, sampled - read, time.perf_counter() - sampled)
         states = [state if request.keep_state else dataclasses.replace(state, cache={}) for state in states]
-        videos = [Video.from_session(state, shown, self.fps, stats) for shown, state in zip(clips, states, strict=True)]
+        known = 0 if source is None else len(source.tokens_thw)
+        videos = []
+        for shown, state in zip(clips, states, strict=True):
+            new = len(shown) if source is None else (len(state.tokens_thw) - known) * parts.tokenizer.compression.t
+            videos.append(Video.from_session(state, shown, self.fps, {**stats, "new_frames": new}))
         return [dataclasses.replace(video, inputs=() if source is None else source.inputs) for video in videos]

@@ -94,6 +94,12 @@ class Video:
             self.tokens = tokens.astype(np.int64, copy=False)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """The numbers of frames, rows and columns (T, H, W)."""
+        count, height, width, _ = self.frames.shape
+        return count, height, width
+
+    @property
     def seconds(self) -> float:
         """The duration in seconds."""
         return len(self.frames) / self.fps

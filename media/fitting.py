@@ -6,7 +6,7 @@ frames_THW3, change = fit_clip(frames_THW3, times_or_fps or 8, fps=8, height=64,
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +15,30 @@ from torch.nn import functional as F
 from ..core.errors import require
 
 Fit = Literal["crop", "pad", "stretch"]
+Frames = TypeVar("Frames", np.ndarray, torch.Tensor)
 FITS = ("crop", "pad", "stretch")
 # The largest number of float32 values in one chunk of the resize: 64 MiB.
 CHUNK_ELEMENTS = 2**24
 # Seconds by which rounding in a file may make a time, or the typical time between frames, too small.
 ROUNDED = 0.75e-3
+
+
+class Box(NamedTuple):
+    """A rectangle of the pixels of a picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def centre(self, height: int, width: int) -> "Box":
+        """Return the box of this size, but at least one pixel and at most this box, in the middle of this one."""
+        height, width = min(self.height, max(1, height)), min(self.width, max(1, width))
+        return Box((self.height - height) // 2, (self.width - width) // 2, height, width)
+
+    def of(self, frames_THW3: Frames) -> Frames:
+        """Return a view of this part of frames."""
+        return frames_THW3[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def fit_clip(
@@ -155,36 +174,42 @@ def frame_count(seconds: float, fps: float) -> int:
     return max(1, math.floor((seconds + ROUNDED) * fps + 0.5 + 1e-6))
 
 
+def place(source_height: int, source_width: int, height: int, width: int, fit: Fit) -> tuple[Box, Box]:
+    """Return which part of a picture is shown, and in which part of a picture of another size it is shown.
+
+    Args:
+        source_height, source_width: The size of the picture.
+        height, width: The size to fit it to.
+        fit: See `fit_clip`. With "crop" only a part of the picture is shown; with "pad" it is shown in a part.
+    """
+    scales = (height / source_height, width / source_width)
+    shown, target = Box(0, 0, source_height, source_width), Box(0, 0, height, width)
+    if fit == "crop":
+        shown = shown.centre(round(height / max(scales)), round(width / max(scales)))
+    elif fit == "pad":
+        target = target.centre(round(source_height * min(scales)), round(source_width * min(scales)))
+    return shown, target
+
+
 def _resize(frames_THW3: torch.Tensor, height: int, width: int, fit: Fit) -> tuple[torch.Tensor, str]:
     source_height, source_width = frames_THW3.shape[1:3]
     if (source_height, source_width) == (height, width):
         return frames_THW3, ""
-    scales = (height / source_height, width / source_width)
+    shown, inner = place(source_height, source_width, height, width, fit)
     method = ""
-    inner_height, inner_width = height, width
-    if fit == "crop":
-        scale = max(scales)
-        crop_height = min(source_height, max(1, round(height / scale)))
-        crop_width = min(source_width, max(1, round(width / scale)))
-        if (crop_height, crop_width) != (source_height, source_width):
-            method = ", centre crop"
-        top, left = (source_height - crop_height) // 2, (source_width - crop_width) // 2
-        frames_THW3 = frames_THW3[:, top : top + crop_height, left : left + crop_width]
-    elif fit == "pad":
-        scale = min(scales)
-        inner_height = min(height, max(1, round(source_height * scale)))
-        inner_width = min(width, max(1, round(source_width * scale)))
-        if (inner_height, inner_width) != (height, width):
-            method = ", black bars"
-    elif abs(scales[0] / scales[1] - 1) > 1e-9:
+    if shown[2:] != (source_height, source_width):
+        method = ", centre crop"
+    elif inner[2:] != (height, width):
+        method = ", black bars"
+    elif fit == "stretch" and abs(height * source_width / (source_height * width) - 1) > 1e-9:
         method = ", stretched"
+    frames_THW3 = shown.of(frames_THW3)
     out = torch.zeros(len(frames_THW3), height, width, 3, dtype=torch.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    target = out[:, top : top + inner_height, left : left + inner_width]
+    target = inner.of(out)
     step = max(1, CHUNK_ELEMENTS // (frames_THW3[0].numel() + target[0].numel()))
     for start in range(0, len(frames_THW3), step):
         chunk = frames_THW3[start : start + step].permute(0, 3, 1, 2).float()
-        chunk = F.interpolate(chunk, (inner_height, inner_width), mode="bilinear", antialias=True, align_corners=False)
+        chunk = F.interpolate(chunk, inner[2:], mode="bilinear", antialias=True, align_corners=False)
         target[start : start + step] = chunk.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
     return out, method
 

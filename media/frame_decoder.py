@@ -64,6 +64,7 @@ class VideoFile:
         declared: The number of frames that the header declares; 0 if it declares none.
         seconds: The duration that the header declares; 0 if it declares none.
         metadata: The metadata that reelm has stored in the file; empty if there is none.
+        first: The time of the first picture in the file, in seconds; 0 until `decode` has yielded it.
     """
 
     def __init__(self, path: Path, container: "InputContainer", threads: int) -> None:
@@ -81,7 +82,7 @@ class VideoFile:
         placeholder = self.declared > path.stat().st_size
         if placeholder or self.seconds > MAX_SECONDS:
             self.declared, self.seconds = 0 if placeholder else self.declared, 0.0
-        self.fps = _rate(path, stream)
+        self.fps, self.first = _rate(path, stream), 0.0
         self._damage = Damage(gap=1 / self.fps, cut=is_cut(path, self._kind))
         text = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
         self.metadata, self._info = unpack_metadata(text)
@@ -108,6 +109,7 @@ class VideoFile:
         before: tuple[float, VideoFrame] | None = None
         for frame in self._decoded(timeline, max_pixels):
             start = timeline.start_of(frame)
+            self.first = timeline.first_packet + timeline.skipped
             self._damage.add(frame, start)
             if before is not None:
                 yield before[0], start, before[1]
@@ -146,7 +148,7 @@ class VideoFile:
         if self._threads != 1 and (self._damage.any or short):
             # Decoding with threads loses the frames that are still on their way when the last packets do not decode, at
             # times without an error.
-            with _open(self._path) as container:
+            with open_container(self._path) as container:
                 frames = self._decode_packets(container, max_pixels, threads=1)
                 yield from itertools.islice(frames, count, None)
 
@@ -236,11 +238,12 @@ def open_video(path: Path, threads: int = 0) -> Iterator[VideoFile]:
         ClipError: The file has no video stream or no valid frame rate.
         Exception: Any exception that FFmpeg raises on a broken header.
     """
-    with _open(path) as container:
+    with open_container(path) as container:
         yield VideoFile(path, container, threads)
 
 
-def _open(path: Path) -> "InputContainer":
+def open_container(path: Path) -> "InputContainer":
+    """Open a video file in one of the containers that are read."""
     import av
 
     # Without "file:", FFmpeg would read the part of a name before a colon as a protocol.
@@ -303,7 +306,7 @@ def _rate(path: Path, stream: "VideoStream") -> float:
 def _packet_times(path: Path, index: int) -> list[float]:
     """Return the times of the first packets of a stream in order, in seconds, without decoding them."""
     times: set[float] = set()
-    with _open(path) as container:
+    with open_container(path) as container:
         stream = container.streams[index]
         for packet in itertools.islice(container.demux(stream), SCANNED_PACKETS):
             ticks = packet.dts if packet.pts is None else packet.pts

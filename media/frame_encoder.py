@@ -9,14 +9,22 @@ options (crf, preset, tune) and no colour tags.
 """
 
 import contextlib
+import heapq
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.errors import ReelmError
 from ..core.progress import note
+from .clip import ClipInfo, pack_metadata
 from .filters import EXACT, FilterGraph
+
+if TYPE_CHECKING:
+    from .sound import Sound
 
 # The range of the levels of each pixel format: limited for H.264, full for RGB.
 LEVELS = {"yuv420p": "tv", "bgr0": "pc"}
@@ -122,14 +130,47 @@ class VideoEncoder:
             self._container.close()
 
 
-def remux(source: Path, target: Path, suffix: str, text: str) -> None:
-    """Copy the packets of a growing file into an ordinary file with an index, without encoding them again.
+def encode_video(
+    path: Path,
+    suffix: str,
+    parts: Iterable[np.ndarray],
+    fps: float,
+    text: str,
+    *,
+    name: str,
+    sound: "Sound | None" = None,
+) -> None:
+    """Encode the parts of a clip, one after the other, to a video file, with the sound if there is one.
+
+    Args:
+        path: The file to write.
+        suffix, fps, text: See `VideoEncoder`.
+        parts: The frames (n, H, W, 3), uint8, of each part.
+        name: The name of the output file in notes to the user.
+        sound: The sound to copy. The pictures are then in a second file beside `path` for the time of writing.
+    """
+    pictures = path if sound is None else path.with_stem(f"{path.stem}-pictures")
+    try:
+        with contextlib.closing(VideoEncoder(pictures, suffix, fps, text)) as encoder:
+            for part in parts:
+                encoder.write(part, name)
+            encoder.finish()
+        if sound is not None:
+            remux(pictures, path, suffix, text, sound)
+    finally:
+        if sound is not None:
+            pictures.unlink(missing_ok=True)
+
+
+def remux(source: Path, target: Path, suffix: str, text: str, sound: "Sound | None" = None) -> None:
+    """Copy the packets of a file into another one with an index, without encoding them again.
 
     Args:
         source: The file to read.
         target: The file to write.
         suffix: The format of `target`, ".mp4" or ".mkv".
         text: The metadata of `target` from `pack_metadata`.
+        sound: The sound to copy with them.
     """
     import av
 
@@ -137,11 +178,56 @@ def remux(source: Path, target: Path, suffix: str, text: str) -> None:
     with (
         av.open(f"file:{source}") as old,
         av.open(f"file:{target}", "w", format=VIDEO[suffix][0], container_options=options) as new,
+        contextlib.ExitStack() as stack,
     ):
         new.metadata["comment"] = text
         template = old.streams.video[0]
         stream = new.add_stream_from_template(template)
-        for packet in old.demux(template):
-            if packet.dts is not None:
+        timed = (
+            (float(packet.dts * packet.time_base), packet) for packet in old.demux(template) if packet.dts is not None
+        )
+        heard = [] if sound is None else [stack.enter_context(sound.copy_into(new))]
+        for _, packet in heapq.merge(timed, *heard, key=itemgetter(0)):
+            if packet.stream is template:
                 packet.stream = stream
-                new.mux(packet)
+            new.mux(packet)
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyframes: int) -> int:
+    """Write an mp4 for random access, not atomically, from an iterator of frames of which one at a time is in memory.
+
+    Args:
+        path: The file to write.
+        frames: The frames (H, W, 3) uint8, all of one even size, at least one.
+        fps: The frames per second.
+        keyframes: The distance of keyframes; see `VideoEncoder`.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        ReelmError: The disk is full or refuses to write.
+    """
+    count, encoder = 0, None
+    with writing(path), contextlib.ExitStack() as stack:
+        for frame in frames:
+            if encoder is None:
+                text = pack_metadata(None, ClipInfo(float(fps), None, *frame.shape[:2]))
+                encoder = VideoEncoder(path, ".mp4", fps, text, keyframes=keyframes)
+                stack.enter_context(contextlib.closing(encoder))
+            encoder.write(frame[None], path.name)
+            count += 1
+        if encoder is not None:
+            encoder.finish()
+    return count
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Convert errors of the disk and the encoders, which are of many types, to a `ReelmError` that names the file."""
+    try:
+        yield
+    except ReelmError:
+        raise
+    except Exception as error:
+        raise ReelmError(f"output: {str(path)!r} could not be written: {error}") from error

@@ -14,42 +14,51 @@ Video is encoded by `frame_encoder.py`, images by `animation_writer.py`.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..core.errors import ReelmError, require
+from ..core.errors import require
 from ..core.files import as_path, atomic_path, check_replaceable, check_writable, free_path
 from ..core.plain_values import to_python
 from .animation_writer import write_animation, write_picture_folder
 from .clip import ClipInfo, pack_metadata
-from .frame_encoder import VIDEO, VideoEncoder, remux
+from .frame_encoder import VIDEO, VideoEncoder, encode_video, remux, writing
 from .own_files import is_own_clip
+
+if TYPE_CHECKING:
+    from .sound import Sound
 
 # Above the limits of gif and webp a frame lasts 10 ms or less, which browsers show for 100 ms; a gif counts durations
 # in hundredths of a second.
 MAX_FPS = {".mp4": 1000.0, ".mkv": 1000.0, "": 1000.0, ".gif": 50.0, ".webp": 90.0}
 
 
-def check_output(path: str | Path, *, overwrite: bool = False, inputs: Sequence[object] = ()) -> Path:
+def check_output(
+    path: str | Path, *, overwrite: bool = False, inputs: Sequence[object] = (), fps: float | None = None
+) -> Path:
     """Check that a clip can be written at `path`, before any work is done, and return it as a `Path`.
 
     Args:
         path: The file or folder; its suffix is the format.
         overwrite: Whether a file that is not a clip of reelm may be replaced; see `check_replaceable`.
         inputs: What the clip is made from; those that are paths are never replaced.
+        fps: The frames per second, where they are known already.
 
     Raises:
-        ReelmError: The suffix is unknown, the folder is missing or not writable, or something there would be lost.
+        ReelmError: The suffix is unknown, the rate is beyond the limits of the format, the folder is missing or not
+            writable, or something there would be lost.
     """
     suffix, name = _suffix(path), as_path(path, "output").name.lower()
     require(name not in (MAX_FPS.keys() - {""}), "output", "must have a name before its suffix", str(path))
     rule = "must end in .mp4, .mkv, .gif, .webp, or in no suffix for a folder of PNGs"
     require(suffix in MAX_FPS, "output", rule, str(path))
+    if fps is not None:
+        _read_fps(fps, suffix)
     path = check_writable(path)
     if suffix:
         require(not path.is_dir(), "output", "must not be a folder", str(path))
@@ -84,52 +93,55 @@ def write_clip(
     Raises:
         ReelmError: An argument is invalid, a file would be lost, or the disk is full or refuses to write.
     """
+    frames = _checked_frames(frames_THW3)
+    options: dict[str, Any] = {"metadata": metadata, "overwrite": overwrite, "inputs": inputs}
+    return write_parts(path, [frames], frames.shape[:3], fps, **options)
+
+
+def write_parts(
+    path: str | Path,
+    parts: Iterable[np.ndarray],
+    shape: tuple[int, ...],
+    fps: float,
+    *,
+    metadata: Mapping[str, object] | None = None,
+    sound: "Sound | None" = None,
+    overwrite: bool = False,
+    inputs: Sequence[object] = (),
+) -> Path:
+    """Do what `write_clip` does with the parts of a clip, of which a video file needs one at a time in memory.
+
+    Args:
+        path, fps, metadata, overwrite, inputs: See `write_clip`.
+        parts: The frames (n, H, W, 3), uint8, of each part.
+        shape: The number, the rows and the columns of all frames (T, H, W).
+        sound: The sound of the clip, which a .mp4 or .mkv can hold.
+
+    Returns:
+        The path.
+
+    Raises:
+        ReelmError: As `write_clip`.
+    """
     suffix = _suffix(path)
     path = check_output(path, overwrite=overwrite, inputs=inputs)
-    frames = _checked_frames(frames_THW3)
     fps = _read_fps(fps, suffix)
-    text = pack_metadata(metadata, ClipInfo(fps, *frames.shape[:3]))
-    with _writing(path):
+    text = pack_metadata(metadata, ClipInfo(fps, *shape))
+    with writing(path):
         if not suffix:
-            write_picture_folder(path, frames, text)
+            write_picture_folder(path, _join(parts), text)
             return path
         with atomic_path(path) as temporary:
             if suffix in VIDEO:
-                with contextlib.closing(VideoEncoder(temporary, suffix, fps, text)) as encoder:
-                    encoder.write(frames, path.name)
-                    encoder.finish()
+                encode_video(temporary, suffix, parts, fps, text, name=path.name, sound=sound)
             else:
-                write_animation(temporary, suffix, frames, fps, text)
+                write_animation(temporary, suffix, _join(parts), fps, text)
     return path
 
 
-def write_frames(path: Path, frames: Iterable[np.ndarray], fps: float, *, keyframes: int) -> int:
-    """Write an mp4 for random access, not atomically, from an iterator of frames of which one at a time is in memory.
-
-    Args:
-        path: The file to write.
-        frames: The frames (H, W, 3) uint8, all of one even size, at least one.
-        fps: The frames per second.
-        keyframes: The distance of keyframes; see `VideoEncoder`.
-
-    Returns:
-        The number of frames.
-
-    Raises:
-        ReelmError: The disk is full or refuses to write.
-    """
-    count, encoder = 0, None
-    with _writing(path), contextlib.ExitStack() as stack:
-        for frame in frames:
-            if encoder is None:
-                text = pack_metadata(None, ClipInfo(float(fps), None, *frame.shape[:2]))
-                encoder = VideoEncoder(path, ".mp4", fps, text, keyframes=keyframes)
-                stack.enter_context(contextlib.closing(encoder))
-            encoder.write(frame[None], path.name)
-            count += 1
-        if encoder is not None:
-            encoder.finish()
-    return count
+def _join(parts: Iterable[np.ndarray]) -> np.ndarray:
+    arrays = list(parts)
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 class ClipWriter:
@@ -188,7 +200,7 @@ class ClipWriter:
             ReelmError: The frames are invalid, or the disk is full or refuses to write.
         """
         frames = _checked_frames(frames_THW3)
-        with _writing(self.growing):
+        with writing(self.growing):
             if self._encoder is None:
                 self._size = (frames.shape[1], frames.shape[2])
                 self.growing = _claim(self._partial)
@@ -209,7 +221,7 @@ class ClipWriter:
             return
         encoder, self._encoder = self._encoder, None
         text = pack_metadata(self.metadata, self._info)
-        with _writing(self.path):
+        with writing(self.path):
             with contextlib.closing(encoder):
                 encoder.finish()
             check_output(self.path, **self._replacing)  # a file may have come there meanwhile
@@ -259,14 +271,3 @@ def _checked_frames(frames_THW3: Any) -> np.ndarray:
     require(min(shape) > 0, "frames_THW3", "must hold at least one frame of one pixel", shape)
     require(frames_THW3.dtype == np.uint8, "frames_THW3", "must be uint8", frames_THW3.dtype)
     return np.asarray(frames_THW3)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Convert errors of the disk and the encoders, which are of many types, to a `ReelmError` that names the file."""
-    try:
-        yield
-    except ReelmError:
-        raise
-    except Exception as error:
-        raise ReelmError(f"output: {str(path)!r} could not be written: {error}") from error

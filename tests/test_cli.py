@@ -30,6 +30,7 @@ from reelm.media.fitting import Fit
 from reelm.media.writer import write_clip
 from reelm.sampling.engine import Engine
 from reelm.sampling.plan import SamplingConfig
+from reelm.tests.media.files import numbered, with_sound, write_video
 from reelm.training.lm_training import LMTraining
 from reelm.training.tokenizer_training import TokenizerTraining
 
@@ -60,6 +61,7 @@ FROZEN = {
         "--prompt",
         "--num-videos-per-prompt",
         "--fit",
+        "--keep-source",
         "--detail",
         "--no-detail",
         "--save-state",
@@ -242,7 +244,7 @@ def test_the_entry_point_is_main():
 
 
 def test_pictures_are_fitted_by_the_names_of_the_library():  # of all options: tests/test_python_page.py
-    assert get_args(get_type_hints(clips.Continue)["fit"]) == get_args(Fit)
+    assert get_args(get_args(get_type_hints(clips.Continue)["fit"])[0]) == get_args(Fit)
 
 
 def test_a_recipe_without_options_is_the_library_s_own():
@@ -329,6 +331,27 @@ def test_takes_of_a_continuation_are_numbered_files(run, debug, debug_generator)
     wanted = debug_generator.continue_clip("a.mkv", num_frames=4, num_videos_per_prompt=2)
     for path, video in zip(json.loads(out)["files"], wanted, strict=True):
         assert np.array_equal(Video.load(path).tokens, video.tokens)
+
+
+def test_the_source_is_kept_on_request_and_lost_sound_is_said(run, debug):
+    write_video("silent.mp4", numbered(9, 48, 96), fps=8)
+    with_sound("a.mkv", "silent.mp4", codecs=("tta",))
+    words = ["continue", "a.mkv", "--num-frames", 4, "--seed", 1]
+    code, _, err = run(*words, *debug, "-o", "b.mp4")
+    assert (code, Video.load("b.mp4").frames.shape) == (0, (13, 32, 48, 3))
+    assert "a.mkv: its sound is not in the output; --keep-source (KeptSource in Python) keeps it\n" in err
+    code, out, err = run(*words, *debug, "--keep-source", "-o", "c.mkv")
+    assert code == 0
+    assert out.startswith("wrote c.mkv: 13 frames 96x48 at 8 fps = 1.625 s, seed 1\n")
+    assert "sound" not in err
+    assert np.array_equal(Video.load("c.mkv").frames[:9], Video.load("silent.mp4").frames)
+    # Refused before anything is computed.
+    code, _, err = run(*words, *debug, "--keep-source", "-o", "d.mp4")
+    assert code == 2
+    assert "'tta'; choose .mkv, got '.mp4'" in err
+    code, _, err = run("continue", "e.session.safetensors", *debug, "--keep-source", "-o", "d.mp4")
+    assert code == 2
+    assert err.startswith("reelm: error: keep_source: must be given with a clip")
 
 
 def test_continue_takes_any_clip(run, debug):

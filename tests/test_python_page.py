@@ -17,6 +17,7 @@ COMMAND_LINE_ONLY = {
     "json": "how a report is printed",
     "then": "an entry of a prompt's schedule",
     "output": "the path of Video.save or write_stream",
+    "keep_source": "which of the examples",
     "plan": "which of the functions is called",
     "words": "which of the functions is called",
     "plot": "the path of BenchmarkReport.plot",
@@ -28,6 +29,7 @@ PYTHON_ONLY = {
     "VideoGenerator.continue_clip": {"output_type", "image", "callback_on_tokens"},
     "VideoGenerator.decode": {"output_type"},
     "Video.save": {"path"},
+    "KeptSource": {"path", "fps"},
     "SessionFiles": {"clips", "inputs", "options", "drawing_options"},
     "write_stream": {"stream", "path", "stop", "sessions"},
     "benchmark": {"generator"},
@@ -168,7 +170,9 @@ def test_the_examples_with_the_bundled_model_run(sections, tmp_path, monkeypatch
     short = ("generate", "continue", "stream", "decode", "info", "bench", "bench kernels", "prepare")
     names = run_examples({command: sections[command] for command in short}, tmp_path)
     assert names["written"].frames == 9
-    assert {path.name for path in tmp_path.glob("*.mp4")} == {"ball.mp4", "longer.mp4", "ring.mp4", "again.mp4"}
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {
+        "ball.mp4", "longer.mp4", "kept.mp4", "ring.mp4", "again.mp4",
+    }  # fmt: skip
     assert (tmp_path / "shards" / "report.json").is_file()
 
 

@@ -45,6 +45,7 @@ def write_video(path, frames, *, codec="libx264", pix_fmt="yuv420p", fps=8, opti
     return path
 
 
+RATE = 16000  # of sound, which all codecs have
 NOISE = np.random.default_rng(0).integers(-8, 9, (96, 96, 1))
 
 
@@ -61,3 +62,25 @@ def number_of(frame):
 
 def numbers_of(clip):
     return [number_of(frame) for frame in clip.frames_THW3]
+
+
+def with_sound(path, pictures, codecs=("aac",), seconds=2.0, before=0.0):
+    """Copy a video file and add tones, one for each codec, which begin `before` seconds before the pictures."""
+    with av.open(str(pictures)) as old, av.open(str(path), "w") as new:
+        template = old.streams.video[0]
+        video = new.add_stream_from_template(template)
+        sounds = [new.add_stream(codec, rate=RATE, layout="mono") for codec in codecs]
+        for number, sound in enumerate(sounds):
+            resampler = av.AudioResampler(sound.codec_context.format, "mono", RATE)
+            tone = np.sin(np.arange(int(seconds * RATE)) * 0.3 * (number + 1))
+            frame = av.AudioFrame.from_ndarray((8000 * tone).astype(np.int16)[None], "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+            for part in resampler.resample(frame):
+                new.mux(sound.encode(part))
+            new.mux(sound.encode(None))
+        for packet in old.demux(template):
+            if packet.dts is not None:
+                shift = round(before / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, video
+                new.mux(packet)
+    return path

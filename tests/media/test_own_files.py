@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from reelm.core.errors import ReelmError
+from reelm.media.frame_encoder import write_frames
 from reelm.media.own_files import is_own_clip
 from reelm.media.reader import read_clip
-from reelm.media.writer import ClipWriter, check_output, write_clip, write_frames
+from reelm.media.writer import ClipWriter, check_output, write_clip
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 NAMES = ["a.mp4", "a.mkv", "a.gif", "a.webp", "a"]

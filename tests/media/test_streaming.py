@@ -14,9 +14,10 @@ from reelm.core.errors import ClipError, ReelmError
 from reelm.media import frame_decoder, streaming
 from reelm.media.clip import ClipLimits
 from reelm.media.fitting import fit_clip, resample_frames
+from reelm.media.frame_encoder import write_frames
 from reelm.media.reader import read_clip
 from reelm.media.streaming import resampled, stream_clip, stream_fitted
-from reelm.media.writer import write_clip, write_frames
+from reelm.media.writer import write_clip
 
 RATES = st.sampled_from([1.0, 7.5, 8.0, 10.0, 12.0, 23.976, 24.0, 25.0, 29.97, 30.0, 59.94, 60.0])
 
