@@ -12,6 +12,8 @@ MAX_BOXES = 1_000_000
 # The length of a packet and the place of its first byte: plain, with time codes (Blu-ray), with error correction.
 TS_PACKETS, TS_FIRST_BYTE = ((188, 0), (192, 4), (204, 0)), 0x47
 OGG_PAGE, OGG_MAX_PAGE, OGG_LAST = b"OggS", 65307, 4
+# The identifier of an ASF file's properties (Advanced Systems Format 3.2), which stand in its first bytes.
+ASF_PROPERTIES, ASF_HEAD = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 65536
 FLV_TAG_HEADER, FLV_TAGS = 11, (8, 9, 18)
 
 
@@ -98,4 +100,16 @@ def _flv(file: BinaryIO, size: int) -> bool:
     return header[0] & 31 not in FLV_TAGS or int.from_bytes(header[1:], "big") + FLV_TAG_HEADER != length
 
 
-CHECKS = {"matroska": _matroska, "mp4": _mp4, "avi": _avi, "mpegts": _mpegts, "ogg": _ogg, "flv": _flv}
+def _asf(file: BinaryIO, size: int) -> bool:
+    """Look at the size of the file in its File Properties, which one that was not finished or live does not have."""
+    head = file.read(ASF_HEAD)
+    place = head.find(ASF_PROPERTIES)
+    if place < 0:
+        return False
+    declared = int.from_bytes(head[place + 40 : place + 48], "little")
+    return declared > size
+
+
+CHECKS = {
+    "matroska": _matroska, "mp4": _mp4, "avi": _avi, "mpegts": _mpegts, "ogg": _ogg, "flv": _flv, "asf": _asf,
+}  # fmt: skip

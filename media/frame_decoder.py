@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.errors import ClipError
 from . import matroska
+from .clean_aperture import read_clean_apertures
 from .clip import unpack_metadata
 from .completeness import is_cut
 from .damage import Damage
@@ -144,7 +145,7 @@ class VideoFile:
         for frame in self._decode_packets(self._container, max_pixels, self._threads, timeline):
             count += 1
             yield frame
-        short = timeline.end < self._declared_end(timeline.first_packet) or count < self.declared
+        short = timeline.end < self._declared_end(timeline) or count < self.declared
         if self._threads != 1 and (self._damage.any or short):
             # Decoding with threads loses the frames that are still on their way when the last packets do not decode, at
             # times without an error.
@@ -177,13 +178,16 @@ class VideoFile:
                 lost.reason = str(error)
 
     def _crop(self) -> Crop:
-        if not self._kind.startswith("matroska"):
-            return Crop()
-        pictures = [stream.index for stream in self._container.streams.video]
-        crops = matroska.read_crops(self._path)
-        number = pictures.index(self._stream.index)
-        crop = crops[number] if number < len(crops) else Crop()
         context = self._stream.codec_context
+        number = [stream.index for stream in self._container.streams.video].index(self._stream.index)
+        crop = Crop()
+        if self._kind.startswith("matroska"):
+            crops = matroska.read_crops(self._path)
+            crop = crops[number] if number < len(crops) else crop
+        elif "mp4" in self._kind.split(","):
+            apertures = read_clean_apertures(self._path)
+            aperture = apertures[number] if number < len(apertures) else None
+            crop = crop if aperture is None else aperture.crop(context.height, context.width)
         fits = crop.left + crop.right < context.width and crop.top + crop.bottom < context.height
         return crop if fits else Crop()
 
@@ -193,7 +197,7 @@ class VideoFile:
         lost.end, lost.joined, lost.start = timeline.end, timeline.joined, timeline.skipped
         if self._interleaved():
             lost.unread = 1 - lost.read / self._path.stat().st_size
-        declared_end = self._declared_end(timeline.first_packet)
+        declared_end = self._declared_end(timeline)
         # A file that is whole and lasts longer than its pictures holds the last one, as a player does.
         if self._kind.startswith("matroska") and not lost.any and declared_end > timeline.end:
             lost.add_pause(declared_end)
@@ -205,25 +209,26 @@ class VideoFile:
     def _interleaved(self) -> bool:
         """Return whether the file ends with packets, those of all streams in the order of their times."""
         fragmented = "mp4" in self._kind and not self.declared
-        return self._kind in ("mpegts", "flv", "ogg") or self._kind.startswith("matroska") or fragmented
+        return self._kind in ("mpegts", "flv", "ogg", "nut") or self._kind.startswith("matroska") or fragmented
 
-    def _declared_end(self, first_packet: float) -> float:
-        """Return the seconds after the first packet at which the header lets the video stream end; 0 for unknown."""
-        stream = self._stream
+    def _declared_end(self, timeline: Timeline) -> float:
+        """Return the seconds after the first picture at which the header lets the video stream end; 0 for unknown."""
+        stream, start = self._stream, _start_of(self._stream) + timeline.skipped
         # Matroska declares the end of each stream in a tag.
         tag = {key.upper(): value for key, value in stream.metadata.items()}.get("DURATION", "")
         matched = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d\.\d+)", tag)
         if matched is not None:
             hours, minutes, rest = matched.groups()
-            return max(0.0, int(hours) * 3600 + int(minutes) * 60 + float(rest) - _start_of(stream))
+            return max(0.0, int(hours) * 3600 + int(minutes) * 60 + float(rest) - start)
         alone = len(self._container.streams) == 1
         # ASF and FLV declare the end of the longest stream; ASF and AVI count from 0, where a stream may begin late.
         if self._kind == "flv":
-            return max(0.0, (self._container.duration or 0) / 1e6 - _start_of(stream)) if alone else 0.0
+            return max(0.0, (self._container.duration or 0) / 1e6 - start) if alone else 0.0
         measured = self._kind in ("avi", "ogg", *BROADCAST) or (self._kind == "asf" and alone)
         if self._damage.joined or not (measured and self.seconds and stream.duration and stream.time_base):
             return 0.0
-        return float(stream.duration * stream.time_base) - (first_packet if self._kind in ("avi", "asf") else 0.0)
+        late = timeline.first_packet if self._kind in ("avi", "asf") else 0.0
+        return float(stream.duration * stream.time_base) - late - timeline.skipped
 
 
 @contextlib.contextmanager

@@ -116,6 +116,27 @@ def test_a_cut_file_with_its_index_first_says_how_many_frames_are_missing(tmp_pa
     assert int(declared) == COUNT and len(clip.frames_THW3) == COUNT - int(missing) < COUNT
 
 
+def test_a_cut_asf_says_so_by_its_size(tmp_path):
+    path = write_video(tmp_path / "a.wmv", numbered(COUNT), codec="wmv2", fps=25, options={"qmin": "1", "qmax": "1"})
+    assert read_clip(path).notes == ()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    clip = read_clip(path)
+    assert 3 <= len(clip.frames_THW3) < COUNT and "the file is cut or damaged" in clip.notes[0]
+
+
+def test_a_recording_that_begins_before_its_first_keyframe(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", numbered(COUNT), fps=25, options={"g": "10", "bf": "0"})
+    with av.open(str(whole)) as old, av.open(str(tmp_path / "a.mkv"), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in [packet for packet in old.demux(video=0) if packet.size][1:]:
+            packet.stream = stream
+            new.mux(packet)
+    clip = read_clip(tmp_path / "a.mkv")
+    assert len(clip.frames_THW3) == COUNT - 10 and clip.seconds == pytest.approx((COUNT - 10) / 25, abs=0.01)
+    assert clip.notes == ("the first 0.36 s do not decode",)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_one_lost_packet_of_a_broadcast_costs_little(whole, share, tmp_path):
     data = whole["c.ts"].read_bytes()

@@ -160,6 +160,24 @@ def test_the_crop_of_matroska_is_applied(tmp_path):
     assert clip.notes == ("cropped as the container says: left 8, top 0, right 4, bottom 0 pixels",)
 
 
+def test_the_clean_aperture_of_mp4_is_applied(tmp_path):
+    image = numbered(1, 64, 64)[0]
+    image[:, :8], image[:, 60:] = 255, 255
+    data = bytearray(write_video(tmp_path / "a.mp4", [image] * 3, options={"crf": "1"}).read_bytes())
+    # 52 columns of 64, whose centre is 2 to the right of that of the picture, and 63 of 64 rows.
+    aperture = struct.pack(">I4s8i", 40, b"clap", 104, 2, 63, 1, 2, 1, 1, 2)
+    place = data.index(b"avc1", data.index(b"stsd")) - 4
+    length = int.from_bytes(data[place : place + 4], "big")
+    data[place + length : place + length] = aperture
+    for name in (b"avc1", b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        start = data.rindex(name, 0, place + 8) - 4
+        data[start : start + 4] = struct.pack(">I", int.from_bytes(data[start : start + 4], "big") + len(aperture))
+    (tmp_path / "a.mp4").write_bytes(data)
+    clip = read_clip(tmp_path / "a.mp4")
+    assert clip.frames_THW3.shape == (3, 63, 52, 3) and int(clip.frames_THW3.max()) < 60
+    assert clip.notes == ("cropped as the container says: left 8, top 1, right 4, bottom 0 pixels",)
+
+
 def test_fields_become_frames_without_combs(tmp_path):
     """A bar moves by 8 pixels between the fields: rows that alternate between its places are a comb."""
 
