@@ -133,6 +133,10 @@ class _Clip(ModelCommand):
             paths, overwrite=self.overwrite, options=self.model_words(), drawing_options=drawing, **options
         )
 
+    def words_to_continue(self) -> list[str]:
+        """Return the options that a continuation of the clip needs."""
+        return [] if self.model == "world" else ["--model", self.model]
+
     def print_video(self, files: list[Path], video: "Video | ExtendedVideo") -> None:
         """Print the files, the speed and the next command of a finished video, as `print_clip` does."""
         stats = video.stats
@@ -157,8 +161,8 @@ class _Clip(ModelCommand):
         """
         count, height, width = size
         longer = free_name("longer")
-        model = [] if self.model == "world" else ["--model", self.model]
-        command = shlex.join(["reelm", "continue", str(files[0]), "--seconds", "4", *model, "-o", longer])
+        words = ["--seconds", "4", *self.words_to_continue(), "-o", longer]
+        command = shlex.join(["reelm", "continue", str(files[0]), *words])
         rates = {"tokens_per_second": tokens / elapsed, "times_realtime": new_frames / clip.fps / elapsed}
         if self.json:
             values = {
@@ -246,6 +250,9 @@ class Continue(_Clip):
             files = [result.save(path, overwrite=self.overwrite) for result, path in zip(results, paths, strict=True)]
         self.print_video(files + sessions.kept, results[0])
         return 0
+
+    def words_to_continue(self) -> list[str]:
+        return super().words_to_continue() + (["--keep-source"] if self.keep_source else [])
 
     def read(self, fps: float, paths: list[str]) -> "tuple[Video | SessionState, KeptSource | None]":
         """Return the clip to continue, and with --keep-source what keeps it, after a check that this can be written.

@@ -25,6 +25,7 @@ from ..core.modes import in_plain_modes
 from ..core.protocols import Precision
 from ..core.signals import deferred_signals
 from ..media.fitting import Fit
+from ..media.sound import note_sound
 from ..sampling.batch import DrawnClip, draw_clips
 from .admission import admit, admit_model
 from .detail import decode_after
@@ -213,6 +214,7 @@ class VideoGenerator:
         with unmoved_if_refused(options):
             request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
             source = read_source(self.parts, given, options.get("fit", "crop"), argument)
+            note_sound(given, argument)
             videos = self._run(*inherit(request, source, options))
         results = videos if output_type is None else [video.to(output_type) for video in videos]
         return results[0] if num_videos_per_prompt is None else results

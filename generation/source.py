@@ -21,7 +21,6 @@ from ..media.arrays import as_frames, check_size
 from ..media.clip import Clip
 from ..media.fitting import FITS, Fit, fit_clip
 from ..media.reader import read_clip
-from ..media.sound import note_sound
 from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
 from .familiarity import note_unfamiliar
 from .options import ClipLike
@@ -107,7 +106,6 @@ def read_source(parts: Pretrained, clip: ClipLike, fit: Fit = "crop", argument: 
 def _load(path: Path, fps: float, argument: str) -> Video | Clip:
     """Read a file or, as frames of this rate, a folder of pictures; a varying rate is left for resampling to `fps`."""
     clip = read_clip(path, folder_fps=fps, argument=argument)
-    note_sound(path, argument)
     return Video.from_clip(clip, path) if clip.times is None else clip
 
 

@@ -9,6 +9,7 @@ write_parts("longer.mp4", parts, shape, 25, sound=sound)    # writer.py
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # The video containers that reelm writes: what libavformat calls them.
 HOLDERS = {".mp4": "mp4", ".mkv": "matroska"}
+# The suffix of sessions, which are continued like clips, and have neither pictures nor sound.
+SESSION = ".safetensors"
 # Seconds before the first picture from which packets are kept: decoders of Opus need 80 ms to warm up, AAC less.
 WARM_UP = 0.1
 # Seconds by which the times of packets may go back without being those of another recording.
@@ -69,7 +72,9 @@ class Sound:
         if failure is None:
             return
         others = [other for other in HOLDERS if other != suffix and self._failure(other) is None]
-        advice = f"choose {' or '.join(others)}" if others else "no format can; convert it to AAC in the clip first"
+        advice = (
+            f"choose {' or '.join(others)}" if others else "reelm writes no format that can: convert it to AAC first"
+        )
         rule = f"must be of a format that can hold sound of the codec {self.codec!r}; {advice}"
         raise ClipError(f"{argument}: {rule}, got {suffix or 'a folder of PNGs'!r} for {str(self.path)!r}{failure}")
 
@@ -137,7 +142,7 @@ class Sound:
 
 
 def find_sound(path: Path, argument: str = "clip") -> Sound | None:
-    """Return the sound of the clip at `path`; None where it is silent, as every image and folder is.
+    """Return the sound of the clip at `path`; None where it is silent, as every image, folder and session is.
 
     Args:
         path: The file or folder.
@@ -147,7 +152,7 @@ def find_sound(path: Path, argument: str = "clip") -> Sound | None:
         ClipError: It is no clip that can be read.
     """
     with reading(path, argument):
-        if not is_video(path):
+        if path.suffix == SESSION or not is_video(path):
             return None
         with open_container(path) as container:
             best = container.streams.best("audio")
@@ -158,10 +163,15 @@ def find_sound(path: Path, argument: str = "clip") -> Sound | None:
             )
 
 
-def note_sound(path: Path, argument: str = "clip") -> None:
-    """Say that the sound of a file is not in what continues it, if there is any."""
-    if find_sound(path, argument) is not None:
-        note(f"{path.name}: its sound is not in the output; --keep-source (KeptSource in Python) keeps it")
+def note_sound(clip: object, argument: str = "clip") -> None:
+    """Say that the sound of a clip is not in what continues it, if the clip is a file that has any.
+
+    Args:
+        clip: What is continued: the path of a file or folder, or anything else, which has no sound.
+        argument: Its name in error messages.
+    """
+    if isinstance(clip, str | os.PathLike) and find_sound(Path(clip), argument) is not None:
+        note(f"{Path(clip).name}: its sound is not in the output; --keep-source (KeptSource in Python) keeps it")
 
 
 class _Nowhere:

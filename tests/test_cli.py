@@ -343,6 +343,7 @@ def test_the_source_is_kept_on_request_and_lost_sound_is_said(run, debug):
     code, out, err = run(*words, *debug, "--keep-source", "-o", "c.mkv")
     assert code == 0
     assert out.startswith("wrote c.mkv: 13 frames 96x48 at 8 fps = 1.625 s, seed 1\n")
+    assert out.splitlines()[-1].endswith("--keep-source -o longer.mp4")
     assert "sound" not in err
     assert np.array_equal(Video.load("c.mkv").frames[:9], Video.load("silent.mp4").frames)
     # Refused before anything is computed.

@@ -191,3 +191,15 @@ def test_a_recording_that_is_joined_to_another_keeps_both_sounds(tmp_path):
     kept = packets_of(source.extend(video).save(tmp_path / "b.mp4"))
     assert len(kept) >= 2 * given - 3
     assert (np.diff([start for start, _ in kept]) < 0.1).all()
+
+
+def test_lost_sound_is_said_where_a_path_is_continued_and_only_there(debug_generator, tmp_path, capsys):
+    write_video(tmp_path / "silent.mp4", numbered(9), fps=8)
+    path = with_sound(tmp_path / "a.mp4", tmp_path / "silent.mp4")
+    video = debug_generator.continue_clip(path, num_frames=TEMPORAL)
+    assert capsys.readouterr().err.count("a.mp4: its sound is not in the output") == 1
+    session = video.state.save(tmp_path / "a.session.safetensors")
+    for clip in (tmp_path / "silent.mp4", session, np.zeros((1, 32, 48, 3), np.uint8)):
+        debug_generator.continue_clip(clip, num_frames=TEMPORAL)
+    debug_generator.score(path)
+    assert "sound" not in capsys.readouterr().err
