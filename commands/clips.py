@@ -252,6 +252,7 @@ class Continue(_Clip):
         return 0
 
     def words_to_continue(self) -> list[str]:
+        """Return the options that a continuation of the clip needs, so that it keeps its size too."""
         return super().words_to_continue() + (["--keep-source"] if self.keep_source else [])
 
     def read(self, fps: float, paths: list[str]) -> "tuple[Video | SessionState, KeptSource | None]":
