@@ -4,7 +4,7 @@
 # over a picture whose chroma changes smoothly:
 #
 #   no flags                             -0.9 to -1.5 (it rounds down)
-#   accurate_rnd                         -1.5 to -2.5
+#   accurate_rnd                         -1.7 to -2.4
 #   accurate_rnd+full_chroma_int         within 0.1
 #
 # A clip that is read without the last pair of flags and written again loses a level each time, which nobody sees in one
