@@ -21,7 +21,7 @@ golden:
 # Compares sampling speed and peak memory with an older commit, in alternating rounds of one run.
 REV ?= 00d48e3
 compare:
-	$(PY) docs/compare.py $(REV)
+	$(PY) docs/compare.py $(REV) $(if $(CLIP),--clip $(CLIP))
 
 # Compiles every kernel for several chips, without a GPU: registers, spills, shared memory, tensor cores.
 kernels:
