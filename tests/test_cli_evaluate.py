@@ -79,7 +79,7 @@ def test_evaluate_tokenizer_prints_a_stamped_table_and_then_json(run, folder, to
     assert Path("sheet.png").is_file()
     code, out, _ = run(*words, "--lpips-weights", network, "--fvd-weights", network, "--json")
     added = json.loads(out)
-    assert set(added) - set(report) == {"lpips", "fvd", "fvd_n", "fvd_frames", "fvd_left_out"}
+    assert set(added) - set(report) == {"lpips", "fvd", "fvd_n", "fvd_frames", "fvd_left_out", "fvd_not_finite"}
     assert added["psnr"] == report["psnr"]
     assert added["lpips"] > 0 and added["fvd"] > 0
     assert (added["fvd_n"], added["fvd_frames"]) == (2, 10)

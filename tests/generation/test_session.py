@@ -152,7 +152,7 @@ def test_tokens_are_told_before_pixels(generator, monkeypatch):
     def broken(*_):
         raise MemoryError
 
-    monkeypatch.setattr("reelm.generation.generator.decode_clips", broken)
+    monkeypatch.setattr("reelm.generation.detail.decode_clips", broken)
     with pytest.raises(MemoryError):
         generator.generate([RED, BLUE], seed=[1, 2], num_frames=5, callback_on_tokens=told.extend)
     monkeypatch.undo()
