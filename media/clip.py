@@ -76,7 +76,7 @@ def build_clip(
     if frames_THW3 is None:
         raise ClipError(f"must have at least one frame, got 0 in {str(path)!r}")
     times = times - times[0]
-    steady = np.abs(times[:-1] - np.arange(count) / fps).max() <= max(0.25 / fps, ROUNDING)
+    steady = np.abs(times[:-1] - np.arange(count) / fps).max() <= ROUNDING
     held = times[-1] - times[-2] > 1.5 / fps
     return Clip(torch.from_numpy(frames_THW3), fps, metadata, None if steady and not held else times, tuple(notes))
 

@@ -298,11 +298,15 @@ def _pixel_aspect(stream: "VideoStream") -> Fraction:
 
 
 def _rate(path: Path, stream: "VideoStream") -> float:
-    """Return the nominal rate: the header's where both of its rates agree and can be true, else one from the times."""
+    """Return the nominal rate: the header's where its two rates agree and can be true, else one from the times.
+
+    Where there are no times, as in a raw stream, it is the rate in the coded pictures themselves.
+    """
     declared = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     rate = declared[0] if declared else 0.0
-    if not (declared and max(declared) <= min(1.01 * min(declared), MAX_TRUSTED_FPS)):
-        rate = nominal_rate(_packet_times(path, stream.index), declared) or rate
+    if len(declared) < 2 or max(declared) > min(1.01 * min(declared), MAX_TRUSTED_FPS):
+        coded = float(stream.codec_context.framerate or 0)
+        rate = nominal_rate(_packet_times(path, stream.index), declared) or coded or rate
     if not 0 < rate <= MAX_FPS:
         raise ClipError(f"must have a frame rate of at most {MAX_FPS:g}, got {rate:g} in {str(path)!r}")
     return rate

@@ -26,6 +26,8 @@ MAX_JUMP = 10.0
 MAX_PAUSE = 3600.0
 # Seconds of the coarsest clock tick of video containers.
 TICK = 1e-3
+# Seconds by which rounding to that tick moves a time: half a tick, at both ends of a span.
+ROUNDED = 1.01e-3
 
 
 class Timeline:
@@ -86,6 +88,11 @@ class Timeline:
             self._offset, self.joined, start = time - self._end, self.joined + 1, self._end
         elif start <= self._last:
             start = self._last + self._gap
+        else:
+            # Times that are rounded to milliseconds are those of a steady rate.
+            steady = round(start / self._gap) * self._gap
+            if abs(steady - start) <= min(ROUNDED, self._gap / 4) and steady > self._last:
+                start = steady
         duration = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0.0
         self._last, self._end = start, start + (duration if duration > 0 else self._gap)
         return start

@@ -128,6 +128,23 @@ def test_a_raw_stream_has_the_times_of_its_rate(tmp_path, suffix, codec):
     assert clip.times is None and numbers_of(clip) == list(range(12)) and clip.seconds == pytest.approx(12 / 25)
 
 
+@pytest.mark.parametrize("jitter", [0, 0.005])
+def test_whole_clips_and_streams_take_the_same_pictures(tmp_path, jitter):
+    """Also where the times of a file are rounded to milliseconds, or those of a camera that wavers."""
+    rng = np.random.default_rng(0)
+    seconds = [round(n * 1001 / 60000 + jitter * rng.uniform(), 3) for n in range(45)]
+    path = write_video(tmp_path / "a.mkv", numbered(45), seconds=seconds, fps=60)
+    for fps in (8, 12, 24, 25, 30):
+        shown_at(path, fps)
+
+
+@pytest.mark.parametrize(("suffix", "fps"), [("h264", 8), ("ts", 25)])
+def test_the_rate_of_few_pictures_is_that_of_the_coded_stream(tmp_path, suffix, fps):
+    """A raw stream has no times, and FFmpeg guesses twice the rate of a short broadcast: that of its fields."""
+    clip = read_clip(write_video(tmp_path / f"a.{suffix}", numbered(2, 96, 96), fps=fps, options={"crf": "1"}))
+    assert clip.fps == fps and clip.times is None and clip.seconds == pytest.approx(2 / fps)
+
+
 def test_a_clip_begins_with_its_first_picture(tmp_path):
     path = write_video(tmp_path / "a.mkv", numbered(10), seconds=[100 + n / 10 for n in range(10)], fps=10)
     clip = read_clip(path)
