@@ -50,6 +50,7 @@ class KeptSource:
         require(path.suffix != ".safetensors", "keep_source", rule, str(path))
         self.fit: Fit = "pad" if fit is None else fit
         require(self.fit in FITS, "fit", f"must be one of {FITS}", fit)
+        self._cut = False
         self.clip, self.sound = Video.load(path, folder_fps=fps), find_sound(path)
         if self.sound is not None:
             self.sound = self.sound.until(self.clip.seconds)
@@ -72,7 +73,8 @@ class KeptSource:
         """Return the clip with the new frames of its continuation, which `continue_clip` has made of it."""
         extended = ExtendedVideo(self, video)
         (height, width), (_, kept_height, kept_width) = self.clip.frames.shape[1:3], extended.shape
-        if (height, width) != (kept_height, kept_width):
+        if (height, width) != (kept_height, kept_width) and not self._cut:
+            self._cut = True  # said once for all continuations
             note(f"{kept_width}x{kept_height} of {width}x{height} are kept, the part that the model sees")
         return extended
 
