@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # PyAV 18.1.0 (FFmpeg 8.1.2) refuses to copy packets of some codecs to Matroska that Matroska holds. It asks
 # avformat_query_codec(), which knows only the codecs with a name of their own in Matroska, while FFmpeg's muxer also
-# writes any codec that has a tag in WAV (codec id A_MS/ACM of the Matroska codec mappings). `ffmpeg -c copy` does not ask.
+# writes any codec that has a tag in WAV (codec id A_MS/ACM of the Matroska codec mappings). `ffmpeg -c copy` does
+# not ask.
 # Seen here (Python 3.11, Linux), for mu-law sound that is copied from a wav file:
 #
 #   ValueError: 'matroska' format does not support 'pcm_mulaw' codec
