@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.codec import CodecContext
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 # The containers that hold their own frames. Playlists (hls, concat, dash) are left out, since they refer to other files
@@ -55,6 +56,10 @@ MAX_PIXEL_ASPECT = 16
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
+# FFmpeg's orders of fields by which of them is displayed first.
+FIELD_ORDERS = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+
+
 class VideoFile:
     """An open video file: the contents of its header, and its frames.
 
@@ -73,7 +78,7 @@ class VideoFile:
         self._stream = stream = _shown_stream(path, container)
         context = stream.codec_context
         self._kind = container.format.name
-        self._normalizer = FrameNormalizer(_pixel_aspect(stream), self._crop(), threads)
+        self._normalizer = FrameNormalizer(_pixel_aspect(stream), self._crop(), _fields(context), threads)
         self.height, self.width = self._normalizer.shown_size(context.height, context.width)
         self.declared = _declared_frames(stream)
         self.seconds = (container.duration or 0) / 1e6
@@ -295,6 +300,11 @@ def _decoder(stream: "VideoStream") -> "CodecContext":
 def _pixel_aspect(stream: "VideoStream") -> Fraction:
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or Fraction(1)
     return Fraction(aspect) if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
+
+
+def _fields(context: "VideoCodecContext") -> str:
+    """Return the order of fields where only the container tells it: the decoder of Motion JPEG marks no frames."""
+    return FIELD_ORDERS.get(context.field_order, "") if context.name == "mjpeg" else ""
 
 
 def _rate(path: Path, stream: "VideoStream") -> float:

@@ -74,15 +74,18 @@ class FrameNormalizer:
     Args:
         pixel_aspect: The width of a pixel over its height.
         crop: The pixels that the container hides.
+        fields: The order of fields, "tff" or "bff", of frames that do not tell themselves that they are interlaced.
         threads: The number of threads of the filters; 0 leaves it to libavfilter.
 
     Attributes:
         notes: What was done to the frames beyond a conversion of colours, one line each.
     """
 
-    def __init__(self, pixel_aspect: Fraction = Fraction(1), crop: Crop = WHOLE, threads: int = 0) -> None:
+    def __init__(
+        self, pixel_aspect: Fraction = Fraction(1), crop: Crop = WHOLE, fields: str = "", threads: int = 0
+    ) -> None:
         self.notes: list[str] = []
-        self._pixel_aspect, self._crop, self._threads = pixel_aspect, crop, threads
+        self._pixel_aspect, self._crop, self._fields, self._threads = pixel_aspect, crop, fields, threads
         self._size: tuple[int, int] | None = None  # (height, width) of the first frame, before the display matrix
         self._shape: _Shape | None = None
         self._graph: FilterGraph | None = None
@@ -140,9 +143,10 @@ class FrameNormalizer:
         return FilterGraph(source, self._filters(shape, frame), self._threads)
 
     def _filters(self, shape: _Shape, frame: "VideoFrame") -> Iterator[tuple[str, str]]:
-        if shape.interlaced:
+        if shape.interlaced or self._fields:
             self._note("interlaced: deinterlaced by bwdif, one frame for two fields")
-            yield "bwdif", "mode=send_frame:deint=interlaced"
+            which = "interlaced" if shape.interlaced else f"all:parity={self._fields}"
+            yield "bwdif", f"mode=send_frame:deint={which}"
         crop = self._crop
         if any(crop):
             self._note(f"cropped as the container says: left {crop.left}, top {crop.top}, right {crop.right}, "

@@ -178,7 +178,12 @@ def test_the_clean_aperture_of_mp4_is_applied(tmp_path):
     assert clip.notes == ("cropped as the container says: left 8, top 1, right 4, bottom 0 pixels",)
 
 
-def test_fields_become_frames_without_combs(tmp_path):
+@pytest.mark.parametrize(("suffix", "how"), [
+    ("mp4", {"options": {"x264-params": "tff=1", "crf": "4"}}),
+    ("mov", {"codec": "mjpeg", "pix_fmt": "yuvj420p", "options": {"qmin": "1", "qmax": "1"},
+             "tags": {"field_order": 2}}),
+])  # fmt: skip
+def test_fields_become_frames_without_combs(tmp_path, suffix, how):
     """A bar moves by 8 pixels between the fields: rows that alternate between its places are a comb."""
 
     def bar(number):
@@ -195,8 +200,8 @@ def test_fields_become_frames_without_combs(tmp_path):
         rows = frames[:, :, :, 0].float()
         return float((rows[:, 1:-1] - (rows[:, :-2] + rows[:, 2:]) / 2).abs().mean())
 
-    options = {"x264-params": "tff=1", "crf": "4"}
-    clip = read_clip(write_video(tmp_path / "a.mp4", [woven(n) for n in range(8)], options=options))
+    path = write_video(tmp_path / f"a.{suffix}", [woven(n) for n in range(8)], **how)
+    clip = read_clip(path)
     assert clip.notes == ("interlaced: deinterlaced by bwdif, one frame for two fields",)
     assert len(clip.frames_THW3) == 8
     assert combs(clip.frames_THW3) < 0.15 * combs(torch.from_numpy(np.stack([woven(n) for n in range(8)])))
