@@ -65,6 +65,7 @@ class _Shape(NamedTuple):
     range: int
     transfer: int
     primaries: int
+    rotation: int
     interlaced: bool
 
 
@@ -89,6 +90,7 @@ class FrameNormalizer:
         self._size: tuple[int, int] | None = None  # (height, width) of the first frame, before the display matrix
         self._shape: _Shape | None = None
         self._graph: FilterGraph | None = None
+        self._matrix: np.ndarray | None = None
 
     def shown_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) at which coded frames of this size are shown, before the display matrix."""
@@ -102,36 +104,37 @@ class FrameNormalizer:
         Raises:
             UnsupportedColoursError: The matrix of a frame is one that is not converted.
         """
-        pending: deque[tuple[T, np.ndarray | None]] = deque()
+        pending: deque[T] = deque()
         for tag, frame in frames:
             shape = self._shape_of(frame)
             if self._graph is None or shape != self._shape:
                 yield from self._flush(pending)
                 self._shape, self._graph = shape, self._new_graph(shape, frame)
-            pending.append((tag, _display_matrix(frame)))
+                # Not of each frame: one whose side data was looked at stays in memory until the garbage is collected.
+                self._matrix = _display_matrix(frame)
+            pending.append(tag)
             self._graph.push(frame)
             yield from self._ready(pending)
         yield from self._flush(pending)
 
-    def _flush(self, pending: "deque[tuple[T, np.ndarray | None]]") -> Iterator[tuple[T, np.ndarray]]:
+    def _flush(self, pending: deque[T]) -> Iterator[tuple[T, np.ndarray]]:
         if self._graph is not None:
             self._graph.push(None)
             yield from self._ready(pending)
         self._shape = self._graph = None
 
-    def _ready(self, pending: "deque[tuple[T, np.ndarray | None]]") -> Iterator[tuple[T, np.ndarray]]:
+    def _ready(self, pending: deque[T]) -> Iterator[tuple[T, np.ndarray]]:
         """Yield the frames that are ready; the deinterlacer returns each one after it has seen the next."""
         while self._graph is not None and pending and (frame := self._graph.pull()) is not None:
-            tag, matrix = pending.popleft()
             rgb = np.asarray(frame.to_ndarray())
-            yield tag, upright(_on_black(rgb) if rgb.shape[2] == 4 else rgb, matrix)
+            yield pending.popleft(), upright(_on_black(rgb) if rgb.shape[2] == 4 else rgb, self._matrix)
 
     def _shape_of(self, frame: "VideoFrame") -> _Shape:
         # The deinterlacer leaves progressive frames as they are, so it stays once it was needed.
         interlaced = bool(frame.interlaced_frame) or (self._shape is not None and self._shape.interlaced)
         return _Shape(
             frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range),
-            int(frame.color_trc), int(frame.color_primaries), interlaced,
+            int(frame.color_trc), int(frame.color_primaries), int(frame.rotation), interlaced,
         )  # fmt: skip
 
     def _new_graph(self, shape: _Shape, frame: "VideoFrame") -> FilterGraph:
