@@ -39,9 +39,9 @@ def check_writable(path: str | Path, argument: str = "output") -> Path:
     Raises:
         ReelmError: It is no path, its folder does not exist, or the folder or an existing file is not writable.
     """
-    path = as_path(path, argument)
+    given, path = str(path), as_path(path, argument)
     if path.name in ("", ".."):
-        raise ReelmError(f"{argument}: must be the name of a file or folder, got {str(path)!r}")
+        raise ReelmError(f"{argument}: must be the name of a file or folder, got {given!r}")
     folder = path.parent
     if not folder.is_dir():
         raise ReelmError(f"{argument}: its folder must exist, got {str(path)!r}")
@@ -87,7 +87,7 @@ def check_replaceable(
     elif not overwrite:
         empty = path.is_file() and path.stat().st_size == 0
         if not (empty or (path.is_file() and is_own(path))):
-            rule = "must be a new file, or one that reelm wrote, unless overwriting is asked for"
+            rule = "must be a new file, or one that reelm wrote, unless overwrite is given"
             raise ReelmError(f"{argument}: {rule}, got {str(path)!r}")
 
 

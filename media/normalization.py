@@ -127,7 +127,8 @@ class FrameNormalizer:
         """Yield the frames that are ready; the deinterlacer returns each one after it has seen the next."""
         while self._graph is not None and pending and (frame := self._graph.pull()) is not None:
             rgb = np.asarray(frame.to_ndarray())
-            yield pending.popleft(), upright(_on_black(rgb) if rgb.shape[2] == 4 else rgb, self._matrix)
+            shown = upright(_on_black(rgb) if rgb.shape[2] == 4 else rgb, self._matrix)
+            yield pending.popleft(), np.ascontiguousarray(shown)  # torch takes no views that run backwards
 
     def _shape_of(self, frame: "VideoFrame") -> _Shape:
         # The deinterlacer leaves progressive frames as they are, so it stays once it was needed.

@@ -295,7 +295,7 @@ def test_generate_never_replaces_a_file_that_was_not_named(run, debug):
     assert Path("a-red-ball-3.mp4").is_file()
     code, _, err = run(*words, "-o", "a-red-ball.mp4")
     assert (code, Path("a-red-ball.mp4").read_text()) == (2, "mine")
-    assert "output: must be a new file, or one that reelm wrote, unless overwriting is asked for" in err
+    assert "output: must be a new file, or one that reelm wrote, unless overwrite is given" in err
     assert run(*words, "-o", "a-red-ball.mp4", "--overwrite")[0] == 0
     assert len(Video.load("a-red-ball.mp4").frames) == 1
 
@@ -611,12 +611,12 @@ def test_a_wrong_row_fails_the_command(run, monkeypatch):
         (["generate", "ball", "--seed", "-1"], "seed: must be a whole number from 0 to 2**63 - 1, got -1"),
         (["generate", "ball", "--num-videos-per-prompt", "0"], "num_videos_per_prompt: must be from 1 to 4096, got 0"),
         (["generate", "ball", "-o", "none/x.mp4"], "output: its folder must exist, got 'none/x.mp4'"),
-        (["generate", "ball", "-o", ""], "output: must be the name of a file or folder, got '.'"),
+        (["generate", "ball", "-o", ""], "output: must be the name of a file or folder, got ''"),
         (["generate", "ball", "-o", "."], "output: must be the name of a file or folder, got '.'"),
         (["generate", "ball", "-o", ".mp4"], "output: must have a name before its suffix, got '.mp4'"),
         (["generate", "ball", "-o", ".mp4", "--num-videos-per-prompt", "2"], "output: must have a name before its"),
         (["continue", "none.mp4", "-o", "none/.mkv"], "output: must have a name before its suffix, got 'none/.mkv'"),
-        (["decode", "x.safetensors", "-o", ""], "output: must be the name of a file or folder, got '.'"),
+        (["decode", "x.safetensors", "-o", ""], "output: must be the name of a file or folder, got ''"),
         (["generate", "ball", "--then", "-1: ring"], "then: must have seconds that ascend, got [0.0, -1.0]"),
         (
             ["generate", "ball", "--then", "1: a", "--then", "1: b"],

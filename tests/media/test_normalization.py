@@ -11,6 +11,7 @@ import torch
 from reelm.core.errors import ClipError
 from reelm.media.normalization import MATRICES, OTHER_MATRICES, FrameNormalizer, upright
 from reelm.media.reader import read_clip
+from reelm.media.streaming import stream_clip
 from reelm.media.writer import write_clip
 from reelm.tests.media.files import number_of, numbered, write_video
 
@@ -121,6 +122,8 @@ def test_all_eight_orientations(tmp_path, name):
     values = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     (tmp_path / "a.mp4").write_bytes(data[:place] + values + data[place + 36 :])
     frame = read_clip(tmp_path / "a.mp4").frames_THW3[0].numpy()
+    streamed = next(stream_clip(tmp_path / "a.mp4").frames)[2]
+    assert torch.equal(torch.from_numpy(streamed), torch.from_numpy(frame))  # torch takes no reversed views
     height, width = frame.shape[:2]
     assert (height, width) == ((64, 48) if a == 0 else (48, 64))
     assert np.abs(frame[height // 4 :: height // 2, width // 4 :: width // 2].astype(int) - wanted).max() <= 4

@@ -15,7 +15,7 @@ from reelm.media.writer import ClipWriter, check_output, write_clip
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 NAMES = ["a.mp4", "a.mkv", "a.gif", "a.webp", "a"]
-LOST = r"^output: must be a new file, or one that reelm wrote, unless overwriting is asked for, got '.*"
+LOST = r"^output: must be a new file, or one that reelm wrote, unless overwrite is given, got '.*"
 
 
 def by_another_program(path: Path) -> Path:
