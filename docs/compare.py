@@ -93,7 +93,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--clip", type=Path)
     options = parser.parse_args()
-    cases = CASES if options.clip is None else {"reading": {"clip": str(options.clip.resolve())}}
+    reading: dict[str, dict[str, object]] = {"reading": {"clip": str(options.clip and options.clip.resolve())}}
+    cases = CASES if options.clip is None else reading
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder) / "old", Path(folder) / "new"
         for place in (old, new):

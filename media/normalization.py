@@ -126,7 +126,7 @@ class FrameNormalizer:
     def _ready(self, pending: deque[T]) -> Iterator[tuple[T, np.ndarray]]:
         """Yield the frames that are ready; the deinterlacer returns each one after it has seen the next."""
         while self._graph is not None and pending and (frame := self._graph.pull()) is not None:
-            rgb = np.asarray(frame.to_ndarray())
+            rgb = _view(frame)
             shown = upright(_on_black(rgb) if rgb.shape[2] == 4 else rgb, self._matrix)
             yield pending.popleft(), np.ascontiguousarray(shown)  # torch takes no views that run backwards
 
@@ -198,6 +198,14 @@ def _matrix(shape: _Shape) -> str:
     # As most players do where there is no tag: BT.601 for standard definition.
     high_definition = shape.width >= 1280 or shape.height > 576
     return MATRICES.get(shape.matrix, "bt709" if high_definition else "smpte170m")
+
+
+def _view(frame: "VideoFrame") -> np.ndarray:
+    """Return the pixels (H, W, C) of a packed frame, without a copy; the array keeps the frame alive."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+    channels = 4 if frame.format.name == "rgba" else 3
+    return rows[:, : channels * frame.width].reshape(frame.height, frame.width, channels)
 
 
 def _has_alpha(frame: "VideoFrame") -> bool:
