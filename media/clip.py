@@ -50,35 +50,48 @@ class Clip:
 
 
 def build_clip(
-    path: Path, frames: Iterable[np.ndarray], times: np.ndarray, fps: float, metadata: Json, notes: Sequence[str] = ()
-) -> Clip:
+    path: Path, frames: Iterable[np.ndarray], times: Sequence[float] | np.ndarray, fps: float, metadata: Json,
+    notes: Sequence[str] = (), *, expected: int | None = None,
+) -> Clip:  # fmt: skip
     """Stack the frames of a clip, and drop the times of a clip whose frame rate is constant.
 
     Args:
         path: The file, for error messages.
         frames: The frames, each (H, W, 3) uint8.
-        times: The seconds (T + 1,) at which each frame begins and the last one ends; a lone frame may end at once.
+        times: The seconds (T + 1,) at which each frame begins and the last one ends; a lone frame may end at once. With
+            `expected` they, and the notes, may be lists that are complete only once the frames are read.
         fps: The frames per second.
         metadata: The metadata of the file.
-        notes: The notes of the clip; they may be complete only once the frames are read.
+        notes: The notes of the clip.
+        expected: The number of frames that memory is reserved for, where their number is not known yet.
 
     Raises:
         ClipError: There is no frame, or the frames have several sizes.
     """
-    count = len(times) - 1
-    frames_THW3: np.ndarray | None = None
-    for index, frame in enumerate(frames):
-        if frames_THW3 is None:
-            frames_THW3 = np.empty((count, *frame.shape), np.uint8)
-        if frame.shape != frames_THW3.shape[1:]:
+    frames_THW3 = _stack(path, frames, len(times) - 1 if expected is None else expected)
+    count, seconds = len(frames_THW3), np.asarray(times, np.float64)
+    seconds = seconds - seconds[0]
+    steady = np.abs(seconds[:-1] - np.arange(count) / fps).max() <= ROUNDING
+    held = seconds[-1] - seconds[-2] > 1.5 / fps
+    kept_times = None if steady and not held else seconds
+    return Clip(torch.from_numpy(frames_THW3), fps, metadata, kept_times, tuple(notes))
+
+
+def _stack(path: Path, frames: Iterable[np.ndarray], expected: int) -> np.ndarray:
+    """Return frames as one array; memory is reserved for the expected number, and doubled where there are more."""
+    stacked, count = np.empty((0, 0, 0, 3), np.uint8), 0
+    for frame in frames:
+        if count == 0:
+            stacked = np.empty((max(1, expected), *frame.shape), np.uint8)
+        elif count == len(stacked):
+            stacked = np.concatenate([stacked, np.empty_like(stacked)])
+        if frame.shape != stacked.shape[1:]:
             raise ClipError(f"must have frames of one size, got {frame.shape} in {str(path)!r}")
-        frames_THW3[index] = frame
-    if frames_THW3 is None:
+        stacked[count] = frame
+        count += 1
+    if count == 0:
         raise ClipError(f"must have at least one frame, got 0 in {str(path)!r}")
-    times = times - times[0]
-    steady = np.abs(times[:-1] - np.arange(count) / fps).max() <= ROUNDING
-    held = times[-1] - times[-2] > 1.5 / fps
-    return Clip(torch.from_numpy(frames_THW3), fps, metadata, None if steady and not held else times, tuple(notes))
+    return stacked[:count]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..core.errors import ClipError, require
 from ..core.files import as_path
 from ..core.progress import note
 from .clip import DEFAULT_LIMITS, ROUNDING, Clip, ClipLimits, build_clip
-from .frame_decoder import open_video
+from .frame_decoder import VideoFile, open_video
 from .images import image_format, read_image
 from .picture_folder import FOLDER_FPS, read_folder
 
@@ -108,24 +108,44 @@ def _read_video(path: Path, limits: ClipLimits, kept_seconds: float) -> Clip:
     with open_video(path) as video:
         whole = math.isinf(kept_seconds)
         frames = min(video.declared or video.seconds * video.fps, kept_seconds * video.fps)
-        size = {"height": video.height, "width": video.width}
-        limits.check(path, **size, frames=frames, seconds=video.seconds if whole else 0.0)
-        kept: deque[tuple[float, float, VideoFrame]] = deque()
-        for start, stop, frame in video.decode(limits.max_pixels):
-            kept.append((start, stop, frame))
-            while len(kept) > 1 and _is_before(kept[0][:2], stop - kept_seconds, video.fps):
-                kept.popleft()
-            coded = {"height": max(frame.height, video.height), "width": max(frame.width, video.width)}
-            limits.check(path, **coded, frames=len(kept), seconds=stop if whole else 0.0)
-        times = np.array([start for start, _, _ in kept] + [kept[-1][1]])
-        times = np.maximum(times, times[-1] - kept_seconds)
+        seconds = video.seconds if whole else 0.0
+        limits.check(path, height=video.height, width=video.width, frames=frames, seconds=seconds)
+        return _read_whole(video, path, limits, frames) if whole else _read_end(video, path, limits, kept_seconds)
 
-        def undecoded() -> "Iterator[tuple[float, float, VideoFrame]]":
-            while kept:  # each decoded frame is freed once it is converted
-                yield kept.popleft()
 
-        clip = build_clip(path, (rgb for _, _, rgb in video.rgb(undecoded())), times, video.fps, video.metadata)
-        return replace(clip, notes=tuple(video.notes))
+def _read_whole(video: VideoFile, path: Path, limits: ClipLimits, expected: float) -> Clip:
+    """Read all frames; each is converted while the decoder is at the next ones."""
+    times: list[float] = [0.0]
+    notes: list[str] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for start, stop, rgb in video.rgb(video.decode(limits.max_pixels)):
+            limits.check(path, height=rgb.shape[0], width=rgb.shape[1], frames=len(times), seconds=stop)
+            times[-1:] = [start, stop]
+            yield rgb
+        notes[:] = video.notes
+
+    return build_clip(path, frames(), times, video.fps, video.metadata, notes, expected=math.ceil(expected) + 1)
+
+
+def _read_end(video: VideoFile, path: Path, limits: ClipLimits, kept_seconds: float) -> Clip:
+    """Read the frames of the last seconds; those before are not converted."""
+    kept: deque[tuple[float, float, VideoFrame]] = deque()
+    for start, stop, frame in video.decode(limits.max_pixels):
+        kept.append((start, stop, frame))
+        while len(kept) > 1 and _is_before(kept[0][:2], stop - kept_seconds, video.fps):
+            kept.popleft()
+        height, width = max(frame.height, video.height), max(frame.width, video.width)
+        limits.check(path, height=height, width=width, frames=len(kept))
+    times = np.array([start for start, _, _ in kept] + [kept[-1][1]])
+    times = np.maximum(times, times[-1] - kept_seconds)
+
+    def undecoded() -> "Iterator[tuple[float, float, VideoFrame]]":
+        while kept:  # each decoded frame is freed once it is converted
+            yield kept.popleft()
+
+    clip = build_clip(path, (rgb for _, _, rgb in video.rgb(undecoded())), times, video.fps, video.metadata)
+    return replace(clip, notes=tuple(video.notes))
 
 
 def _is_before(shown: tuple[float, float], second: float, fps: float) -> bool:
