@@ -5,12 +5,13 @@ reelm continue ball.mp4 --seconds 4 -o longer.mp4
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from .core.errors import ReelmError
 from .core.progress import note
-from .core.signals import raised_signals
+from .core.signals import SIGNALS, raised_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             note("reelm: interrupted")
             code = 130
     return 128 + caught[0] if caught else code
+
+
+def script() -> None:
+    """End this process with the exit code of `main`: the entry point of the command `reelm`."""
+    code = main()
+    # Modules print tracebacks where a signal comes while the interpreter takes them down.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:

@@ -63,8 +63,10 @@ def _run_in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([work.__module__])
-        from multiprocessing import forkserver  # which Windows does not have
+        from multiprocessing import forkserver, resource_tracker  # which Windows does not have
 
+        # Its start, which is part of that of the fork server, would let SIGINT through again.
+        resource_tracker.ensure_running()
         with _without_ctrl_c():
             forkserver.ensure_running()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)

@@ -225,7 +225,7 @@ print(*codes, end="", file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_nothing_is_said_where_nobody_reads_on(unbuffered):
     """As in `reelm --help | head -1`, whether the pipe is found closed while printing or at the end."""
     reading, writing = os.pipe()
@@ -238,9 +238,15 @@ def test_nothing_is_said_where_nobody_reads_on(unbuffered):
     assert (done.returncode, done.stderr) == (0, b"141 141 141 141")
 
 
-def test_the_entry_point_is_main():
+def test_the_entry_point_ends_the_process_with_the_code_of_main(monkeypatch):
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="reelm")
-    assert script.load() is cli.main
+    assert script.load() is cli.script
+    ignored = []
+    monkeypatch.setattr(cli, "main", lambda: 3)
+    monkeypatch.setattr(cli.signal, "signal", lambda number, handler: ignored.append((number, handler)))
+    with pytest.raises(SystemExit) as ended:
+        cli.script()
+    assert ended.value.code == 3 and {number for number, _ in ignored} == {signal.SIGINT, signal.SIGTERM}
 
 
 def test_pictures_are_fitted_by_the_names_of_the_library():  # of all options: tests/test_python_page.py

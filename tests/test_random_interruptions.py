@@ -20,7 +20,7 @@ from reelm.media.writer import write_clip
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("empty_folder")]
 MOMENTS = int(os.environ.get("REELM_MOMENTS", "6"))
-REELM = [sys.executable, "-c", "import sys; from reelm.cli import main; sys.exit(main())"]
+REELM = [sys.executable, "-c", "from reelm.cli import script; script()"]
 
 
 def start(words):
