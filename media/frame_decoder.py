@@ -282,6 +282,8 @@ def _packets(container: "InputContainer", stream: "VideoStream", lost: Damage) -
             lost.read = max(lost.read, (packet.pos or 0) + packet.size)
             if packet.stream.index == stream.index:
                 yield packet
+            elif packet.is_corrupt:  # also one that a damaged length lets reach to the end of the file
+                lost.cut = True
     except (av.FFmpegError, UnicodeDecodeError, IndexError) as error:
         lost.unreadable, lost.reason = True, str(error)
         yield av.Packet()
