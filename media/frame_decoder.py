@@ -45,6 +45,8 @@ CONTAINERS = (
 # Containers whose clock may start again where recordings were joined, and whose packets may be lost on the way.
 BROADCAST = ("mpegts", "mpeg")
 MAX_FPS = 1000.0
+# Less than one frame an hour is a damaged rate; the clip then has that of a still image.
+MIN_FPS = 1 / 3600
 # Headers of variable rates declare the tick of their clock, such as 1000, for a rate.
 MAX_TRUSTED_FPS = 240.0
 SCANNED_PACKETS = 1000
@@ -319,6 +321,8 @@ def _rate(path: Path, stream: "VideoStream") -> float:
     if len(declared) < 2 or max(declared) > min(1.01 * min(declared), MAX_TRUSTED_FPS):
         coded = float(stream.codec_context.framerate or 0)
         rate = nominal_rate(_packet_times(path, stream.index), declared) or coded or rate
+    if 0 < rate < MIN_FPS:
+        rate = 1.0
     if not 0 < rate <= MAX_FPS:
         raise ClipError(f"must have a frame rate of at most {MAX_FPS:g}, got {rate:g} in {str(path)!r}")
     return rate
