@@ -84,3 +84,20 @@ def with_sound(path, pictures, codecs=("aac",), seconds=2.0, before=0.0):
                 packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, video
                 new.mux(packet)
     return path
+
+
+def mutate(data, rng, header):
+    """Overwrite, exchange, cut off or flip some bytes; flips are in the first `header`, where they do most harm."""
+    data, kind = bytearray(data), rng.randrange(4)
+    if kind == 0:
+        for _ in range(rng.randrange(1, 30)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+    elif kind == 1:
+        start = rng.randrange(len(data))
+        data[start : start + rng.randrange(1, 200)] = rng.randbytes(rng.randrange(200))
+    elif kind == 2:
+        del data[rng.randrange(len(data)) :]
+    else:
+        for _ in range(rng.randrange(1, 6)):
+            data[rng.randrange(min(len(data), header))] ^= 1 << rng.randrange(8)
+    return bytes(data)

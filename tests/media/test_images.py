@@ -16,6 +16,7 @@ from reelm.media.clip import ClipLimits
 from reelm.media.images import image_format
 from reelm.media.reader import is_video, read_clip
 from reelm.media.writer import write_clip
+from reelm.tests.media.files import mutate
 
 RAMP = np.linspace(0, 65535, 64).astype(np.uint16)
 GREY_RAMP = np.round(RAMP / 257)
@@ -598,29 +599,13 @@ def seeds():
 SEEDS = seeds()
 
 
-def mutate(data, rng):
-    data, kind = bytearray(data), rng.randrange(4)
-    if kind == 0:
-        for _ in range(rng.randrange(1, 20)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-    elif kind == 1:
-        start = rng.randrange(len(data))
-        data[start : start + rng.randrange(1, 100)] = rng.randbytes(rng.randrange(100))
-    elif kind == 2:
-        del data[rng.randrange(len(data)) :]
-    else:  # the header is where a flip does most harm
-        for _ in range(rng.randrange(1, 6)):
-            data[rng.randrange(min(len(data), 200))] ^= 1 << rng.randrange(8)
-    return bytes(data)
-
-
 def sweep(path, seed, count):
     """Read mutations of a file; return how many are clips and how many are refused by name."""
     rng, limits, clips = random.Random(seed), ClipLimits(max_pixels=10**6, max_bytes=10**8, max_seconds=600), 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, of what it finds broken
         for _ in range(count):
-            path.write_bytes(mutate(SEEDS[path.name[2:]], rng))
+            path.write_bytes(mutate(SEEDS[path.name[2:]], rng, 200))
             try:
                 clip = read_clip(path, limits=limits)
                 assert clip.frames_THW3.numel() > 0 and clip.fps > 0 and isinstance(clip.metadata, dict)

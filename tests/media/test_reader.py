@@ -15,6 +15,7 @@ from reelm.core.errors import ClipError, ReelmError
 from reelm.media.clip import ClipLimits
 from reelm.media.reader import read_clip
 from reelm.media.writer import write_clip
+from reelm.tests.media.files import mutate
 
 COLOURS = np.array(
     [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255] * 3, [0] * 3, [200, 100, 50], [20, 180, 160], [128] * 3], np.uint8
@@ -271,24 +272,6 @@ def test_limits_hold_where_the_header_says_nothing(tmp_path):
 # ---- broken bytes: a clip or a ClipError, never anything else
 
 
-def mutate(data, rng):
-    data = bytearray(data)
-    kind = rng.randrange(4)
-    if kind == 0:
-        for _ in range(rng.randrange(1, 30)):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-    elif kind == 1:
-        start = rng.randrange(len(data))
-        data[start : start + rng.randrange(1, 200)] = rng.randbytes(rng.randrange(200))
-    elif kind == 2:
-        del data[rng.randrange(len(data)) :]
-    else:
-        # The header is where a flip does most harm.
-        for _ in range(rng.randrange(1, 6)):
-            data[rng.randrange(min(len(data), 900))] ^= 1 << rng.randrange(8)
-    return bytes(data)
-
-
 def sweep(tmp_path, suffix, count, seed):
     frames = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
     source = write_clip(tmp_path / f"good{suffix}", frames, 8, metadata={"prompt": "é"}).read_bytes()
@@ -297,7 +280,7 @@ def sweep(tmp_path, suffix, count, seed):
     outcomes = {"clip": 0, "refused": 0}
     path = tmp_path / f"bad{suffix}"
     for _ in range(count):
-        path.write_bytes(mutate(source, rng))
+        path.write_bytes(mutate(source, rng, 900))
         try:
             clip = read_clip(path, limits=limits)
             assert clip.frames_THW3.numel() > 0 and clip.fps > 0 and isinstance(clip.metadata, dict)
