@@ -18,6 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+from ..core.signals import deferred_signals
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -72,7 +74,10 @@ def _run_in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], workers: in
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     others = set(multiprocessing.active_children())
     try:
-        yield from pool.map(work, jobs)
+        # It starts the workers. A signal in the middle of that would leave one that is not among the children yet.
+        with deferred_signals():
+            results = pool.map(work, jobs)
+        yield from results
     except BaseException:
         # A worker may be in the middle of a long video whose result is no longer needed.
         for worker in set(multiprocessing.active_children()) - others:

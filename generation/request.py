@@ -418,7 +418,11 @@ def _readable(parts: Pretrained, texts: Iterable[str], argument: str) -> dict[st
     unknown = list(dict.fromkeys(found))
     if unknown:
         known = parts.lm.known_words
-        near = {word: difflib.get_close_matches(word, known, n=1, cutoff=0.7) for word in unknown[:20]}
+        # Short words look like many others: "two" is not "to".
+        near = {
+            word: difflib.get_close_matches(word, known, n=1, cutoff=0.7) if len(word) > 3 else []
+            for word in unknown[:20]
+        }
         shown = ", ".join(repr(word) + "".join(f" (did you mean {each!r}?)" for each in near[word]) for word in near)
         where = f"; reelm info --words lists the {len(known)} that it knows" if known else ""
         note(f"warning: {argument}: the model does not know the words {shown}{where}")

@@ -27,7 +27,7 @@ def generator():
 
 def test_the_rolling_cache_equals_one_masked_pass(generator):
     parts = generator.parts
-    frames = 3 * parts.config.lm.window
+    frames = 2 * parts.config.lm.window + 1
     tokens = torch.from_numpy(generator.generate(PROMPT, seed=1, num_frames=1 + 4 * (frames - 1)).tokens)[None]
     tokens_1S, conditions = written(parts.lm, tokens), [(Text(PROMPT),)]
     with torch.no_grad():

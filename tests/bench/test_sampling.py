@@ -98,6 +98,7 @@ def test_a_way_with_wrong_logits_is_found_out(debug_generator, monkeypatch):
 # ---- other ways: compiled, without Triton
 
 
+@pytest.mark.slow  # inductor takes its time
 def test_a_compiled_step_draws_its_own_row(debug_generator, monkeypatch):
     monkeypatch.setattr("reelm.bench.sampling.hugging_face_rows", lambda *_: ([], {"transformers": "not here"}))
     report = benchmark(debug_generator, seconds=0.1, repeats=1, guidance_scale=1.0)

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.core.layout import FrameLayout, Segment
 from reelm.core.token_order import ORDERS, scan_order
+from reelm.tests.examples import examples
 
 VIDEO = Segment(name="video", shape=(3, 5), vocab_size=9)
 sizes = st.integers(1, 5)
@@ -35,7 +36,7 @@ def random_grids(layout, *leading):
     return {each.name: torch.randint(each.vocab_size, (*leading, *each.shape)) for each in layout.segments}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(layouts(), st.lists(st.integers(0, 3), max_size=2))
 def test_unpacking_is_the_inverse_of_packing(layout, leading):
     grids = random_grids(layout, *leading)
@@ -47,7 +48,7 @@ def test_unpacking_is_the_inverse_of_packing(layout, leading):
     assert layout.admits(grids)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(layouts())
 def test_each_segment_has_ids_of_its_own_and_its_tokens_have_no_others(layout):
     ranges = [range(start := layout.first_id(each.name), start + each.vocab_size) for each in layout.segments]

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.core.token_history import HISTORY, TokenHistory, gather_rows
+from reelm.tests.examples import examples
 
 SIZE = 3
 
@@ -29,7 +30,7 @@ def newest(history, row):
 clips_of_any_length = st.lists(st.lists(st.integers(0, 99), max_size=30), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data(), clips_of_any_length)
 def test_rows_move_as_entries_of_a_list(data, clips):
     history = history_of(clips)
@@ -44,7 +45,7 @@ def test_rows_move_as_entries_of_a_list(data, clips):
         assert [newest(history, row) for row in range(len(clips))] == wanted
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=SIZE), min_size=1, max_size=12))
 def test_tokens_come_by_parts_and_latent_frames_are_read_back(parts):
     history, tokens = TokenHistory(1, SIZE, torch.device("cpu")), []

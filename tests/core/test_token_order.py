@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.token_order import ORDERS, lattices, scan_order
 from reelm.lm.neighbours import AROUND, carry_over, neighbour_tables, neighbours
+from reelm.tests.examples import examples
 
 sizes = st.integers(1, 13)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(sizes, sizes, st.sampled_from(ORDERS))
 def test_every_place_comes_once(rows, columns, order):
     assert scan_order(rows, columns, order).sort().values.tolist() == list(range(rows * columns))
@@ -30,7 +31,7 @@ def test_coarse_by_hand():
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(2, 13), st.integers(2, 13))
 def test_tokens_of_a_lattice_are_no_neighbours(rows, columns):
     """No two of a lattice touch along a side, so that what lies between them is known or open for both."""
@@ -40,7 +41,7 @@ def test_tokens_of_a_lattice_are_no_neighbours(rows, columns):
         assert (distance + 9 * torch.eye(len(part), dtype=torch.int64) > 1).all()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(sizes, sizes, st.sampled_from(ORDERS))
 def test_neighbours_are_known_and_where_they_are_said_to_be(rows, columns, order):
     offsets_SX, inside_SX = neighbour_tables(rows, columns, order)

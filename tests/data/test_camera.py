@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.data import camera
 from reelm.data.camera import BACKWARDS, FORWARDS, STILL, moving_crop
 from reelm.data.crops import centre_crop, random_scale_crop
+from reelm.tests.examples import examples
 
 
 def places(frames, height, width):
@@ -19,7 +20,7 @@ def places(frames, height, width):
     return torch.from_numpy(clip)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.integers(1, 9), st.integers(8, 24), st.integers(8, 24), st.integers(0, 40), st.integers(0, 40),
     st.sampled_from([0.01, 0.5, 2.0, 64.0]), st.integers(0, 99),

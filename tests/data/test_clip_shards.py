@@ -12,7 +12,7 @@ import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
@@ -21,6 +21,7 @@ from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
 from reelm.media.reader import read_clip
 from reelm.media.writer import write_clip
+from reelm.tests.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def in_sequence(long_shards, tmp_path_factory):
     return clips
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_a_window_is_what_decoding_in_sequence_gives(long_shards, in_sequence, data):
     shards = ClipShards(long_shards)

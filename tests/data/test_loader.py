@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
 from reelm.data.clip_shards import ClipShards
 from reelm.data.loader import ClipLoader
+from reelm.tests.examples import examples
 
 
 class Numbered:
@@ -64,7 +65,7 @@ def picks_of(shards, steps, *, world_size=1, start=0, **words):
     return picks
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(LENGTHS, st.integers(0, 2**63 - 1), st.integers(1, 9), st.integers(0, 5))
 def test_an_epoch_has_every_window_once_and_none_overlap(lengths, seed, num_frames, epoch):
     num_frames = min(num_frames, max(lengths))
@@ -98,7 +99,7 @@ def test_the_order_never_changes():
     assert found == GOLDEN
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(LENGTHS, st.integers(0, 99), st.sampled_from([1, 2, 8]), st.sampled_from([0, 1, 2, 8]))
 def test_the_order_is_the_same_on_any_number_of_workers_and_ranks(lengths, seed, world_size, workers):
     shards = Numbered(lengths)
@@ -106,7 +107,7 @@ def test_the_order_is_the_same_on_any_number_of_workers_and_ranks(lengths, seed,
     assert picks_of(shards, 6, seed=seed, flip=True, world_size=world_size, workers=workers) == wanted
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(LENGTHS, st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 2, 4, 8])), min_size=20, max_size=20))
 def test_20_restarts_on_other_numbers_of_ranks_lose_and_repeat_nothing(lengths, restarts):
     shards, state, picks = Numbered(lengths), {"epoch": 0, "sample": 0}, []

@@ -5,16 +5,17 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError
 from reelm.data.recode import PrepareConfig, _assign_frames, recode
 from reelm.data.sources import Source
 from reelm.media.writer import write_clip
+from reelm.tests.examples import examples
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(1, 200), st.integers(0, 90), st.integers(1, 60))
 def test_frames_are_kept_in_order_and_the_end_is_held_out(total, held_out, max_frames):
     placed = list(_assign_frames((np.array([n]) for n in range(total)), held_out, max_frames))

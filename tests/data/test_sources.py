@@ -4,13 +4,14 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from reelm.core.errors import ClipError
 from reelm.core.folders import mark_folder
 from reelm.data.sources import Source, find_sources, read_captions
+from reelm.tests.examples import examples
 
 
 def touch(folder, *names):
@@ -72,7 +73,7 @@ def test_links_to_folders_are_not_followed_and_odd_names_can_be_printed(tmp_path
     assert all(os.path.lexists(source.path) for source in sources)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.text(max_size=40), max_size=4), st.booleans())
 def test_captions_are_single_spaced_and_none_is_empty(tmp_path_factory, texts, listed):
     folder = tmp_path_factory.mktemp("captions")

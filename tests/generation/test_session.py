@@ -6,13 +6,14 @@ import functools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from reelm.core.errors import ReelmError
 from reelm.generation.session import SessionState, _digest
 from reelm.sampling.engine import Engine
+from reelm.tests.examples import examples
 
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
 
@@ -24,7 +25,7 @@ def generator(request):
     return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
-@settings(max_examples=12, deadline=None)
+@examples(5)
 @given(
     seed=st.integers(0, 2**63 - 1), before=st.integers(1, 33), after=st.integers(1, 24),
     scale=st.sampled_from([1.0, 2.5]), decoder=st.sampled_from(["sequential", "jacobi"]),

@@ -8,13 +8,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from reelm.core.errors import ClipError, ReelmError
 from reelm.generation.video import Video, video_metadata
 from reelm.media.writer import write_clip
+from reelm.tests.examples import examples
 
 
 def make(**changes):
@@ -47,7 +48,7 @@ def test_save_and_load(tmp_path, name):
     grid=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
     largest=st.sampled_from([1, 2**16 - 1, 2**16, 2**32 - 1]),
 )
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_any_token_ids_survive(tmp_path_factory, grid, largest):
     tokens = np.random.default_rng(0).integers(0, largest, grid, endpoint=True)
     tokens[0, 0, 0] = largest
@@ -152,7 +153,7 @@ KEYS = ["reelm", "model", "prompt", "seed", "settings", "shape", "fps", "fingerp
 
 
 @given(key=st.sampled_from(KEYS), value=json_values)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_any_metadata_loads(tmp_path_factory, key, value):
     video = make(frames=make().frames[:3, :8, :8], tokens=np.ones((2, 1, 1)).astype(int))
     metadata = video_metadata(video) | {key: value}

@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.kernels import attention_reference
 from reelm.kernels.attention import attention
+from reelm.tests.examples import examples
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,7 +41,7 @@ def cases(draw):
     return tensors, lengths, layout
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(case=cases())
 def test_values_and_gradients_equal_the_oracle(oracle, case):
     tensors, lengths, layout = case
@@ -54,7 +55,7 @@ def test_values_and_gradients_equal_the_oracle(oracle, case):
         torch.testing.assert_close(got, wanted)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(case=cases(), choice=st.integers(0, 1000))
 def test_a_row_has_gradients_from_the_keys_that_it_sees_alone(oracle, case, choice):
     tensors, lengths, layout = case
@@ -101,7 +102,7 @@ def test_half_precision_is_rounded_at_the_end_alone(dtype, error, scale):
     torch.testing.assert_close(out.double(), exact_out, rtol=error, atol=error)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.integers(1, 90), st.integers(0, 5), st.integers(1, 9), st.sampled_from([None, 1, 2, 3]),
     st.sampled_from(["token", "frame", "full"]),
@@ -133,7 +134,7 @@ def test_int32_lengths_and_strided_inputs_give_the_same(oracle):
     torch.testing.assert_close(call(heads_first, lengths.int(), layout), plain)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(case=cases())
 def test_log_sum_exp_is_that_of_the_visible_scores_and_differentiable(oracle, case):
     (q, q_prefix, k, v), lengths, layout = case

@@ -4,13 +4,14 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.kernels import cached_attention
 from reelm.lm.cache import RingCache
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.transformer import VideoTransformer
+from reelm.tests.examples import examples
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,7 @@ def filled(model, positions, seed=0, dtype=torch.float32):
     return cache
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     positions=st.lists(st.integers(0, 100), min_size=1, max_size=3),
     count=st.integers(1, 12),

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.kernels.attention import attention
 from reelm.kernels.decode_attention import decode_attention
 from reelm.kernels.decode_attention_reference import slot_mask
+from reelm.tests.examples import examples
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(data=st.data())
 def test_a_step_equals_the_oracle_and_never_reads_a_slot_that_nobody_sees(oracle, data):
     draw = data.draw
@@ -148,7 +149,7 @@ def test_an_int8_cache_costs_less_than_a_hundredth(oracle):
         assert 1e-3 < error < 1e-2, "the rounding of absmax / 127 scales, and no more"
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(frame_size=st.integers(1, 6), window=st.integers(1, 4), L=st.integers(1, 20), extra=st.integers(0, 9),
        short=st.booleans())  # fmt: skip
 def test_the_shortest_ring_is_taken_and_the_next_shorter_one_refused(oracle, frame_size, window, L, extra, short):

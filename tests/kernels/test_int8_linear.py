@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.kernels.int8_linear import int8_linear
 from reelm.kernels.quantize import quantize
+from reelm.tests.examples import examples
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
     st.integers(0, 40), st.integers(1, 50), st.integers(1, 70), st.integers(0, 1000),

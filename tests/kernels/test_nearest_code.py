@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reelm.core.errors import ReelmError
 from reelm.kernels import nearest_code_reference
 from reelm.kernels.nearest_code import nearest_code
+from reelm.tests.examples import examples
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_the_chosen_code_is_the_nearest_whatever_the_sizes_and_blocks(oracle, data):
     draw = data.draw
@@ -38,7 +39,7 @@ def test_codes_far_apart_are_told_exactly(oracle, dtype, D):
     assert torch.equal(nearest_code(x_MD.to(dtype), codebook_ZD.to(dtype)), wanted_N)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(K=st.integers(1, 30), block=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_of_codes_at_the_same_distance_the_lowest_id_is_taken(oracle, K, block, seed):
     # Small integers: all is exact in float32, and ties are many.

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.kernels.noise import CURVE, LN2, gumbel, gumbel_noise, philox
+from reelm.tests.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def step_by_step(word):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_the_bits_are_those_of_single_roundings_in_the_stated_order(word):
     # In a tensor long enough for vector instructions: with a fused multiply-add among them, bits would differ.
     out = gumbel(torch.full((67,), word))
@@ -101,7 +102,7 @@ SEEDS = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4)
 
 
 @given(SEEDS, st.integers(0, 2**40), st.integers(2, 40))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_noise_belongs_to_seed_position_and_entry_alone(seeds, position, vocab):
     seeds_B1, samples_B1 = torch.tensor(seeds)[:, None], torch.arange(len(seeds))[:, None]
     positions_L = torch.arange(position, position + 6)

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.kernels.decode_attention import decode_attention
 from reelm.kernels.rope_norm_cache import rope_norm_cache
+from reelm.tests.examples import examples
 
 
 def normalised(x_E, weight_E, epsilon):
@@ -60,7 +61,7 @@ def gathered(cache_BKC, slots_BL):
     return torch.stack([cache[:, slots].transpose(0, 1) for cache, slots in zip(cache_BKC, slots_BL, strict=True)])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_what_is_returned_and_written_equals_the_oracle_and_no_other_slot_is_touched(data):
     draw_one = data.draw

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.kernels.noise import gumbel_noise
 from reelm.kernels.sample import sample
+from reelm.tests.examples import examples
 
 KEYS = [torch.tensor([1, 2]), torch.tensor([0, 1]), torch.tensor([7, 9])]
 
@@ -61,7 +62,7 @@ def cases(draw):
     return torch.tensor(logits), [torch.tensor(numbers) for numbers in keys], options
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(cases())
 def test_tokens_equal_the_definition(case):
     logits_RV, keys, options = case

@@ -4,12 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.checkpoint import BUNDLED
 from reelm.core.errors import CheckpointError, ReelmError
 from reelm.lm.text import TextEncoder, train_text, words_of
+from reelm.tests.examples import examples
 from reelm.world.caption import write_caption
 from reelm.world.scene import sample_scene
 
@@ -106,7 +107,7 @@ def letters(text):
     return Counter(filter(str.isalnum, unicodedata.normalize("NFKD", text)))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u115f\u1160\u3164\uffa0\u02bcŉ"), max_size=30)
 )

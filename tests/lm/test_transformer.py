@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
@@ -12,6 +12,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.positions import video_rotation
 from reelm.lm.transformer import VideoTransformer
 from reelm.tests.engines import as_grids, written
+from reelm.tests.examples import examples
 
 SMALL = {
     "vocab_size": 19,
@@ -149,7 +150,7 @@ def test_no_gradient_from_a_token_to_earlier_logits_or_to_its_own(order):
 
 
 @given(st.integers(0, 71), st.integers(0, 10), st.sampled_from(ORDERS))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_changing_a_token_changes_no_logits_up_to_it(position, seed, order):
     model = make(order=order)
     tokens, text, lengths = inputs(6, seed=seed)

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
 from reelm.media.clip import ClipInfo, ClipLimits, pack_metadata, unpack_metadata
+from reelm.tests.examples import examples
 
 INFO = ClipInfo(24.0, 5, 64, 48)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -19,7 +20,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.dictionaries(st.text().filter(lambda key: key != "clip"), json_values, max_size=5))
 def test_metadata_round_trip(metadata):
     text = pack_metadata(metadata, INFO)

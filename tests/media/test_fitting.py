@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.media import fitting as clip_fit
 from reelm.media.fitting import ROUNDED, fit_clip, resample_frames
+from reelm.tests.examples import examples
 
 
 def numbered(count, height=4, width=4):
@@ -24,7 +25,7 @@ def numbers(frames_THW3):
 
 
 @given(count=st.integers(2, 60), source=st.floats(1, 60), wanted=st.floats(1, 60).filter(lambda value: value > 0))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_constant_rate_takes_the_nearest_frame(count, source, wanted):
     frames, rate = resample_frames(numbered(count), source, wanted)
     assert rate == pytest.approx(source)
@@ -98,7 +99,7 @@ def test_crop_keeps_the_centre_and_pad_keeps_all():
     fit=st.sampled_from(clip_fit.FITS),
     value=st.integers(0, 255),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_flat_colour_stays_flat(size, to, fit, value):
     frames = torch.full((2, *size, 3), value, dtype=torch.uint8)
     out, _ = fit_clip(frames, 8, fps=8, height=to[0], width=to[1], fit=fit)

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
@@ -18,6 +18,7 @@ from reelm.media.frame_encoder import write_frames
 from reelm.media.reader import read_clip
 from reelm.media.streaming import resampled, stream_clip, stream_fitted
 from reelm.media.writer import write_clip
+from reelm.tests.examples import examples
 
 RATES = st.sampled_from([1.0, 7.5, 8.0, 10.0, 12.0, 23.976, 24.0, 25.0, 29.97, 30.0, 59.94, 60.0])
 
@@ -28,7 +29,7 @@ def moving(count, height=20, width=30):
     return np.broadcast_to(ramp + number, (count, height, width, 3)).astype(np.uint8)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(1, 90), RATES, RATES | st.floats(0.5, 70))
 @example(31, 60.0, 30.0)  # 15.5 frames, to the last digit
 @example(29, 60.0, 30.0)  # 14.5
@@ -52,7 +53,7 @@ def test_times_in_milliseconds_make_no_frame_more_or_less(count, own, fps):
     assert len(made) == int(count / own * fps + 0.5)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.floats(0.001, 3), min_size=2, max_size=20), st.floats(1, 40))
 def test_frames_of_any_times_are_resampled_like_whole_clips(gaps, fps):
     times = np.concatenate([[0.0], np.cumsum(gaps)])

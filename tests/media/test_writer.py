@@ -12,13 +12,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ClipError, ReelmError
 from reelm.media import writer as clip_write
 from reelm.media.reader import read_clip
 from reelm.media.writer import ClipWriter, check_output, write_clip
+from reelm.tests.examples import examples
 
 FORMATS = ["a.mp4", "a.mkv", "a.gif", "a.webp", "a"]
 EXACT = ["a.mkv", "a"]
@@ -86,7 +87,7 @@ def test_flat_colours_are_true(tmp_path, name):
     fps=st.sampled_from([0.05, 1, 7.5, 23.976, 24000 / 1001, 29.97, 50, 60, 1000]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_mkv_is_exact(tmp_path_factory, shape, fps, seed):
     frames = noise(*shape, seed)
     clip = read_clip(write_clip(tmp_path_factory.mktemp("clip") / "a.mkv", frames, fps))
@@ -302,7 +303,7 @@ def child(*command):
         process.stdout.close()
 
 
-@pytest.mark.parametrize(("name", "delays"), [("a.mp4", (0.0, 0.03, 0.11)), ("a.mkv", (0.02,))])
+@pytest.mark.parametrize(("name", "delays"), [("a.mp4", (0.0, 0.05)), ("a.mkv", (0.02,))])
 def test_kill_during_a_save_leaves_a_whole_file(tmp_path, name, delays):
     for delay in delays:
         with child(SAVER, tmp_path / name) as process:

@@ -51,10 +51,9 @@ def roll(parts, decoder, capture, settings):
     return torch.cat([frame.flatten() for frame in frames]), clips.engine.stats.passes
 
 
-@pytest.mark.parametrize("decoder", [Sequential(), Jacobi(5)])
-@pytest.mark.parametrize("settings", [
-    SamplingConfig(guidance_scale=2.0, top_p=0.9),
-    SamplingConfig(guidance_scale=1.0, temperature=0.0),
+@pytest.mark.parametrize(("decoder", "settings"), [
+    (Jacobi(5), SamplingConfig(guidance_scale=2.0, top_p=0.9)),
+    (Sequential(), SamplingConfig(guidance_scale=1.0, temperature=0.0)),
 ])  # fmt: skip
 def test_captured_passes_draw_the_same_tokens(debug_generator, as_on_a_gpu, decoder, settings):
     parts = debug_generator.parts

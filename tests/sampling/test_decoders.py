@@ -4,12 +4,13 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
 from reelm.core.layout import FrameLayout, Segment
 from reelm.sampling.decoders import DECODERS, Jacobi, Sequential, make_decoder
+from reelm.tests.examples import examples
 
 
 def of(size):
@@ -46,7 +47,7 @@ def generator(request):
     return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
-@settings(max_examples=20, deadline=None)
+@examples(8)
 @given(request=requests(), block_size=st.sampled_from([1, 2, 5, 16, 23, 24, 37, 48]))
 def test_jacobi_gives_the_tokens_of_sequential(generator, request, block_size):
     oracle = generator.generate(**request, decoder="sequential")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
@@ -12,6 +12,7 @@ from reelm.lm.cache import RingCache
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.diagonal import Diagonal, waves
+from reelm.tests.examples import examples
 
 PROMPTS = ["a red ball moves left", [(0, "grass"), (0.7, "a blue ring")]]
 
@@ -23,7 +24,7 @@ def generator(request):
     return VideoGenerator.from_pretrained(request.getfixturevalue(request.param), device="cpu")
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(rows=st.integers(1, 9), columns=st.integers(1, 9), frames=st.integers(1, 2), delay=st.integers(1, 12))
 def test_every_token_is_drawn_once_after_what_it_sees(rows, columns, frames, delay):
     drawn, count = set(), frames * rows * columns
@@ -47,7 +48,7 @@ def test_every_token_is_drawn_once_after_what_it_sees(rows, columns, frames, del
         assert len(found) <= passes + (frames - 1) * max(-(-passes // 2), min(delay, columns) + 1)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(rows=st.integers(1, 9), columns=st.integers(1, 9), delay=st.integers(1, 12))
 def test_of_lattices_every_token_is_drawn_once_after_what_it_sees(rows, columns, delay):
     drawn = set()

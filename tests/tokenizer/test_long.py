@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.tests.examples import examples
 from reelm.tokenizer.long import decode_long, encode_long, pad_picture
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tiles import TiledTokenizer, tile_spans
@@ -49,7 +50,7 @@ def test_tiles_cover_a_side_once(cells, tile, halo):
     tile=st.integers(1, 9),
     stride=st.sampled_from([(4, 8), (8, 8), (8, 16)]),
 )
-@settings(max_examples=25, deadline=None)
+@examples(8)
 def test_tiled_equals_whole(rows, columns, tile, stride):
     temporal, side = stride
     model = make(temporal=temporal, spatial=side, front="haar")
@@ -83,7 +84,7 @@ def test_one_token_less_of_halo_would_be_seen(monkeypatch):
 @given(
     st.integers(1, 14), st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.sampled_from([2, 64]),
 )  # fmt: skip
-@settings(max_examples=30, deadline=None)
+@examples(12)
 def test_any_size_and_length_is_reconstructed(count, height, width, chunk, tile):
     model, frames = make(), clip(count, height, width)
     parts = list(encode_long(model, iter(frames), chunk=chunk, tile=tile))

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
+from reelm.tests.examples import examples
 from reelm.tokenizer.long import decode_long
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
@@ -48,7 +49,7 @@ def clip(frames=9, height=24, width=32, batch=2, seed=0):
 
 
 @given(st.integers(0, 5), st.integers(1, 3), st.integers(1, 4), st.sampled_from([8, 16]))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_any_length_and_size_that_the_stride_divides(groups, rows, columns, stride):
     model = make(spatial=stride)
     frames = clip(1 + 4 * groups, rows * stride, columns * stride, batch=1)
@@ -58,7 +59,7 @@ def test_any_length_and_size_that_the_stride_divides(groups, rows, columns, stri
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.sampled_from([SMALL, NATURAL]), st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_streaming_equals_one_shot(sizes, kind, seed):
     """So there is no seam where chunks meet: the PSNR there is that of the clip made at once."""
     model = make(**kind)

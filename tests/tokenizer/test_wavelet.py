@@ -1,15 +1,16 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from reelm.tests.examples import examples
 from reelm.tokenizer.wavelet import haar, inverse_haar
 
 SIDES = st.sampled_from([1, 2, 4, 8])
 
 
 @given(SIDES, SIDES, SIDES, st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_it_is_orthonormal_and_comes_back(t, h, w, seed):
     x = torch.randn(2, t, 3, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     bands = haar(x, (1, 3, 4))
