@@ -226,10 +226,10 @@ def test_takes_are_samples_of_one_continuation(debug_generator):
 
 
 def test_unknown_words_are_said(debug_generator, capsys):
-    debug_generator.generate("a red zebra ballz ret", seed=1, num_frames=1)
+    debug_generator.generate("a red zebra ballz ed", seed=1, num_frames=1)
     known = len(debug_generator.parts.lm.known_words)
     assert capsys.readouterr().err == (
-        "warning: prompt: the model does not know the words 'zebra', 'ballz' (did you mean 'ball'?), 'ret'; "
+        "warning: prompt: the model does not know the words 'zebra', 'ballz' (did you mean 'ball'?), 'ed'; "
         f"reelm info --words lists the {known} that it knows\n"
     )
 
