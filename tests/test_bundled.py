@@ -45,14 +45,14 @@ def test_the_rolling_cache_equals_one_masked_pass(generator):
 
 
 def test_the_same_prompt_and_seed_give_the_same_tokens(generator, tmp_path):
-    alone = generator.generate(PROMPT, seed=5, num_frames=25)
+    alone = generator.generate(PROMPT, seed=5, num_frames=17)
     batch = generator.generate(
-        ["a blue ring spins", PROMPT, "a star", "a white cross rests"], seed=[1, 5, 2, 3], num_frames=25
+        ["a blue ring spins", PROMPT, "a star"], seed=[1, 5, 2], num_frames=17
     )
     assert np.array_equal(batch[1].tokens, alone.tokens)
-    assert np.array_equal(np.concatenate(list(generator.stream(PROMPT, seed=5, num_frames=25))), alone.frames)
+    assert np.array_equal(np.concatenate(list(generator.stream(PROMPT, seed=5, num_frames=17))), alone.frames)
     path = generator.generate(PROMPT, seed=5, num_frames=9).save(tmp_path / "start.mp4")
-    assert np.array_equal(generator.continue_clip(path, num_frames=16).tokens, alone.tokens)
+    assert np.array_equal(generator.continue_clip(path, num_frames=8).tokens, alone.tokens)
     assert np.array_equal(Video.load(path).tokens, alone.tokens[:3])
 
 
