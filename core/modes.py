@@ -60,8 +60,9 @@ def plain_modes() -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         stack.enter_context(_float32)
-        # A mode for devices costs time in every operation, so that there is none where none is needed.
-        if torch.get_default_device().type != "cpu":
+        # A mode for devices costs time in every operation, so that there is none where none is needed. The question is
+        # not torch.get_default_device, which in torch 2.9 is an AttributeError after set_default_device(None).
+        if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))

@@ -24,6 +24,7 @@ from ..core.condition import Condition, Embedding, FrameRole, Frames, Text
 from ..core.errors import ReelmError, require
 from ..core.files import as_path, check_replaceable, check_writable
 from ..core.json_values import Json
+from ..core.modes import in_plain_modes
 from ..sampling.plan import ClipPlan
 
 FORMAT = "3"
@@ -97,6 +98,7 @@ class SessionState:
         return path
 
     @classmethod
+    @in_plain_modes
     def load(cls, path: str | Path, argument: str = "session") -> "SessionState":
         """Read a session that `save` has written.
 

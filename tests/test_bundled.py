@@ -46,9 +46,7 @@ def test_the_rolling_cache_equals_one_masked_pass(generator):
 
 def test_the_same_prompt_and_seed_give_the_same_tokens(generator, tmp_path):
     alone = generator.generate(PROMPT, seed=5, num_frames=17)
-    batch = generator.generate(
-        ["a blue ring spins", PROMPT, "a star"], seed=[1, 5, 2], num_frames=17
-    )
+    batch = generator.generate(["a blue ring spins", PROMPT, "a star"], seed=[1, 5, 2], num_frames=17)
     assert np.array_equal(batch[1].tokens, alone.tokens)
     assert np.array_equal(np.concatenate(list(generator.stream(PROMPT, seed=5, num_frames=17))), alone.frames)
     path = generator.generate(PROMPT, seed=5, num_frames=9).save(tmp_path / "start.mp4")

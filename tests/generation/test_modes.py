@@ -40,7 +40,7 @@ MODES = {
 def modes_now():
     """Everything that a mode may change, for the comparison of before and after."""
     return (
-        torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), torch.get_default_device(),
+        torch.is_autocast_enabled("cpu"), torch.get_default_dtype(), torch.empty(0).device,
         torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.are_deterministic_algorithms_enabled(),
     )  # fmt: skip
 
