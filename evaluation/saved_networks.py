@@ -51,8 +51,10 @@ def _load(path: Path, device: str | torch.device) -> torch.nn.Module:
             script: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
         script.eval()
         return script
-    with path.open("rb") as file:  # by its path torch would warn of every name that does not end with .pt2
-        program = torch.export.load(file)
+    with path.open("rb") as file, warnings.catch_warnings():
+        # torch 2.9 makes tensors of the read-only bytes of the file, which nothing writes to.
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        program = torch.export.load(file)  # by its path torch would warn of every name that does not end with .pt2
     return move_to_device_pass(program, device).module()
 
 

@@ -100,7 +100,7 @@ def decode_arguments(
     ancestors=False, query_positions=False, int8=False,
 ):  # fmt: skip
     """Random arguments of `decode_attention`, with these options; what nobody sees is poisoned."""
-    random, device, B = torch.Generator().manual_seed(seed), torch.get_default_device(), len(positions)
+    random, device, B = torch.Generator().manual_seed(seed), torch.empty(0).device, len(positions)
 
     def integers(high, *shape):
         return torch.randint(high, shape, generator=random, device="cpu").to(device)

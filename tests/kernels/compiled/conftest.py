@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 
+ROOT = Path(__file__).parents[3]
 # Target, and the bytes of shared memory that one program may have.
 CHIPS = {
     "sm_80": (("cuda", 80, 32), 166912),
@@ -18,6 +20,7 @@ CHIPS = {
     "sm_100": (("cuda", 100, 32), 232448),
     "gfx942": (("hip", "gfx942", 64), 65536),
 }
+TESTED = Version(re.search(r"^triton==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M).group(1))
 TENSOR_CORES = ("tcgen05.mma", "wgmma.mma_async", "mma.sync", "v_mfma")
 
 rows = pytest.StashKey[list]()
@@ -92,6 +95,7 @@ def usage(kernel, folder):
 @pytest.fixture(params=[pytest.param(chip, marks=pytest.mark.slow if chip == "sm_80" else ()) for chip in CHIPS])
 def compiled(request, monkeypatch, tmp_path):
     """A list that every launched kernel is put into, compiled for the chip and never run; checked at the end."""
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.runtime.driver import driver
     from triton.runtime.jit import JITFunction
@@ -115,4 +119,5 @@ def compiled(request, monkeypatch, tmp_path):
         request.config.stash[rows].append(row)
         assert meta.target == target
         assert 0 <= meta.shared <= shared_limit, row
-        assert spilled == 0 or request.param != "sm_90", row
+        # Older compilers than the tested one may spill, which costs time on that chip.
+        assert spilled == 0 or request.param != "sm_90" or Version(triton.__version__) < TESTED, row

@@ -13,7 +13,7 @@ from reelm.kernels.attention import attention
 
 
 def draw(dtype, B, S, N, K, E, seed=0):
-    random, device = torch.Generator().manual_seed(seed), torch.get_default_device()
+    random, device = torch.Generator().manual_seed(seed), torch.empty(0).device
     return [torch.randn(B, S, heads, E, generator=random, device="cpu").to(device, dtype) for heads in (N, K, K, N)]
 
 

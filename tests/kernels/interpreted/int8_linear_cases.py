@@ -11,7 +11,7 @@ from reelm.kernels.quantize import quantize
 
 
 def draw(dtype, M, outputs, channels, seed=0):
-    random, device = torch.Generator().manual_seed(seed), torch.get_default_device()
+    random, device = torch.Generator().manual_seed(seed), torch.empty(0).device
     x_MI, weight_OI = (torch.randn(size, channels, generator=random, device="cpu").to(device) for size in (M, outputs))
     return x_MI.to(dtype), *quantize(weight_OI)
 

@@ -10,7 +10,7 @@ from reelm.kernels.nearest_code import nearest_code
 
 
 def draw(dtype, N, K, D, seed=0):
-    random, device = torch.Generator().manual_seed(seed), torch.get_default_device()
+    random, device = torch.Generator().manual_seed(seed), torch.empty(0).device
     return [torch.randn(size, D, generator=random, device="cpu").to(device, dtype) for size in (N, K)]
 
 

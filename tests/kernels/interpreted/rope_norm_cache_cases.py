@@ -14,7 +14,7 @@ from reelm.kernels.rope_norm_cache import rope_norm_cache
 
 def draw(dtype, B, L, N, K, E, C, broadcast=False, seed=0):
     """Arguments with caches of NaN."""
-    random, device = torch.Generator().manual_seed(seed), torch.get_default_device()
+    random, device = torch.Generator().manual_seed(seed), torch.empty(0).device
     with torch.device("cpu"):
         tensors = [torch.randn(shape, generator=random).to(dtype) for shape in ((B, L, N + 2 * K, E), (E,), (E,))]
         slots_BL = torch.stack([torch.randperm(C, generator=random)[:L] for _ in range(B)])

@@ -91,7 +91,7 @@ def check_alone(tokens_B, logits_RV, keys, **options):
 
 
 def draw(V, rows, *, guided=False, spread=3.0, dtype=torch.float32, seed=0):
-    random, device = torch.Generator().manual_seed(seed), torch.get_default_device()
+    random, device = torch.Generator().manual_seed(seed), torch.empty(0).device
     logits_RV = torch.randn(2 * rows if guided else rows, V, generator=random, device="cpu") * spread
     keys = [torch.randint(high, (rows,), generator=random, device="cpu") for high in (2**62, 4, 2**34)]
     return logits_RV.to(device, dtype), [x.to(device) for x in keys]
