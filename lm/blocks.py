@@ -68,6 +68,18 @@ class Block(nn.Module):
         return x + self.down(F.silu(gate) * up)
 
 
+def init_weights(model: nn.Module, depth: int) -> None:
+    """Draw the weights of a model of so many blocks anew."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5 if module.embedding_dim < 128 else 0.1)
+    for name, weight in model.named_parameters():
+        if name.endswith(("out.weight", "down.weight")):  # branches start small, so that depth adds up gently
+            nn.init.normal_(weight, std=0.02 / (2 * depth) ** 0.5)
+
+
 class PackedLinear(nn.Module):
     """A linear layer x @ weight.T for float32 on a CPU, without gradients; the weight has an opaque layout."""
 

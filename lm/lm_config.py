@@ -5,6 +5,7 @@ config.layout.frame_size                                    # 64
 config.cost(rows=2, count=16, numerics=Numerics()).cache    # bytes
 """
 
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -18,6 +19,11 @@ from ..core.protocols import Cost, Numerics
 from ..core.token_history import HISTORY
 from ..core.token_order import ORDERS, Order
 from .neighbours import neighbours
+
+# This is looked up once, and imports nothing.
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
+# Larger models gain little by it, since their time goes to the products, and would hold their matrices twice.
+MOST_COMPILED = 64_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,8 @@ class LMConfig:
         keys = rows * self.depth * self.kv_heads * slots
         kv_bytes = 2 * keys * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
         attention_flops = 4 * self.depth * self.heads * self.head_dim * slots
+        if is_compiled(parameters, numerics):
+            weights += matrix_bytes  # OpenVINO has its own copy
         return Cost(
             parameters=parameters,
             weights=weights,
@@ -151,6 +159,12 @@ def _matrices(config: LMConfig) -> list[tuple[int, int]]:
 @lru_cache
 def _layout(rows: int, columns: int, vocab_size: int, order: Order) -> FrameLayout:
     return FrameLayout((Segment(name=VIDEO, shape=(rows, columns), vocab_size=vocab_size, order=order),))
+
+
+def is_compiled(parameters: int, numerics: Numerics) -> bool:
+    """Return whether a model of so many parameters decodes by `CompiledBlocks`, where the machine allows it."""
+    full = numerics.dtype == torch.float32 and numerics.weights == numerics.cache == "full"
+    return HAS_OPENVINO and full and numerics.device == "cpu" and parameters <= MOST_COMPILED
 
 
 def cache_dtype(numerics: Numerics) -> torch.dtype:

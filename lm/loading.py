@@ -15,9 +15,10 @@ from ..core.errors import CheckpointError
 from ..core.protocols import Numerics
 from .blocks import pack_linears, pack_weight
 from .lm_config import LMConfig
+from .neighbours import order_tables
 from .quantization import check_machine, quantize_linears, quantize_weight
 from .text import TextEncoder
-from .transformer import VideoTransformer, order_tables
+from .transformer import VideoTransformer
 
 
 def load_transformer(
@@ -48,6 +49,7 @@ def load_transformer(
         load_weights(lm, folder / "lm.safetensors", device=device, dtype=numerics.dtype, replace=replace)
     lm.to(device)
     lm.text, lm.weights_precision, lm.cache_precision = text, numerics.weights, numerics.cache
+    lm.settled = True
     return lm, lm_id.result()
 
 
@@ -61,7 +63,7 @@ def random_transformer(
     config: LMConfig, device: torch.device, numerics: Numerics, text: TextEncoder
 ) -> VideoTransformer:
     """Return a model with random weights, the same for each call on one device, ready for sampling."""
-    tables = order_tables(config)  # before the meta device: the layout caches tables, which must have data
+    tables = order_tables(config.layout)  # before the meta device: the layout caches tables, which must have data
     with torch.device("meta"):
         lm = VideoTransformer(config).to(numerics.dtype)
     lm.to_empty(device=device)
@@ -83,3 +85,4 @@ def make_ready(lm: VideoTransformer, numerics: Numerics) -> None:
     else:
         pack_linears(lm)
     lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache
+    lm.settled = True

@@ -5,6 +5,7 @@ offsets_SX, inside_SX = neighbour_tables(8, 8, "raster")      # tokens at positi
 
 import torch
 
+from ..core.layout import FrameLayout
 from ..core.token_order import Order, scan_order
 
 # Offsets (dt, dy, dx) of the tokens that are the input of a slot, as far as they are written before its own token: in
@@ -52,6 +53,13 @@ def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tenso
         offsets.append(torch.where(known, index - own_S, 0))
         inside.append(known)
     return torch.stack(offsets, 1), torch.stack(inside, 1)
+
+
+def order_tables(layout: FrameLayout) -> dict[str, torch.Tensor]:
+    """Return, by name, the buffers of a model that follow from the order of its tokens."""
+    rows, columns = layout.video.shape
+    offsets_SX, inside_SX = neighbour_tables(rows, columns, layout.video.order)
+    return {"raster_S": layout.raster_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}
 
 
 def carry_over(weight_DX: torch.Tensor, old: Order, new: Order) -> torch.Tensor:

@@ -13,6 +13,7 @@ left and above in the same latent frame, and those at and around the same raster
 So copying a background and continuing a shift need no attention, which is left for all that is less local.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,10 +30,11 @@ from ..kernels.attention import attention
 from ..kernels.cached_attention import attention_step, cached_attention, prefix_attention
 from ..kernels.norm import RMSNorm
 from ..kernels.rotary import Rotation
-from .blocks import Attend, Attention, Block
+from .blocks import Attend, Attention, Block, init_weights
 from .cache import RingCache
+from .compiled_blocks import CompiledBlocks, compile_blocks
 from .lm_config import LMConfig, cache_dtype
-from .neighbours import neighbour_tables, neighbours
+from .neighbours import neighbours, order_tables
 from .positions import prefix_rotation, video_rotation
 from .text import TextEncoder
 
@@ -49,6 +51,7 @@ class VideoTransformer(nn.Module):
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
         cache_precision: The precision of the keys and values in new caches: "full" is the dtype of the model, the other
             is int8.
+        settled: Whether the weights will not change any more, so that `step` may compile them (`CompiledBlocks`).
     """
 
     horizon: int | None = None
@@ -56,6 +59,7 @@ class VideoTransformer(nn.Module):
     text: TextEncoder | None = None
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
+    settled: bool = False
 
     raster_S: torch.Tensor
     neighbour_offsets_SX: torch.Tensor
@@ -72,19 +76,9 @@ class VideoTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
-        for name, table in order_tables(config).items():
+        for name, table in order_tables(self.layout).items():
             self.register_buffer(name, table, persistent=False)
-        self.apply(self._init)
-        for name, weight in self.named_parameters():
-            if name.endswith(("out.weight", "down.weight")):  # branches start small, so that depth adds up gently
-                nn.init.normal_(weight, std=0.02 / (2 * config.depth) ** 0.5)
-
-    @staticmethod
-    def _init(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.5 if module.embedding_dim < 128 else 0.1)
+        init_weights(self, config.depth)
 
     def _video_input(self, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """Return the inputs (B, L, D) of the slots of these positions; the token of position p is history[p % Q]."""
@@ -148,6 +142,10 @@ class VideoTransformer(nn.Module):
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
         """Return the logits (B, S, V) of all positions of whole clips from one masked pass, which `step` must match."""
         return self.logits(tokens_BS, *self._prefixes(conditions))
+
+    @functools.cached_property
+    def _compiled(self) -> CompiledBlocks | None:
+        return compile_blocks(self.config, self.numerics, self.blocks, self.norm, self.head)
 
     @property
     def device(self) -> torch.device:
@@ -286,14 +284,11 @@ class VideoTransformer(nn.Module):
             prefix_lengths_B=cache.prefix_lengths_B, prefix=config.prefix, frame_size=config.frame_size,
             window=config.window, backend=self.backend, **ancestors,
         )  # fmt: skip
+        x_BLD = self._video_input(cache.tokens_BQ, positions_BL)
+        if step.table is not None and self.settled and self._compiled is not None:
+            return self._compiled(x_BLD, cache, step)
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
-        return self.head(self.norm(self._blocks(self._video_input(cache.tokens_BQ, positions_BL), attend)))
-
-
-def order_tables(config: LMConfig) -> dict[str, torch.Tensor]:
-    """Return, by name, the buffers of a model that follow from its order of tokens."""
-    offsets_SX, inside_SX = neighbour_tables(config.rows, config.columns, config.order)
-    return {"raster_S": config.layout.raster_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}
+        return self.head(self.norm(self._blocks(x_BLD, attend)))

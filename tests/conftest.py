@@ -61,8 +61,10 @@ def _write_debug(folder: Path, order: Order) -> Path:
 
 @pytest.fixture
 def debug_generator(debug_checkpoint) -> VideoGenerator:
-    """A generator over the tiny model."""
-    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    """A generator over the tiny model, whose blocks run in torch: compiling them anew would take longer than a test."""
+    generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    generator.parts.lm.settled = False
+    return generator
 
 
 @pytest.fixture(params=["raster", "coarse"])

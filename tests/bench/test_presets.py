@@ -8,7 +8,8 @@ from reelm.bench.sampling import benchmark
 from reelm.core.errors import ReelmError
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.memory_plan import MIB, show_bytes
-from reelm.lm.transformer import VideoTransformer, order_tables
+from reelm.lm.neighbours import order_tables
+from reelm.lm.transformer import VideoTransformer
 
 
 def weights_of(name):
@@ -70,7 +71,7 @@ def test_the_weights_are_random_and_the_same_every_time(name):
     assert (weights["norm.weight"] == 1).all()
     assert first.random and "random weights" in first.name
     fresh = VideoTransformer(first.config.lm)  # the tables are not weights, and are there nonetheless
-    for name in order_tables(fresh.config):
+    for name in order_tables(fresh.config.layout):
         assert torch.equal(getattr(first.lm, name), getattr(fresh, name))
 
 
