@@ -1,4 +1,4 @@
-"""The commands that measure speed on this machine: bench, bench tokenizer, bench kernels."""
+"""The commands that measure speed on this machine: bench, bench tokenizer, bench startup, bench kernels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,37 @@ class BenchTokenizer(Command):
             height=self.height, width=self.width, batch=self.batch, repeats=self.repeats, device=self.device,
             dtype=self.dtype, baselines=self.baselines, check=self.check,
         )  # fmt: skip
+        print_report(report, json_alone=self.json)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchStartup(Command):
+    """Measure the processor time of a clip from a shell, compared with `import torch`; the last line is JSON.
+
+    Attributes:
+        model: The model: a bundled name, a folder or a hub id.
+        seconds: The length of the clip in seconds.
+        prompt: The prompt of the clip.
+        repeats: The number of measured rounds, each of which runs every process once; figures are their medians.
+        check: Run one round and a clip of one frame, to test whether everything runs, not how fast.
+        json: Print one JSON document and nothing else.
+    """
+
+    example = "reelm bench startup --repeats 7"
+    model: str = "world"
+    seconds: float = 2.0
+    prompt: str = "a red ball rolls to the right over grass"
+    repeats: int = 5
+    check: bool = False
+    json: bool = False
+
+    def run(self) -> int:
+        from ..bench.startup import measure_startup
+
+        report = measure_startup(
+            model=self.model, seconds=self.seconds, prompt=self.prompt, repeats=self.repeats, check=self.check
+        )
         print_report(report, json_alone=self.json)
         return 0
 

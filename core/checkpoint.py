@@ -9,7 +9,7 @@ load_weights(model, folder / "lm.safetensors")            # after a check of nam
 import json
 import math
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,7 +163,7 @@ def load_weights(
         CheckpointError: A file, a tensor or a shape is missing, unexpected or wrong. `module` must not be used then.
     """
     version, wanted, buffers = _version(path), module.state_dict(), dict(module.named_buffers())
-    _check_sizes(wanted, load_tensors(path), path.name, buffers)
+    _check_sizes(wanted, load_tensors(path), path.name)
     largest = max(tensor.numel() for tensor in wanted.values())
     # One buffer for all parameters that are replaced: allocating and freeing each would fragment the heap.
     buffer = torch.empty(0 if replace is None else largest, device=device, dtype=dtype)
@@ -172,7 +172,7 @@ def load_weights(
         # The file is opened for each tensor, since closing it returns the memory of the tensors read so far.
         tensor = _finite_tensor(path, name)
         if name in buffers:
-            buffers[name].copy_(tensor.reshape(buffers[name].shape))
+            buffers[name].copy_(tensor)
             continue
         parameter, replaced = module.get_parameter(name), False
         if replace is not None:
@@ -202,17 +202,13 @@ def _version(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _check_sizes(
-    wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str, buffers: Collection[str]
-) -> None:
+def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str) -> None:
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise CheckpointError(
             f"model: {file} must hold what its config asks for; missing {missing[:3]}, extra {extra[:3]}"
         )
     for name, tensor in tensors.items():
-        if name in buffers and tensor.numel() == wanted[name].numel() == 1:
-            continue  # a flag, whose shape and dtype depend on the version of the library that it is from
         if tensor.shape != wanted[name].shape:
             raise CheckpointError(
                 f"model: {file}: {name} must have shape {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"

@@ -32,9 +32,9 @@ from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS
 MIB = 2**20
 # The growth of a process from `import reelm` to its first clip with a model of negligible size (80 thousand
 # parameters): VmHWM after the clip minus VmRSS after the import, with torch 2.13 for CPUs, Linux x86-64, Python 3.11 or
-# later. Four fifths are the import of vector-quantize-pytorch, which imports triton and the modules of torch.compile;
-# the rest is code of torch and oneDNN that is read from disk when it first runs.
-CPU_RUNTIME = 176 * MIB
+# later. It is code of torch and oneDNN that is read from disk when it first runs: 25 MiB while the model is loaded, the
+# rest with the first pass.
+CPU_RUNTIME = 40 * MIB
 
 
 class PlanOptions(NumericsOptions, total=False):

@@ -81,10 +81,11 @@ def gumbel_noise(seeds: torch.Tensor, samples: torch.Tensor, positions: torch.Te
         positions: The video positions, 64 bits.
         vocab_size: The size of the vocabulary, V.
     """
-    shape = torch.broadcast_shapes(seeds.shape, samples.shape, positions.shape)
-    keys_M3 = torch.stack([numbers.expand(shape).flatten() for numbers in (seeds, samples, positions)], -1)
+    # Not `broadcast_shapes`, which imports sympy: that takes as long as a hundred passes of a small model.
+    keys_X3 = torch.stack(torch.broadcast_tensors(seeds, samples, positions), -1)
+    keys_M3 = keys_X3.view(-1, 3)
     parts = [_noise_rows(part_M3, vocab_size) for part_M3 in keys_M3.split(max(1, _CHUNK // vocab_size))]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*shape, vocab_size)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*keys_X3.shape[:-1], vocab_size)
 
 
 def _noise_rows(keys_M3: torch.Tensor, vocab_size: int) -> torch.Tensor:

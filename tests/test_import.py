@@ -1,10 +1,13 @@
-"""What `import reelm` costs, and what it leaves alone. Each test is a process of its own."""
+"""What `import reelm` and a clip cost, and what they leave alone. Each test is a process of its own."""
 
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from reelm.media.writer import write_clip
 
 
 def run(code, cwd):
@@ -32,6 +35,33 @@ print(json.dumps(sorted(name.split(".")[0] for name in set(sys.modules) - module
     unwanted = {"triton", "av", "imageio", "PIL", "requests", "urllib3", "http", "huggingface_hub", "transformers",
                 "matplotlib", "vector_quantize_pytorch", "tqdm", "scipy"}  # fmt: skip
     assert not new & unwanted
+
+
+def test_clips_from_a_shell_load_nothing_that_they_do_not_use(debug_checkpoint, tmp_path):
+    """Of what pip installs beside torch's own import, only these; torch's compiler alone would take a second."""
+    write_clip(tmp_path / "foreign.mp4", np.zeros((5, 32, 48, 3), np.uint8), 8)
+    code = f"""
+import json, sys
+import torch
+before = set(sys.modules)
+from reelm.cli import main
+model = ["--model", {str(debug_checkpoint)!r}, "--seconds", "0.1"]
+for words in (
+    ["generate", "a red ball", *model, "-o", "clip.mp4", "--save-state"],
+    ["continue", "clip.mp4", *model, "-o", "longer.mp4"],
+    ["continue", "foreign.mp4", *model, "-o", "foreign-and-on.mp4", "--fit", "crop"],
+    ["stream", "a red ball", *model, "-o", "stream.mp4"],
+    ["decode", "clip.session.safetensors", *model[:2], "-o", "again.mp4"],
+):
+    assert main(words) == 0, words
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    new = json.loads(run(code, tmp_path).splitlines()[-1])
+    packages = {name.split(".")[0] for name in new} - sys.stdlib_module_names
+    assert {"reelm", "av"} <= packages
+    used = {"reelm", "av", "safetensors", "sentencepiece", "numpy", "torch"}
+    assert not {name for name in packages - used if "cython" not in name}
+    assert not {"torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes"} & set(new)
 
 
 def test_kernels_do_not_shadow_another_package(root):

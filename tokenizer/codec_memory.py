@@ -17,11 +17,11 @@ from .tokenizer_config import TokenizerConfig
 def tokenizer_bytes(config: TokenizerConfig) -> int:
     """Return the bytes of a tokenizer's weights, which are float32 on every device.
 
-    They include the quantizer's codes and, for a learned codebook, its moving averages.
+    They include a learned codebook and its moving averages.
     """
     with torch.device("meta"):
         parts = (Encoder(config), Decoder(config))
     size = sum(parameter.numel() for part in parts for parameter in part.parameters())
     quantizer = config.quantizer
-    codes = quantizer.vocab_size * (2 * quantizer.dim + 1 if quantizer.kind == "vq" else quantizer.dim)
+    codes = quantizer.vocab_size * (2 * quantizer.dim + 1) if quantizer.kind == "vq" else 0
     return 4 * (size + codes)

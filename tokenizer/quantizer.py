@@ -1,8 +1,11 @@
-"""The quantizer: continuous latents to token ids and back, by vector-quantize-pytorch behind one small interface.
+"""The quantizer: continuous latents to token ids and back.
 
-quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
-codes_BSD, tokens_BS, loss = quantizer(latents_BSD)
-codes_BSD = quantizer.codes(tokens_BS)                  # the decoder's input
+    quantizer = Quantizer(QuantizerConfig(kind="fsq", levels=(8, 8, 8, 8)))
+    codes_BSD, tokens_BS, loss = quantizer(latents_BSD)
+    codes_BSD = quantizer.codes(tokens_BS)                  # the decoder's input
+
+A training step is computed by vector-quantize-pytorch. What a trained quantizer does is computed here, in a few lines
+of plain torch: the import of that library takes longer than sampling a short clip.
 """
 
 import math
@@ -19,7 +22,10 @@ from ..kernels.nearest_code import nearest_code
 MOST_CODES = 2**18
 # A code of a learned codebook that gets fewer vectors than this share of the mean over all codes is replaced.
 DEAD_SHARE = 0.1
-_INITIALISED = "codebook._codebook.initted"
+# The state of a learned codebook: the names of its buffers here and in the library.
+_STATE = {
+    "initialised": "initted", "cluster_size_Z": "cluster_size", "embed_avg_ZD": "embed_avg", "embed_ZD": "embed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,80 +87,120 @@ class QuantizerConfig:
 
 
 class Quantizer(nn.Module):
-    """A quantizer of latents (B, S, D) to the nearest codes and their ids, always computed in float32."""
+    """A quantizer of latents (B, S, D) to the nearest codes and their ids, always computed in float32.
+
+    Only a learned codebook ("vq") has a state to save: its codes `embed_ZD`; `embed_avg_ZD` and `cluster_size_Z`, the
+    moving averages from which training computes the codes; and `initialised`, whether there are codes yet.
+    """
+
+    initialised: torch.Tensor
+    cluster_size_Z: torch.Tensor
+    embed_avg_ZD: torch.Tensor
+    embed_ZD: torch.Tensor
+    levels_D: torch.Tensor
+    basis_D: torch.Tensor
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
-        # Imported here: this library pulls torch.compile's machinery and triton in, which `import reelm` must not.
-        from vector_quantize_pytorch import FSQ, LFQ, VectorQuantize
-
         self.config = config
-        if config.kind == "fsq":
-            self.codebook = FSQ(levels=list(config.levels))
-        elif config.kind == "lfq":
-            self.codebook = LFQ(codebook_size=config.codebook_size, dim=config.dim)
-        else:
-            # What the library's versions differ in by default is given: the rotation trick needs two channels.
-            self.codebook = VectorQuantize(
-                dim=config.dim,
-                codebook_size=config.codebook_size,
-                decay=0.9,  # with 0.99 the codes lag a hundred steps behind the encoder
-                kmeans_init=True,
-                threshold_ema_dead_code=1,  # `_set_threshold` sets it before each step
-                rotation_trick=config.dim > 1,
-            )
-            self.register_state_dict_post_hook(_write_one_format)
-            self.register_load_state_dict_pre_hook(_read_any_format)
+        # The library's quantizer once a step needs it, in a list so that it is no part of this module's state.
+        self._library: list[nn.Module] = []
+        if config.kind == "vq":
+            size = (config.codebook_size, config.dim)
+            self.register_buffer("initialised", torch.tensor(False))
+            self.register_buffer("cluster_size_Z", torch.ones(size[0]))
+            self.register_buffer("embed_avg_ZD", torch.zeros(size))
+            self.register_buffer("embed_ZD", torch.zeros(size))
+            return
+        # An id is a number whose digits are the levels of the channels; the first digit is the lowest in FSQ, the
+        # highest in LFQ.
+        levels = config.levels if config.kind == "fsq" else (2,) * config.dim
+        basis_D = torch.tensor([math.prod(levels[:channel]) for channel in range(len(levels))])
+        self.register_buffer("levels_D", torch.tensor(levels), persistent=False)
+        self.register_buffer("basis_D", basis_D if config.kind == "fsq" else basis_D.flip(0), persistent=False)
 
     def forward(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return codes (B, S, D) with straight-through gradients, ids (B, S) int64, and a scalar auxiliary loss."""
-        with torch.autocast(latents_BSD.device.type, enabled=False):
-            if self.config.kind == "vq" and not self.training and self.codebook._codebook.initted:
-                return self._nearest(latents_BSD.float())
-            if self.config.kind == "vq" and self.training:
-                self._set_threshold(latents_BSD.shape[0] * latents_BSD.shape[1])
-            result = self.codebook(latents_BSD.float())
-            codes, tokens = result[0], result[1].long()
-            loss = result[2].sum() if len(result) > 2 else codes.new_zeros(())
-            if self.training and self.config.kind == "fsq" and self.config.spread:
-                loss = loss + self.config.spread * spread_loss(latents_BSD, codes, self.config.levels)
-        return codes, tokens, loss
+        """Return codes (B, S, D), ids (B, S) int64, and a scalar auxiliary loss.
 
-    def _set_threshold(self, vectors: int) -> None:
-        """Let the library replace codes that get fewer than `DEAD_SHARE` of the mean number of vectors a code.
-
-        The library averages the number of vectors of a code over about the last ten steps (`decay`), and replaces the
-        code by a random vector of the batch where this number is below `threshold_ema_dead_code`. That number is
-        absolute (2 in SoundStream, Zeghidour et al. 2021, arXiv 2107.03312): it fits one size of batch and codebook
-        only, and where the mean is below it, a third of the codes is replaced again and again.
+        In training, the codes have straight-through gradients; otherwise there are no gradients, and the loss is 0.
         """
-        codebook = self.codebook._codebook
-        codebook.threshold_ema_dead_code = codebook.reset_cluster_size = (
-            DEAD_SHARE * vectors / self.config.codebook_size
-        )
-
-    def _nearest(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Quantize with a learned codebook outside training, without the library's full matrix of distances."""
-        tokens_BS = nearest_code(latents_BSD.flatten(0, 1), self.codebook.codebook).view(latents_BSD.shape[:2])
-        return self.codes(tokens_BS), tokens_BS, latents_BSD.new_zeros(())
+        with torch.autocast(latents_BSD.device.type, enabled=False):
+            if self.training or (self.config.kind == "vq" and not self.initialised):
+                return self._train(latents_BSD.float())
+            tokens_BS = self._nearest(latents_BSD.float())
+            return self.codes(tokens_BS), tokens_BS, torch.zeros((), device=latents_BSD.device)
 
     def codes(self, tokens_BS: torch.Tensor) -> torch.Tensor:
         """Return the codes (B, S, D) of ids (B, S)."""
         if self.config.kind == "vq":
-            return self.codebook.get_codes_from_indices(tokens_BS)
-        return self.codebook.indices_to_codes(tokens_BS)
+            return self.embed_ZD[tokens_BS]
+        levels_BSD = tokens_BS.unsqueeze(-1) // self.basis_D % self.levels_D
+        half_D = self.levels_D // 2
+        return (levels_BSD - half_D) / half_D if self.config.kind == "fsq" else levels_BSD * 2.0 - 1
+
+    @torch.no_grad()
+    def _nearest(self, latents_BSD: torch.Tensor) -> torch.Tensor:
+        """Return the ids (B, S) of the nearest codes."""
+        if self.config.kind == "vq":
+            return nearest_code(latents_BSD.flatten(0, 1), self.embed_ZD).view(latents_BSD.shape[:2])
+        if self.config.kind == "fsq":
+            levels_BSD = bound(latents_BSD, self.levels_D).round().long() + self.levels_D // 2
+        else:
+            levels_BSD = latents_BSD > 0
+        return (levels_BSD * self.basis_D).sum(-1)
+
+    def _train(self, latents_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute `forward` by the library, which updates a learned codebook in training and makes the first one."""
+        config = self.config
+        if not self._library:
+            self._library.append(_library_quantizer(config))
+        library = self._library[0].to(latents_BSD.device).train(self.training)
+        if config.kind == "vq":
+            # Codes are replaced that get fewer than a share of the mean number of vectors a code. The library averages
+            # this number over about the last ten steps (`decay`), and replaces a code by a random vector of the batch
+            # where it is below an absolute threshold (2 in SoundStream, Zeghidour et al. 2021, arXiv 2107.03312). That
+            # fits one size of batch and codebook only: where the mean is below it, a third of the codes is replaced
+            # again and again.
+            book: Any = library._codebook
+            vectors = latents_BSD.shape[0] * latents_BSD.shape[1]
+            book.threshold_ema_dead_code = book.reset_cluster_size = DEAD_SHARE * vectors / config.codebook_size
+            for own, other in _STATE.items():  # versions of the library differ in the flag's shape and dtype
+                setattr(book, other, getattr(self, own).view_as(getattr(book, other)).to(getattr(book, other).dtype))
+        result = library(latents_BSD)
+        if config.kind == "vq":
+            for own, other in _STATE.items():
+                setattr(self, own, getattr(book, other).view_as(getattr(self, own)).to(getattr(self, own).dtype))
+        codes_BSD, tokens_BS = result[0], result[1].long()
+        loss = result[2].sum() if len(result) > 2 else codes_BSD.new_zeros(())
+        if self.training and config.kind == "fsq" and config.spread:
+            loss = loss + config.spread * spread_loss(latents_BSD, codes_BSD, config.levels)
+        return codes_BSD, tokens_BS, loss
 
 
-def _write_one_format(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Give the library's flag "has a codebook" one format in all files: its versions write (1,) float32 or () bool."""
-    state[prefix + _INITIALISED] = state[prefix + _INITIALISED].reshape(()).bool()
+def bound(latents_BSD: torch.Tensor, levels_D: torch.Tensor) -> torch.Tensor:
+    """Map latents of FSQ to the range whose integers are the levels: of n levels -(n // 2) to (n - 1) // 2."""
+    half_D = (levels_D - 1) * (1 + 1e-3) / 2
+    offset_D = torch.where(levels_D % 2 == 0, 0.5, 0.0)
+    return torch.tanh(latents_BSD + torch.atanh(offset_D / half_D)) * half_D - offset_D
 
 
-def _read_any_format(module: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
-    """Turn the flag into the format that this version of the library has."""
-    own, name = module.get_buffer(_INITIALISED), prefix + _INITIALISED
-    if name in state and state[name].numel() == 1:
-        state[name] = state[name].reshape(own.shape).to(own.dtype)
+def _library_quantizer(config: QuantizerConfig) -> nn.Module:
+    # Imported here, since it imports torch's compiler and sympy, which take longer than sampling a short clip.
+    from vector_quantize_pytorch import FSQ, LFQ, VectorQuantize
+
+    if config.kind == "fsq":
+        return FSQ(levels=list(config.levels))
+    if config.kind == "lfq":
+        return LFQ(codebook_size=config.codebook_size, dim=config.dim)
+    # What the library's versions differ in by default is given: the rotation trick needs two channels.
+    return VectorQuantize(
+        dim=config.dim,
+        codebook_size=config.codebook_size,
+        decay=0.9,  # with 0.99 the codes lag a hundred steps behind the encoder
+        kmeans_init=True,
+        threshold_ema_dead_code=1,  # set before each step
+        rotation_trick=config.dim > 1,
+    )
 
 
 def spread_loss(latents_BSD: torch.Tensor, codes_BSD: torch.Tensor, levels: tuple[int, ...]) -> torch.Tensor:

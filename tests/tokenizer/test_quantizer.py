@@ -1,7 +1,10 @@
+import sys
+
 import pytest
 import torch
+from vector_quantize_pytorch import FSQ
 
-from reelm.core.checkpoint import load_tensors, load_weights, save_tensors
+from reelm.core.checkpoint import load_weights, save_tensors
 from reelm.core.errors import ReelmError
 from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig, spread_loss
 
@@ -33,33 +36,64 @@ def test_tokens_name_the_codes_that_training_saw(config):
     assert torch.allclose(quantizer.codes(tokens), codes, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "dim"), [(32, 4), (300, 8), (1500, 3)])
+def library_of(quantizer):
+    """The library's quantizer, which has computed the last step of training."""
+    return quantizer._library[0].eval()
+
+
+LARGE = [
+    QuantizerConfig(levels=(8, 8, 8, 8)), QuantizerConfig(levels=(8, 5, 3)), QuantizerConfig(levels=(1000,)),
+    QuantizerConfig(levels=(3, 4, 7, 26)), QuantizerConfig(kind="lfq", codebook_size=2),
+    QuantizerConfig(kind="lfq", codebook_size=64), QuantizerConfig(kind="lfq", codebook_size=2**16),
+    *(QuantizerConfig(kind="vq", codebook_size=size, codebook_dim=dim) for size, dim in ((32, 4), (300, 8), (1500, 3))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", LARGE, ids=str)
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
-def test_a_vq_that_is_not_trained_finds_what_the_library_finds_without_its_matrix(size, dim, given, monkeypatch):
+def test_what_is_not_training_finds_what_the_library_finds(config, given):
     torch.manual_seed(0)
-    quantizer = Quantizer(QuantizerConfig(kind="vq", codebook_size=size, codebook_dim=dim))
-    quantizer(torch.randn(2, 2000, dim))
-    quantizer.eval()
-    latents = torch.randn(dim, 3, 400).permute(1, 2, 0).to(given) * 2
-    expected = quantizer.codebook(latents.float())
-    monkeypatch.setattr(quantizer.codebook, "forward", None)
+    quantizer = Quantizer(config)
+    quantizer(torch.randn(2, 2000 if config.kind == "vq" else 2, config.dim))
+    library = library_of(quantizer.eval())
+    latents = torch.randn(config.dim, 3, 400).permute(1, 2, 0).to(given) * 2
+    expected = library(latents.float())
     codes, tokens, loss = quantizer(latents)
-    assert torch.equal(tokens, expected[1]) and tokens.unique().numel() > size // 4
-    assert torch.equal(codes, expected[0]) and codes.dtype == torch.float32
-    assert loss == expected[2] == 0
+    assert torch.equal(tokens, expected[1].long()) and tokens.unique().numel() > min(config.vocab_size, 1200) // 4
+    assert codes.dtype == torch.float32 and loss.shape == () and loss == 0
+    named = library.indices_to_codes if config.kind != "vq" else library.get_codes_from_indices
+    assert torch.equal(codes, named(tokens)) and torch.allclose(codes, expected[0], atol=1e-6)
 
 
-def test_a_vq_without_a_codebook_yet_and_one_in_training_are_left_to_the_library():
-    latents = torch.randn(2, 200, 4)
-    for training in (True, False):
-        quantizers = [Quantizer(CONFIGS[1]).train(training) for _ in range(2)]
-        for quantizer in quantizers:
-            torch.manual_seed(0)
-            quantizer._set_threshold(400)
-            quantizer.tokens = (quantizer if quantizer is quantizers[0] else quantizer.codebook)(latents)[1]
-        ours, library = (quantizer.codebook.state_dict() for quantizer in quantizers)
-        assert torch.equal(quantizers[0].tokens, quantizers[1].tokens)
-        assert all(torch.equal(ours[name], library[name]) for name in ours) and ours["_codebook.embed"].any()
+def test_a_trained_quantizer_does_not_need_the_library(monkeypatch):
+    for config in CONFIGS:
+        quantizer = Quantizer(config)
+        quantizer.load_state_dict(make(config).state_dict())
+        quantizer.eval()
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "vector_quantize_pytorch", None)  # its import raises ImportError
+            quantizer.codes(quantizer(torch.randn(1, 5, config.dim))[1])
+            with pytest.raises(ImportError):
+                quantizer.train()(torch.randn(1, 5, config.dim))
+
+
+def test_the_state_of_a_learned_codebook_is_that_of_the_library_after_each_step():
+    quantizer, latents = Quantizer(CONFIGS[1]).eval(), torch.randn(2, 200, 4)
+    assert not quantizer.initialised
+    for training in (False, True, True):  # the first step makes the codebook, also outside training
+        before = quantizer.embed_ZD.clone()
+        quantizer.train(training)(latents)
+        book = library_of(quantizer)._codebook
+        assert quantizer.initialised and not torch.equal(quantizer.embed_ZD, before)
+        assert torch.equal(quantizer.embed_ZD, book.embed[0]) and torch.equal(quantizer.embed_avg_ZD, book.embed_avg[0])
+        assert torch.equal(quantizer.cluster_size_Z, book.cluster_size[0])
+    again = Quantizer(CONFIGS[1])
+    again.load_state_dict(quantizer.state_dict())
+    for one in (quantizer, again):
+        torch.manual_seed(0)
+        one.train().tokens = one(latents)[1]
+    assert torch.equal(quantizer.tokens, again.tokens)
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in quantizer.state_dict().items())
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
@@ -100,7 +134,7 @@ def test_every_fsq_code_comes_back_from_its_id():
         quantizer = make(QuantizerConfig(levels=levels))
         tokens = torch.arange(quantizer.config.vocab_size).view(1, -1)
         codes = quantizer.codes(tokens)
-        assert torch.equal(quantizer.codebook.codes_to_indices(codes).long(), tokens)
+        assert torch.equal(FSQ(levels=list(levels)).codes_to_indices(codes).long(), tokens)
         assert codes.flatten(0, 1).unique(dim=0).shape[0] == quantizer.config.vocab_size
 
 
@@ -160,32 +194,13 @@ def test_the_smallest_and_largest_sizes_train_and_name_their_codes(config):
         assert torch.allclose(quantizer.codes(tokens), codes, atol=1e-5)
 
 
-FLAGS = {"1.20": torch.ones(1), "1.20 in float16": torch.ones(1).half(), "1.27": torch.tensor(True)}
-
-
-@pytest.mark.parametrize("flag", FLAGS.values(), ids=FLAGS)
-@pytest.mark.parametrize("own", [torch.zeros(1), torch.tensor(False)], ids=["by 1.20", "by 1.27"])
-def test_files_of_a_learned_codebook_have_one_format_and_load_under_every_version(flag, own, tmp_path):
-    """Versions of the library have the flag "has a codebook" as (1,) float32 or as () bool."""
-    name, trained, path = "codebook._codebook.initted", make(CONFIGS[1]), tmp_path / "vq.safetensors"
-    latents = torch.randn(2, 30, 4)
-
-    def fresh():
-        quantizer = Quantizer(CONFIGS[1])
-        quantizer.codebook._codebook.initted = own.clone()
-        return quantizer
-
-    state = trained.state_dict() | {name: flag}
-    save_tensors(path, state)
-    by_file, by_state = fresh(), fresh()
-    load_weights(by_file, path)
-    by_state.load_state_dict(state)
-    for quantizer in (by_file, by_state):
-        assert quantizer.codebook._codebook.initted.shape == own.shape
-        assert torch.equal(quantizer.eval()(latents)[1], trained(latents)[1])
-        save_tensors(path, quantizer.state_dict())
-        written = load_tensors(path)[name]
-        assert written.shape == () and written.dtype == torch.bool and written
+def test_a_learned_codebook_is_loaded_from_a_file(tmp_path):
+    trained, path = make(CONFIGS[1]), tmp_path / "vq.safetensors"
+    save_tensors(path, trained.state_dict())
+    loaded, latents = Quantizer(CONFIGS[1]), torch.randn(2, 30, 4)
+    load_weights(loaded, path)
+    assert loaded.initialised and loaded.initialised.dtype == torch.bool
+    assert torch.equal(loaded.eval()(latents)[1], trained(latents)[1])
 
 
 @pytest.mark.parametrize(("size", "vectors"), [(64, 96), (16, 480)])
@@ -193,7 +208,8 @@ def test_codes_are_replaced_by_their_share_of_the_vectors_whatever_the_batch(siz
     """With an absolute threshold of 2 vectors a step, the first case would replace a third of its codes every time."""
     torch.manual_seed(0)
     quantizer, replaced = Quantizer(QuantizerConfig(kind="vq", codebook_size=size, codebook_dim=4)), []
-    book = quantizer.codebook._codebook
+    quantizer(torch.randn(2, vectors // 2, 4))
+    book = library_of(quantizer)._codebook
     replace = book.replace
     monkeypatch.setattr(book, "replace", lambda samples, batch_mask, **options: (
         replaced.append(int(batch_mask.sum())), replace(samples, batch_mask=batch_mask, **options)))  # fmt: skip
@@ -204,7 +220,7 @@ def test_codes_are_replaced_by_their_share_of_the_vectors_whatever_the_batch(siz
         quantizer(torch.randn(2, vectors // 2, 4))
     assert sum(replaced) < 0.05 * 20 * size
     with torch.no_grad():  # codes that nothing is near to come back into use
-        book.embed[0, : size // 4] = book.embed_avg[0, : size // 4] = 100.0
+        quantizer.embed_ZD[: size // 4] = quantizer.embed_avg_ZD[: size // 4] = 100.0
     for _ in range(60):
         tokens = quantizer(torch.randn(2, vectors // 2, 4))[1]
     assert sum(replaced) >= size // 4 and tokens.unique().numel() > size // 2 and book.embed.max() < 10

@@ -83,7 +83,7 @@ def test_streaming_equals_one_shot(sizes, kind, seed):
 
 @pytest.mark.parametrize("kind", [SMALL, NATURAL])
 def test_no_gradient_from_a_frame_to_earlier_ones(kind):
-    model = make(**kind).requires_grad_(True)
+    model = make(**kind).requires_grad_(True).train()
     frames = (clip(13, batch=1).float() / 255).requires_grad_()
     reconstruction, _, _ = model(frames)
     reconstruction[:, 5:9].square().sum().backward()  # latent frame 2

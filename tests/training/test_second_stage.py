@@ -128,7 +128,7 @@ def test_token_shards_of_the_first_stage_are_those_of_the_second(tmp_path, first
     name = learned.tokens_id
     learned.decoder.head.bias.data += 1
     assert learned.tokens_id == name
-    learned.quantizer.codebook._codebook.embed += 1
+    learned.quantizer.embed_ZD += 1
     assert learned.tokens_id != name
 
 
