@@ -18,10 +18,14 @@ slow:
 golden:
 	$(PY) tests/golden/remake.py
 
-# Compares sampling speed and peak memory with an older commit, in alternating rounds of one run.
+# Compares the speed and memory of this checkout with an older commit, in alternating rounds of one run; the older one
+# runs in this environment. OPTIONS are those of `reelm bench --against`, such as "--seconds 25" or "--clip film.mp4".
 REV ?= 00d48e3
+OPTIONS ?= --repeats 15
+OLD = runs/compare
 compare:
-	$(PY) docs/compare.py $(REV) $(if $(CLIP),--clip $(CLIP))
+	git worktree remove --force $(OLD) 2> /dev/null; git worktree add -q --detach $(OLD) $(REV)
+	.venv/bin/reelm bench --against $(OLD) $(OPTIONS); code=$$?; git worktree remove --force $(OLD); exit $$code
 
 # Compiles every kernel for several chips, without a GPU: registers, spills, shared memory, tensor cores.
 kernels:

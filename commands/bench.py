@@ -1,5 +1,6 @@
 """The commands that measure speed on this machine: bench, bench tokenizer, bench startup, bench kernels."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +12,26 @@ if TYPE_CHECKING:
     from ..generation.generator import VideoGenerator
 
 
+# The options of a comparison of two builds, and those that all measurements of sampling have.
+COMPARING = {"against", "threads", "clip"}
+SHARED = {"model", "device", "seconds", "batch", "prompt", "repeats", "check", "json"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench(ModelCommand):
     """Measure the sampling speed of a model on this machine; the last line is the report as one JSON document.
 
+    With --against, another build of reelm and this one draw the same clips by turns, in processes of their own.
+
     Attributes:
+        against: The other build: the folder of a checkout, or a Python interpreter or virtual environment with reelm.
+        threads: With --against, the number of threads of each build.
+        clip: With --against, a clip file whose reading is compared, in place of sampling.
         preset: A model of this size with random weights (cosmos-4b or emu3-8b), in place of --model; no pixels are
             decoded.
         seconds: The length of a clip in seconds.
-        batch: The number of clips at once, 1 by default; with --sweep batch the largest, 8 by default.
+        batch: The number of clips at once, 1 by default; with --sweep batch the largest, 8 by default; with --against
+            that of its batch, 8 by default.
         guidance_scale: The guidance scale, the model's own unless given; 1 turns guidance off.
         temperature: The sampling temperature, the model's own unless given.
         repeats: The number of measured rounds; figures are their medians.
@@ -33,6 +45,9 @@ class Bench(ModelCommand):
     """
 
     example = "reelm bench --seconds 2 --batch 1 --repeats 3"
+    against: Path | None = None
+    threads: int = 1
+    clip: Path | None = None
     preset: str | None = None
     seconds: float = 2.0
     batch: int | None = None
@@ -51,6 +66,9 @@ class Bench(ModelCommand):
         from ..bench.report import check_plot
         from ..bench.sampling import benchmark
 
+        self._check_options()
+        if self.against is not None:
+            return self._compare(self.against)
         if self.plot is not None:
             check_plot(self.plot)
         report = benchmark(
@@ -62,6 +80,26 @@ class Bench(ModelCommand):
         if self.plot is not None:
             report.plot(self.plot)
         return 0 if report.ok else 1
+
+    def _compare(self, against: Path) -> int:
+        """Compare this build with another one."""
+        from ..bench.builds import compare_builds
+
+        report = compare_builds(
+            against, model=self.model, seconds=self.seconds, batch=self.batch, prompt=self.prompt, clip=self.clip,
+            threads=self.threads, repeats=self.repeats, device=self.device, check=self.check,
+        )  # fmt: skip
+        print_report(report, json_alone=self.json)
+        return 0
+
+    def _check_options(self) -> None:
+        """Refuse options of the comparison without it, and with it those of one build."""
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if value != field.default and self.against is None:
+                require(name not in COMPARING, name, "must be given with --against, or not at all", value)
+            elif value != field.default:
+                require(name in COMPARING | SHARED, name, "must not be given with --against", value)
 
     def _generator(self) -> "VideoGenerator":
         """Load the model, or make the preset."""

@@ -71,6 +71,7 @@ FROZEN = {
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
         *("--block-size", "--prompt", "--baselines", "--no-baselines", "--sweep", "--check", "--plot"),
+        *("--against", "--threads", "--clip"),
     ],
     "bench tokenizer": [
         *("--preset", "--compression", "--tokenizer", "--num-frames", "--height", "--width", "--batch", "--repeats"),
@@ -525,6 +526,15 @@ def test_bench_sweeps_and_presets(run, debug):
     assert all(row["ok"] for row in report["rows"])
     assert "preset: must not be given with a model" in run(*words, "--model", debug[1])[2]
     assert "preset: must be one of cosmos-4b, emu3-8b, got 'x'" in run("bench", "--preset", "x")[2]
+
+
+def test_bench_against_another_build_has_options_of_its_own(run, monkeypatch):
+    monkeypatch.setattr("reelm.bench.builds.compare_builds", lambda *given, **options: {"given": given, **options})
+    code, out, _ = run("bench", "--against", "old", "--seconds", 25, "--threads", 2, "--json")
+    report = json.loads(out)
+    assert (code, report["given"], report["seconds"], report["threads"]) == (0, ["old"], 25, 2)
+    assert "weights: must not be given with --against" in run("bench", "--against", "old", "--weights", "int8")[2]
+    assert "threads: must be given with --against, or not at all, got 2" in run("bench", "--threads", 2)[2]
 
 
 def test_bench_of_a_preset_that_does_not_fit_makes_nothing(run, monkeypatch):

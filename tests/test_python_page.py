@@ -42,6 +42,7 @@ OTHER_DEFAULTS = {
     ("generate", "num_videos_per_prompt"): None,  # one clip too, but not in a list
     ("continue", "num_videos_per_prompt"): None,
     ("continue", "clip"): None,  # where an image is given
+    ("bench", "against"): inspect.Parameter.empty,  # another function, which has to have one
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
     # Those of the run that goes on, or else those of the command.
     **dict.fromkeys(
