@@ -112,7 +112,7 @@ def _measured(report: "LanguageModelReport") -> Iterator[str]:
             f"dB, the last frame repeated {continued.psnr_of_the_last_frame_repeated:.2f} dB; "
             f"see {report.out / 'continuations.png'}"
         )
-    elif report.least_frames is not None:
+    elif report.least_frames is not None and report.progress.finished:
         yield (
             f"no held-out sample has {report.least_frames} frames: nothing to continue "
             "(reelm prepare --held-out-seconds)"

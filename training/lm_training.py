@@ -119,7 +119,8 @@ def train_lm(
         levels: The levels of the FSQ that made the tokens; empty for another quantizer. See factored_vocabulary.py.
         resume: Whether the run in the folder is continued.
         init: The folder of a trained model whose weights are the start; see `start_from`.
-        on_checkpoint: A function that is called with the averaged model at every checkpoint, e.g. to draw samples.
+        on_checkpoint: A function that is called with the averaged model at every checkpoint, e.g. to draw samples; not
+            at that of a run that a signal stops.
 
     Raises:
         ReelmError: The data's grid or vocabulary is not the model's, or `init` has another model or text model.
@@ -154,7 +155,7 @@ def train_lm(
         atomic_write(folder / "text.model", text.model)
         if validation is not None:
             validation.judge(lm, state.step)
-        if on_checkpoint is not None:
+        if on_checkpoint is not None and not state.stopped:
             on_checkpoint(lm)
 
     def averaged(state: TrainState) -> VideoTransformer:

@@ -117,7 +117,12 @@ class TrainState:
     """The weights, moving average, optimizers and step of a run, which one safetensors file holds.
 
     The auxiliary module has optimizers of its own, its gradient is clipped by itself, and it has no moving average.
+
+    Attributes:
+        stopped: Whether a signal has asked the run to end, so that nothing is to be done but to save it.
     """
+
+    stopped = False
 
     def __init__(self, model: nn.Module, config: TrainConfig, auxiliary: nn.Module | None = None) -> None:
         self.model, self.config, self.step = model, config, 0
@@ -298,6 +303,7 @@ def train(
             if state.step % config.report_steps == 0 or state.step == config.steps:
                 figures = {"loss": value.detach(), "norm": norm, **metrics}
                 log.add({"step": state.step, **{name: round(float(figure), 5) for name, figure in figures.items()}})
+            state.stopped = bool(stopped)
             if stopped or state.step == config.steps or time.monotonic() - last > 60 * config.checkpoint_minutes:
                 checkpoint()
                 last = time.monotonic()

@@ -155,10 +155,12 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
     save_pretrained(out / "model", config, codec, lm)
     measured = [] if tokens.held_out is None else read_entries(out)
     best, last = (best_of(measured), measured[-1]) if measured else (None, None)
-    continued = None if tokens.clips is None else _continue_held_out(tokens.clips, parts(lm), out)
+    progress, continued = RunProgress.read(out), None
+    if tokens.clips is not None and progress.finished:
+        continued = _continue_held_out(tokens.clips, parts(lm), out)
     write_card(out, model_card(out, tokenizer, parts(lm)))
     return LanguageModelReport(
-        out, out / "model", RunProgress.read(out), best, last,
+        out, out / "model", progress, best, last,
         None if tokens.clips is None else least_frames(codec.compression.t), continued, tokens.prepared,
     )  # fmt: skip
 

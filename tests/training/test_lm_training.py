@@ -80,8 +80,11 @@ def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TokenBatches, "__call__", stopping)
-        train_lm(recipe(), data, text, tmp_path / "parts", device="cpu")
-    train_lm(recipe(), data, text, tmp_path / "parts", device="cpu", resume=True)
+        drawn = []
+        train_lm(recipe(), data, text, tmp_path / "parts", device="cpu", on_checkpoint=drawn.append)
+        assert drawn == [], "who presses Ctrl-C waits for no samples"
+    train_lm(recipe(), data, text, tmp_path / "parts", device="cpu", resume=True, on_checkpoint=drawn.append)
+    assert len(drawn) == 1
     for name in ("metrics.jsonl", "lm.safetensors", "lm.json", "text.model"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
