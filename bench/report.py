@@ -72,8 +72,9 @@ class BenchmarkReport(dict[str, Any]):
             axes.set_xlabel(variable.replace("_", " "))
             axes.set_ylabel("tokens a second")
             axes.set_ylim(bottom=0)
-        axes.set_title(f"{self['model']} on {self['device']}, {self['threads']} threads, batch {self['batch']}, "
-                       f"guidance {self['guidance_scale']:g}", fontsize="medium")  # fmt: skip
+        guidance = f"guidance {self['guidance_scale']:g} in {self['rows_per_clip']} rows a clip"
+        title = f"{self['model']} on {self['device']}, {self['threads']} threads, batch {self['batch']}, {guidance}"
+        axes.set_title(title, fontsize="medium")
         with atomic_path(path) as temporary:
             figure.savefig(temporary)
 
@@ -101,7 +102,8 @@ def describe(
         check: Whether to use tiny sizes for the ceilings.
     """
     lm, layout = parts.lm, parts.lm.layout
-    rows = batch * (1 if sampling.guidance_scale == 1 else 2)
+    rows_per_clip = sampling.rows(lm.guidance)
+    rows = batch * rows_per_clip
     block, window = getattr(decoder, "block_size", 1), parts.config.lm.window
     cost, numerics = lm.cost(rows, block), lm.numerics
     # On average a token sees half of its own latent frame.
@@ -118,6 +120,7 @@ def describe(
         decoder=decoder.name,
         batch=batch,
         guidance_scale=sampling.guidance_scale,
+        rows_per_clip=rows_per_clip,
         temperature=sampling.temperature,
         **numerics.precisions,
         cache_bytes=cost.state * rows,

@@ -15,10 +15,11 @@ drawn in the default variant only, without a warm-up, and shows whether time and
 import dataclasses
 import math
 import statistics
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
+from ..core.condition import GuidanceMethod
 from ..core.errors import require
 from ..core.memory import memory_bytes, peak_memory_bytes
 from ..core.plain_values import to_python
@@ -43,13 +44,25 @@ LOGITS_TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e
 INT8_LOGITS_TOLERANCE = 5e-2
 
 
+class SamplingChanges(TypedDict, total=False):
+    """The sampling settings that `benchmark` can change.
+
+    Attributes:
+        guidance_scale: The guidance scale; 1 turns guidance off.
+        guidance: The method of guidance, as for `generate`.
+        temperature: The temperature.
+    """
+
+    guidance_scale: float | None
+    guidance: GuidanceMethod | None
+    temperature: float | None
+
+
 def benchmark(
     generator: VideoGenerator,
     *,
     seconds: float = 2.0,
     batch: int | None = None,
-    guidance_scale: float | None = None,
-    temperature: float | None = None,
     repeats: int = 3,
     decoder: str = "auto",
     block_size: int | None = None,
@@ -57,6 +70,7 @@ def benchmark(
     baselines: bool = True,
     sweep: str | None = None,
     check: bool = False,
+    **changes: Unpack[SamplingChanges],
 ) -> BenchmarkReport:
     """Sample a batch of clips with each variant, once to warm up and then in `repeats` measured rounds.
 
@@ -64,8 +78,6 @@ def benchmark(
         generator: The generator of the model.
         seconds: The length of a clip in seconds; for a preset one or two latent frames are enough.
         batch: The number of clips at once, 1 by default; for a sweep over batches the largest, 8 by default.
-        guidance_scale: The guidance scale, the model's own by default; 1 turns guidance off.
-        temperature: The temperature, the model's own by default.
         repeats: The number of measured rounds; figures are their medians.
         decoder, block_size: The decoder of the default row, as for `generate`.
         prompt: The prompt of all clips.
@@ -73,6 +85,7 @@ def benchmark(
         sweep: "depth" or "batch", to measure only the default variant, along a clip or over batch sizes.
         check: Whether to use tiny sizes for the ceilings, clips of one latent frame and one round, which tests whether
             everything runs, not how fast.
+        changes: The sampling settings that differ from the model's own.
 
     Raises:
         ReelmError: An argument is out of its range, or the clips do not fit into the free memory.
@@ -86,11 +99,8 @@ def benchmark(
     require(sweep is None or sweep in SWEEPS, "sweep", f"must be one of {', '.join(SWEEPS)}", sweep)
     if check:
         latent_frames, repeats = 1, 1
-    sampling = parts.config.sampling
-    if guidance_scale is not None:
-        sampling = dataclasses.replace(sampling, guidance_scale=guidance_scale)
-    if temperature is not None:
-        sampling = dataclasses.replace(sampling, temperature=temperature)
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    sampling = dataclasses.replace(parts.config.sampling, **given)
     if sweep is not None:
         return run_sweep(
             parts, sampling, sweep, latent_frames=latent_frames, batch=batch, repeats=repeats, decoder=decoder,

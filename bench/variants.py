@@ -84,7 +84,7 @@ def own_variants(
     if not compiled:
         left_out[COMPILED] = "compiling takes too long for a check"
         return variants, left_out
-    rows = batch * (1 if sampling.guidance_scale == 1 else 2)
+    rows = batch * sampling.rows(parts.lm.guidance)
     result = compile_step(parts, plain, rows)
     if isinstance(result, str):
         left_out[COMPILED] = result
@@ -157,7 +157,8 @@ def logits_difference(
     count = min(tokens_tS.numel(), start + CHECKED_POSITIONS)
     plain = copy.copy(parts.lm)
     plain.backend = "reference"
-    expected_SV = plain.oracle(tokens_tS.flatten()[None, :count], [plan.conditions_at(0)])[0].float()
+    conditions, *_ = plan.conditions_of_rows(0, request.sampling.learned_scale(parts.lm.guidance))
+    expected_SV = plain.oracle(tokens_tS.flatten()[None, :count], [conditions])[0].float()
     forced_BS = tokens_tS.flatten()[start:count].expand(clips, -1)
     forced = TeacherForcing(forced_BS, getattr(variant.decoder, "block_size", 1))
     engine = Engine(variant.lm, request.sampling, capacity=clips, decoder=forced)

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..core.errors import require
 from .base import Command, ModelCommand, print_report
@@ -33,6 +33,8 @@ class Bench(ModelCommand):
         batch: The number of clips at once, 1 by default; with --sweep batch the largest, 8 by default; with --against
             that of its batch, 8 by default.
         guidance_scale: The guidance scale, the model's own unless given; 1 turns guidance off.
+        guidance: The method of guidance, the model's own unless given: two-row by its definition, auto in one row where
+            the model has learnt the scale.
         temperature: The sampling temperature, the model's own unless given.
         repeats: The number of measured rounds; figures are their medians.
         decoder: The decoder of the default row: auto, sequential, jacobi or diagonal.
@@ -52,6 +54,7 @@ class Bench(ModelCommand):
     seconds: float = 2.0
     batch: int | None = None
     guidance_scale: float | None = None
+    guidance: Literal["auto", "two-row"] | None = None
     temperature: float | None = None
     repeats: int = 3
     decoder: str = "auto"
@@ -73,8 +76,9 @@ class Bench(ModelCommand):
             check_plot(self.plot)
         report = benchmark(
             self._generator(), seconds=self.seconds, batch=self.batch, guidance_scale=self.guidance_scale,
-            temperature=self.temperature, repeats=self.repeats, decoder=self.decoder, block_size=self.block_size,
-            prompt=self.prompt, baselines=self.baselines, sweep=self.sweep, check=self.check,
+            guidance=self.guidance, temperature=self.temperature, repeats=self.repeats, decoder=self.decoder,
+            block_size=self.block_size, prompt=self.prompt, baselines=self.baselines, sweep=self.sweep,
+            check=self.check,
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         if self.plot is not None:

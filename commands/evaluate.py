@@ -19,6 +19,8 @@ class Evaluate(ModelCommand):
         seed: The seed of the captions, the clips and the sampling.
         batch: The number of clips that are sampled at once.
         guidance_scale: The guidance scale, the model's own unless given; 1 turns guidance off.
+        guidance: The method of guidance, the model's own unless given: two-row by its definition, auto in one row where
+            the model has learnt the scale.
         decoder: The decoder that finds the tokens: auto, sequential, jacobi or diagonal.
         block_size: The number of positions that jacobi computes in a pass.
         contact_sheet: The PNG file to write the first generated clips to.
@@ -32,6 +34,7 @@ class Evaluate(ModelCommand):
     seed: int = 1234
     batch: int = 16
     guidance_scale: float | None = None
+    guidance: Literal["auto", "two-row"] | None = None
     decoder: str = "auto"
     block_size: int | None = None
     contact_sheet: Path | None = None
@@ -43,8 +46,8 @@ class Evaluate(ModelCommand):
             check_sheet(self.contact_sheet)
         report = evaluate_model(
             self.load(), prompts=self.prompts, two_objects=self.two_objects, clips=self.clips, seed=self.seed,
-            batch=self.batch, guidance_scale=self.guidance_scale, decoder=self.decoder, block_size=self.block_size,
-            contact_sheet=self.contact_sheet,
+            batch=self.batch, guidance_scale=self.guidance_scale, guidance=self.guidance, decoder=self.decoder,
+            block_size=self.block_size, contact_sheet=self.contact_sheet,
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         return 0

@@ -18,6 +18,7 @@ from .errors import require
 from .plain_values import to_tensor
 
 FrameRole = Literal["reference", "first", "last"]
+GuidanceMethod = Literal["auto", "two-row"]  # see `SamplingConfig.guidance`
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,25 @@ class Embedding:
         return "embedding"
 
 
-Condition = Text | Frames | Embedding
+@dataclass(frozen=True)
+class Guidance:
+    """The scale of the guidance that the model applies itself, in a single row; see `LanguageModelConfig.guidance`.
+
+    The engine adds this condition; callers choose the scale by `guidance_scale`.
+
+    Attributes:
+        scale: The guidance scale.
+    """
+
+    scale: float
+
+    @property
+    def kind(self) -> str:
+        """The name of this kind of condition, as `LanguageModel.reads` lists it."""
+        return "guidance"
+
+
+Condition = Text | Frames | Embedding | Guidance
 
 
 def describe_conditions(conditions: Sequence[Condition]) -> list[str]:

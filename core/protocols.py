@@ -130,6 +130,8 @@ class LanguageModel(Protocol[AnyCache]):
         numerics: The dtype, precisions and device.
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         reads: The kinds of conditions that the model can use, as `describe_conditions` names them.
+        guidance: The least and the largest guidance scale that the model has learnt to apply itself, in one row; it
+            then reads the condition `Guidance`. None for other models, which are guided in two rows.
     """
 
     layout: FrameLayout
@@ -147,6 +149,10 @@ class LanguageModel(Protocol[AnyCache]):
     @property
     def reads(self) -> tuple[str, ...]:
         """The kinds of conditions that the model can use."""
+
+    @property
+    def guidance(self) -> tuple[float, float] | None:
+        """The least and the largest guidance scale that the model applies itself, or None."""
 
     @property
     def known_words(self) -> tuple[str, ...]:
@@ -213,6 +219,10 @@ class LanguageModelConfig(Protocol):
     @property
     def window(self) -> int:
         """The number of latent frames that a token sees, its own included."""
+
+    @property
+    def guidance(self) -> tuple[float, float] | None:
+        """The least and the largest guidance scale that the model applies itself, or None."""
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the memory and arithmetic of passes over `count` positions of so many rows, without the model."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..bench.machine import library_versions
+from ..core.condition import GuidanceMethod
 from ..core.errors import require
 from ..core.files import check_replaceable, check_writable
 from ..core.progress import progress
@@ -68,6 +69,7 @@ def evaluate_model(
     seed: int = 1234,
     batch: int = 16,
     guidance_scale: float | None = None,
+    guidance: GuidanceMethod | None = None,
     decoder: str = "auto",
     block_size: int | None = None,
     contact_sheet: Path | None = None,
@@ -81,7 +83,7 @@ def evaluate_model(
         clips: The number of held-out rendered clips for the tokenizer.
         seed: The seed of the captions, the clips and the sampling.
         batch: The number of clips sampled at once.
-        guidance_scale, decoder, block_size: The options of `generate`; the report has the tokens per pass.
+        guidance_scale, guidance, decoder, block_size: The options of `generate`; the report has the tokens per pass.
         contact_sheet: The PNG file for the first generated clips, if given.
 
     Returns:
@@ -109,6 +111,8 @@ def evaluate_model(
     options: dict[str, Any] = {"decoder": decoder, "block_size": block_size}
     if guidance_scale is not None:
         options["guidance_scale"] = guidance_scale
+    if guidance is not None:
+        options["guidance"] = guidance
     for count, objects in ((prompts, 1), (two_objects, 2)):
         if not count:
             continue

@@ -57,10 +57,12 @@ def admit(
     clips, numerics, device = len(request.plans), parts.lm.numerics, parts.lm.device
     lengths = [plan.latent_frames or 1 for plan in request.plans]
     block_size = _block_size(parts.config, request)
+    # Where a clip has a negative prompt, every clip of the engine has two rows.
+    sampling = dataclasses.replace(request.sampling, guidance="two-row") if request.negatives else request.sampling
 
     def planned(lengths: Sequence[int], batch: int, block_size: int | None) -> MemoryPlan:
         return plan_call(
-            parts.config, numerics, lengths, batch=batch, whole=whole, sampling=request.sampling, block_size=block_size,
+            parts.config, numerics, lengths, batch=batch, whole=whole, sampling=sampling, block_size=block_size,
             keep_state=keep_state, continuing=continuing,
         )  # fmt: skip
 

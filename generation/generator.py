@@ -215,7 +215,7 @@ class VideoGenerator:
             request = make_request(self.parts, "continue_clip", options.get("prompt"), arguments, continuing=True)
             source = read_source(self.parts, given, options.get("fit", "crop"), argument)
             note_sound(given, argument)
-            videos = self._run(*inherit(request, source, options))
+            videos = self._run(*inherit(self.parts, request, source, options))
         results = videos if output_type is None else [video.to(output_type) for video in videos]
         return results[0] if num_videos_per_prompt is None else results
 

@@ -150,7 +150,7 @@ def plan_memory(
         seconds: The length of each clip.
         batch: The number of clips drawn at a time (`batch_size` of `generate`).
         clips: The number of clips; `batch` by default.
-        sampling: The sampling settings, by default the model's; guidance doubles the rows.
+        sampling: The sampling settings, by default the model's; guidance in two rows doubles the rows.
         block_size: The number of positions that a pass looks at, 1 for the sequential decoder; that of "auto" by
             default.
         dtype: The dtype of the language model, as in `load_pretrained`.
@@ -190,7 +190,7 @@ def plan_loaded(
     clips = batch if clips is None else clips
     require(batch <= clips <= MAX_CLIPS, "clips", f"must be from {batch} (batch) to {MAX_CLIPS}", clips)
     on_gpu, sampling, layout = numerics.device == "cuda", sampling or config.sampling, config.lm.layout
-    rows = batch * (2 if sampling.guidance_scale != 1 else 1)
+    rows = batch * sampling.rows(config.lm.guidance)
     name = "auto" if block_size is None else "jacobi"
     decoder = make_decoder(name, block_size, layout=layout, rows=rows, on_gpu=on_gpu)
     count: int = getattr(decoder, "block_size", 1)
@@ -198,7 +198,7 @@ def plan_loaded(
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
     noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(layout.vocab_size, batch, count)
     read = config.lm.cost(rows, layout.frame_size, numerics).step if continuing else 0
-    draw = draw_bytes(layout.vocab_size, rows, count, numerics.dtype, sampling)
+    draw = draw_bytes(layout.vocab_size, rows, batch, count, numerics.dtype, sampling)
     frames = clips * clip_bytes(config, latent_frames)
     joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0

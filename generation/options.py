@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Required, SupportsInde
 import numpy as np
 import torch
 
-from ..core.condition import Condition
+from ..core.condition import Condition, GuidanceMethod
 from ..media.clip import Clip
 from ..media.fitting import Fit
 from ..sampling.decoder import Decoder
@@ -72,7 +72,9 @@ class DrawOptions(TypedDict, total=False):
         seed: The seed of the noise, a whole number from 0 to 2^63 - 1; one for all prompts, or one for each. By default
             a random one.
         generator: A torch.Generator (or one for each prompt) from which a seed is drawn, in place of `seed`.
-        guidance_scale: The strength of guidance by the prompt; 1 is off (half the work), 0 ignores the prompt.
+        guidance_scale: The strength of guidance by the prompt; 1 is off, 0 ignores the prompt.
+        guidance: The method of guidance: "two-row" by its definition, which doubles the work; "auto" in one row, where
+            the model has learnt this scale and the clip has no negative prompt.
         temperature: The divisor of the logits: below 1 sharper, above 1 flatter, 0 always takes the best token; or a
             schedule [(0, 1.0), (4.0, 0.7)] by the second.
         top_k: The number of best tokens to choose from; None for all.
@@ -98,6 +100,7 @@ class DrawOptions(TypedDict, total=False):
     seed: WholeNumbers | None
     generator: torch.Generator | Sequence[torch.Generator] | None
     guidance_scale: Number
+    guidance: GuidanceMethod
     temperature: Number | TemperatureTimes
     top_k: WholeNumber | None
     top_p: Number

@@ -70,6 +70,11 @@ class Request:
     on_tokens: TokensCallback | None = None
     keep_state: bool = False
 
+    @property
+    def negatives(self) -> bool:
+        """Whether a clip has a negative prompt."""
+        return any(plan.negative_prompt for plan in self.plans)
+
     def engine(self, parts: Pretrained) -> Engine:
         """Return an engine that draws these clips, in their order."""
         user, none = self.on_step, torch.empty(0, dtype=torch.int64)
@@ -80,7 +85,7 @@ class Request:
 
         return Engine(
             parts.lm, self.sampling, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,
-            on_step=None if user is None else on_step,
+            on_step=None if user is None else on_step, negatives=self.negatives,
         )  # fmt: skip
 
 
@@ -177,9 +182,10 @@ def read_request(
     ]  # fmt: skip
     batch_size = given.get("batch_size")
     batch_size = len(plans) if batch_size is None else min(_whole(batch_size, "batch_size", 1), len(plans))
+    rows = batch_size * sampling.rows(config.lm.guidance, negatives=any(negatives))
     decoder = make_decoder(
-        given.get("decoder", "auto"), given.get("block_size"), layout=config.lm.layout,
-        rows=_rows(sampling, batch_size), on_gpu=on_gpu, sequential_only=bool(processors),
+        given.get("decoder", "auto"), given.get("block_size"), layout=config.lm.layout, rows=rows, on_gpu=on_gpu,
+        sequential_only=bool(processors),
     )  # fmt: skip
     on_step, on_tokens = given.get("callback_on_step_end"), given.get("callback_on_tokens")
     keep_state = given.get("keep_state")
@@ -212,20 +218,19 @@ def pick_decoder(
     parts: Pretrained, decoder: str | Decoder, block_size: int | None, sampling: SamplingConfig, clips: int
 ) -> Decoder:
     """Return the decoder for so many clips of this model at a time; see `make_decoder`."""
-    lm, rows = parts.lm, _rows(sampling, clips)
+    lm, rows = parts.lm, clips * sampling.rows(parts.lm.guidance)
     return make_decoder(decoder, block_size, layout=lm.layout, rows=rows, on_gpu=lm.device.type == "cuda")
 
 
-def _rows(sampling: SamplingConfig, clips: int) -> int:
-    return clips * (1 if sampling.guidance_scale == 1 else 2)
-
-
-def inherit(request: Request, source: Source, options: Mapping[str, object]) -> tuple[Request, Source]:
+def inherit(
+    parts: Pretrained, request: Request, source: Source, options: Mapping[str, object]
+) -> tuple[Request, Source]:
     """Fill in the values of the clip `source` where the user gave none for its continuation.
 
     A note names conditions that the source was drawn under and that are missing now.
 
     Args:
+        parts: The model.
         request: The request, made with `continuing`; its latent frames are counted from the end of the source.
         source: The clip that is continued.
         options: The user's arguments. A prompt holds from the end of the source on, if that has one of its own.
@@ -269,6 +274,10 @@ def inherit(request: Request, source: Source, options: Mapping[str, object]) -> 
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative)
     plans = [dataclasses.replace(plan, **changes, key=key) for key in keys]
     same = plans[0].shares_past(source.prompts, source.negative_prompt, source.conditions, after)
+    # In one row the cached keys and values depend on the guidance scale, too.
+    learned, before_it = parts.lm.guidance, source.sampling or SamplingConfig(guidance_scale=1.0)
+    alike = before_it.learned_scale(learned) == sampling.learned_scale(learned)
+    same = same and (alike or bool(plans[0].negative_prompt))
     keeps_detail = source.detailed and bool(options.get("detail", True))
     source = dataclasses.replace(source, cache=source.cache if same else {}, keeps_detail=keeps_detail)
     return dataclasses.replace(request, plans=plans, sampling=sampling), source
@@ -336,7 +345,8 @@ def _sampling(defaults: SamplingConfig, given: dict[str, Any]) -> SamplingConfig
     if type(given.get("top_k")) is int and given["top_k"] >= 2**63:  # all, as any number from the vocabulary's size on
         given = given | {"top_k": None}
     for name, value in given.items():
-        require(is_number(value) or (name == "top_k" and value is None), name, "must be a finite number", value)
+        free = name == "guidance" or (name == "top_k" and value is None)
+        require(free or is_number(value), name, "must be a finite number", value)
     return dataclasses.replace(defaults, **given)
 
 
@@ -442,7 +452,7 @@ def _say_late_changes(request: Request) -> None:
 
 def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> None:
     for each in conditions:
-        reads = [kind for kind in parts.lm.reads if kind != "text"]
+        reads = [kind for kind in parts.lm.reads if kind not in ("text", "guidance")]  # these have own options
         none = "must be none: this model reads its prompt alone"
         rule = f"must be of the kinds {', '.join(reads)}" if reads else none
         require(each.kind in reads, "conditions", rule, each.kind)

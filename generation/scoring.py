@@ -83,7 +83,7 @@ class Score:
 
 @in_plain_modes
 def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt | None = None, *, fit: Fit = "crop") -> Score:
-    """Score the video tokens of a clip: at temperature 1 and without guidance, as the model was trained.
+    """Score the video tokens of a clip: at temperature 1 and guidance scale 1, as the model was trained.
 
     Args:
         parts: The model.

@@ -24,6 +24,7 @@ from .neighbours import neighbours
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 # Larger models gain little by it, since their time goes to the products, and would hold their matrices twice.
 MOST_COMPILED = 64_000_000
+MAX_GUIDANCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class LMConfig:
         head_dim: The channels of a head.
         hidden: The channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
         neighbour_dim: The channels of each neighbouring token's embedding.
+        guidance: The least and the largest guidance scale that the model has learnt to apply itself, in a single row
+            (training/guidance_distillation.py); None for a model without an input for the scale.
     """
 
     kind: ClassVar[str] = "transformer"
@@ -63,6 +66,7 @@ class LMConfig:
     head_dim: int = 32
     hidden: int = 512
     neighbour_dim: int = 64
+    guidance: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -74,6 +78,9 @@ class LMConfig:
         for name in ("vocab_size", "rows", "columns", "text_vocab_size", "prefix", "width", "depth", "heads",
                      "head_dim", "hidden", "neighbour_dim"):  # fmt: skip
             require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
+        if self.guidance is not None:
+            fits = len(self.guidance) == 2 and 0 <= self.guidance[0] <= self.guidance[1] <= MAX_GUIDANCE
+            require(fits, "guidance", f"must be two ascending scales from 0 to {MAX_GUIDANCE}", self.guidance)
 
     @property
     def layout(self) -> FrameLayout:
@@ -153,7 +160,8 @@ def _matrices(config: LMConfig) -> list[tuple[int, int]]:
     layer = [(config.width, heads), (config.heads * config.head_dim, config.width),
              (config.width, 2 * config.hidden), (config.hidden, config.width)]  # fmt: skip
     mix = (len(neighbours(config.order)) * config.neighbour_dim, config.width)
-    return [mix, *layer * config.depth, (config.width, config.vocab_size)]
+    guidance = [] if config.guidance is None else [(config.width, config.width)]
+    return [mix, *layer * config.depth, *guidance, (config.width, config.vocab_size)]
 
 
 @lru_cache

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..core.checkpoint import save_tensors
-from ..core.condition import Condition, Text
+from ..core.condition import Condition
 from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.protocols import Backend, Cost, Numerics, Precision
@@ -33,21 +33,21 @@ from ..kernels.rotary import Rotation
 from .blocks import Attend, Attention, Block, init_weights
 from .cache import RingCache
 from .compiled_blocks import CompiledBlocks, compile_blocks
+from .conditions import PromptReader
 from .lm_config import LMConfig, cache_dtype
 from .neighbours import neighbours, order_tables
 from .positions import prefix_rotation, video_rotation
-from .text import TextEncoder
 
 
-class VideoTransformer(nn.Module):
+class VideoTransformer(PromptReader, nn.Module):
     """A transformer that predicts the next video token; it depends on the layout of a latent frame, not on the codec.
 
     Attributes:
         config: The sizes of the model.
         layout: The layout of one latent frame.
+        guidance: The least and the largest guidance scale that the model applies itself, or None.
         horizon: None, as the cache rolls without end.
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
-        text: The encoder of prompts; None while no prompts are encoded.
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
         cache_precision: The precision of the keys and values in new caches: "full" is the dtype of the model, the other
             is int8.
@@ -56,7 +56,6 @@ class VideoTransformer(nn.Module):
 
     horizon: int | None = None
     backend: Backend | None = None
-    text: TextEncoder | None = None
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
     settled: bool = False
@@ -67,7 +66,7 @@ class VideoTransformer(nn.Module):
 
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
-        self.config, self.layout = config, config.layout
+        self.config, self.layout, self.guidance = config, config.layout, config.guidance
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.width)
         # The last id stands for a neighbour outside the clip or not yet written.
         self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
@@ -75,10 +74,13 @@ class VideoTransformer(nn.Module):
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
+        self.guidance_mix = nn.Linear(config.width, config.width, bias=False) if config.guidance else None
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         for name, table in order_tables(self.layout).items():
             self.register_buffer(name, table, persistent=False)
         init_weights(self, config.depth)
+        if self.guidance_mix is not None:
+            nn.init.zeros_(self.guidance_mix.weight)  # at first the scale changes nothing
 
     def _video_input(self, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """Return the inputs (B, L, D) of the slots of these positions; the token of position p is history[p % Q]."""
@@ -105,18 +107,35 @@ class VideoTransformer(nn.Module):
             x_BSD = block(x_BSD, attend, layer)
         return x_BSD
 
-    def forward(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
+    def _head(self, x_BSD: torch.Tensor, excess_scales_B: torch.Tensor | None) -> torch.Tensor:
+        """Return the logits (B, S, V), guided by scales that exceed 1 by so much.
+
+        Guided logits u + s (c - u) are c + (s - 1) (c - u): the model has learnt to predict c - u, before its head.
+        """
+        x_BSD = self.norm(x_BSD)
+        if self.guidance_mix is not None and excess_scales_B is not None:
+            x_BSD = x_BSD + excess_scales_B.to(x_BSD.dtype)[:, None, None] * self.guidance_mix(x_BSD)
+        return self.head(x_BSD)
+
+    def forward(
+        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor,
+        scales_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Return the logits (B, S, V) of all positions of whole clips, in writing order, from one masked pass.
 
         Args:
             tokens_Bthw: The token ids of the clips; the logits of a position do not depend on its own token.
             text_BP: The text ids, right-padded to `prefix` slots.
             text_lengths_B: The number of valid text ids of each clip.
+            scales_B: The guidance scale of each clip, for a model that reads it; None for 1.
         """
         tokens_BtS = self.layout.pack({"video": tokens_Bthw})
-        return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B)
+        return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B, scales_B)
 
-    def logits(self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
+    def logits(
+        self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor,
+        scales_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Return the same logits as `forward` for tokens in writing order; the last latent frame may be partial."""
         config = self.config
         batch, count = tokens_BS.shape
@@ -136,16 +155,16 @@ class VideoTransformer(nn.Module):
                 frame_size=config.frame_size, window=config.window, backend=self.backend,
             )  # fmt: skip
 
-        return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))
+        return self._head(self._blocks(x, attend)[:, config.prefix :], None if scales_B is None else scales_B - 1)
 
     @torch.no_grad()
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
         """Return the logits (B, S, V) of all positions of whole clips from one masked pass, which `step` must match."""
-        return self.logits(tokens_BS, *self._prefixes(conditions))
+        return self.logits(tokens_BS, *(part.to(self.device) for part in self.encode(conditions)))
 
     @functools.cached_property
     def _compiled(self) -> CompiledBlocks | None:
-        return compile_blocks(self.config, self.numerics, self.blocks, self.norm, self.head)
+        return compile_blocks(self.config, self.numerics, self.blocks, self.norm, self.head, self.guidance_mix)
 
     @property
     def device(self) -> torch.device:
@@ -159,34 +178,6 @@ class VideoTransformer(nn.Module):
         return Numerics(
             dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type
         )
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The kinds of conditions that the model can use: text alone."""
-        return ("text",)
-
-    @property
-    def known_words(self) -> tuple[str, ...]:
-        """The words that the model knows, sorted; none if it spells new words from pieces."""
-        return () if self.text is None else self.text.words
-
-    def shorten(self, text: str) -> str:
-        """Return a prompt, or as many of its first words as fit into the prefix."""
-        return text if self.text is None else self.text.shorten(text, self.config.prefix)
-
-    def unknown_words(self, text: str, argument: str) -> list[str]:
-        """Return the words of a prompt that the model does not know.
-
-        Args:
-            text: The prompt.
-            argument: The name of the prompt in error messages.
-
-        Raises:
-            ReelmError: The prompt is longer than the prefix.
-        """
-        assert self.text is not None
-        self.text.prefix([text], self.config.prefix, argument)
-        return self.text.unknown_words(text)
 
     def cost(self, rows: int, count: int) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
@@ -203,29 +194,18 @@ class VideoTransformer(nn.Module):
         """Return an empty cache of so many rows, for passes over up to `ahead` latent frames of new positions."""
         return RingCache(self.config, rows, self.device, cache_dtype(self.numerics), ahead=ahead)
 
-    def _prefixes(self, conditions: Sequence[Sequence[Condition]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the text ids (B, P) of these conditions, and the number of valid ids of each row."""
-        assert self.text is not None
-        texts = [[each.text for each in row if isinstance(each, Text)] for row in conditions]
-        valid = all(len(row) == 1 for row in conditions) and all(len(row) == 1 for row in texts)
-        kinds = [[each.kind for each in row] for row in conditions]
-        require(valid, "conditions", "must be one text for this model", kinds)
-        text_BP, lengths_B = self.text.prefix([text for (text,) in texts], self.config.prefix)
-        return text_BP.to(self.device), lengths_B.to(self.device)
-
     def condition(self, cache: RingCache, rows: Sequence[int], conditions: Sequence[Sequence[Condition]]) -> None:
-        """Set the text of these rows of the cache from now on."""
-        text_BP, lengths_B = self._prefixes(conditions)
-        self.prefill(cache, text_BP, lengths_B, torch.tensor(rows, device=self.device))
+        """Set the text and the guidance scale of these rows of the cache from now on."""
+        text_BP, lengths_B, scales_B = (part.to(self.device) for part in self.encode(conditions))
+        rows_B = torch.tensor(rows, device=self.device)
+        self.prefill(cache, text_BP, lengths_B, rows_B)
+        cache.excess_scales_B[rows_B] = scales_B - 1
 
     @torch.no_grad()
     def prefill(
-        self,
-        cache: RingCache,
-        text_BP: torch.Tensor,
-        text_lengths_B: torch.Tensor,
+        self, cache: RingCache, text_BP: torch.Tensor, text_lengths_B: torch.Tensor,
         rows_B: torch.Tensor | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Write the keys and values of text prefixes into a cache; equal prefixes are computed once.
 
         Args:
@@ -253,12 +233,9 @@ class VideoTransformer(nn.Module):
 
     @torch.no_grad()
     def step(
-        self,
-        cache: RingCache,
-        count: int = 1,
-        offsets: Sequence[int] | None = None,
+        self, cache: RingCache, count: int = 1, offsets: Sequence[int] | None = None,
         sees_LA: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         """Return the logits (B, L, V) of the next L = `count` positions of every row, without advancing.
 
         The keys and values of these positions are written into the ring. The tokens before each position must be in the
@@ -291,4 +268,4 @@ class VideoTransformer(nn.Module):
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
-        return self.head(self.norm(self._blocks(x_BLD, attend)))
+        return self._head(self._blocks(x_BLD, attend), cache.excess_scales_B)

@@ -9,10 +9,11 @@ row.limit(frame_size=64, horizon=None)                    # the number of tokens
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict, get_args
 
 import torch
 
-from ..core.condition import Condition, Text
+from ..core.condition import Condition, Guidance, GuidanceMethod, Text
 from ..core.errors import require
 from ..core.layout import FrameLayout
 from ..core.plain_values import convert_fields
@@ -25,12 +26,25 @@ TemperatureSchedule = tuple[tuple[int, float], ...]
 LogitsProcessor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+class SamplingRules(TypedDict):
+    """The options of `kernels.sample.sample` that do not depend on the clip; see `SamplingConfig`."""
+
+    guidance_scale: float
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """The settings by which the next token is drawn.
 
     Attributes:
-        guidance_scale: The strength of guidance by the prompt; 1 is off (half the work), 0 ignores the prompt.
+        guidance_scale: The strength of guidance by the prompt; 1 is off, 0 ignores the prompt.
+        guidance: The method of guidance. "two-row" is its definition, with twice the work: a row with the prompt and a
+            row with the negative prompt. "auto" lets the model apply the scale itself, in one row, where it has learnt
+            that scale and the clip has no negative prompt; elsewhere it is "two-row".
         temperature: The divisor of the logits: below 1 sharper, above 1 flatter; 0 always takes the best token, and the
             least value above it is 1e-6.
         top_k: The number of best tokens to choose from; None for all.
@@ -39,6 +53,7 @@ class SamplingConfig:
     """
 
     guidance_scale: float = 3.0
+    guidance: GuidanceMethod = "auto"
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
@@ -47,6 +62,39 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         convert_fields(self)
         check_settings(self.guidance_scale, self.temperature, self.top_k, self.top_p, self.min_p)
+        known = get_args(GuidanceMethod)
+        require(self.guidance in known, "guidance", f"must be one of {', '.join(known)}", self.guidance)
+
+    @property
+    def rules(self) -> SamplingRules:
+        """The options of `kernels.sample.sample` that say how a token is drawn from the logits."""
+        return {
+            "guidance_scale": self.guidance_scale, "temperature": self.temperature, "top_k": self.top_k,
+            "top_p": self.top_p, "min_p": self.min_p,
+        }  # fmt: skip
+
+    def learned_scale(self, learned: tuple[float, float] | None) -> float | None:
+        """Return the scale that a model applies itself to clips without a negative prompt; None where it does not.
+
+        Args:
+            learned: The least and the largest scale that the model has learnt (`LanguageModel.guidance`), or None.
+        """
+        inside = learned is not None and learned[0] <= self.guidance_scale <= learned[1]
+        return self.guidance_scale if inside and self.guidance == "auto" and self.guidance_scale != 1 else None
+
+    def in_rows(self, rows: int) -> "SamplingConfig":
+        """Return the settings by which tokens are drawn from the logits of so many rows for each clip."""
+        return self if rows == 2 else dataclasses.replace(self, guidance_scale=1.0)
+
+    def rows(self, learned: tuple[float, float] | None, *, negatives: bool = False) -> int:
+        """Return the rows of the cache that each clip of an engine takes, 1 or 2.
+
+        Args:
+            learned: As for `learned_scale`.
+            negatives: Whether a clip of the engine has a negative prompt.
+        """
+        one = self.guidance_scale == 1 or (self.learned_scale(learned) is not None and not negatives)
+        return 1 if one else 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +151,28 @@ class ClipPlan:
     def negative_conditions(self) -> tuple[Condition, ...]:
         """The conditions of the row that guidance leads away from."""
         return (Text(self.negative_prompt), *self.conditions)
+
+    def rows(self, scale: float | None) -> int:
+        """Return the rows of a guided clip, 1 where the model applies the scale and there is no negative prompt, or 2.
+
+        Args:
+            scale: The scale that the model applies itself (`SamplingConfig.learned_scale`), or None.
+        """
+        return 2 if scale is None or self.negative_prompt else 1
+
+    def conditions_of_rows(self, latent_frame: int, scale: float | None, count: int = 1) -> list[tuple[Condition, ...]]:
+        """Return the conditions of the clip's rows under which this latent frame is drawn.
+
+        Args:
+            latent_frame: The latent frame.
+            scale: As for `rows`.
+            count: The number of rows, 1 or 2: that with the prompt first, then that with the negative prompt, or a copy
+                of the first where the clip needs one row alone.
+        """
+        own = self.conditions_at(latent_frame)
+        if scale is not None and self.rows(scale) == 1:
+            return [(*own, Guidance(scale))] * count
+        return [own, self.negative_conditions][:count]
 
     def next_change(self, latent_frame: int) -> int | None:
         """Return the first latent frame after this one at which the prompt changes."""

@@ -99,7 +99,7 @@ class Sampler:
         count = logits_RLV.shape[1]
         seeds_M, samples_M = self._keys_2B.repeat_interleave(count, 1)
         tokens_M = sample(
-            logits_RLV.flatten(0, 1), seeds_M, samples_M, positions_BL.flatten(), **vars(settings or self.settings),
+            logits_RLV.flatten(0, 1), seeds_M, samples_M, positions_BL.flatten(), **(settings or self.settings).rules,
             noise_BV=noise_MV, backend=self.backend,
         )  # fmt: skip
         return tokens_M.view(positions_BL.shape)
@@ -248,9 +248,8 @@ def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
     return (12 if together else 10) * numbers + NOISE_BYTES * min(numbers, NOISE_NUMBERS), 4 * numbers
 
 
-def draw_bytes(vocab_size: int, rows: int, count: int, dtype: torch.dtype, sampling: SamplingConfig) -> int:
-    """Return the bytes of the logits and of all that `sample_reference` computes from them."""
-    clips = rows // 2 if sampling.guidance_scale != 1 else rows
+def draw_bytes(vocab_size: int, rows: int, clips: int, count: int, dtype: torch.dtype, sampling: SamplingConfig) -> int:
+    """Return the bytes of the logits of so many rows and of all that `sample_reference` computes for their clips."""
     tensors = (8 if sampling.top_p < 1 else 4) + (2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0)
     logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))
     # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; centred

@@ -42,12 +42,18 @@ def coarse_checkpoint(tmp_path_factory) -> Path:
     return _write_debug(tmp_path_factory.mktemp("coarse"), "coarse")
 
 
-def _write_debug(folder: Path, order: Order) -> Path:
+@pytest.fixture(scope="session")
+def guided_checkpoint(tmp_path_factory) -> Path:
+    """The same, of a model that applies guidance scales from 0.5 to 4 itself, in one row."""
+    return _write_debug(tmp_path_factory.mktemp("guided"), "coarse", guidance=(0.5, 4.0))
+
+
+def _write_debug(folder: Path, order: Order, guidance: tuple[float, float] | None = None) -> Path:
     torch.manual_seed(0)
     quantizer = QuantizerConfig(levels=(5, 5))
     tokenizer = TokenizerConfig(encoder_width=16, decoder_widths=(16, 8), decoder_depth=(2, 1), quantizer=quantizer)
     lm = LMConfig(vocab_size=25, rows=4, columns=6, order=order, width=32, depth=2, heads=2, kv_heads=1, head_dim=16,
-                  hidden=32, neighbour_dim=8)  # fmt: skip
+                  hidden=32, neighbour_dim=8, guidance=guidance)  # fmt: skip
     text = TextEncoder(train_text(["a red ball moves left", "a blue ring spins over grass"]))
     config = ModelConfig(format=1, fps=8.0, height=32, width=48, tokenizer=tokenizer, lm=lm)
     model = VideoTransformer(lm)
@@ -65,6 +71,12 @@ def debug_generator(debug_checkpoint) -> VideoGenerator:
     generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
     generator.parts.lm.settled = False
     return generator
+
+
+@pytest.fixture
+def guided_generator(guided_checkpoint) -> VideoGenerator:
+    """A generator over the tiny model that applies guidance itself."""
+    return VideoGenerator.from_pretrained(guided_checkpoint, device="cpu")
 
 
 @pytest.fixture(params=["raster", "coarse"])

@@ -2,7 +2,8 @@
 
 The loss is the cross-entropy of every video token under the mask of prefix and window, which is also the mask of the
 ring cache: training and generation see the same context. One caption in ten is left out, for classifier-free guidance
-(Ho and Salimans 2022, arXiv 2207.12598).
+(Ho and Salimans 2022, arXiv 2207.12598). A model with an input for the guidance scale (`LMConfig.guidance`) is
+distilled from a trained one instead (guidance_distillation.py).
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from ..lm.neighbours import carry_over
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
+from .guidance_distillation import GuidanceTeacher, draw_scales
 from .loop import TrainConfig, TrainState, train
 from .validation import HeldOut
 
@@ -38,10 +40,12 @@ class LMTraining:
 
     Attributes:
         model: The sizes of the model. The grid and the vocabularies must be those of the data; `train_language_model`
-            (recipes.py) sets them, whatever they are here.
+            (recipes.py) sets them, whatever they are here. With `guidance`, the training is a distillation of the
+            guidance of the model whose weights are the start.
         train: The optimizer, the length and the checkpoints.
         batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
         drop_caption: The share of clips whose caption is left out.
+        plain: In a distillation of guidance, the share of clips with the guidance scale 1, which is no guidance.
         seed: The seed of the initial weights and of the order of the clips.
     """
 
@@ -51,6 +55,7 @@ class LMTraining:
     )
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
+    plain: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,6 +63,7 @@ class LMTraining:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
+        require(0 <= self.plain < 1, "plain", "must be in [0, 1)", self.plain)
 
 
 class TokenBatches:
@@ -115,7 +121,8 @@ def train_lm(
 
     Args:
         held_out: Token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
-            best one is returned (best.safetensors), not the last.
+            best one is returned (best.safetensors), not the last. In a distillation of guidance they show whether the
+            model without guidance stays as it is, and the last one is returned.
         levels: The levels of the FSQ that made the tokens; empty for another quantizer. See factored_vocabulary.py.
         resume: Whether the run in the folder is continued.
         init: The folder of a trained model whose weights are the start; see `start_from`.
@@ -123,7 +130,8 @@ def train_lm(
             at that of a run that a signal stops.
 
     Raises:
-        ReelmError: The data's grid or vocabulary is not the model's, or `init` has another model or text model.
+        ReelmError: The data's grid or vocabulary is not the model's, or `init` has another model or text model, or
+            there is none to distil guidance from.
     """
     torch_device = pick_device(device)
     sets = read_shards(data)
@@ -131,16 +139,22 @@ def train_lm(
     others = [] if held_out is None else read_shards(held_out)
     _check_data(sets + others, text, recipe.model)
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
+    check_guidance(recipe, init, resume=resume)
     torch.manual_seed(recipe.seed)
     model = VideoTransformer(recipe.model).to(torch_device)
     if init is not None:
         start_from(model, init, text)
+    learned = recipe.model.guidance
+    teacher = None if learned is None else GuidanceTeacher(model, text, folder, resume=resume)
     if levels:
         factor_vocabulary(model, levels, fresh=init is None)
     batches, layout = TokenBatches(sets, text, recipe), recipe.model.layout
 
     def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         tokens, text_BP, lengths_B = (part.to(torch_device) for part in batches(step))
+        if learned is not None and teacher is not None:
+            scales_B = draw_scales(learned, len(tokens), plain=recipe.plain, seed=recipe.seed, step=step)
+            return teacher.loss(model, tokens, text_BP, lengths_B, scales_B.to(torch_device)), {}
         logits = model(tokens, text_BP, lengths_B)
         return F.cross_entropy(logits.flatten(0, 1).float(), layout.pack({"video": tokens}).flatten()), {}
 
@@ -168,7 +182,7 @@ def train_lm(
 
     state = train(model, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
     result = averaged(state)
-    if validation is not None:
+    if validation is not None and teacher is None:
         load_weights(result, validation.best)
     return result
 
@@ -190,7 +204,9 @@ def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
 
 
 def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None:
-    """Load the weights of the trained model in `folder` into `model`; only the token order of the two may differ.
+    """Load the weights of the trained model in `folder` into `model`.
+
+    The two may differ in the token order, and `model` may have an input for the guidance scale that the other lacks.
 
     Raises:
         ReelmError: The trained model has other sizes or another text model.
@@ -202,12 +218,23 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     order = sizes.get("order", "raster")
     if order != model.config.order:
         note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
+    guidance = model.config.guidance if sizes.get("guidance") else None
     with uninitialised():
-        other = VideoTransformer(dataclasses.replace(model.config, order=order))
+        other = VideoTransformer(dataclasses.replace(model.config, order=order, guidance=guidance))
     load_weights(other, folder / "lm.safetensors")
-    weights = other.state_dict()
+    weights = model.state_dict() | other.state_dict()
     weights["neighbour_mix.weight"] = carry_over(weights["neighbour_mix.weight"], order, model.config.order)
     model.load_state_dict(weights)
+
+
+def check_guidance(recipe: LMTraining, init: object, *, resume: bool) -> None:
+    """Check that a model that is to learn guidance has a model to learn it from.
+
+    Raises:
+        ReelmError: The model reads a guidance scale, and no trained model is its start.
+    """
+    rule = "must be a trained model whose guidance is distilled, where the model reads a guidance scale"
+    require(recipe.model.guidance is None or resume or init is not None, "init", rule, None)
 
 
 def check_same_text(folder: Path, text: TextEncoder) -> None:

@@ -18,7 +18,7 @@ from ..data.token_shards import is_token_folder
 from ..lm.text import TextEncoder
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import refuse_windows
-from .lm_training import check_same_text
+from .lm_training import check_guidance, check_same_text
 from .loop import STATE
 from .run_options import ModelRun, TokenizerRun
 from .run_reports import RunProgress
@@ -70,6 +70,8 @@ def check_model_run(codec: VideoTokenizer, options: ModelRun, windows: Windows, 
         codec.grid(windows.num_frames, *_window_size(options.data, windows))
     if options.text is not None:
         TextEncoder(options.text.read_bytes())
+    if options.recipe is not None:
+        check_guidance(options.recipe, options.init, resume=begun)
     if options.init is not None and not begun:
         find_checkpoint(options.init)
 

@@ -31,9 +31,10 @@ def make(**changes):
     return model
 
 
-@pytest.fixture(scope="module", params=["raster", "coarse", "one key head"])
+@pytest.fixture(scope="module", params=["raster", "coarse", "one key head", "guidance in one row"])
 def model(request):
-    changes = {"kv_heads": 1, "heads": 3} if request.param == "one key head" else {"order": request.param}
+    others = {"one key head": {"kv_heads": 1, "heads": 3}, "guidance in one row": {"guidance": (0.0, 4.0)}}
+    changes = others.get(request.param) or {"order": request.param}
     model = make(**changes)
     assert model._compiled is not None
     return model
@@ -50,6 +51,7 @@ def filled(model, positions, seed):
         for tensor in (cache.keys, cache.values):
             tensor[:, row, :, prefix : prefix + min(position, cache.ring)].normal_(generator=random)
     cache.positions_B = torch.tensor(positions)
+    cache.excess_scales_B.uniform_(-1, 3, generator=random)
     return cache
 
 

@@ -48,6 +48,7 @@ class PlainConfig:
     """Sizes of the model: the part "lm" of config.json."""
 
     kind: ClassVar[str] = "plain"
+    guidance: ClassVar[None] = None
     vocab_size: int
     rows: int = 4
     columns: int = 4
@@ -146,6 +147,7 @@ class PlainTransformer(nn.Module):
 
     backend = None
     reads = ("text", "frames:reference")
+    guidance = None
 
     def __init__(self, config: PlainConfig) -> None:
         super().__init__()
@@ -288,7 +290,7 @@ def slow_twin(model, plan, settings):
         both = [plan.conditions_at(frame), plan.negative_conditions]
         logits_RV = model.oracle(seen_1S.expand(2, -1), both)[:, -1]
         numbers = (torch.tensor([number]) for number in (plan.key.seed, plan.key.sample, position))
-        tokens = torch.cat([tokens, sample(logits_RV, *numbers, **dataclasses.asdict(settings))])
+        tokens = torch.cat([tokens, sample(logits_RV, *numbers, **settings.rules)])
     return tokens.view(-1, *model.layout.video.shape).numpy()
 
 

@@ -40,6 +40,7 @@ class MoreConfig:
     """Sizes of the model: the part "lm" of config.json."""
 
     kind: ClassVar[str] = "more"
+    guidance: ClassVar[None] = None
     window: ClassVar[int] = 2
     vocab_size: int
     rows: int = 4
@@ -94,7 +95,7 @@ class MoreCache(TokenHistory):
 class MoreModel(nn.Module):
     """It meets `LanguageModel`: a token depends on 9 before it, the keys of its latent frame among them."""
 
-    backend, horizon, reads = None, None, ("text",)
+    backend, horizon, reads, guidance = None, None, ("text",), None
 
     def __init__(self, config: MoreConfig) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def slow_twin(parts, prompt, key, settings, frames):
     for position in range(tokens.shape[1]):
         logits = model.oracle(tokens.expand(2, -1), conditions)[:, position]
         numbers = (torch.tensor([number]) for number in (key.seed, key.sample, position))
-        tokens[:, position] = sample(logits, *numbers, **dataclasses.asdict(settings))
+        tokens[:, position] = sample(logits, *numbers, **settings.rules)
     return as_grids(model, tokens)[0]
 
 

@@ -18,4 +18,4 @@ def test_the_ends_of_the_ranges_are_taken():
         {"guidance_scale": 0.0, "temperature": 0.0, "top_k": 1, "top_p": 1e-3, "min_p": 1.0},
         {"guidance_scale": 100.0, "temperature": 100.0, "top_k": None, "top_p": 1.0, "min_p": 0.0},
     ):
-        assert vars(SamplingConfig(**ends)) == ends
+        assert SamplingConfig(**ends).rules == ends

@@ -1,0 +1,141 @@
+import os
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reelm.core.condition import Guidance, Text
+from reelm.core.errors import ReelmError
+from reelm.data.token_shards import write_shard
+from reelm.kernels.sample_reference import guide
+from reelm.lm.lm_config import LMConfig
+from reelm.lm.text import TextEncoder, train_text
+from reelm.lm.transformer import VideoTransformer
+from reelm.training.guidance_distillation import GuidanceTeacher, draw_scales
+from reelm.training.lm_training import LMTraining, TokenBatches, train_lm
+from reelm.training.loop import TrainConfig
+
+CAPTIONS = ["a red ball", "a blue ring"]
+SIZES = {"vocab_size": 12, "rows": 2, "columns": 2, "window": 3, "text_vocab_size": 16, "prefix": 5, "width": 16,
+         "depth": 1, "heads": 2, "kv_heads": 1, "head_dim": 8, "hidden": 16, "neighbour_dim": 4}  # fmt: skip
+LEARNT = LMConfig(**SIZES, guidance=(1.0, 4.0))
+
+
+def recipe(model=LEARNT, **changes):
+    train = {"steps": 12, "warmup": 2, "report_steps": 1, "learning_rate": 1e-2} | changes.pop("train", {})
+    return LMTraining(**({"model": model, "train": TrainConfig(**train), "batch_tokens": 192} | changes))
+
+
+@pytest.fixture(scope="module")
+def text():
+    return TextEncoder(train_text(CAPTIONS))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Clips of one latent frame whose captions say which tokens are likelier: seven of ten are even, or odd."""
+    folder, generator = tmp_path_factory.mktemp("data"), torch.Generator().manual_seed(0)
+    kind, other = torch.arange(200) % 2, torch.rand(200, 1, 2, 2, generator=generator) < 0.3
+    tokens = 2 * torch.randint(6, other.shape, generator=generator) + (kind[:, None, None, None] ^ other.long())
+    write_shard(folder / "clips.safetensors", tokens, [[CAPTIONS[k]] for k in kind], fps=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(data, text, tmp_path_factory):
+    """The run of a plain model, which has learnt the captions."""
+    folder = tmp_path_factory.mktemp("taught")
+    plain = recipe(LMConfig(**SIZES), drop_caption=0.3, train={"steps": 80})
+    return folder, train_lm(plain, data, text, folder, device="cpu")
+
+
+@torch.no_grad()
+def divergence(target_BSV, found_BSV):
+    """The mean divergence of one distribution from another, in nats a token."""
+    logs = found_BSV.log_softmax(-1), target_BSV.log_softmax(-1)
+    return float(F.kl_div(*logs, reduction="sum", log_target=True) / target_BSV[..., 0].numel())
+
+
+@torch.no_grad()
+def logits(model, *conditions):
+    tokens = torch.randint(12, (50, 1, 2, 2), generator=torch.Generator().manual_seed(1))
+    tokens_BS = model.layout.pack({"video": tokens}).flatten(1)
+    return model.oracle(tokens_BS, [conditions] * len(tokens))
+
+
+def test_the_distilled_model_guides_in_one_row_and_stays_what_it_was_without_guidance(data, text, taught, tmp_path):
+    folder, teacher = taught
+    steps = {"steps": 100, "learning_rate": 6e-3}
+    student = train_lm(recipe(drop_caption=0.2, train=steps), data, text, tmp_path, device="cpu", init=folder)
+    for caption in CAPTIONS:
+        plain, unconditional = logits(teacher, Text(caption)), logits(teacher, Text(""))
+        for scale in (2.0, 3.5):
+            target = guide(plain.clone(), unconditional, scale)
+            untaught = divergence(target, plain)
+            assert divergence(target, logits(student, Text(caption), Guidance(scale))) < 0.2 * untaught
+            assert untaught > 0.03
+        assert divergence(plain, logits(student, Text(caption))) < 0.01
+    assert divergence(logits(teacher, Text("")), logits(student, Text(""), Guidance(3.0))) < 0.02
+
+
+def test_targets_are_the_guided_logits_of_two_rows(text, taught, tmp_path):
+    _, plain = taught
+    torch.manual_seed(3)
+    model = VideoTransformer(LEARNT)
+    weights = {**plain.state_dict(), "guidance_mix.weight": torch.randn(16, 16)}
+    model.load_state_dict(weights)
+    teacher = GuidanceTeacher(model, text, tmp_path, resume=False)
+    tokens = torch.randint(12, (2, 3, 2, 2))
+    ids, lengths = text.prefix(CAPTIONS, 5)
+    empty, length = text.prefix(["", ""], 5)
+    conditional, unconditional = plain(tokens, ids, lengths), plain(tokens, empty, length)
+    targets = teacher.targets(tokens, ids, lengths, torch.tensor([3.0, 1.0]))
+    torch.testing.assert_close(targets[0], 3 * conditional[0] - 2 * unconditional[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(targets[1], conditional[1], rtol=1e-4, atol=1e-5)
+    again = GuidanceTeacher(VideoTransformer(LEARNT), text, tmp_path, resume=True)
+    assert torch.equal(again.targets(tokens, ids, lengths, torch.tensor([3.0, 1.0])), targets)
+
+
+def test_a_killed_and_resumed_distillation_has_the_same_losses(data, text, taught, tmp_path):
+    folder, _ = taught
+    options = {"levels": (4, 3), "device": "cpu"}
+    train_lm(recipe(), data, text, tmp_path / "whole", init=folder, **options)
+    original, calls = TokenBatches.__call__, []
+
+    def stopping(self, step):
+        calls.append(step)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TokenBatches, "__call__", stopping)
+        train_lm(recipe(), data, text, tmp_path / "parts", init=folder, **options)
+    assert len(calls) == 5
+    train_lm(recipe(), data, text, tmp_path / "parts", resume=True, **options)
+    for name in ("metrics.jsonl", "lm.safetensors", "lm.json", "text.model", "teacher.safetensors"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_scales_follow_from_the_step_and_are_spread_over_the_range():
+    drawn, again = ([draw_scales((2.0, 4.0), 100, plain=0.3, seed=1, step=step) for step in range(20)] for _ in "ab")
+    assert all(map(torch.equal, drawn, again))
+    scales = torch.cat(drawn)
+    guided = scales[scales != 1]
+    assert 0.25 < float((scales == 1).double().mean()) < 0.35
+    assert 2 <= guided.min() < 2.1
+    assert 3.9 < guided.max() <= 4
+    assert 2.9 < guided.mean() < 3.1
+
+
+def test_guidance_is_not_learnt_without_a_model_that_has_it(data, text, tmp_path):
+    with pytest.raises(ReelmError, match="init: must be a trained model whose guidance is distilled"):
+        train_lm(recipe(), data, text, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", [(3.0, 2.0), (-1.0, 2.0), (1.0, 101.0), (1.0, 2.0, 3.0), (1.0, float("nan"))])
+def test_a_range_that_is_none_is_refused(wrong):
+    with pytest.raises(ReelmError, match="guidance: must be two ascending scales from 0 to 100"):
+        LMConfig(vocab_size=4, guidance=wrong)
