@@ -47,7 +47,7 @@ CLIP = [
     "--output",
     "--overwrite",
 ]
-SAMPLING = ["--guidance-scale", "--temperature", "--top-k", "--top-p", "--min-p"]
+SAMPLING = ["--guidance-scale", "--guidance", "--temperature", "--top-k", "--top-p", "--min-p"]
 TRAIN = [
     *("--train.steps", "--train.learning-rate", "--train.optimizer", "--train.warmup", "--train.weight-decay"),
     *("--train.clip", "--train.ema", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
@@ -70,7 +70,7 @@ FROZEN = {
     "decode": [*MODEL, "--output", "-o", "--overwrite"],
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
-        *("--block-size", "--prompt", "--baselines", "--no-baselines", "--sweep", "--check", "--plot"),
+        *("--guidance", "--block-size", "--prompt", "--baselines", "--no-baselines", "--sweep", "--check", "--plot"),
         *("--against", "--threads", "--clip"),
     ],
     "bench tokenizer": [
@@ -81,7 +81,7 @@ FROZEN = {
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [
         *(*MODEL, "--prompts", "--two-objects", "--clips", "--seed", "--batch", "--guidance-scale", "--decoder"),
-        *("--block-size", "--contact-sheet"),
+        *("--guidance", "--block-size", "--contact-sheet"),
     ],
     "evaluate tokenizer": [
         *(
@@ -148,6 +148,9 @@ FROZEN = {
                 "--windows.mirror",
                 "--windows.motion",
                 "--sampling.guidance-scale",
+                "--sampling.guidance",
+                "--model.guidance",
+                "--plain",
                 "--sampling.temperature",
                 "--sampling.top-k",
             ),

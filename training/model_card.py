@@ -39,7 +39,7 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
         "## The words it knows",
         ", ".join(parts.lm.known_words) or "Any: it spells words from pieces.",
         "## Measured on held-out clips",
-        "\n".join(_measured(run, tokenizer)) or "Nothing: the data were tokens, or no clip was long enough.",
+        "\n".join(_measured(run, tokenizer, parts)) or "Nothing: the data were tokens, or no clip was long enough.",
         LOOKS,
     ]
     return "\n\n".join(blocks) + "\n"
@@ -86,15 +86,18 @@ def _making(run: Path) -> Iterator[str]:
         f"- {options['steps']:,} steps of {recipe['batch_tokens']:,} tokens, {options['optimizer']}, learning rate "
         f"{options['learning_rate']:g}, products in {options['precision']}, seed {recipe['seed']}."
     )
+    if recipe["model"].get("guidance"):
+        low, high = recipe["model"]["guidance"]
+        yield f"- Guidance in one row, for scales from {low:g} to {high:g}, was distilled from the initial weights."
 
 
-def _measured(run: Path, tokenizer: Path) -> Iterator[str]:
+def _measured(run: Path, tokenizer: Path, parts: Pretrained) -> Iterator[str]:
     entries, continued = read_entries(run), run / "continuations.json"
     if (tokenizer / "held-out.json").is_file():
         figures = read_json(tokenizer / "held-out.json")
         yield f"- The tokenizer: {figures['psnr']:.2f} dB, {figures['codebook_use']:.0%} of the codes used."
     if entries:
-        best = best_of(entries)
+        best = entries[-1] if parts.config.lm.guidance else best_of(entries)
         yield f"- {best.nats_per_token:.3f} nats a token; the weights are those of step {best.step:,}."
     if continued.is_file():
         yield from _continued(read_json(continued))

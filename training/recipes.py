@@ -154,7 +154,8 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
     )  # fmt: skip
     save_pretrained(out / "model", config, codec, lm)
     measured = [] if tokens.held_out is None else read_entries(out)
-    best, last = (best_of(measured), measured[-1]) if measured else (None, None)
+    last = measured[-1] if measured else None
+    best = last if last is None or whole.model.guidance else best_of(measured)  # `train_lm` has returned this one
     progress, continued = RunProgress.read(out), None
     if tokens.clips is not None and progress.finished:
         continued = _continue_held_out(tokens.clips, parts(lm), out)

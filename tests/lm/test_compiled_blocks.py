@@ -88,6 +88,7 @@ def test_rows_move_and_caches_take_turns(model):
     for tensor in ("keys", "values"):
         getattr(kept, tensor).copy_(getattr(cache, tensor)[:, [0, 2]])
     kept.tokens_BQ, kept.prefix_lengths_B = cache.tokens_BQ[[0, 2]], cache.prefix_lengths_B[[0, 2]]
+    kept.excess_scales_B = cache.excess_scales_B[[0, 2]]
     model.step(other, 3)
     cache.arrange([0, 2])
     assert torch.equal(model.step(cache, 4), model.step(kept, 4))
