@@ -121,8 +121,7 @@ def train_lm(
 
     Args:
         held_out: Token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
-            best one is returned (best.safetensors), not the last. In a distillation of guidance they show whether the
-            model without guidance stays as it is, and the last one is returned.
+            best one is returned (best.safetensors), not the last; the last one where guidance is distilled.
         levels: The levels of the FSQ that made the tokens; empty for another quantizer. See factored_vocabulary.py.
         resume: Whether the run in the folder is continued.
         init: The folder of a trained model whose weights are the start; see `start_from`.
