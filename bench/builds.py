@@ -41,7 +41,10 @@ PROMPT = "a red ball rolls to the right over grass"
 PYTHONS = (".venv/bin/python", ".venv/Scripts/python.exe", "bin/python", "Scripts/python.exe")
 # What runs in each environment: a line with what it is, then for each line of stdin (a job) a line with its figures.
 WORKER = """
-import hashlib, importlib.metadata, json, pathlib, platform, subprocess, sys, time
+import hashlib, importlib.metadata, json, os, pathlib, platform, subprocess, sys, time
+
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what libraries print
 
 import numpy, reelm, torch
 
@@ -54,7 +57,7 @@ print(json.dumps({
     "folder": str(folder), "reelm": reelm.__version__, "commit": git and git.stdout.strip() or None,
     "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
     **{name: versions[0] for name, versions in found.items() if versions},
-}), flush=True)
+}), file=answers, flush=True)
 
 def peak_memory():
     status = pathlib.Path("/proc/self/status")
@@ -82,7 +85,8 @@ for line in sys.stdin:
         for clip in clips if isinstance(clips, list) else [clips]:
             amount += clip.tokens.size
             digest.update(numpy.ascontiguousarray(clip.tokens, dtype="int64"))
-    print(json.dumps({"rate": amount / seconds, "peak": peak_memory(), "digest": digest.hexdigest()}), flush=True)
+    figures = json.dumps({"rate": amount / seconds, "peak": peak_memory(), "digest": digest.hexdigest()})
+    print(figures, file=answers, flush=True)
 """
 
 
