@@ -1,4 +1,4 @@
-"""The commands that measure speed on this machine: bench, bench tokenizer, bench startup, bench kernels."""
+"""The commands that measure speed on this machine: bench, bench blocks, tokenizer, startup and kernels."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -158,6 +158,38 @@ class BenchTokenizer(Command):
             preset=self.preset, compression=self.compression, tokenizer=self.tokenizer, num_frames=self.num_frames,
             height=self.height, width=self.width, batch=self.batch, repeats=self.repeats, device=self.device,
             dtype=self.dtype, baselines=self.baselines, check=self.check,
+        )  # fmt: skip
+        print_report(report, json_alone=self.json)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchBlocks(ModelCommand):
+    """Find the fastest block sizes of a model on this machine, and keep them for later calls; the last line is JSON.
+
+    Attributes:
+        clips: The numbers of clips at a time.
+        seconds: The length of a clip in seconds.
+        prompt: The prompt of all clips.
+        repeats: The number of rounds after a first one, which leaves out what is far from the best.
+        keep: Write the best sizes into the cache folder, from which later calls choose them.
+        check: Run one round of clips of one frame and keep nothing, to test whether everything runs.
+    """
+
+    example = "reelm bench blocks --clips 1 8"
+    clips: tuple[int, ...] = (1, 2, 4, 8)
+    seconds: float = 2.0
+    prompt: str = "a red ball rolls to the right over grass"
+    repeats: int = 5
+    keep: bool = True
+    check: bool = False
+
+    def run(self) -> int:
+        from ..bench.blocks import measure_blocks
+
+        report = measure_blocks(
+            self.load(), clips=self.clips, seconds=self.seconds, prompt=self.prompt, repeats=self.repeats,
+            keep=self.keep, check=self.check,
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         return 0

@@ -10,7 +10,7 @@ from typing import NoReturn
 from .. import __version__
 from ..core.errors import ReelmError
 from .base import Command
-from .bench import Bench, BenchKernels, BenchStartup, BenchTokenizer
+from .bench import Bench, BenchBlocks, BenchKernels, BenchStartup, BenchTokenizer
 from .clips import Continue, Decode, Generate, Stream
 from .data import Encode, Prepare
 from .evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
@@ -28,6 +28,7 @@ COMMANDS: dict[str, type[Command]] = {
     "bench kernels": BenchKernels,
     "bench tokenizer": BenchTokenizer,
     "bench startup": BenchStartup,
+    "bench blocks": BenchBlocks,
     "bench": Bench,
     "evaluate tokenizer": EvaluateTokenizer,
     "evaluate model": EvaluateModel,

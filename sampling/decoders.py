@@ -67,17 +67,20 @@ def make_decoder(
     rows: int = 1,
     on_gpu: bool = False,
     sequential_only: bool = False,
+    measured: int | None = None,
 ) -> Decoder:
     """Return the decoder of this name; "auto" is `jacobi` where that is faster, with the tokens of `sequential`.
 
     Args:
         decoder: One of DECODERS, or a decoder object, which is returned after a check.
-        block_size: The block size of `jacobi`, at most two latent frames; by default the fastest for so many rows.
+        block_size: The block size of `jacobi`, at most two latent frames; by default `measured` or the rule of thumb.
         layout: The layout of a latent frame.
         rows: The rows of the cache, two a clip under guidance.
         on_gpu: Whether the model is on a GPU, where larger blocks cost no time.
         sequential_only: Whether there are logits processors, which may look at every token before: only `sequential`
             can be used with them.
+        measured: The fastest block size for so many rows by measurement, of which 1 stands for `sequential`; None where
+            nothing was measured and a rule of thumb decides.
 
     Raises:
         ReelmError: The name is unknown, or an argument does not fit the decoder.
@@ -105,14 +108,15 @@ def make_decoder(
         return Diagonal()
     # Where many rows fill a CPU, looking at drafts costs what it saves: with one guided clip `jacobi` made 2.9 times
     # the tokens of `sequential`, with four 1.17 times, with eight 1.03 times (benchmarks/; in raster order).
-    crowded = decoder == "auto" and block_size is None and not on_gpu and rows > 8
+    crowded = decoder == "auto" and block_size is None
+    crowded &= measured == 1 if measured is not None else not on_gpu and rows > 8
     if decoder == "sequential" or sequential_only or crowded:
         require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)
         return Sequential()
     if block_size is None:
         # Up to so many tokens a pass, one more costs little: measured on a CPU, and a guess for a GPU.
         size = max(4, min(256 if on_gpu else 32, (256 if on_gpu else 32) // rows))
-        return Jacobi(min(size, limit))
+        return Jacobi(min(measured if measured is not None and measured > 1 else size, limit))
     size = block_size
     whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= limit
     require(whole, "block_size", f"must be a whole number from 1 to {limit}", size)

@@ -77,6 +77,7 @@ FROZEN = {
         *("--preset", "--compression", "--tokenizer", "--num-frames", "--height", "--width", "--batch", "--repeats"),
         *("--device", "--dtype", "--baselines", "--no-baselines", "--check", "--json"),
     ],
+    "bench blocks": [*MODEL, "--clips", "--seconds", "--prompt", "--repeats", "--keep", "--no-keep", "--check"],
     "bench startup": ["--model", "--seconds", "--prompt", "--repeats", "--check", "--json"],
     "bench kernels": ["--check", "--rounds", "--only"],
     "evaluate": [

@@ -129,6 +129,11 @@ def test_names_and_blocks():
     assert make_decoder("jacobi", layout=of(500), rows=2, on_gpu=True).block_size == 128
     assert make_decoder("jacobi", 24, layout=of(64)).block_size == 24
     assert all(make_decoder(name, layout=of(4)) for name in DECODERS)
+    assert [make_decoder("jacobi", layout=of(64), rows=2, measured=size).block_size for size in (48, 1)] == [48, 16]
+    assert make_decoder("jacobi", 8, layout=of(64), measured=48).block_size == 8
+    assert make_decoder("auto", layout=of(4), measured=48).block_size == 8
+    assert isinstance(make_decoder("auto", layout=of(64), measured=1), Sequential)
+    assert isinstance(make_decoder("auto", layout=of(64), rows=16, measured=8), Jacobi)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
