@@ -185,7 +185,7 @@ class BenchBlocks(ModelCommand):
     check: bool = False
 
     def run(self) -> int:
-        from ..bench.blocks import measure_blocks
+        from ..bench.block_speeds import measure_blocks
 
         report = measure_blocks(
             self.load(), clips=self.clips, seconds=self.seconds, prompt=self.prompt, repeats=self.repeats,

@@ -57,6 +57,7 @@ class Cost:
         step: The bytes of the largest activations of a pass, logits included.
         flops: The multiplications and additions of a pass, each counted as one operation.
         read: The bytes of weights that a pass reads.
+        runtime: The bytes of libraries that are loaded for this model alone.
     """
 
     parameters: int
@@ -67,6 +68,7 @@ class Cost:
     step: int
     flops: int
     read: int
+    runtime: int = 0
 
 
 class Cache(Protocol):

@@ -63,8 +63,9 @@ class BlockSizes:
 
 
 def cache_file() -> Path:
-    """Return the path of the file in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reelm" / "block-sizes.json"
+    """Return the path of the file in $REELM_CACHE, or else in the folder `reelm` of the user's cache folder."""
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reelm"
+    return Path(os.environ.get("REELM_CACHE") or users) / "block-sizes.json"
 
 
 def _read() -> Json:
@@ -79,5 +80,5 @@ def _measured(values: object) -> dict[int, int]:
     """Return the sizes among these values, without what is no size."""
     if not isinstance(values, dict):
         return {}
-    found = {int(rows): size for rows, size in values.items() if rows.isdecimal() and isinstance(size, int)}
+    found = {int(rows): size for rows, size in values.items() if rows.isdecimal() and type(size) is int}
     return {rows: size for rows, size in found.items() if rows > 0 and size > 0}

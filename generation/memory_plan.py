@@ -207,7 +207,7 @@ def plan_loaded(
     return MemoryPlan(
         device=numerics.device, dtype=str(numerics.dtype).removeprefix("torch."), seconds=seconds, clips=clips,
         batch=batch, block_size=count,
-        runtime=0 if on_gpu else CPU_RUNTIME,
+        runtime=cost.runtime + (0 if on_gpu else CPU_RUNTIME),
         weights=cost.weights + tokenizer_size,
         loading=cost.loading,
         cache=cost.cache,

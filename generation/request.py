@@ -33,6 +33,7 @@ from .arguments import (
     read_schedule,
     to_latent_frames,
 )
+from .block_sizes import BlockSizes
 from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import ModelConfig, Pretrained
 from .source import Source
@@ -105,7 +106,8 @@ def make_request(
         ReelmError: An argument breaks its rule.
     """
     on_gpu = parts.lm.device.type == "cuda"
-    request = read_request(parts.config, call, prompt, options, continuing=continuing, on_gpu=on_gpu)
+    sizes = BlockSizes.of(parts)
+    request = read_request(parts.config, call, prompt, options, continuing=continuing, on_gpu=on_gpu, sizes=sizes)
     _check_conditions(parts, request.plans[0].conditions)
     _say_late_changes(request)
     prompts = dict.fromkeys(text for plan in request.plans for _, text in plan.prompts)
@@ -123,7 +125,7 @@ def make_request(
 
 def read_request(
     config: ModelConfig, call: str, prompt: Prompt | Prompts | None, options: Mapping[str, object], *,
-    continuing: bool = False, on_gpu: bool = False,
+    continuing: bool = False, on_gpu: bool = False, sizes: BlockSizes | None = None,
 ) -> Request:  # fmt: skip
     """Check those arguments of a call that can be checked by the config of the model, before its weights are loaded.
 
@@ -135,6 +137,7 @@ def read_request(
             of a seed is the clip that the seed gives alone.
         continuing: Whether a clip is continued; second 0 of a schedule is then the end of that clip.
         on_gpu: Whether the model is on a GPU.
+        sizes: The block sizes that were measured for the model.
 
     Raises:
         ReelmError: An argument breaks its rule.
@@ -185,7 +188,7 @@ def read_request(
     rows = batch_size * sampling.rows(config.lm.guidance, negatives=any(negatives))
     decoder = make_decoder(
         given.get("decoder", "auto"), given.get("block_size"), layout=config.lm.layout, rows=rows, on_gpu=on_gpu,
-        sequential_only=bool(processors),
+        sequential_only=bool(processors), measured=None if sizes is None else sizes.best(rows),
     )  # fmt: skip
     on_step, on_tokens = given.get("callback_on_step_end"), given.get("callback_on_tokens")
     keep_state = given.get("keep_state")
@@ -219,7 +222,10 @@ def pick_decoder(
 ) -> Decoder:
     """Return the decoder for so many clips of this model at a time; see `make_decoder`."""
     lm, rows = parts.lm, clips * sampling.rows(parts.lm.guidance)
-    return make_decoder(decoder, block_size, layout=lm.layout, rows=rows, on_gpu=lm.device.type == "cuda")
+    return make_decoder(
+        decoder, block_size, layout=lm.layout, rows=rows, on_gpu=lm.device.type == "cuda",
+        measured=BlockSizes.of(parts).best(rows),
+    )  # fmt: skip
 
 
 def inherit(

@@ -22,8 +22,10 @@ from .neighbours import neighbours
 
 # This is looked up once, and imports nothing.
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
-# Larger models gain little by it, since their time goes to the products, and would hold their matrices twice.
-MOST_COMPILED = 64_000_000
+# Larger models gain little by it, since their time goes to the products, and would hold their matrices three times.
+MOST_COMPILED = 32_000_000
+# The growth of a process with a model of negligible size by OpenVINO 2026.4 on Linux x86-64.
+OPENVINO_BYTES = 64 * 2**20
 MAX_GUIDANCE = 100
 
 
@@ -112,7 +114,7 @@ class LMConfig:
         kv_bytes = 2 * keys * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
         attention_flops = 4 * self.depth * self.heads * self.head_dim * slots
         if is_compiled(parameters, numerics):
-            weights += matrix_bytes  # OpenVINO has its own copy
+            weights += 2 * matrix_bytes  # OpenVINO holds them as they were given and as it computes with them
         return Cost(
             parameters=parameters,
             weights=weights,
@@ -122,6 +124,7 @@ class LMConfig:
             step=self._step(rows, count, slots, numerics),
             flops=rows * count * (2 * matrix_weights + attention_flops),
             read=matrix_bytes + norms * itemsize,
+            runtime=OPENVINO_BYTES if is_compiled(parameters, numerics) else 0,
         )
 
     def _loading(self, numerics: Numerics) -> int:

@@ -22,6 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
+# What was measured on this machine is not for the tests, and not for the processes that they start.
+os.environ["REELM_CACHE"] = str(ROOT / "tests" / "no-cache")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ PYTHON_ONLY = {
     "SessionFiles": {"clips", "inputs", "options", "drawing_options"},
     "write_stream": {"stream", "path", "stop", "sessions"},
     "benchmark": {"generator"},
+    "measure_blocks": {"generator"},
     "evaluate_model": {"generator"},
     "evaluate_on_clips": {"generator"},
 }

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from reelm.bench import blocks
-from reelm.bench.blocks import measure_blocks
+from reelm.bench import block_speeds
+from reelm.bench.block_speeds import measure_blocks
 from reelm.core.errors import ReelmError
 from reelm.generation.block_sizes import BlockSizes, cache_file
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "reelm" / "block-sizes.json"
+    monkeypatch.setenv("REELM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "block-sizes.json"
 
 
 def test_the_size_is_that_of_the_nearest_number_of_rows(debug_generator, cache):
@@ -83,6 +83,6 @@ def test_the_fastest_is_kept_and_what_is_far_from_it_measured_once(debug_generat
     ({"repeats": 0}, "repeats: must be at least 1"), ({"seconds": -1.0}, "seconds: must be a number above 0"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_refused(debug_generator, options, message, monkeypatch):
-    monkeypatch.setattr(blocks, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(block_speeds, "_measure", lambda *_: pytest.fail("measured"))
     with pytest.raises(ReelmError, match=message):
         measure_blocks(debug_generator, **options)

@@ -18,7 +18,7 @@ from ..core.errors import require
 from ..core.progress import progress
 from ..generation.block_sizes import BlockSizes
 from ..generation.generator import VideoGenerator
-from ..generation.request import check_lengths, rows_of
+from ..generation.request import check_lengths
 from ..sampling.decoders import MAX_FRAMES
 from .machine import library_versions, machine_name
 from .table import list_lines, table_lines
@@ -63,13 +63,13 @@ def measure_blocks(
     require(len(clips) > 0 and min(clips) >= 1, "clips", "must be whole numbers of at least 1", list(clips))
     require(repeats >= 1, "repeats", "must be at least 1", repeats)
     config = generator.parts.config
-    check_lengths(config, seconds=seconds)
+    check_lengths(config, seconds, None)
     seconds, repeats, keep = (1 / config.fps, 1, False) if check else (seconds, repeats, keep)
     sizes = [size for size in SIZES if size <= MAX_FRAMES * config.lm.layout.frame_size]
     sizes = [sizes[0], sizes[-1]] if check else sizes
     found, best = [], {}
     for count in clips:
-        rows = rows_of(generator.parts, config.sampling, count)
+        rows = count * config.sampling.rows(generator.parts.lm.guidance)
         entries = _measure(generator, [prompt] * count, seconds, sizes, repeats)
         fastest = max(entries, key=lambda entry: entry["tokens_per_second"])
         best[rows] = fastest["block_size"]
