@@ -33,10 +33,10 @@ from ..kernels.rotary import Rotation
 from .blocks import Attend, Attention, Block, init_weights
 from .cache import RingCache
 from .compiled_blocks import CompiledBlocks, compile_blocks
-from .conditions import PromptReader
 from .lm_config import LMConfig, cache_dtype
 from .neighbours import neighbours, order_tables
 from .positions import prefix_rotation, video_rotation
+from .text import PromptReader
 
 
 class VideoTransformer(PromptReader, nn.Module):

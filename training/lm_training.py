@@ -41,7 +41,8 @@ class LMTraining:
     Attributes:
         model: The sizes of the model. The grid and the vocabularies must be those of the data; `train_language_model`
             (recipes.py) sets them, whatever they are here. With `guidance`, the training is a distillation of the
-            guidance of the model whose weights are the start.
+            guidance of the model whose weights are the start, for which a learning rate of 2e-4 was right and 1e-3 too
+            high (docs/log.md).
         train: The optimizer, the length and the checkpoints.
         batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
         drop_caption: The share of clips whose caption is left out.
