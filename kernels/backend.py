@@ -3,8 +3,11 @@
     backend = pick_backend("attention", None, q_BSNE, unserved_heads(q_BSNE))
 
 The argument takes precedence over $REELM_KERNELS, and that over the automatic choice: "triton" for CUDA tensors if
-Triton is installed, else "reference". If a kernel does not support the arguments (a head_dim or a dtype), the reference
-runs in any case. The choice is logged at INFO level, each message once.
+Triton is installed, else "reference". `REELM_KERNELS=openvino` leaves the ops to the automatic choice and lets small
+language models run their blocks in OpenVINO on a CPU (lm/compiled_blocks.py).
+
+If a kernel does not support the arguments (a head_dim or a dtype), the reference runs in any case. The choice is logged
+at INFO level, each message once.
 """
 
 import functools
@@ -22,6 +25,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 HEAD_DIMS = range(16, 129, 16)
 # This is looked up once, since torch.compile cannot trace the search; it imports nothing.
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
 _log = logging.getLogger(__name__)
 
@@ -39,9 +43,10 @@ def pick_backend(op: str, argument: str | None, tensor: torch.Tensor, reason: st
         ReelmError: `argument` or $REELM_KERNELS is not a backend, or is "triton" where Triton cannot run.
     """
     source, choice = ("backend", argument) if argument is not None else (VARIABLE, os.environ.get(VARIABLE) or "auto")
-    known = ("reference", "triton") if argument is not None else ("auto", "reference", "triton")
+    known = ("reference", "triton") if argument is not None else ("auto", "reference", "triton", "openvino")
     require(choice in known, source, f"must be one of {', '.join(known)}", choice)
-    if choice == "auto":
+    require(choice != "openvino" or HAS_OPENVINO, source, "must not be 'openvino' where it is not installed", choice)
+    if choice in ("auto", "openvino"):
         choice = "triton" if tensor.is_cuda and HAS_TRITON else "reference"
         source = f"automatic on {tensor.device.type}"
     elif choice == "triton":
@@ -52,6 +57,11 @@ def pick_backend(op: str, argument: str | None, tensor: torch.Tensor, reason: st
         return "reference"
     _log_once(f"{op} backend: {choice} ({source})")
     return "triton" if choice == "triton" else "reference"
+
+
+def openvino_is_chosen() -> bool:
+    """Return whether $REELM_KERNELS asks for OpenVINO, and it is installed."""
+    return HAS_OPENVINO and os.environ.get(VARIABLE) == "openvino"
 
 
 def unserved_heads(x_E: torch.Tensor) -> str | None:

@@ -123,26 +123,24 @@ class _Request:
 
     def __init__(self, request: "openvino.InferRequest", cache: RingCache, *, first: int) -> None:
         """Give the request the layers of the cache as its inputs from number `first` on."""
+        import openvino
+
         self._request, self._place = request, _place(cache)
         layers = [layer for both in zip(cache.keys, cache.values, strict=True) for layer in both]
         for index, layer in enumerate(layers, start=first):
-            self._set(index, layer)
+            self._request.set_input_tensor(index, openvino.Tensor(layer.numpy(), shared_memory=True))
 
     def fits(self, cache: RingCache) -> bool:
         """Return whether the cache still has the rows and the memory that it had."""
         return self._place == _place(cache)
 
-    def _set(self, index: int, tensor: torch.Tensor) -> None:
-        import openvino
-
-        self._request.set_input_tensor(index, openvino.Tensor(tensor.numpy(), shared_memory=True))
-
     def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return copies of the outputs."""
-        self._inputs = [tensor.contiguous() for tensor in inputs]  # the request does not hold their memory
-        for index, tensor in enumerate(self._inputs):
-            self._set(index, tensor)
-        self._request.infer()
+        for index, tensor in enumerate(inputs):
+            own = self._request.get_input_tensor(index)
+            own.shape = list(tensor.shape)
+            own.data[...] = tensor.numpy()
+        self._request.infer(share_outputs=True)
         return [torch.from_numpy(output.data.copy()) for output in self._request.output_tensors]
 
 

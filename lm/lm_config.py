@@ -5,7 +5,6 @@ config.layout.frame_size                                    # 64
 config.cost(rows=2, count=16, numerics=Numerics()).cache    # bytes
 """
 
-import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -18,10 +17,9 @@ from ..core.plain_values import convert_fields
 from ..core.protocols import Cost, Numerics
 from ..core.token_history import HISTORY
 from ..core.token_order import ORDERS, Order
+from ..kernels.backend import openvino_is_chosen
 from .neighbours import neighbours
 
-# This is looked up once, and imports nothing.
-HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 # Larger models gain little by it, since their time goes to the products, and would hold their matrices three times.
 MOST_COMPILED = 32_000_000
 # The growth of a process with a model of negligible size by OpenVINO 2026.4 on Linux x86-64.
@@ -173,9 +171,9 @@ def _layout(rows: int, columns: int, vocab_size: int, order: Order) -> FrameLayo
 
 
 def is_compiled(parameters: int, numerics: Numerics) -> bool:
-    """Return whether a model of so many parameters decodes by `CompiledBlocks`, where the machine allows it."""
+    """Return whether a model of so many parameters decodes by `CompiledBlocks`, where the bits of rows allow it."""
     full = numerics.dtype == torch.float32 and numerics.weights == numerics.cache == "full"
-    return HAS_OPENVINO and full and numerics.device == "cpu" and parameters <= MOST_COMPILED
+    return openvino_is_chosen() and full and numerics.device == "cpu" and parameters <= MOST_COMPILED
 
 
 def cache_dtype(numerics: Numerics) -> torch.dtype:

@@ -69,10 +69,8 @@ def _write_debug(folder: Path, order: Order, guidance: tuple[float, float] | Non
 
 @pytest.fixture
 def debug_generator(debug_checkpoint) -> VideoGenerator:
-    """A generator over the tiny model, whose blocks run in torch: compiling them anew would take longer than a test."""
-    generator = VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
-    generator.parts.lm.settled = False
-    return generator
+    """A generator over the tiny model."""
+    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_a_plan_counts_the_weights_and_no_files():
     assert preset_plan("cosmos-4b").loading == 4 * 64000 * 4096
     assert preset_plan("cosmos-4b", dtype="bfloat16").loading == 0
     assert preset_plan("cosmos-4b", batch=4, device="cuda").cache == 4 * on_gpu.cache
-    assert preset_plan("cosmos-4b", check=True).weights < 150 * MIB
+    assert preset_plan("cosmos-4b", check=True).weights < 100 * MIB
 
 
 @pytest.mark.parametrize("name", PRESETS)

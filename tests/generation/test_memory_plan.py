@@ -40,21 +40,16 @@ def config() -> ModelConfig:
 # ---- what is counted
 
 
-@pytest.fixture
-def without_openvino(monkeypatch):
-    monkeypatch.setattr("reelm.lm.lm_config.HAS_OPENVINO", False)
-
-
 def test_openvino_is_planned_where_it_is_used(config, monkeypatch):
-    monkeypatch.setattr("reelm.lm.lm_config.HAS_OPENVINO", True)
-    plan, half = plan_memory(config), plan_memory(config, dtype="bfloat16")
-    monkeypatch.setattr("reelm.lm.lm_config.HAS_OPENVINO", False)
-    without = plan_memory(config)
+    pytest.importorskip("openvino")
+    without, half = plan_memory(config), plan_memory(config, dtype="bfloat16")
+    monkeypatch.setenv("REELM_KERNELS", "openvino")
+    plan = plan_memory(config)
     assert half == plan_memory(config, dtype="bfloat16")
     assert plan.runtime - without.runtime == OPENVINO_BYTES and plan.weights > without.weights
 
 
-def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator, without_openvino):
+def test_weights_and_cache_are_those_of_the_loaded_model(debug_generator):
     parts = debug_generator.parts
     for batch, scale in ((1, 3.0), (3, 1.0)):
         sampling = SamplingConfig(guidance_scale=scale)
@@ -144,7 +139,7 @@ def test_the_noise_that_is_held_is_a_block_of_each_clip(config):
         ({"continuing": True}, {"joining", "step", "state"}),
     ],
 )  # fmt: skip
-def test_every_argument_changes_what_it_should_and_nothing_else(options, changed, config, without_openvino):
+def test_every_argument_changes_what_it_should_and_nothing_else(options, changed, config):
     before = dataclasses.asdict(plan_memory(config))
     after = dataclasses.asdict(plan_memory(config, **options))
     assert {name for name in before if before[name] != after[name]} == changed
@@ -160,7 +155,7 @@ def test_the_total_is_the_largest_phase(config):
     assert long.total == long.phases["decoding"] == long.values()["total"] == long.values()["peak_decoding"]
 
 
-def test_a_plan_prints_as_a_table(config, without_openvino):
+def test_a_plan_prints_as_a_table(config):
     rows = dict(line.split(maxsplit=1) for line in str(plan_memory(config, batch=3)).splitlines() if " " in line)
     assert rows["batch"] == "3"
     assert rows["runtime"] == "40 MiB"

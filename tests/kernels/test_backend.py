@@ -40,7 +40,9 @@ def test_unknown_names_are_refused(monkeypatch):
     with pytest.raises(ReelmError, match=r"^backend: must be one of reference, triton, got 'cuda'"):
         pick_backend("attention", "cuda", QUERIES)
     monkeypatch.setenv("REELM_KERNELS", "fast")
-    with pytest.raises(ReelmError, match=r"^REELM_KERNELS: must be one of auto, reference, triton, got 'fast'"):
+    with pytest.raises(
+        ReelmError, match=r"^REELM_KERNELS: must be one of auto, reference, triton, openvino, got 'fast'"
+    ):
         pick_backend("attention", None, QUERIES)
 
 
