@@ -25,6 +25,7 @@ def generator():
     return VideoGenerator.from_pretrained("world", device="cpu")
 
 
+@pytest.mark.slow  # tests/sampling/test_engine.py has it for small models
 def test_the_rolling_cache_equals_one_masked_pass(generator):
     parts = generator.parts
     frames = 2 * parts.config.lm.window + 1

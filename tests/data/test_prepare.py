@@ -179,7 +179,7 @@ def test_ranks_share_the_work_and_workers_change_nothing(tmp_path, clip_folder, 
     assert (tmp_path / "one" / "report.json").read_bytes() == (tmp_path / "two" / "report.json").read_bytes()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_killed_run_goes_on_to_the_same_shards(tmp_path, clip_folder, small, workers):
     folder = clip_folder(tmp_path / "clips", 30, (1,))
     prepare(folder, tmp_path / "whole", small, workers=0)

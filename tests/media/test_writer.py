@@ -264,7 +264,9 @@ for limit in map(int, sys.argv[3:]):
 """
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("a.mp4", "a") else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
+)
 def test_disk_that_takes_no_more(tmp_path, name):
     """A limit on the size of files stands for a full disk: the real encoders meet the real error, at every stage."""
     old, sizer, folder = tmp_path / "files" / name, tmp_path / f"sizer{name[1:]}", tmp_path / "files"
@@ -303,7 +305,9 @@ def child(*command):
         process.stdout.close()
 
 
-@pytest.mark.parametrize(("name", "delays"), [("a.mp4", (0.0, 0.05)), ("a.mkv", (0.02,))])
+@pytest.mark.parametrize(
+    ("name", "delays"), [("a.mp4", (0.0, 0.05)), pytest.param("a.mkv", (0.02,), marks=pytest.mark.slow)]
+)
 def test_kill_during_a_save_leaves_a_whole_file(tmp_path, name, delays):
     for delay in delays:
         with child(SAVER, tmp_path / name) as process:

@@ -146,6 +146,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch():
 
 # torch itself looks at the gradients of tensors in the middle of a graph (2.14).
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.slow
 def test_opcheck():
     q, k, v, q_prefix = (x.requires_grad_() for x in draw(torch.float32, 1, 9, 2, 1, 16))
     arguments = (q, k, v, q_prefix, torch.tensor([3]), 4, 2, 2, "token")

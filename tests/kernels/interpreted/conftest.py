@@ -106,7 +106,7 @@ def quick_interpreter(monkeypatch, right_interpreter):
     monkeypatch.setattr(interpreter, "_get_np_dtype", numpy_dtype_made_once)
 
 
-@pytest.fixture(params=[5, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.fixture(params=[3, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"])
 def examples(request):
     """How many cases hypothesis draws, the same ones in every run: a decorator for a function with @given."""
     # On a GPU every case is compiled, and a failing one is not made smaller by hundreds of others.
