@@ -28,6 +28,7 @@ from ..media.fitting import Fit
 from ..media.sound import note_sound
 from ..sampling.batch import DrawnClip, draw_clips
 from .admission import admit, admit_model
+from .continuation import inherit
 from .detail import decode_after
 from .drift import DriftReport, drift
 from .options import (
@@ -46,7 +47,7 @@ from .options import (
 )
 from .pixels import decode_clips
 from .pretrained import HubOptions, NumericsOptions, Pretrained, load_pretrained, read_config
-from .request import Request, inherit, is_batch, make_request, unmoved_if_refused
+from .request import Request, is_batch, make_request, unmoved_if_refused
 from .scoring import Score, score_clip
 from .session import SessionState
 from .source import Source, read_source

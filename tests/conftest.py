@@ -93,6 +93,12 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def debug(debug_checkpoint) -> list[object]:
+    """The options of a command that choose the tiny model."""
+    return ["--model", debug_checkpoint, "--device", "cpu"]
+
+
+@pytest.fixture
 def run(capsys):
     """Run a command: (exit code, stdout, stderr)."""
 

@@ -30,6 +30,7 @@ from reelm.media.fitting import Fit
 from reelm.media.writer import write_clip
 from reelm.sampling.engine import Engine
 from reelm.sampling.plan import SamplingConfig
+from reelm.tests.folders import names
 from reelm.tests.media.files import numbered, with_sound, write_video
 from reelm.training.lm_training import LMTraining
 from reelm.training.tokenizer_training import TokenizerTraining
@@ -164,17 +165,6 @@ FROZEN = {
 
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
-
-
-@pytest.fixture
-def debug(debug_checkpoint):
-    """The options that choose the tiny model, with cheap sampling."""
-    return ["--model", debug_checkpoint, "--device", "cpu"]
-
-
-def names() -> list[str]:
-    """All that lies in the current folder."""
-    return sorted(str(path) for path in Path().rglob("*"))
 
 
 # ---- what the commands are called

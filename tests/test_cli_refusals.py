@@ -7,19 +7,9 @@ import pytest
 import torch
 
 from reelm.core.checkpoint import load_tensors, save_tensors
+from reelm.tests.folders import names
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
-
-
-@pytest.fixture
-def debug(debug_checkpoint):
-    """The options that choose the tiny model, with cheap sampling."""
-    return ["--model", debug_checkpoint, "--device", "cpu"]
-
-
-def names() -> list[str]:
-    """All that lies in the current folder."""
-    return sorted(str(path) for path in Path().rglob("*"))
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,6 @@ BOTH = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signa
 
 
 @pytest.fixture
-def debug(debug_checkpoint):
-    return ["--model", debug_checkpoint, "--device", "cpu"]
-
-
-@pytest.fixture
 def at_frame(monkeypatch):
     """Send a signal to this process when so many latent frames are drawn."""
 

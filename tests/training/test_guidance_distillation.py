@@ -1,6 +1,3 @@
-import os
-import signal
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +10,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.training.guidance_distillation import GuidanceTeacher, draw_scales
-from reelm.training.lm_training import LMTraining, TokenBatches, train_lm
+from reelm.training.lm_training import LMTraining, train_lm
 from reelm.training.loop import TrainConfig
 
 CAPTIONS = ["a red ball", "a blue ring"]
@@ -97,20 +94,11 @@ def test_targets_are_the_guided_logits_of_two_rows(text, taught, tmp_path):
     assert torch.equal(again.targets(tokens, ids, lengths, torch.tensor([3.0, 1.0])), targets)
 
 
-def test_a_killed_and_resumed_distillation_has_the_same_losses(data, text, taught, tmp_path):
+def test_a_killed_and_resumed_distillation_has_the_same_losses(data, text, taught, tmp_path, stopped_at_batch):
     folder, _ = taught
     options = {"levels": (4, 3), "device": "cpu"}
     train_lm(recipe(), data, text, tmp_path / "whole", init=folder, **options)
-    original, calls = TokenBatches.__call__, []
-
-    def stopping(self, step):
-        calls.append(step)
-        if len(calls) == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, step)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TokenBatches, "__call__", stopping)
+    with stopped_at_batch(5) as calls:
         train_lm(recipe(), data, text, tmp_path / "parts", init=folder, **options)
     assert len(calls) == 5
     train_lm(recipe(), data, text, tmp_path / "parts", resume=True, **options)

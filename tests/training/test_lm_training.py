@@ -1,6 +1,3 @@
-import os
-import signal
-
 import pytest
 import torch
 
@@ -68,18 +65,9 @@ def test_captions_are_left_out_as_often_as_asked(data, text):
     assert 0.2 < share(0.3) < 0.4
 
 
-def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path):
+def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path, stopped_at_batch):
     train_lm(recipe(), data, text, tmp_path / "whole", device="cpu")
-    original, calls = TokenBatches.__call__, []
-
-    def stopping(self, step):
-        calls.append(step)
-        if len(calls) == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, step)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TokenBatches, "__call__", stopping)
+    with stopped_at_batch(5):
         drawn = []
         train_lm(recipe(), data, text, tmp_path / "parts", device="cpu", on_checkpoint=drawn.append)
         assert drawn == [], "who presses Ctrl-C waits for no samples"

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import signal
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.tests.engines import as_grids
-from reelm.training import lm_training as training
 from reelm.training.lm_training import LMTraining, train_lm
 from reelm.training.loop import TrainConfig
 from reelm.training.validation import HeldOut, nats_per_token
@@ -79,7 +76,7 @@ def test_the_best_is_kept_and_told(tokens, text):
     assert all(torch.equal(tensor, best[name]) for name, tensor in models[costs.index(min(costs))].state_dict().items())
 
 
-def test_what_comes_out_is_the_best_checkpoint_and_a_stop_changes_nothing(tokens, text, monkeypatch):
+def test_what_comes_out_is_the_best_checkpoint_and_a_stop_changes_nothing(tokens, text, stopped_at_batch):
     # What is held out has none of the tokens that are trained on: the first checkpoint is the best.
     recipe = LMTraining(
         model=SIZES, batch_tokens=40,
@@ -94,17 +91,9 @@ def test_what_comes_out_is_the_best_checkpoint_and_a_stop_changes_nothing(tokens
     last = train_lm(recipe, tokens / "train", text, tokens / "plain", device="cpu")
     assert nats_per_token(last, sets, text, 40) == pytest.approx(told[-1]["nats_per_token"], abs=1e-4)
 
-    batches = training.TokenBatches.__call__
-
-    def stopping(self, step):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return batches(self, step)
-
     options = {"held_out": tokens / "held-out", "device": "cpu"}
-    monkeypatch.setattr(training.TokenBatches, "__call__", stopping)
-    train_lm(recipe, tokens / "train", text, tokens / "parts", **options)
-    monkeypatch.setattr(training.TokenBatches, "__call__", batches)
+    with stopped_at_batch(5):
+        train_lm(recipe, tokens / "train", text, tokens / "parts", **options)
     again = train_lm(recipe, tokens / "train", text, tokens / "parts", resume=True, **options)
     assert (tokens / "parts" / "held-out.jsonl").read_text() == (tokens / "whole" / "held-out.jsonl").read_text()
     for name, tensor in whole.state_dict().items():
