@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: layers, imports, sizes, names and docstrings."""
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -52,6 +53,7 @@ def folder_of(path):
     return parts[0] if len(parts) > 1 else ("" if parts[0] == "__init__.py" else path.stem)
 
 
+@functools.cache  # most tests look at every file
 def tree_of(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -148,7 +150,7 @@ def code_lines(path):
     """Lines with code on them: no blanks, comments or docstrings."""
     text = path.read_text(encoding="utf-8")
     docstrings = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(path)):
         body = getattr(node, "body", None)
         if (
             isinstance(body, list)
