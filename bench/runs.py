@@ -63,8 +63,9 @@ def run_clips(
     """
     device, layout = parts.lm.device, parts.lm.layout
     run_start, memory, ends = now(device), 0, list[tuple[Mark, int]]()
+    _, settings = sampling.chosen(parts.lm)
     engine = Engine(
-        variant.lm, sampling, capacity=len(plans), decoder=variant.decoder,
+        variant.lm, settings, capacity=len(plans), decoder=variant.decoder,
         on_step=lambda passes, _: ends.append((mark(device), passes)),
     )  # fmt: skip
     clips = [engine.add(dataclasses.replace(plan, latent_frames=latent_frames)) for plan in plans]

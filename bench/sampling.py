@@ -35,7 +35,7 @@ from .report import BenchmarkReport, describe
 from .runs import ClipRun, interval_frames, run_clips
 from .sweep import SWEEPS, run_sweep
 from .transformers_baseline import hugging_face_rows
-from .variants import DEFAULT, SEQUENTIAL, Variant, logits_difference, own_variants
+from .variants import DEFAULT, SEQUENTIAL, Variant, default_variant, logits_difference, own_variants
 
 LONG_CLIP_FROM = 30.0  # seconds
 # The largest difference of logits that rounding explains, as a share of the largest logit, by dtype.
@@ -123,7 +123,7 @@ def _compare_variants(
     """Measure all variants and baselines alternately, and check each variant's tokens and logits."""
     batch, sampling, chosen = len(request.plans), request.sampling, request.decoder
     # This run comes first, before anything else allocates memory, so that the peak is that of the default variant.
-    run_clips(parts, Variant(DEFAULT, chosen, parts.lm), rounds[0], sampling, latent_frames)
+    run_clips(parts, default_variant(parts, chosen, sampling), rounds[0], sampling, latent_frames)
     peak = peak_memory_bytes(parts.lm.device)
     report = describe(parts, sampling, chosen, batch, latent_frames=latent_frames, check=check)
     report |= {"peak_memory_bytes": peak, "planned_memory_bytes": plan.runtime + plan.weights + plan.call}
@@ -161,7 +161,7 @@ def _long_clip(
 ) -> BenchmarkReport:
     """Measure only the default variant, and compare its time and memory early and late in the clip."""
     batch, device = len(request.plans), parts.lm.device
-    variant = Variant(DEFAULT, request.decoder, parts.lm)
+    variant = default_variant(parts, request.decoder, request.sampling)
     runs = [
         run_clips(parts, variant, plans, request.sampling, latent_frames)
         for plans in progress(rounds, "benchmark", unit="round")

@@ -21,7 +21,7 @@ from ..sampling.decoders import Jacobi
 from ..sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from .report import BenchmarkReport, describe
 from .runs import ClipRun, run_clips
-from .variants import DEFAULT, Variant
+from .variants import default_variant
 
 # The variable of each sweep, and the name of the sweep's points in the report.
 SWEEPS = {"depth": "depths", "batch": "batches"}
@@ -77,7 +77,7 @@ def run_sweep(
     runs: list[list[ClipRun]] = [[] for _ in requests]
     for number in progress(range(1 + repeats), "benchmark", unit="round"):
         for request, request_runs in zip(requests, runs, strict=True):
-            variant = Variant(DEFAULT, request.decoder, parts.lm)
+            variant = default_variant(parts, request.decoder, request.sampling)
             # The warm-up of a sweep over depth is one latent frame, because four windows take as long as a round.
             length = (windows if number else 1) if depth else latent_frames
             request_runs += [run_clips(parts, variant, request.plans, sampling, length)][number == 0 :]

@@ -39,7 +39,7 @@ class Variant:
     Attributes:
         name: The name of the row.
         decoder: The decoder that finds the tokens.
-        lm: The model, or a copy of it with another backend or another step.
+        lm: The model that draws (`SamplingConfig.chosen`), or a copy of it with another backend or another step.
         same_bits: Whether it uses the model's own step, so that in float32 its tokens must be the same.
         remark: The part of the row's note that describes the copy.
     """
@@ -49,6 +49,11 @@ class Variant:
     lm: LanguageModel
     same_bits: bool = True
     remark: str = ""
+
+
+def default_variant(parts: Pretrained, decoder: Decoder, sampling: SamplingConfig) -> Variant:
+    """Return the variant with which `generate` draws clips under these settings."""
+    return Variant(DEFAULT, decoder, sampling.chosen(parts.lm)[0])
 
 
 def own_variants(
@@ -67,18 +72,18 @@ def own_variants(
         compiled: Whether to compile a variant, which takes a while.
     """
     sequential = pick_decoder(parts, "sequential", None, sampling, batch)
-    variants, left_out = [Variant(DEFAULT, chosen, parts.lm)], dict[str, str]()
+    variants, left_out = [default_variant(parts, chosen, sampling)], dict[str, str]()
+    plain = variants[0].lm
     if chosen.name != sequential.name:
-        variants.append(Variant(SEQUENTIAL, sequential, parts.lm))
+        variants.append(Variant(SEQUENTIAL, sequential, plain))
     size = parts.lm.layout.frame_size
     if size <= LARGEST_BLOCK:
-        variants.append(Variant(BY_FRAMES, pick_decoder(parts, "jacobi", size, sampling, batch), parts.lm))
+        variants.append(Variant(BY_FRAMES, pick_decoder(parts, "jacobi", size, sampling, batch), plain))
     else:
         left_out[BY_FRAMES] = f"a latent frame of {size} tokens is more than {LARGEST_BLOCK}"
     example = torch.empty(0, device=parts.lm.device)
-    plain = parts.lm
-    if pick_backend("decode_attention", parts.lm.backend, example) == "triton":
-        plain = copy.copy(parts.lm)
+    if pick_backend("decode_attention", plain.backend, example) == "triton":
+        plain = copy.copy(plain)
         plain.backend = "reference"
         variants.append(Variant(REFERENCE, sequential, plain, same_bits=False, remark="no Triton"))
     if not compiled:
@@ -155,13 +160,13 @@ def logits_difference(
     first = 1 if len(tokens_tS) > 1 else 0
     start = first * layout.frame_size
     count = min(tokens_tS.numel(), start + CHECKED_POSITIONS)
-    plain = copy.copy(parts.lm)
+    drawing, settings = request.sampling.chosen(parts.lm)
+    plain = copy.copy(drawing)
     plain.backend = "reference"
-    conditions, *_ = plan.conditions_of_rows(0, request.sampling.learned_scale(parts.lm.guidance))
-    expected_SV = plain.oracle(tokens_tS.flatten()[None, :count], [conditions])[0].float()
+    expected_SV = plain.oracle(tokens_tS.flatten()[None, :count], [plan.conditions_at(0)])[0].float()
     forced_BS = tokens_tS.flatten()[start:count].expand(clips, -1)
     forced = TeacherForcing(forced_BS, getattr(variant.decoder, "block_size", 1))
-    engine = Engine(variant.lm, request.sampling, capacity=clips, decoder=forced)
+    engine = Engine(variant.lm, settings, capacity=clips, decoder=forced)
     for _ in range(clips):
         engine.add(plan, tokens_tS[:first])
     position, difference = start, 0.0

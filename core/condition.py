@@ -102,25 +102,7 @@ class Embedding:
         return "embedding"
 
 
-@dataclass(frozen=True)
-class Guidance:
-    """The scale of the guidance that the model applies itself, in a single row; see `LanguageModelConfig.guidance`.
-
-    The engine adds this condition; callers choose the scale by `guidance_scale`.
-
-    Attributes:
-        scale: The guidance scale.
-    """
-
-    scale: float
-
-    @property
-    def kind(self) -> str:
-        """The name of this kind of condition, as `LanguageModel.reads` lists it."""
-        return "guidance"
-
-
-Condition = Text | Frames | Embedding | Guidance
+Condition = Text | Frames | Embedding
 
 
 def describe_conditions(conditions: Sequence[Condition]) -> list[str]:

@@ -132,8 +132,8 @@ class LanguageModel(Protocol[AnyCache]):
         numerics: The dtype, precisions and device.
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         reads: The kinds of conditions that the model can use, as `describe_conditions` names them.
-        guidance: The least and the largest guidance scale that the model has learnt to apply itself, in one row; it
-            then reads the condition `Guidance`. None for other models, which are guided in two rows.
+        guidance: The guidance scale that the model has learnt to apply itself, in one row (`guided`); None for other
+            models, which are guided in two rows.
     """
 
     layout: FrameLayout
@@ -153,8 +153,12 @@ class LanguageModel(Protocol[AnyCache]):
         """The kinds of conditions that the model can use."""
 
     @property
-    def guidance(self) -> tuple[float, float] | None:
-        """The least and the largest guidance scale that the model applies itself, or None."""
+    def guidance(self) -> float | None:
+        """The guidance scale that the model has learnt to apply itself, or None."""
+
+    @property
+    def guided(self) -> "LanguageModel[AnyCache] | None":
+        """The model whose logits are the guided ones for the scale `guidance`; None where that is None."""
 
     @property
     def known_words(self) -> tuple[str, ...]:
@@ -223,8 +227,8 @@ class LanguageModelConfig(Protocol):
         """The number of latent frames that a token sees, its own included."""
 
     @property
-    def guidance(self) -> tuple[float, float] | None:
-        """The least and the largest guidance scale that the model applies itself, or None."""
+    def guidance(self) -> float | None:
+        """The guidance scale that the model has learnt to apply itself, or None."""
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the memory and arithmetic of passes over `count` positions of so many rows, without the model."""

@@ -18,7 +18,6 @@ import torch
 from ..core.checkpoint import read_json, save_json
 from ..core.errors import ReelmError
 from ..core.json_values import Json
-from ..lm.lm_config import is_compiled
 from .pretrained import Pretrained
 
 
@@ -39,7 +38,7 @@ class BlockSizes:
         """Read what was measured for this model, with as many threads as torch uses now."""
         lm, numerics = parts.lm, parts.lm.numerics
         device = torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else "cpu"
-        runtime = "openvino" if is_compiled(lm.cost(1, 1).parameters, numerics) else "torch"
+        runtime = "openvino" if lm.cost(1, 1).runtime else "torch"  # which takes memory of its own
         key = ", ".join(
             [
                 parts.lm_id, str(numerics.dtype), f"weights {numerics.weights}", f"cache {numerics.cache}", device,

@@ -69,10 +69,11 @@ def inherit(
     require(guided, "negative_prompt", "needs guidance_scale other than 1", negative)
     plans = [dataclasses.replace(plan, **changes, key=key) for key in keys]
     same = plans[0].shares_past(source.prompts, source.negative_prompt, source.conditions, after)
-    # In one row the cached keys and values depend on the guidance scale, too.
-    learned, before_it = parts.lm.guidance, source.sampling or SamplingConfig(guidance_scale=1.0)
-    alike = before_it.learned_scale(learned) == sampling.learned_scale(learned)
-    same = same and (alike or bool(plans[0].negative_prompt))
+    # In one row the cached keys and values are those of other weights.
+    learned, negatives = parts.lm.guidance, bool(plans[0].negative_prompt)
+    before_it = source.sampling or SamplingConfig(guidance_scale=1.0)
+    drawn, draws = (each.in_one_row(learned, negatives=negatives) for each in (before_it, sampling))
+    same = same and drawn == draws
     keeps_detail = source.detailed and bool(options.get("detail", True))
     source = dataclasses.replace(source, cache=source.cache if same else {}, keeps_detail=keeps_detail)
     return dataclasses.replace(request, plans=plans, sampling=sampling), source

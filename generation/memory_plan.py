@@ -196,7 +196,7 @@ def plan_loaded(
     count: int = getattr(decoder, "block_size", 1)
     cost, tokenizer_size = config.lm.cost(rows, count, numerics), tokenizer_bytes(config.tokenizer)
     latent_frames = config.tokenizer.compression.latent_frames(max(1, round(seconds * config.fps)))
-    noise, held = (0, 0) if on_gpu or sampling.temperature == 0 else noise_bytes(layout.vocab_size, batch, count)
+    noise, held = (0, 0) if on_gpu else noise_bytes(layout.vocab_size, batch, count, sampling)
     read = config.lm.cost(rows, layout.frame_size, numerics).step if continuing else 0
     draw = draw_bytes(layout.vocab_size, rows, batch, count, numerics.dtype, sampling)
     frames = clips * clip_bytes(config, latent_frames)

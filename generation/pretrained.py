@@ -146,7 +146,7 @@ class Pretrained:
             "vocab_size": layout.video.vocab_size,
             "segments": {segment.name: list(segment.shape) for segment in layout.segments},
             "reads": list(self.lm.reads),
-            "learned_guidance": None if self.lm.guidance is None else list(self.lm.guidance),
+            "learned_guidance": self.lm.guidance,
             "window_latent_frames": config.lm.window,
             "window_seconds": config.lm.window * config.tokenizer.temporal / config.fps,
         }

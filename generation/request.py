@@ -83,9 +83,10 @@ class Request:
             assert user is not None
             return to_python(user(passes, [accepted.get(clip, none) for clip in range(len(self.plans))]))
 
+        model, settings = self.sampling.chosen(parts.lm, negatives=self.negatives)
         return Engine(
-            parts.lm, self.sampling, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,
-            on_step=None if user is None else on_step, negatives=self.negatives,
+            model, settings, capacity=self.batch_size, decoder=self.decoder, processors=self.processors,
+            on_step=None if user is None else on_step,
         )  # fmt: skip
 
 
@@ -184,6 +185,9 @@ def read_request(
     ]  # fmt: skip
     batch_size = given.get("batch_size")
     batch_size = len(plans) if batch_size is None else min(_whole(batch_size, "batch_size", 1), len(plans))
+    mixed = any(negatives) and not all(negatives) and sampling.in_one_row(config.lm.guidance)
+    rule = "must be given for all prompts of a call or for none where guidance is not 'two-row'"
+    require(not mixed, "negative_prompt", rule, negatives)
     rows = batch_size * sampling.rows(config.lm.guidance, negatives=any(negatives))
     decoder = make_decoder(
         given.get("decoder", "auto"), given.get("block_size"), layout=config.lm.layout, rows=rows, on_gpu=on_gpu,

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..core.checkpoint import save_tensors
-from ..core.condition import Condition, Embedding, FrameRole, Frames, Guidance, Text
+from ..core.condition import Condition, Embedding, FrameRole, Frames, Text
 from ..core.errors import ReelmError, require
 from ..core.files import as_path, check_replaceable, check_writable
 from ..core.json_values import Json
@@ -167,7 +167,6 @@ def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 def _tensor_of(condition: Condition) -> torch.Tensor:
     if isinstance(condition, Text):
         return torch.frombuffer(bytearray(condition.text.encode() or b"\0"), dtype=torch.uint8)
-    assert not isinstance(condition, Guidance)  # the engine's own: a clip's is in its settings
     return condition.frames_THW3 if isinstance(condition, Frames) else condition.states_SD
 
 

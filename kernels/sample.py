@@ -13,6 +13,7 @@ import torch
 
 from ..core.errors import require
 from .backend import FLOATS, pick_backend
+from .sample_cpu import leaves_few, sample_cpu
 from .sample_reference import centre, sample_reference
 
 # Below this temperature scores are so large that float32 would round away noise: they are centred first.
@@ -59,7 +60,7 @@ def sample(
         top_p: The probability of top-p; 1 allows all tokens.
         min_p: The ratio of min-p; 0 allows all tokens.
         noise_BV: The noise of these keys, if the caller has already computed it with `gumbel_noise`. On a CPU computing
-            it for many positions at once takes a quarter of the time.
+            it for many positions at once takes a quarter of the time; where `leaves_few` holds, it is not needed.
         backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
 
     Returns:
@@ -69,24 +70,8 @@ def sample(
         ReelmError: The shapes, dtypes or devices do not match, or an option is out of range.
     """
     check_settings(guidance_scale, temperature, top_k, top_p, min_p)
-    require(logits_RV.ndim == 2, "logits_RV", "must have 2 dimensions", tuple(logits_RV.shape))
-    require(logits_RV.dtype in FLOATS, "logits_RV", "must be float32, bfloat16 or float16", logits_RV.dtype)
-    require(logits_RV.shape[1] >= 2, "logits_RV", "must have at least 2 entries a row", logits_RV.shape[1])
-    rows = logits_RV.shape[0]
-    if guidance_scale != 1:
-        require(rows % 2 == 0, "logits_RV", "must have an even number of rows under guidance", rows)
-        rows //= 2
-    for name, numbers_B in (("seeds_B", seeds_B), ("samples_B", samples_B), ("positions_B", positions_B)):
-        require(numbers_B.shape == (rows,), name, f"must have shape {(rows,)}", tuple(numbers_B.shape))
-        require(numbers_B.dtype == torch.int64, name, "must be int64", numbers_B.dtype)
-        same = numbers_B.device == logits_RV.device
-        require(same, name, f"must be on {logits_RV.device} as logits_RV is", numbers_B.device)
-    if noise_BV is not None:
-        shape = (rows, logits_RV.shape[1])
-        require(noise_BV.shape == shape, "noise_BV", f"must have shape {shape}", tuple(noise_BV.shape))
-        require(noise_BV.dtype == torch.float32, "noise_BV", "must be float32", noise_BV.dtype)
-        same = noise_BV.device == logits_RV.device
-        require(same, "noise_BV", f"must be on {logits_RV.device} as logits_RV is", noise_BV.device)
+    _check_tensors(logits_RV, {"seeds_B": seeds_B, "samples_B": samples_B, "positions_B": positions_B}, noise_BV,
+                   guided=guidance_scale != 1)  # fmt: skip
     if top_k is not None and top_k >= logits_RV.shape[1]:
         top_k = None
     if 0 < temperature < LOW_TEMPERATURE:
@@ -95,6 +80,14 @@ def sample(
     if pick_backend("sample", backend, logits_RV) == "triton":
         # Importing reelm must not import triton.
         from .sample_triton import sample_triton as run
+    elif (
+        backend is None and noise_BV is None and temperature > 0 and logits_RV.device.type == "cpu"
+        and top_k is not None and leaves_few(top_k, top_p, logits_RV.shape[1])
+    ):  # fmt: skip
+        return sample_cpu(
+            logits_RV, seeds_B, samples_B, positions_B,
+            guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, min_p=min_p,
+        )  # fmt: skip
     return run(
         logits_RV, seeds_B, samples_B, positions_B,
         guidance_scale=guidance_scale, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -115,3 +108,27 @@ def check_settings(guidance_scale: float, temperature: float, top_k: int | None,
     require(valid, "top_k", "must be a whole number of at least 1, or None", top_k)
     require(0 < top_p <= 1, "top_p", "must be above 0 and at most 1", top_p)
     require(0 <= min_p <= 1, "min_p", "must be between 0 and 1", min_p)
+
+
+def _check_tensors(
+    logits_RV: torch.Tensor, keys: dict[str, torch.Tensor], noise_BV: torch.Tensor | None, *, guided: bool
+) -> None:
+    """Check the shapes, dtypes and devices of the tensors of `sample`."""
+    require(logits_RV.ndim == 2, "logits_RV", "must have 2 dimensions", tuple(logits_RV.shape))
+    require(logits_RV.dtype in FLOATS, "logits_RV", "must be float32, bfloat16 or float16", logits_RV.dtype)
+    require(logits_RV.shape[1] >= 2, "logits_RV", "must have at least 2 entries a row", logits_RV.shape[1])
+    rows = logits_RV.shape[0]
+    if guided:
+        require(rows % 2 == 0, "logits_RV", "must have an even number of rows under guidance", rows)
+        rows //= 2
+    for name, numbers_B in keys.items():
+        require(numbers_B.shape == (rows,), name, f"must have shape {(rows,)}", tuple(numbers_B.shape))
+        require(numbers_B.dtype == torch.int64, name, "must be int64", numbers_B.dtype)
+        same = numbers_B.device == logits_RV.device
+        require(same, name, f"must be on {logits_RV.device} as logits_RV is", numbers_B.device)
+    if noise_BV is not None:
+        shape = (rows, logits_RV.shape[1])
+        require(noise_BV.shape == shape, "noise_BV", f"must have shape {shape}", tuple(noise_BV.shape))
+        require(noise_BV.dtype == torch.float32, "noise_BV", "must be float32", noise_BV.dtype)
+        same = noise_BV.device == logits_RV.device
+        require(same, "noise_BV", f"must be on {logits_RV.device} as logits_RV is", noise_BV.device)

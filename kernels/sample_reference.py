@@ -1,4 +1,5 @@
-"""`sample` in plain torch: the reference for tests of the Triton kernels, and the implementation for CPUs.
+"""`sample` in plain torch: the reference for tests of the other implementations, and the one for CPUs unless few tokens
+are allowed (sample_cpu.py).
 
     tokens_B = sample_reference(
         logits_RV, seeds_B, samples_B, positions_B,
@@ -29,18 +30,9 @@ def sample_reference(
     noise_BV: torch.Tensor | None,
 ) -> torch.Tensor:
     """Compute `sample`, with the same arguments and result."""
-    scores_BV = logits_RV.float()
-    if guidance_scale != 1:
-        conditional_BV, unconditional_BV = scores_BV.chunk(2)
-        scores_BV = guide(conditional_BV, unconditional_BV, guidance_scale)
-    elif scores_BV is logits_RV:
-        scores_BV = scores_BV.clone()
-    # All further operations are in place, since on a CPU allocating memory takes longer than the operations.
-    scores_BV.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    scores_BV = sampling_scores(logits_RV, guidance_scale, temperature)
     if temperature == 0:
         return scores_BV.argmax(-1)
-    # It is a product, since the last bit of a division would depend on the device.
-    scores_BV.mul_(1 / temperature)
     if noise_BV is None:
         noise_BV = gumbel_noise(seeds_B, samples_B, positions_B, scores_BV.shape[1])
     tokens_B = (scores_BV + noise_BV).argmax(-1)
@@ -51,6 +43,20 @@ def sample_reference(
         allowed_RV = _mask_disallowed(scores_BV[rows_R], top_k, top_p, min_p)
         tokens_B[rows_R] = allowed_RV.add_(noise_BV[rows_R]).argmax(-1)
     return tokens_B
+
+
+def sampling_scores(logits_RV: torch.Tensor, guidance_scale: float, temperature: float) -> torch.Tensor:
+    """Return the guided logits (B, V) float32, NaN as -inf, times 1 / temperature unless that is 0, in new memory."""
+    scores_BV = logits_RV.float()
+    if guidance_scale != 1:
+        conditional_BV, unconditional_BV = scores_BV.chunk(2)
+        scores_BV = guide(conditional_BV, unconditional_BV, guidance_scale)
+    elif scores_BV is logits_RV:
+        scores_BV = scores_BV.clone()
+    # All further operations are in place, since on a CPU allocating memory takes longer than the operations.
+    scores_BV.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    # It is a product, since the last bit of a division would depend on the device.
+    return scores_BV if temperature == 0 else scores_BV.mul_(1 / temperature)
 
 
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:

@@ -40,7 +40,6 @@ class RingCache(TokenHistory):
         keys, values: The keys and values (depth, B, K, C, E), with C = prefix + ring slots.
         key_scales, value_scales: The scales (depth, B, K, C) float32 of an int8 cache, else None.
         prefix_lengths_B: The number of valid prefix slots of each row.
-        excess_scales_B: How far the guidance scale that the model applies itself is above 1 in each row, float32.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class RingCache(TokenHistory):
             if size is not None
         }
         self.prefix_lengths_B = torch.zeros(rows, device=device, dtype=torch.int64)
-        self.excess_scales_B = torch.zeros(rows, device=device)
         self._use_rows(rows)
 
     def _use_rows(self, rows: int) -> None:
@@ -106,7 +104,6 @@ class RingCache(TokenHistory):
         """
         super().arrange(sources)
         self.prefix_lengths_B = gather_rows(self.prefix_lengths_B, sources)
-        self.excess_scales_B = gather_rows(self.excess_scales_B, sources)
         moves = [(row, source) for row, source in enumerate(sources) if source is not None and source != row]
         # Sources ascend, so that no row is overwritten before it is read when rows that move down are copied first, in
         # order, and then rows that move up, in reverse order.
@@ -117,24 +114,23 @@ class RingCache(TokenHistory):
         self._use_rows(len(sources))
 
     def export(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return a copy, on the CPU, of the prefix lengths, guidance scales, keys and values of these rows."""
+        """Return a copy, on the CPU, of the prefix lengths, keys and values of these rows."""
         rows_B = torch.tensor(rows, device=self.positions_B.device)
-        parts = {"prefix_lengths": self.prefix_lengths_B[rows_B], "excess_scales": self.excess_scales_B[rows_B]}
+        parts = {"prefix_lengths": self.prefix_lengths_B[rows_B]}
         parts |= {name: tensor[:, rows_B] for name, tensor in self._tensors.items()}
         return {name: part.cpu() for name, part in parts.items()}
 
     def accepts(self, rows: int, state: CacheState) -> bool:
         """Return whether `state` holds `rows` rows of a cache like this one, whose ring may be longer or shorter."""
-        if set(state) != {"prefix_lengths", "excess_scales", *self._tensors}:
+        if set(state) != {"prefix_lengths", *self._tensors}:
             return False
-        lengths, scales, config = state["prefix_lengths"], state["excess_scales"], self.config
+        lengths, config = state["prefix_lengths"], self.config
         slots = state["keys"].shape[3] if state["keys"].ndim == 5 else 0
         frames, remainder = divmod(slots - config.prefix, config.frame_size)
         fits = lengths.shape == (rows,) and lengths.dtype == torch.int64 and remainder == 0 and frames > config.window
         for name, tensor in self._tensors.items():
             shape = (*tensor.shape[:1], rows, tensor.shape[2], slots, *tensor.shape[4:])
             fits = fits and state[name].shape == shape and state[name].dtype == tensor.dtype
-        fits = fits and scales.shape == (rows,) and scales.dtype == torch.float32
         return fits and bool((lengths >= 0).all() and (lengths <= config.prefix).all())
 
     def restore(self, rows: Sequence[int], state: CacheState, tokens_S: torch.Tensor) -> None:
@@ -150,5 +146,4 @@ class RingCache(TokenHistory):
                 tensor[:, row, :, :prefix] = saved[:, index, :, :prefix]
                 tensor[:, row][:, :, new_S] = saved[:, index][:, :, old_S]
         self.prefix_lengths_B[rows_B] = state["prefix_lengths"].to(rows_B.device)
-        self.excess_scales_B[rows_B] = state["excess_scales"].to(rows_B.device)
         self.restore_tokens(rows, tokens_S)

@@ -1,6 +1,6 @@
 """The blocks of a small language model as one graph of OpenVINO, for decoding in float32 on a CPU.
 
-    blocks = compile_blocks(config, numerics, model.blocks, model.norm, model.head, model.guidance_mix)     # or None
+    blocks = compile_blocks(config, numerics, model.blocks, model.norm, model.head)     # or None
     logits_BLV = blocks(x_BLD, cache, attention_step(cache.keys[0], …))
 
 A pass over few tokens of a small model is some two hundred small operations. In torch most of its time goes to the
@@ -38,14 +38,12 @@ _log = logging.getLogger(__name__)
 class CompiledBlocks:
     """The blocks, the last norm and the head of a model, compiled for any number of rows, tokens and slots."""
 
-    def __init__(
-        self, config: LMConfig, blocks: Sequence[Block], norm: RMSNorm, head: nn.Module, guidance_mix: nn.Module | None
-    ) -> None:
+    def __init__(self, config: LMConfig, blocks: Sequence[Block], norm: RMSNorm, head: nn.Module) -> None:
         """Compile the blocks for as many threads as torch uses."""
         import openvino
 
         self._config = config
-        graph = _Graph(config).model(blocks, norm, head, guidance_mix)
+        graph = _Graph(config).model(blocks, norm, head)
         options = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
         }  # fmt: skip
@@ -68,7 +66,6 @@ class CompiledBlocks:
         # The places of the new keys in a layer's cache whose axes B, K and C are one.
         places_BKL = ((rows_B1 * K + torch.arange(K))[:, :, None] * C + slots_BL[:, None]).flatten().int()
         inputs = [x_BLD, table.cos_BL1E, table.sin_BL1E, mask_BLC[:, None], places_BKL]
-        inputs += [] if self._config.guidance is None else [cache.excess_scales_B[:, None, None]]
         request = self._requests.get(cache)
         if request is None or not request.fits(cache):
             new = self._compiled.create_infer_request()
@@ -80,13 +77,12 @@ class CompiledBlocks:
 
 
 def compile_blocks(
-    config: LMConfig, numerics: Numerics, blocks: nn.ModuleList, norm: RMSNorm, head: nn.Module,
-    guidance_mix: nn.Module | None,
-) -> CompiledBlocks | None:  # fmt: skip
+    config: LMConfig, numerics: Numerics, blocks: nn.ModuleList, norm: RMSNorm, head: nn.Module
+) -> CompiledBlocks | None:
     """Return the compiled blocks, or None where they do not apply or the bits of a row depend on other rows."""
-    if not is_compiled(config.cost(1, 1, numerics).parameters, numerics):
+    if not is_compiled(config, numerics):
         return None
-    compiled = CompiledBlocks(config, cast(list[Block], [*blocks]), norm, head, guidance_mix)
+    compiled = CompiledBlocks(config, cast(list[Block], [*blocks]), norm, head)
     if _keeps_bits(config, compiled):
         return compiled
     _log.info("the blocks run in torch: compiled ones would have other bits alone and in a batch")
@@ -101,7 +97,6 @@ def _keeps_bits(config: LMConfig, blocks: CompiledBlocks) -> bool:
     def run(rows: int, length: int) -> list[torch.Tensor]:
         """Return the logits of the first row, and its keys and values, of passes of so many tokens."""
         cache, logits = RingCache(config, rows, torch.device("cpu"), torch.float32), []
-        cache.excess_scales_B.fill_(2.0)
         for x_BlD in x_BLD[:rows].split(length, 1):
             positions_BL = cache.next_positions(x_BlD.shape[1])
             step = attention_step(
@@ -157,13 +152,8 @@ class _Graph:
         self.ops, self.config = opset15, config
         self.parameters: list[Any] = []
 
-    def model(
-        self, blocks: Sequence[Block], norm: RMSNorm, head: nn.Module, guidance_mix: nn.Module | None
-    ) -> "openvino.Model":
-        """Return the model from (x, the two factors of the rotation, mask, places, and K and V of each layer).
-
-        With `guidance_mix`, the excess of the guidance scale of each row (B, 1, 1) comes after the places.
-        """
+    def model(self, blocks: Sequence[Block], norm: RMSNorm, head: nn.Module) -> "openvino.Model":
+        """Return the model from (x, the two factors of the rotation, mask, places, and K and V of each layer)."""
         import openvino
 
         config = self.config
@@ -171,7 +161,6 @@ class _Graph:
         x_BLD = self._parameter(-1, -1, D)
         factors = self._parameter(-1, -1, 1, E), self._parameter(-1, -1, 1, E)
         mask_B1LC, places = self._parameter(-1, 1, -1, -1), self._parameter(-1, dtype="i32")
-        excess_B11 = None if guidance_mix is None else self._parameter(-1, 1, 1)
         keys, values = [], []
         for block in blocks:
             caches = self._parameter(-1, K, -1, E), self._parameter(-1, K, -1, E)
@@ -183,10 +172,7 @@ class _Graph:
             gate_up = self._linear(self._norm(x_BLD, block.mlp_norm.weight), block.gate_up)
             gate, up = self._parts(gate_up, -1, config.hidden, config.hidden)
             x_BLD = self.ops.add(x_BLD, self._linear(self.ops.multiply(self.ops.swish(gate), up), block.down))
-        x_BLD = self._norm(x_BLD, norm.weight)
-        if guidance_mix is not None:
-            x_BLD = self.ops.add(x_BLD, self.ops.multiply(excess_B11, self._linear(x_BLD, guidance_mix)))
-        logits_BLV = self._linear(x_BLD, head)
+        logits_BLV = self._linear(self._norm(x_BLD, norm.weight), head)
         outputs = [logits_BLV, self.ops.concat(keys, 0), self.ops.concat(values, 0)]
         return openvino.Model([each.output(0) for each in outputs], self.parameters, "blocks")
 

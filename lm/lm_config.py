@@ -46,8 +46,8 @@ class LMConfig:
         head_dim: The channels of a head.
         hidden: The channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
         neighbour_dim: The channels of each neighbouring token's embedding.
-        guidance: The least and the largest guidance scale that the model has learnt to apply itself, in a single row
-            (training/guidance_distillation.py); None for a model without an input for the scale.
+        guidance: The guidance scale for which the model has learnt the guided distribution, by a second set of weights
+            (training/guidance_distillation.py); None for a model without one.
     """
 
     kind: ClassVar[str] = "transformer"
@@ -66,7 +66,7 @@ class LMConfig:
     head_dim: int = 32
     hidden: int = 512
     neighbour_dim: int = 64
-    guidance: tuple[float, float] | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -78,9 +78,8 @@ class LMConfig:
         for name in ("vocab_size", "rows", "columns", "text_vocab_size", "prefix", "width", "depth", "heads",
                      "head_dim", "hidden", "neighbour_dim"):  # fmt: skip
             require(getattr(self, name) >= 1, name, "must be at least 1", getattr(self, name))
-        if self.guidance is not None:
-            fits = len(self.guidance) == 2 and 0 <= self.guidance[0] <= self.guidance[1] <= MAX_GUIDANCE
-            require(fits, "guidance", f"must be two ascending scales from 0 to {MAX_GUIDANCE}", self.guidance)
+        fits = self.guidance is None or 1 < self.guidance <= MAX_GUIDANCE
+        require(fits, "guidance", f"must be above 1 and at most {MAX_GUIDANCE}", self.guidance)
 
     @property
     def layout(self) -> FrameLayout:
@@ -96,33 +95,41 @@ class LMConfig:
         """Return the ring slots of a cache for passes that look up to `ahead` latent frames ahead."""
         return (self.window + ahead) * self.frame_size
 
+    @property
+    def parameters(self) -> int:
+        """The number of weights of one set: those that compute the logits of a pass."""
+        embeddings = self.width * (self.text_vocab_size + self.frame_size) + (self.vocab_size + 1) * self.neighbour_dim
+        return sum(inputs * outputs for inputs, outputs in _matrices(self)) + embeddings + self._norms
+
+    @property
+    def _norms(self) -> int:
+        return self.width + self.depth * 2 * (self.width + self.head_dim)
+
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
         itemsize, matrices = numerics.dtype.itemsize, _matrices(self)
         matrix_weights = sum(inputs * outputs for inputs, outputs in matrices)
-        embeddings = self.width * (self.text_vocab_size + self.frame_size) + (self.vocab_size + 1) * self.neighbour_dim
-        norms = self.width + self.depth * 2 * (self.width + self.head_dim)
-        parameters = matrix_weights + embeddings + norms
+        sets = 1 if self.guidance is None else 2
         # An int8 matrix has a float32 scale and, on a CPU, an int64 zero point for each output.
         int8_bytes = matrix_weights + sum(12 * outputs for _, outputs in matrices)
         matrix_bytes = int8_bytes if numerics.weights == "int8" else matrix_weights * itemsize
-        weights = matrix_bytes + (parameters - matrix_weights) * itemsize
+        weights = matrix_bytes + (self.parameters - matrix_weights) * itemsize
         slots = self.prefix + self.ring(self.layout.frames(count))
         keys = rows * self.depth * self.kv_heads * slots
         kv_bytes = 2 * keys * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
         attention_flops = 4 * self.depth * self.heads * self.head_dim * slots
-        if is_compiled(parameters, numerics):
+        if is_compiled(self, numerics):
             weights += 2 * matrix_bytes  # OpenVINO holds them as they were given and as it computes with them
         return Cost(
-            parameters=parameters,
-            weights=weights,
+            parameters=sets * self.parameters,
+            weights=sets * weights,
             loading=self._loading(numerics),
             cache=kv_bytes + 8 * rows * HISTORY * self.frame_size,
             state=kv_bytes // rows,
             step=self._step(rows, count, slots, numerics),
             flops=rows * count * (2 * matrix_weights + attention_flops),
-            read=matrix_bytes + norms * itemsize,
-            runtime=OPENVINO_BYTES if is_compiled(parameters, numerics) else 0,
+            read=matrix_bytes + self._norms * itemsize,
+            runtime=OPENVINO_BYTES if is_compiled(self, numerics) else 0,
         )
 
     def _loading(self, numerics: Numerics) -> int:
@@ -161,8 +168,7 @@ def _matrices(config: LMConfig) -> list[tuple[int, int]]:
     layer = [(config.width, heads), (config.heads * config.head_dim, config.width),
              (config.width, 2 * config.hidden), (config.hidden, config.width)]  # fmt: skip
     mix = (len(neighbours(config.order)) * config.neighbour_dim, config.width)
-    guidance = [] if config.guidance is None else [(config.width, config.width)]
-    return [mix, *layer * config.depth, *guidance, (config.width, config.vocab_size)]
+    return [mix, *layer * config.depth, (config.width, config.vocab_size)]
 
 
 @lru_cache
@@ -170,10 +176,10 @@ def _layout(rows: int, columns: int, vocab_size: int, order: Order) -> FrameLayo
     return FrameLayout((Segment(name=VIDEO, shape=(rows, columns), vocab_size=vocab_size, order=order),))
 
 
-def is_compiled(parameters: int, numerics: Numerics) -> bool:
-    """Return whether a model of so many parameters decodes by `CompiledBlocks`, where the bits of rows allow it."""
+def is_compiled(config: LMConfig, numerics: Numerics) -> bool:
+    """Return whether a model of these sizes decodes by `CompiledBlocks`, where the bits of rows allow it."""
     full = numerics.dtype == torch.float32 and numerics.weights == numerics.cache == "full"
-    return openvino_is_chosen() and full and numerics.device == "cpu" and parameters <= MOST_COMPILED
+    return openvino_is_chosen() and full and numerics.device == "cpu" and config.parameters <= MOST_COMPILED
 
 
 def cache_dtype(numerics: Numerics) -> torch.dtype:

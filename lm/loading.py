@@ -48,8 +48,7 @@ def load_transformer(
         replace = functools.partial(quantize_weight if numerics.weights == "int8" else pack_weight, lm)
         load_weights(lm, folder / "lm.safetensors", device=device, dtype=numerics.dtype, replace=replace)
     lm.to(device)
-    lm.text, lm.weights_precision, lm.cache_precision = text, numerics.weights, numerics.cache
-    lm.settled = True
+    settle(lm, text, numerics)
     return lm, lm_id.result()
 
 
@@ -67,22 +66,30 @@ def random_transformer(
     with torch.device("meta"):
         lm = VideoTransformer(config).to(numerics.dtype)
     lm.to_empty(device=device)
-    for name, table in tables.items():
-        setattr(lm, name, table.to(device))
+    for model in (lm, lm.guided):
+        for name, table in tables.items():
+            if model is not None:
+                setattr(model, name, table.to(device))
     generator = torch.Generator(device).manual_seed(0)
     for weight in lm.parameters():  # norms stay at one
         weight.normal_(std=0.02, generator=generator) if weight.ndim > 1 else weight.fill_(1)
-    lm.text = text
-    make_ready(lm, numerics)
+    make_ready(lm, text, numerics)
     return lm
 
 
-def make_ready(lm: VideoTransformer, numerics: Numerics) -> None:
-    """Replace the linear layers by those for sampling, and set the precisions; the weights must not change any more."""
+def make_ready(lm: VideoTransformer, text: TextEncoder | None, numerics: Numerics) -> None:
+    """Replace the linear layers by those for sampling, and settle the model."""
     lm.eval().requires_grad_(False)
     if numerics.weights == "int8":
         quantize_linears(lm)
     else:
         pack_linears(lm)
-    lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache
-    lm.settled = True
+    settle(lm, text, numerics)
+
+
+def settle(lm: VideoTransformer, text: TextEncoder | None, numerics: Numerics) -> None:
+    """Set the text encoder and the precisions of both sets of weights, which must not change any more."""
+    for model in (lm, lm.guided):
+        if model is not None:
+            model.text, model.weights_precision, model.cache_precision = text, numerics.weights, numerics.cache
+            model.settled = True

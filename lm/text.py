@@ -26,7 +26,7 @@ from typing import Literal
 import sentencepiece
 import torch
 
-from ..core.condition import Condition, Guidance, Text
+from ..core.condition import Condition, Text
 from ..core.errors import CheckpointError, require
 from .lm_config import LMConfig
 
@@ -160,8 +160,8 @@ class PromptReader:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The kinds of conditions that the model can use: text, and the guidance scale if it has learnt it."""
-        return ("text",) if self.config.guidance is None else ("text", "guidance")
+        """The kinds of conditions that the model can use: text."""
+        return ("text",)
 
     @property
     def known_words(self) -> tuple[str, ...]:
@@ -186,25 +186,22 @@ class PromptReader:
         self.text.prefix([text], self.config.prefix, argument)
         return self.text.unknown_words(text)
 
-    def encode(self, conditions: Sequence[Sequence[Condition]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the text ids (B, P) of these conditions, the number of valid ids and the guidance scale of each row.
+    def encode(self, conditions: Sequence[Sequence[Condition]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the text ids (B, P) of these conditions, one text for each row, and the number of valid ids of each.
 
-        All three are on the CPU. A row has one text, and at most one guidance where the model reads it.
+        Both are on the CPU.
 
         Raises:
             ReelmError: A row has other conditions, or a text is longer than the prefix.
         """
         assert self.text is not None
-        rows: list[tuple[str, float]] = []
+        prompts = []
         for row in conditions:
             texts = [each.text for each in row if isinstance(each, Text)]
-            scales = [each.scale for each in row if isinstance(each, Guidance) and "guidance" in self.reads]
-            fits = len(texts) == 1 and len(scales) <= 1 and len(row) == len(texts) + len(scales)
-            rule = "must be one text" + " and at most one guidance" * ("guidance" in self.reads) + " for this model"
-            require(fits, "conditions", rule, [each.kind for each in row])
-            rows.append((texts[0], scales[0] if scales else 1.0))
-        text_BP, lengths_B = self.text.prefix([prompt for prompt, _ in rows], self.config.prefix)
-        return text_BP, lengths_B, torch.tensor([scale for _, scale in rows])
+            fits = len(texts) == len(row) == 1
+            require(fits, "conditions", "must be one text for this model", [each.kind for each in row])
+            prompts += texts
+        return self.text.prefix(prompts, self.config.prefix)
 
 
 def _fields(model: bytes) -> Iterator[int]:

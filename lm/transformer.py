@@ -13,6 +13,7 @@ left and above in the same latent frame, and those at and around the same raster
 So copying a background and continuing a shift need no attention, which is left for all that is less local.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ class VideoTransformer(PromptReader, nn.Module):
     Attributes:
         config: The sizes of the model.
         layout: The layout of one latent frame.
-        guidance: The least and the largest guidance scale that the model applies itself, or None.
+        guidance: The guidance scale for which the model has a second set of weights, or None.
+        guided: The model with these weights, whose logits are the guided ones; None where there are none.
         horizon: None, as the cache rolls without end.
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
@@ -74,13 +76,12 @@ class VideoTransformer(PromptReader, nn.Module):
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
-        self.guidance_mix = nn.Linear(config.width, config.width, bias=False) if config.guidance else None
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
         for name, table in order_tables(self.layout).items():
             self.register_buffer(name, table, persistent=False)
         init_weights(self, config.depth)
-        if self.guidance_mix is not None:
-            nn.init.zeros_(self.guidance_mix.weight)  # at first the scale changes nothing
+        plain = dataclasses.replace(config, guidance=None)
+        self.guided = None if config.guidance is None else VideoTransformer(plain)
 
     def _video_input(self, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """Return the inputs (B, L, D) of the slots of these positions; the token of position p is history[p % Q]."""
@@ -107,35 +108,18 @@ class VideoTransformer(PromptReader, nn.Module):
             x_BSD = block(x_BSD, attend, layer)
         return x_BSD
 
-    def _head(self, x_BSD: torch.Tensor, excess_scales_B: torch.Tensor | None) -> torch.Tensor:
-        """Return the logits (B, S, V), guided by scales that exceed 1 by so much.
-
-        Guided logits u + s (c - u) are c + (s - 1) (c - u): the model has learnt to predict c - u, before its head.
-        """
-        x_BSD = self.norm(x_BSD)
-        if self.guidance_mix is not None and excess_scales_B is not None:
-            x_BSD = x_BSD + excess_scales_B.to(x_BSD.dtype)[:, None, None] * self.guidance_mix(x_BSD)
-        return self.head(x_BSD)
-
-    def forward(
-        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor,
-        scales_B: torch.Tensor | None = None,
-    ) -> torch.Tensor:  # fmt: skip
+    def forward(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
         """Return the logits (B, S, V) of all positions of whole clips, in writing order, from one masked pass.
 
         Args:
             tokens_Bthw: The token ids of the clips; the logits of a position do not depend on its own token.
             text_BP: The text ids, right-padded to `prefix` slots.
             text_lengths_B: The number of valid text ids of each clip.
-            scales_B: The guidance scale of each clip, for a model that reads it; None for 1.
         """
         tokens_BtS = self.layout.pack({"video": tokens_Bthw})
-        return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B, scales_B)
+        return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B)
 
-    def logits(
-        self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor,
-        scales_B: torch.Tensor | None = None,
-    ) -> torch.Tensor:  # fmt: skip
+    def logits(self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
         """Return the same logits as `forward` for tokens in writing order; the last latent frame may be partial."""
         config = self.config
         batch, count = tokens_BS.shape
@@ -155,7 +139,7 @@ class VideoTransformer(PromptReader, nn.Module):
                 frame_size=config.frame_size, window=config.window, backend=self.backend,
             )  # fmt: skip
 
-        return self._head(self._blocks(x, attend)[:, config.prefix :], None if scales_B is None else scales_B - 1)
+        return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))
 
     @torch.no_grad()
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
@@ -164,7 +148,7 @@ class VideoTransformer(PromptReader, nn.Module):
 
     @functools.cached_property
     def _compiled(self) -> CompiledBlocks | None:
-        return compile_blocks(self.config, self.numerics, self.blocks, self.norm, self.head, self.guidance_mix)
+        return compile_blocks(self.config, self.numerics, self.blocks, self.norm, self.head)
 
     @property
     def device(self) -> torch.device:
@@ -195,11 +179,9 @@ class VideoTransformer(PromptReader, nn.Module):
         return RingCache(self.config, rows, self.device, cache_dtype(self.numerics), ahead=ahead)
 
     def condition(self, cache: RingCache, rows: Sequence[int], conditions: Sequence[Sequence[Condition]]) -> None:
-        """Set the text and the guidance scale of these rows of the cache from now on."""
-        text_BP, lengths_B, scales_B = (part.to(self.device) for part in self.encode(conditions))
-        rows_B = torch.tensor(rows, device=self.device)
-        self.prefill(cache, text_BP, lengths_B, rows_B)
-        cache.excess_scales_B[rows_B] = scales_B - 1
+        """Set the text of these rows of the cache from now on."""
+        text_BP, lengths_B = (part.to(self.device) for part in self.encode(conditions))
+        self.prefill(cache, text_BP, lengths_B, torch.tensor(rows, device=self.device))
 
     @torch.no_grad()
     def prefill(
@@ -268,4 +250,4 @@ class VideoTransformer(PromptReader, nn.Module):
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
-        return self._head(self._blocks(x_BLD, attend), cache.excess_scales_B)
+        return self.head(self.norm(self._blocks(x_BLD, attend)))

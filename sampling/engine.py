@@ -10,9 +10,8 @@
 
 The engine holds the cache, the noise and the plans of its clips, and offers a decoder what it needs for its passes.
 Every clip has its own position, and its tokens do not depend on the other clips. Under guidance every clip has two rows
-in the cache, one with its prompt and one with its negative prompt; the rows of all prompts come first. A model that has
-learnt the guidance scale needs one row for a clip without a negative prompt. In an engine for clips with negative
-prompts every clip has two rows all the same: those of a clip without one are equal, so that guidance changes nothing.
+in the cache, one with its prompt and one with its negative prompt; the rows of all prompts come first. Where a model
+has learnt the guidance scale, its `guided` model draws without guidance instead (`SamplingConfig.chosen`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +65,6 @@ class Engine:
         processors: Sequence[LogitsProcessor] = (),
         on_step: StepCallback | None = None,
         capture: type[Replayable] | None = None,
-        negatives: bool = False,
     ) -> None:
         """Allocate the cache of an engine without clips.
 
@@ -78,20 +76,18 @@ class Engine:
             processors: The logits processors, in their order; only a decoder that is "exact" may be used with them.
             on_step: A function to call after each step of the decoder, until it asks for an end.
             capture: The kind of captured passes; CUDA graphs on a GPU and none on a CPU by default.
-            negatives: Whether clips may have negative prompts although the model has learnt the guidance scale.
         """
         self.model, self.layout, self.capacity, self.on_step = model, model.layout, capacity, on_step
         self.decoder: Decoder = decoder or Sequential()
-        self._scale = settings.learned_scale(model.guidance)  # that the model applies itself
-        self._copies = settings.rows(model.guidance, negatives=negatives)  # rows of the cache for each clip
-        self.guided = self._copies == 2
+        self.guided = settings.guidance_scale != 1
+        self._copies = 2 if self.guided else 1  # rows of the cache for each clip
         self.stats, self.stopping, self._next_clip = EngineStats(), False, 0
         horizon = model.horizon
         require(horizon is None or horizon >= 2, "horizon", "must be None or at least 2 latent frames", horizon)
         self._ahead = model.layout.frames(getattr(self.decoder, "block_size", 1))
         self.cache = model.make_cache(self._copies * capacity, ahead=self._ahead)
         self.cache.arrange([])
-        self._sampler = Sampler(settings.in_rows(self._copies), processors, model)
+        self._sampler = Sampler(settings, processors, model)
         self._segments = SegmentRules(model.layout, model.device)
         self._keeps_history = bool(processors)
         self._captured = Captured(CudaGraph if capture is None and model.device.type == "cuda" else capture)
@@ -140,8 +136,7 @@ class Engine:
             state: The result of `export` after these tokens; where it fits the cache, they are not read again.
 
         Raises:
-            ReelmError: The engine has as many clips as its capacity, or the tokens do not fit the layout or the plan,
-                or the plan has a negative prompt, which this engine has no row for.
+            ReelmError: The engine has as many clips as its capacity, or the tokens do not fit the layout or the plan.
         """
         require(self.free > 0, "capacity", "must be more than the clips that are there", self.capacity)
         plan.check_past(self.model.layout, tokens_tS)
@@ -166,8 +161,6 @@ class Engine:
 
     def _new_row(self, plan: ClipPlan) -> ClipRow:
         """Return the row of a new clip."""
-        fits = self._scale is None or plan.rows(self._scale) <= self._copies
-        require(fits, "negative_prompt", "must be none in an engine without `negatives`", plan.negative_prompt)
         row = ClipRow(self._next_clip, plan, history=torch.empty(0, dtype=torch.int64, device=self.model.device))
         self._next_clip += 1
         return row
@@ -194,9 +187,9 @@ class Engine:
 
     def export(self, clip: int) -> dict[str, torch.Tensor]:
         """Return the cache state of a clip, which `add` takes; the clip must be at the end of a latent frame."""
-        index, count = self._index(clip), self.plan(clip).rows(self._scale)
+        index = self._index(clip)
         require(self.between_frames(clip), "clip", "must stand where a latent frame ends", self._rows[index].position)
-        return self.cache.export(self._cache_rows(index)[:count])
+        return self.cache.export(self._cache_rows(index))
 
     def feed(self, clip: int, controls: Mapping[str, torch.Tensor]) -> int:
         """Set tokens (t, *shape) of given segments for the next t latent frames of which no token is drawn.
@@ -231,7 +224,7 @@ class Engine:
         """Put the conditions of their next latent frame into the rows of these clips."""
         cache_rows = [index + copy * len(self._rows) for copy in range(self._copies) for index in indices]
         rows, size = [self._rows[index] for index in indices], self.layout.frame_size
-        found = [row.plan.conditions_of_rows(row.position // size, self._scale, self._copies) for row in rows]
+        found = [row.plan.conditions_of_rows(row.position // size, self._copies) for row in rows]
         self.model.condition(self.cache, cache_rows, [each[copy] for copy in range(self._copies) for each in found])
         for index in indices:
             self._rows[index].conditioned = True
@@ -244,10 +237,8 @@ class Engine:
         self._begin_cache(index, first_anchor(count - 1, self.model.horizon))
         row.position, row.emitted, row.conditioned = tokens_tS.numel(), count, True
         kept_tS, cache_rows = tokens_tS[row.anchor :], self._cache_rows(index)
-        count = min(self._copies, row.plan.rows(self._scale))  # a second row may be a copy of the first
-        if state is not None and self.cache.accepts(count, state):
-            for first in range(0, self._copies, count):
-                self.cache.restore(cache_rows[first : first + count], state, kept_tS.flatten())
+        if state is not None and self.cache.accepts(len(cache_rows), state):
+            self.cache.restore(cache_rows, state, kept_tS.flatten())
         else:
             self._read(index, kept_tS)
         self._drafted_B[index] = kept_tS.numel()
@@ -271,7 +262,7 @@ class Engine:
             cache.arrange([None] * self._copies)
         for frame, tokens_S in enumerate(progress(tokens_tS, "reading the clip", unit="latent frame"), row.anchor):
             if frame == row.anchor or row.plan.changes_at(frame):
-                self.model.condition(cache, copies, row.plan.conditions_of_rows(frame, self._scale, self._copies))
+                self.model.condition(cache, copies, row.plan.conditions_of_rows(frame, self._copies))
             cache.put_tokens(tokens_S.expand(self._copies, -1))
             self.model.step(cache, self.layout.frame_size)
             cache.advance(self.layout.frame_size)

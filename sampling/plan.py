@@ -13,10 +13,11 @@ from typing import TypedDict, get_args
 
 import torch
 
-from ..core.condition import Condition, Guidance, GuidanceMethod, Text
+from ..core.condition import Condition, GuidanceMethod, Text
 from ..core.errors import require
 from ..core.layout import FrameLayout
 from ..core.plain_values import convert_fields
+from ..core.protocols import LanguageModel
 from ..kernels.sample import check_settings
 
 # (first latent frame for which it holds, value), in ascending order; the first entry begins at 0.
@@ -44,7 +45,7 @@ class SamplingConfig:
         guidance_scale: The strength of guidance by the prompt; 1 is off, 0 ignores the prompt.
         guidance: The method of guidance. "two-row" is its definition, with twice the work: a row with the prompt and a
             row with the negative prompt. "auto" lets the model apply the scale itself, in one row, where it has learnt
-            that scale and the clip has no negative prompt; elsewhere it is "two-row".
+            that scale and no clip has a negative prompt; elsewhere it is "two-row".
         temperature: The divisor of the logits: below 1 sharper, above 1 flatter; 0 always takes the best token, and the
             least value above it is 1e-6.
         top_k: The number of best tokens to choose from; None for all.
@@ -73,28 +74,29 @@ class SamplingConfig:
             "top_p": self.top_p, "min_p": self.min_p,
         }  # fmt: skip
 
-    def learned_scale(self, learned: tuple[float, float] | None) -> float | None:
-        """Return the scale that a model applies itself to clips without a negative prompt; None where it does not.
+    def in_one_row(self, learned: float | None, *, negatives: bool = False) -> bool:
+        """Return whether a model applies the guidance itself.
 
         Args:
-            learned: The least and the largest scale that the model has learnt (`LanguageModel.guidance`), or None.
+            learned: The scale that the model has learnt (`LanguageModel.guidance`), or None.
+            negatives: Whether a clip has a negative prompt.
         """
-        inside = learned is not None and learned[0] <= self.guidance_scale <= learned[1]
-        return self.guidance_scale if inside and self.guidance == "auto" and self.guidance_scale != 1 else None
+        return self.guidance == "auto" and self.guidance_scale == learned and not negatives
 
-    def in_rows(self, rows: int) -> "SamplingConfig":
-        """Return the settings by which tokens are drawn from the logits of so many rows for each clip."""
-        return self if rows == 2 else dataclasses.replace(self, guidance_scale=1.0)
+    def rows(self, learned: float | None, *, negatives: bool = False) -> int:
+        """Return the rows of the cache that each clip takes, 1 or 2; the arguments are those of `in_one_row`."""
+        return 1 if self.guidance_scale == 1 or self.in_one_row(learned, negatives=negatives) else 2
 
-    def rows(self, learned: tuple[float, float] | None, *, negatives: bool = False) -> int:
-        """Return the rows of the cache that each clip of an engine takes, 1 or 2.
+    def chosen(self, model: LanguageModel, *, negatives: bool = False) -> "tuple[LanguageModel, SamplingConfig]":
+        """Return the model that draws under these settings, and the settings for its logits.
 
         Args:
-            learned: As for `learned_scale`.
-            negatives: Whether a clip of the engine has a negative prompt.
+            model: The model; where it applies the guidance itself, its `guided` one draws, without guidance.
+            negatives: As for `in_one_row`.
         """
-        one = self.guidance_scale == 1 or (self.learned_scale(learned) is not None and not negatives)
-        return 1 if one else 2
+        if model.guided is None or not self.in_one_row(model.guidance, negatives=negatives):
+            return model, self
+        return model.guided, dataclasses.replace(self, guidance_scale=1.0)
 
 
 @dataclass(frozen=True)
@@ -152,27 +154,9 @@ class ClipPlan:
         """The conditions of the row that guidance leads away from."""
         return (Text(self.negative_prompt), *self.conditions)
 
-    def rows(self, scale: float | None) -> int:
-        """Return the rows of a guided clip, 1 where the model applies the scale and there is no negative prompt, or 2.
-
-        Args:
-            scale: The scale that the model applies itself (`SamplingConfig.learned_scale`), or None.
-        """
-        return 2 if scale is None or self.negative_prompt else 1
-
-    def conditions_of_rows(self, latent_frame: int, scale: float | None, count: int = 1) -> list[tuple[Condition, ...]]:
-        """Return the conditions of the clip's rows under which this latent frame is drawn.
-
-        Args:
-            latent_frame: The latent frame.
-            scale: As for `rows`.
-            count: The number of rows, 1 or 2: that with the prompt first, then that with the negative prompt, or a copy
-                of the first where the clip needs one row alone.
-        """
-        own = self.conditions_at(latent_frame)
-        if scale is not None and self.rows(scale) == 1:
-            return [(*own, Guidance(scale))] * count
-        return [own, self.negative_conditions][:count]
+    def conditions_of_rows(self, latent_frame: int, count: int) -> list[tuple[Condition, ...]]:
+        """Return the conditions under which this latent frame is drawn: of the prompt's row, and of a second row."""
+        return [self.conditions_at(latent_frame), self.negative_conditions][:count]
 
     def next_change(self, latent_frame: int) -> int | None:
         """Return the first latent frame after this one at which the prompt changes."""

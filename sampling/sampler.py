@@ -24,6 +24,7 @@ from ..core.protocols import LanguageModel
 from ..kernels.backend import pick_backend
 from ..kernels.noise import gumbel_noise
 from ..kernels.sample import LOW_TEMPERATURE, sample
+from ..kernels.sample_cpu import leaves_few
 from ..kernels.sample_reference import centre, guide
 from .plan import ClipPlan, ClipRow, LogitsProcessor, NoiseKey, SamplingConfig
 
@@ -81,12 +82,18 @@ class Sampler:
         if any(plan.temperatures for plan in self.plans):
             logits_RLV = self._divided(logits_RLV, self._temperatures(positions, distances), settings.guidance_scale)
             settings = dataclasses.replace(settings, temperature=1.0)
-        noise_MV, on_host = None, pick_backend("sample", self.backend, logits_RLV) == "reference"
-        if settings.temperature > 0 and on_host and offsets is None:
+        noise_MV = None
+        if self._takes_noise(logits_RLV, settings) and offsets is None:
             noise_MV = self._noise.take([plan.key for plan in self.plans], positions, count).flatten(0, 1)
         device = logits_RLV.device
         positions_BL = torch.tensor(positions, device=device)[:, None] + torch.tensor(distances, device=device)
         return self.on_device(logits_RLV, positions_BL, settings, noise_MV)
+
+    def _takes_noise(self, logits_RLV: torch.Tensor, settings: SamplingConfig) -> bool:
+        """Return whether `sample` needs the noise of the whole vocabulary, which is cheaper for many positions."""
+        on_host = pick_backend("sample", self.backend, logits_RLV) == "reference"
+        few = self.backend is None and leaves_few(settings.top_k, settings.top_p, logits_RLV.shape[-1])
+        return settings.temperature > 0 and on_host and not few
 
     def on_device(
         self,
@@ -237,8 +244,10 @@ class SegmentRules:
         return logits_RLV.float().masked_fill(~self._allowed_SV[indices_RL], FORBIDDEN)
 
 
-def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
+def noise_bytes(vocab_size: int, batch: int, count: int, sampling: SamplingConfig) -> tuple[int, int]:
     """Return the bytes of the noise buffer at its peak, and while it is kept (`NoiseBuffer`, `gumbel_noise`)."""
+    if sampling.temperature == 0 or leaves_few(sampling.top_k, sampling.top_p, vocab_size):
+        return 0, 0
     block = NoiseBuffer(vocab_size, torch.device("meta")).block
     numbers = batch * -(-count // block) * block * vocab_size
     # At the peak there are the previous block, the new one in parts, and the new one as a whole: of all clips where
@@ -249,9 +258,11 @@ def noise_bytes(vocab_size: int, batch: int, count: int) -> tuple[int, int]:
 
 
 def draw_bytes(vocab_size: int, rows: int, clips: int, count: int, dtype: torch.dtype, sampling: SamplingConfig) -> int:
-    """Return the bytes of the logits of so many rows and of all that `sample_reference` computes for their clips."""
-    tensors = (8 if sampling.top_p < 1 else 4) + (2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0)
+    """Return the bytes of the logits of so many rows and of all that drawing on a CPU computes for their clips."""
+    few = leaves_few(sampling.top_k, sampling.top_p, vocab_size)
+    tensors = 3 if few else 8 if sampling.top_p < 1 else 4
+    tensors += 2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0
     logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))
-    # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; centred
-    # scores at a low temperature.
+    # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; with few
+    # tokens the scores, a partition of them and masks; centred scores at a low temperature.
     return count * vocab_size * (logits + 4 * clips * tensors)

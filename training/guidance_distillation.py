@@ -1,89 +1,77 @@
-"""Distillation of guidance into one row: the model learns the guided distribution, with the scale as an input.
+"""Distillation of guidance into one row: a second set of weights learns the guided distribution.
 
-    teacher = GuidanceTeacher(model, text, folder, resume=False)      # before training: it keeps the initial weights
-    scales_B = draw_scales((1.0, 5.0), len(tokens_Bthw), plain=0.25, seed=0, step=7)
-    loss = teacher.loss(model, tokens_Bthw, text_BP, lengths_B, scales_B)
+    teacher = GuidanceTeacher(model, text, folder)              # a model with a guidance scale (`LMConfig.guidance`)
+    loss = teacher(teacher.student, tokens_Bthw, text_BP, lengths_B)
 
 Guided sampling takes two rows for each clip: its logits are u + s (c - u), where c has the prompt and u has none (Ho
-and Salimans 2022, arXiv 2207.12598). The student, which reads the prompt and the scale s, is trained towards this
-distribution of a frozen copy of its initial weights, by the Kullback-Leibler divergence of every token (Meng et al.
-2023, arXiv 2210.03142, distilled the guidance of diffusion models so). A share of the clips has the scale 1, for which
-the target is the teacher's plain distribution: what the model does without guidance stays.
+and Salimans 2022, arXiv 2207.12598). The student begins with the weights of the model and is trained towards this
+distribution, by the Kullback-Leibler divergence of every token (Meng et al. 2023, arXiv 2210.03142, distilled the
+guidance of diffusion models so). The model itself, which guides by two rows and scores clips, does not change.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..core.checkpoint import load_weights, save_tensors, uninitialised
+from ..core.checkpoint import load_weights, save_tensors
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 
-TEACHER = "teacher.safetensors"
-# From tokens (B, t, h, w), text ids (B, P), text lengths (B,) and guidance scales (B,) to logits (B, S, V).
-Student = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+PLAIN = "plain.safetensors"
 
 
 class GuidanceTeacher:
-    """The model with which a distillation begins; a file of the run keeps its weights, so that the run can go on."""
+    """The guided distribution of a model by its definition, and the divergence of another model from it.
 
-    def __init__(self, model: VideoTransformer, text: TextEncoder, folder: Path, *, resume: bool) -> None:
-        """Copy the teacher from the model that is to be trained, or read it from the folder of a run that goes on.
+    Attributes:
+        student: The model's `guided` one, which is trained.
+    """
+
+    def __init__(
+        self, model: VideoTransformer, text: TextEncoder, folder: Path, *, temperature: float = 1.0,
+        resume: bool = False,
+    ) -> None:  # fmt: skip
+        """Teach the guidance of a model for its scale.
+
+        Args:
+            model: The model, whose plain weights are frozen.
+            text: The text encoder, for the row without a prompt.
+            folder: The folder of the run, whose file keeps the initial weights, so that the run can go on.
+            temperature: The temperature of the distributions that are compared.
+            resume: Whether the weights are read from the folder.
 
         Raises:
             CheckpointError: The run goes on, and its file is missing or damaged.
         """
-        device = model.device
-        if not resume:
+        assert model.guided is not None and model.guidance is not None
+        if resume:
+            load_weights(model, folder / PLAIN, device=model.device)
+        else:
             folder.mkdir(parents=True, exist_ok=True)
-            save_tensors(folder / TEACHER, model.state_dict())
-        with uninitialised():
-            self.model = VideoTransformer(model.config)
-        load_weights(self.model, folder / TEACHER, device=device)
-        self.model.to(device).eval().requires_grad_(False)
+            save_tensors(folder / PLAIN, model.state_dict())
+        self._model, self._scale, self._temperature = model.eval().requires_grad_(False), model.guidance, temperature
+        self._initial, self.student = model.state_dict(), model.guided.requires_grad_(True)
         empty_1P, length_1 = text.prefix([""], model.config.prefix)
-        self._empty_1P, self._length_1 = empty_1P.to(device), length_1.to(device)
+        self._empty_1P, self._length_1 = empty_1P.to(model.device), length_1.to(model.device)
+
+    def weights(self, student: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights of the whole model from those of the student."""
+        return self._initial | {f"guided.{name}": weight for name, weight in student.items()}
 
     @torch.no_grad()
-    def targets(
-        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor, scales_B: torch.Tensor
-    ) -> torch.Tensor:
+    def targets(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         """Return the guided logits (B, S, V) float32 of whole clips, by a row with and a row without the prompt."""
         both_BP = torch.cat((text_BP, self._empty_1P.expand_as(text_BP)))
         both_B = torch.cat((lengths_B, self._length_1.expand_as(lengths_B)))
-        c_BSV, u_BSV = self.model(tokens_Bthw.repeat(2, 1, 1, 1), both_BP, both_B).float().chunk(2)
-        return (c_BSV - u_BSV).mul_(scales_B.float()[:, None, None]).add_(u_BSV)
+        c_BSV, u_BSV = self._model(tokens_Bthw.repeat(2, 1, 1, 1), both_BP, both_B).float().chunk(2)
+        return (c_BSV - u_BSV).mul_(self._scale).add_(u_BSV)
 
-    def loss(
-        self,
-        student: Student,
-        tokens_Bthw: torch.Tensor,
-        text_BP: torch.Tensor,
-        lengths_B: torch.Tensor,
-        scales_B: torch.Tensor,
+    def __call__(
+        self, student: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor
     ) -> torch.Tensor:
-        """Return the mean divergence of the student from the guided teacher, in nats a token."""
-        targets_BSV = self.targets(tokens_Bthw, text_BP, lengths_B, scales_B)
-        logits_BSV = student(tokens_Bthw, text_BP, lengths_B, scales_B).float()
-        total = F.kl_div(
-            logits_BSV.log_softmax(-1), targets_BSV.log_softmax(-1), reduction="sum", log_target=True
-        )  # fmt: skip
+        """Return the mean divergence of the student from the guided distribution, in nats a token."""
+        targets_BSV = self.targets(tokens_Bthw, text_BP, lengths_B).div_(self._temperature).log_softmax(-1)
+        logits_BSV = student(tokens_Bthw, text_BP, lengths_B).float().div(self._temperature).log_softmax(-1)
+        total = F.kl_div(logits_BSV, targets_BSV, reduction="sum", log_target=True)
         return total / logits_BSV[..., 0].numel()
-
-
-def draw_scales(learned: tuple[float, float], count: int, *, plain: float, seed: int, step: int) -> torch.Tensor:
-    """Return the guidance scales (B,) float64 of the clips of a step, which follow from the seed and the step alone.
-
-    Args:
-        learned: The least and the largest scale; scales between them are equally likely.
-        count: The number B of clips.
-        plain: The share of clips with the scale 1.
-        seed: The seed of the training.
-        step: The step.
-    """
-    rng = np.random.default_rng([seed, 4, step])
-    scales_B, is_plain_B = rng.uniform(*learned, size=count), rng.random(count) < plain
-    return torch.from_numpy(np.where(is_plain_B, 1.0, scales_B))

@@ -2,8 +2,8 @@
 
 The loss is the cross-entropy of every video token under the mask of prefix and window, which is also the mask of the
 ring cache: training and generation see the same context. One caption in ten is left out, for classifier-free guidance
-(Ho and Salimans 2022, arXiv 2207.12598). A model with an input for the guidance scale (`LMConfig.guidance`) is
-distilled from a trained one instead (guidance_distillation.py).
+(Ho and Salimans 2022, arXiv 2207.12598). For a model with a guidance scale (`LMConfig.guidance`) only the second set of
+weights is trained: it learns the guided distribution of a trained model (guidance_distillation.py).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ..lm.neighbours import carry_over
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
-from .guidance_distillation import GuidanceTeacher, draw_scales
+from .guidance_distillation import GuidanceTeacher
 from .loop import TrainConfig, TrainState, train
 from .validation import HeldOut
 
@@ -41,12 +41,13 @@ class LMTraining:
     Attributes:
         model: The sizes of the model. The grid and the vocabularies must be those of the data; `train_language_model`
             (recipes.py) sets them, whatever they are here. With `guidance`, the training is a distillation of the
-            guidance of the model whose weights are the start, for which a learning rate of 2e-4 was right and 1e-3 too
+            guidance of the model whose weights are the start, for which a learning rate of 4e-4 was right and 1e-3 too
             high (docs/log.md).
         train: The optimizer, the length and the checkpoints.
         batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
         drop_caption: The share of clips whose caption is left out.
-        plain: In a distillation of guidance, the share of clips with the guidance scale 1, which is no guidance.
+        temperature: In a distillation of guidance, the temperature of the distributions that are compared: that at
+            which clips will be drawn.
         seed: The seed of the initial weights and of the order of the clips.
     """
 
@@ -56,7 +57,7 @@ class LMTraining:
     )
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
-    plain: float = 0.25
+    temperature: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class LMTraining:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
-        require(0 <= self.plain < 1, "plain", "must be in [0, 1)", self.plain)
+        require(0 < self.temperature <= 100, "temperature", "must be above 0 and at most 100", self.temperature)
 
 
 class TokenBatches:
@@ -122,7 +123,7 @@ def train_lm(
 
     Args:
         held_out: Token shards that are not trained on. Every checkpoint is measured on them (held-out.jsonl), and the
-            best one is returned (best.safetensors), not the last; the last one where guidance is distilled.
+            best one is returned (best.safetensors), not the last.
         levels: The levels of the FSQ that made the tokens; empty for another quantizer. See factored_vocabulary.py.
         resume: Whether the run in the folder is continued.
         init: The folder of a trained model whose weights are the start; see `start_from`.
@@ -144,23 +145,20 @@ def train_lm(
     model = VideoTransformer(recipe.model).to(torch_device)
     if init is not None:
         start_from(model, init, text)
-    learned = recipe.model.guidance
-    teacher = None if learned is None else GuidanceTeacher(model, text, folder, resume=resume)
+    teacher = None
+    if model.guided is not None:
+        teacher = GuidanceTeacher(model, text, folder, temperature=recipe.temperature, resume=resume)
+    trained = model if teacher is None else teacher.student
     if levels:
-        factor_vocabulary(model, levels, fresh=init is None)
-    batches, layout = TokenBatches(sets, text, recipe), recipe.model.layout
+        factor_vocabulary(trained, levels, fresh=init is None)
+    batches, nats = TokenBatches(sets, text, recipe), teacher or cross_entropy
 
     def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        tokens, text_BP, lengths_B = (part.to(torch_device) for part in batches(step))
-        if learned is not None and teacher is not None:
-            scales_B = draw_scales(learned, len(tokens), plain=recipe.plain, seed=recipe.seed, step=step)
-            return teacher.loss(model, tokens, text_BP, lengths_B, scales_B.to(torch_device)), {}
-        logits = model(tokens, text_BP, lengths_B)
-        return F.cross_entropy(logits.flatten(0, 1).float(), layout.pack({"video": tokens}).flatten()), {}
+        return nats(model, *(part.to(torch_device) for part in batches(step))), {}
 
     validation = None
     if held_out is not None:
-        validation = HeldOut(others, text, folder, batch_tokens=recipe.batch_tokens, resume=resume)
+        validation = HeldOut(others, text, folder, nats, batch_tokens=recipe.batch_tokens, resume=resume)
 
     def export(state: TrainState) -> None:
         lm = averaged(state)
@@ -176,15 +174,27 @@ def train_lm(
         with uninitialised():
             result = VideoTransformer(recipe.model).to(torch_device)
         weights = state.average_model()
-        result.load_state_dict(merge_factors(weights, levels) if levels else weights)
-        result.text = text
+        weights = merge_factors(weights, levels) if levels else weights
+        result.load_state_dict(weights if teacher is None else teacher.weights(weights))
+        for each in (result, result.guided):
+            if each is not None:
+                each.text = text
         return result.eval().requires_grad_(False)
 
-    state = train(model, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
+    state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
     result = averaged(state)
-    if validation is not None and teacher is None:
+    if validation is not None:
         load_weights(result, validation.best)
     return result
+
+
+def cross_entropy(
+    model: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean cross-entropy of the tokens of whole clips, in nats."""
+    logits_BSV = model(tokens_Bthw, text_BP, lengths_B)
+    targets_BtS = model.layout.pack({"video": tokens_Bthw})
+    return F.cross_entropy(logits_BSV.flatten(0, 1).float(), targets_BtS.flatten())
 
 
 def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
@@ -206,7 +216,7 @@ def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
 def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None:
     """Load the weights of the trained model in `folder` into `model`.
 
-    The two may differ in the token order, and `model` may have an input for the guidance scale that the other lacks.
+    The two may differ in the token order. Where `model` is to learn guidance, its second set begins with these weights.
 
     Raises:
         ReelmError: The trained model has other sizes or another text model.
@@ -218,22 +228,24 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     order = sizes.get("order", "raster")
     if order != model.config.order:
         note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
-    guidance = model.config.guidance if sizes.get("guidance") else None
     with uninitialised():
-        other = VideoTransformer(dataclasses.replace(model.config, order=order, guidance=guidance))
+        other = VideoTransformer(dataclasses.replace(model.config, order=order, guidance=sizes.get("guidance")))
     load_weights(other, folder / "lm.safetensors")
-    weights = model.state_dict() | other.state_dict()
-    weights["neighbour_mix.weight"] = carry_over(weights["neighbour_mix.weight"], order, model.config.order)
-    model.load_state_dict(weights)
+    weights = other.state_dict()
+    if other.guided is None:
+        weights |= {f"guided.{name}": weight for name, weight in weights.items()}
+    for name in [name for name in weights if name.endswith("neighbour_mix.weight")]:
+        weights[name] = carry_over(weights[name], order, model.config.order)
+    model.load_state_dict({name: weights[name] for name in model.state_dict()})
 
 
 def check_guidance(recipe: LMTraining, init: object, *, resume: bool) -> None:
     """Check that a model that is to learn guidance has a model to learn it from.
 
     Raises:
-        ReelmError: The model reads a guidance scale, and no trained model is its start.
+        ReelmError: The recipe has a guidance scale, and no trained model is its start.
     """
-    rule = "must be a trained model whose guidance is distilled, where the model reads a guidance scale"
+    rule = "must be a trained model whose guidance is distilled, where the recipe has a guidance scale"
     require(recipe.model.guidance is None or resume or init is not None, "init", rule, None)
 
 

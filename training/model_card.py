@@ -87,8 +87,8 @@ def _making(run: Path) -> Iterator[str]:
         f"{options['learning_rate']:g}, products in {options['precision']}, seed {recipe['seed']}."
     )
     if recipe["model"].get("guidance"):
-        low, high = recipe["model"]["guidance"]
-        yield f"- Guidance in one row, for scales from {low:g} to {high:g}, was distilled from the initial weights."
+        scale = recipe["model"]["guidance"]
+        yield f"- Guidance in one row, for the scale {scale:g}, was distilled; all else is as in the initial weights."
 
 
 def _measured(run: Path, tokenizer: Path, parts: Pretrained) -> Iterator[str]:
@@ -97,8 +97,9 @@ def _measured(run: Path, tokenizer: Path, parts: Pretrained) -> Iterator[str]:
         figures = read_json(tokenizer / "held-out.json")
         yield f"- The tokenizer: {figures['psnr']:.2f} dB, {figures['codebook_use']:.0%} of the codes used."
     if entries:
-        best = entries[-1] if parts.config.lm.guidance else best_of(entries)
-        yield f"- {best.nats_per_token:.3f} nats a token; the weights are those of step {best.step:,}."
+        best = best_of(entries)
+        what = "nats a token from the guidance of two rows" if parts.config.lm.guidance else "nats a token"
+        yield f"- {best.nats_per_token:.3f} {what}; the weights are those of step {best.step:,}."
     if continued.is_file():
         yield from _continued(read_json(continued))
 

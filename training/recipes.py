@@ -155,7 +155,7 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
     save_pretrained(out / "model", config, codec, lm)
     measured = [] if tokens.held_out is None else read_entries(out)
     last = measured[-1] if measured else None
-    best = last if last is None or whole.model.guidance else best_of(measured)  # `train_lm` has returned this one
+    best = best_of(measured) if measured else None  # `train_lm` has returned this one
     progress, continued = RunProgress.read(out), None
     if tokens.clips is not None and progress.finished:
         continued = _continue_held_out(tokens.clips, parts(lm), out)

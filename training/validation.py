@@ -1,16 +1,16 @@
 """The validation loss of a language model in training on held-out tokens, and the choice of the best checkpoint.
 
-    held_out = HeldOut(read_shards(folder), text, run_folder, batch_tokens=5120, resume=False)
+    held_out = HeldOut(read_shards(folder), text, run_folder, cross_entropy, batch_tokens=5120, resume=False)
     held_out.judge(model, step)         # at every checkpoint: adds a line to held-out.jsonl, may write best.safetensors
     load_weights(model, held_out.best)
 
 A small set of clips is soon overfitted: the training loss still falls while the loss on other clips rises.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from ..core.checkpoint import save_tensors
 from ..core.config import from_dict
@@ -20,6 +20,8 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .run_reports import Checkpoint
 
+# From a model, tokens (B, t, h, w), text ids (B, P) and text lengths (B,) to the loss, in mean nats a token.
+Nats = Callable[[VideoTransformer, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 LOG_FILE = "held-out.jsonl"
 
 
@@ -40,8 +42,10 @@ class HeldOut:
         best: The file with the weights of the best checkpoint so far.
     """
 
-    def __init__(self, sets: list[Shards], text: TextEncoder, folder: Path, *, batch_tokens: int, resume: bool) -> None:
-        self._sets, self._text, self._batch_tokens = sets, text, batch_tokens
+    def __init__(
+        self, sets: list[Shards], text: TextEncoder, folder: Path, nats: Nats, *, batch_tokens: int, resume: bool
+    ) -> None:
+        self._sets, self._text, self._nats, self._batch_tokens = sets, text, nats, batch_tokens
         self.best, self._log = folder / "best.safetensors", StepLog(folder / LOG_FILE)
         if not resume:
             self._log.cut(0)
@@ -54,15 +58,18 @@ class HeldOut:
     def judge(self, model: VideoTransformer, step: int) -> None:
         """Measure a checkpoint, and save its weights if it is better than all before."""
         self._log.cut(step - 1)  # a run that was killed after this step measures it again
-        nats = round(nats_per_token(model, self._sets, self._text, self._batch_tokens), 5)
+        measured = model if model.guided is None else model.guided
+        nats = round(nats_per_token(measured, self._sets, self._text, self._nats, self._batch_tokens), 5)
         if all(nats < checkpoint.nats_per_token for checkpoint in self.entries):
             save_tensors(self.best, model.state_dict())
         self._log.add({"step": step, "nats_per_token": nats})
 
 
 @torch.no_grad()
-def nats_per_token(model: VideoTransformer, sets: list[Shards], text: TextEncoder, batch_tokens: int) -> float:
-    """Return the mean cross-entropy of the clips' tokens in nats, under the first caption of each clip."""
+def nats_per_token(
+    model: VideoTransformer, sets: list[Shards], text: TextEncoder, nats_of: Nats, batch_tokens: int
+) -> float:
+    """Return the mean nats a token of the clips, under the first caption of each clip."""
     device, nats, tokens = next(model.parameters()).device, 0.0, 0
     for shards in sets:
         size = max(1, batch_tokens // shards.tokens_Bthw[0].numel())
@@ -70,8 +77,6 @@ def nats_per_token(model: VideoTransformer, sets: list[Shards], text: TextEncode
             tokens_Bthw = shards.tokens_Bthw[first : first + size].long().to(device)
             prompts = [captions[0] for captions in shards.captions[first : first + size]]
             text_BP, lengths_B = (part.to(device) for part in text.prefix(prompts, model.config.prefix, "captions"))
-            logits = model(tokens_Bthw, text_BP, lengths_B)
-            targets_S = model.layout.pack({"video": tokens_Bthw}).flatten()
-            nats += float(F.cross_entropy(logits.flatten(0, 1).float(), targets_S, reduction="sum"))
+            nats += float(nats_of(model, tokens_Bthw, text_BP, lengths_B)) * tokens_Bthw.numel()
             tokens += tokens_Bthw.numel()
     return nats / tokens

@@ -7,48 +7,48 @@ import numpy as np
 import pytest
 import torch
 
-from reelm.core.condition import Guidance, Text
+from reelm.core.checkpoint import load_tensors
+from reelm.core.condition import Text
 from reelm.core.errors import ReelmError
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.memory_plan import plan_memory
 from reelm.generation.session import SessionState
 from reelm.kernels.sample import sample
-from reelm.sampling.engine import Engine
-from reelm.sampling.plan import ClipPlan, NoiseKey, SamplingConfig
+from reelm.sampling.plan import SamplingConfig
 from reelm.tests.engines import as_grids
 
 RED, BLUE = "a red ball", "a blue ring"
-SHORT = {"num_frames": 9, "seed": 5, "guidance_scale": 2.5, "temperature": 0.9, "top_k": 12}
-
-
-def two_row_twin(generator: VideoGenerator) -> VideoGenerator:
-    """The same weights in a model that has learnt no scale."""
-    lm = copy.copy(generator.parts.lm)
-    lm.guidance = None
-    return VideoGenerator(dataclasses.replace(generator.parts, lm=lm))
+SHORT = {"num_frames": 9, "seed": 5, "guidance_scale": 3.0, "temperature": 0.9, "top_k": 12}
 
 
 def tokens(generator, prompt=RED, **options):
     return generator.generate(prompt, **{**SHORT, **options}).tokens
 
 
-def slow_twin(generator, scale, frames):
-    """Sampling without a cache and without guidance, from a model that is told the scale."""
-    model = generator.parts.lm
+def two_row_twin(generator: VideoGenerator) -> VideoGenerator:
+    """The same plain weights in a model that has learnt no scale."""
+    lm = copy.copy(generator.parts.lm)
+    lm.guidance, lm._modules = None, {**lm._modules, "guided": None}
+    return VideoGenerator(dataclasses.replace(generator.parts, lm=lm))
+
+
+def slow_twin(model, frames):
+    """Sampling without a cache and without guidance."""
     settings = SamplingConfig(guidance_scale=1.0, temperature=0.9, top_k=12)
     drawn_1S = torch.zeros(1, frames * model.layout.frame_size, dtype=torch.int64)
     for position in range(drawn_1S.shape[1]):
-        logits = model.oracle(drawn_1S, [(Text(RED), Guidance(scale))])[:, position]
+        logits = model.oracle(drawn_1S, [(Text(RED),)])[:, position]
         numbers = (torch.tensor([number]) for number in (5, 0, position))
         drawn_1S[:, position] = sample(logits, *numbers, **settings.rules)
     return as_grids(model, drawn_1S)[0].numpy()
 
 
-def test_a_clip_is_sampled_from_the_model_that_is_told_the_scale(guided_generator):
-    expected = slow_twin(guided_generator, 2.5, 3)
+def test_a_clip_is_sampled_from_the_guided_model(guided_generator):
+    model = guided_generator.parts.lm
+    expected = slow_twin(model.guided, 3)
     for decoder in ("sequential", "jacobi"):
         assert np.array_equal(tokens(guided_generator, decoder=decoder), expected)
-    assert not np.array_equal(expected, slow_twin(guided_generator, 1.0, 3))
+    assert not np.array_equal(expected, slow_twin(model, 3))
 
 
 @pytest.mark.parametrize(
@@ -60,29 +60,24 @@ def test_what_is_not_learnt_or_not_wanted_is_guided_by_definition(guided_generat
         assert not np.array_equal(tokens(guided_generator, **options), tokens(guided_generator))
 
 
-@pytest.mark.parametrize("guidance", ["auto", "two-row"])
-def test_clips_are_the_same_alone_and_in_a_batch_with_negative_prompts(guided_generator, guidance):
-    options = {"guidance": guidance, "negative_prompt": ["", BLUE, ""], "num_frames": [9, 5, 13]}
-    batch = guided_generator.generate([RED, RED, BLUE], **{**SHORT, "seed": [5, 6, 7], "batch_size": 2, **options})
+@pytest.mark.parametrize("negative", ["", BLUE])
+def test_clips_are_the_same_alone_and_in_a_batch(guided_generator, negative):
+    lengths, options = [9, 5, 13], {"negative_prompt": negative}
+    batch = guided_generator.generate(
+        [RED, RED, BLUE], **{**SHORT, "seed": [5, 6, 7], "num_frames": lengths, "batch_size": 2, **options}
+    )
     for index, prompt in enumerate((RED, RED, BLUE)):
-        one = {name: value[index] for name, value in options.items() if name != "guidance"}
-        alone = tokens(guided_generator, prompt, guidance=guidance, **{**one, "seed": 5 + index})
+        alone = tokens(guided_generator, prompt, **options, num_frames=lengths[index], seed=5 + index)
         assert np.array_equal(batch[index].tokens, alone)
 
 
-def same_scores(ids, scores):
-    return scores
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"temperature": 0.05}, {"temperature": [(0, 1.0), (0.5, 0.7)]}, {"logits_processor": same_scores}],
-)
-def test_rules_hold_in_one_row_as_in_two_equal_ones(guided_generator, options):
-    options = {**options, "num_frames": 5}
-    alone = tokens(guided_generator, **options)
-    beside = guided_generator.generate([RED, RED], **{**SHORT, **options, "negative_prompt": ["", BLUE]})
-    assert np.array_equal(beside[0].tokens, alone)
+def test_a_negative_prompt_for_some_clips_needs_two_rows_for_all(guided_generator):
+    options = {**SHORT, "num_frames": 1, "negative_prompt": ["", BLUE]}
+    with pytest.raises(ReelmError, match="negative_prompt: must be given for all prompts of a call or for none where"):
+        guided_generator.generate([RED, RED], **options)
+    first, second = guided_generator.generate([RED, RED], **options, guidance="two-row")
+    assert np.array_equal(first.tokens, tokens(guided_generator, num_frames=1, guidance="two-row"))
+    assert np.array_equal(second.tokens, tokens(guided_generator, num_frames=1, negative_prompt=BLUE))
 
 
 @pytest.mark.parametrize("guidance", ["auto", "two-row"])
@@ -110,17 +105,6 @@ def test_a_clip_goes_on_under_another_scale_from_its_state_as_from_its_tokens(gu
     assert not np.array_equal(found[0], guided_generator.continue_clip(state, num_frames=4).tokens)
 
 
-def test_a_negative_prompt_needs_an_engine_with_a_row_for_it(guided_generator):
-    lm, settings = guided_generator.parts.lm, SamplingConfig(guidance_scale=2.0)
-    plan = ClipPlan(prompts=((0, RED),), negative_prompt=BLUE, key=NoiseKey(1), latent_frames=1)
-    with pytest.raises(ReelmError, match="negative_prompt: must be none in an engine without `negatives`"):
-        Engine(lm, settings).add(plan)
-    assert Engine(lm, settings, negatives=True).guided
-    unguided = Engine(lm, SamplingConfig(guidance_scale=1.0), negatives=True)
-    unguided.add(plan)
-    assert not unguided.guided
-
-
 def test_memory_is_planned_for_the_rows_that_there_are(guided_generator):
     config, learnt = guided_generator.parts.config, SamplingConfig(guidance_scale=3.0)
     one, two, off = (
@@ -140,11 +124,18 @@ def test_scores_are_those_without_guidance(guided_generator):
     assert np.array_equal(guided_generator.score(clip).nats_thw, plain.nats_thw)
 
 
-def test_a_wrong_method_and_a_condition_of_the_engine_are_refused(guided_generator, debug_generator):
+def test_both_sets_of_weights_are_saved_and_loaded_alike(guided_checkpoint):
+    lm = VideoGenerator.from_pretrained(guided_checkpoint, device="cpu", cache="int8").parts.lm
+    assert lm.guided.config == dataclasses.replace(lm.config, guidance=None)
+    assert (lm.guided.text, lm.guided.numerics, lm.guided.settled) == (lm.text, lm.numerics, True)
+    assert lm.cost(1, 1).parameters == 2 * lm.guided.cost(1, 1).parameters
+    assert lm.cost(1, 1).weights == 2 * lm.guided.cost(1, 1).weights
+    written = load_tensors(guided_checkpoint / "lm.safetensors")
+    for name, weight in written.items():
+        twin = written.get(f"guided.{name}", weight)
+        assert name.startswith("guided.") or twin.ndim < 2 or not torch.equal(twin, weight)
+
+
+def test_a_wrong_method_is_refused(guided_generator):
     with pytest.raises(ReelmError, match="guidance: must be one of auto, two-row, got 'one-row'"):
         guided_generator.generate(RED, guidance="one-row")
-    for generator in (guided_generator, debug_generator):
-        with pytest.raises(ReelmError, match="conditions: must be none: this model reads its prompt alone"):
-            generator.generate(RED, conditions=[Guidance(2.0)])
-    with pytest.raises(ReelmError, match="conditions: must be one text for this model"):
-        debug_generator.parts.lm.condition(debug_generator.parts.lm.make_cache(1), [0], [(Text(RED), Guidance(2.0))])

@@ -34,7 +34,10 @@ def config_of(name: str | Path) -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def config() -> ModelConfig:
-    return config_of("world")
+    """The bundled model's, with two rows under guidance and the noise of the whole vocabulary."""
+    config = config_of("world")
+    sampling = dataclasses.replace(config.sampling, top_k=None)
+    return dataclasses.replace(config, lm=dataclasses.replace(config.lm, guidance=None), sampling=sampling)
 
 
 # ---- what is counted
@@ -127,6 +130,7 @@ def test_the_noise_that_is_held_is_a_block_of_each_clip(config):
         ({"sampling": SamplingConfig(guidance_scale=1.0)}, {"cache", "state", "block_size", "step"}),
         ({"sampling": SamplingConfig(temperature=0.0)}, {"noise", "noise_held"}),
         ({"sampling": SamplingConfig(top_p=0.9)}, {"step"}),
+        ({"sampling": SamplingConfig(top_k=50)}, {"noise", "noise_held"}),
         ({"block_size": 1}, {"block_size", "step"}),
         ({"batch": 2, "block_size": 1}, {"batch", "clips", "cache", "noise", "noise_held", "pixels", "frames",
                                          "state", "block_size", "step"}),

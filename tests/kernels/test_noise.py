@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelm.kernels.noise import CURVE, LN2, gumbel, gumbel_noise, philox
+from reelm.kernels.noise import CURVE, LN2, gumbel, gumbel_noise, noise_of_entries, philox
 from reelm.tests.examples import examples
 
 
@@ -135,6 +135,14 @@ def noise(seed=3, sample=0, position=5, vocab=64):
 def test_seed_sample_position_and_entry_all_matter(other):
     assert not (noise() == noise(**other)).any()
     assert noise().unique().numel() == 64
+
+
+def test_single_entries_have_the_same_numbers():
+    random = torch.Generator().manual_seed(1)
+    keys = [torch.randint(-(2**62), 2**62, (50,), generator=random) for _ in range(3)]
+    entries = torch.randint(100, (50,), generator=random)
+    expected = gumbel_noise(*keys, 100)[torch.arange(50), entries]
+    assert torch.equal(noise_of_entries(*keys, entries), expected)
 
 
 def test_the_noise_is_gumbel():

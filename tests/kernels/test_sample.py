@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reelm.core.errors import ReelmError
 from reelm.kernels.noise import gumbel_noise
 from reelm.kernels.sample import sample
+from reelm.kernels.sample_cpu import FEW, leaves_few
 from reelm.tests.examples import examples
 
 KEYS = [torch.tensor([1, 2]), torch.tensor([0, 1]), torch.tensor([7, 9])]
@@ -122,6 +123,26 @@ def test_what_is_ruled_out_is_never_drawn(options):
     # Guidance between two -inf is NaN.
     guided = sample(logits_BV[4:].repeat(2, 1), *(x[4:] for x in keys), guidance_scale=2.0, **options)
     assert not banned[torch.arange(4, 8), guided].any()
+
+
+@examples(60)
+@given(st.data())
+def test_the_noise_of_few_tokens_alone_gives_the_same_tokens(data):
+    """Logits with equal ones at the border of top-k, -inf, NaN and empty rows, on the path that `leaves_few` opens."""
+    top_k, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    vocab_size = data.draw(st.integers(FEW * top_k, 100))
+    choices = {"guidance_scale": [1.0, 3.0], "temperature": [0.01, 0.7], "top_k": [top_k], "min_p": [0.0, 0.3]}
+    rules = {name: data.draw(st.sampled_from(values)) for name, values in choices.items()}
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+    steps = data.draw(st.sampled_from([1, 100]))  # few steps make equal logits
+    logits_RV = torch.randn(rows * (2 if rules["guidance_scale"] != 1 else 1), vocab_size, generator=random) * steps
+    logits_RV = logits_RV.round() / steps
+    logits_RV[torch.rand(logits_RV.shape, generator=random) < data.draw(st.sampled_from([0.0, 0.5, 0.99]))] = -torch.inf
+    logits_RV[0, : data.draw(st.sampled_from([0, 1, vocab_size]))] = torch.nan
+    keys = [torch.randint(-(2**62), 2**62, (rows,), generator=random) for _ in range(3)]
+    assert leaves_few(top_k, 1.0, vocab_size)
+    found = sample(logits_RV, *keys, **rules)
+    assert found.tolist() == sample(logits_RV, *keys, **rules, backend="reference").tolist()
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-5, 1e-3, 0.09, 1.0])

@@ -147,7 +147,7 @@ class PlainTransformer(nn.Module):
 
     backend = None
     reads = ("text", "frames:reference")
-    guidance = None
+    guidance = guided = None
 
     def __init__(self, config: PlainConfig) -> None:
         super().__init__()

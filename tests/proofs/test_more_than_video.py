@@ -95,7 +95,7 @@ class MoreCache(TokenHistory):
 class MoreModel(nn.Module):
     """It meets `LanguageModel`: a token depends on 9 before it, the keys of its latent frame among them."""
 
-    backend, horizon, reads, guidance = None, None, ("text",), None
+    backend, horizon, reads, guidance, guided = None, None, ("text",), None, None
 
     def __init__(self, config: MoreConfig) -> None:
         super().__init__()

@@ -77,8 +77,7 @@ def test_a_state_of_the_other_precision_is_not_taken(load):
 def test_a_state_without_its_scales_is_not_taken(load, tmp_path):
     generator = load("full", "int8")
     state = generator.generate(TEXTS[0], seed=3, num_frames=1).state
-    names = {"keys", "values", "prefix_lengths", "excess_scales", "key_scales", "value_scales"}
-    assert set(state.cache) == names
+    assert set(state.cache) == {"keys", "values", "prefix_lengths", "key_scales", "value_scales"}
     cache = {name: tensor for name, tensor in state.cache.items() if name != "key_scales"}
     path = dataclasses.replace(state, cache=cache).save(tmp_path / "a.safetensors")
     wanted = generator.continue_clip(dataclasses.replace(state, cache={}), num_frames=8)

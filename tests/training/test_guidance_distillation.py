@@ -2,21 +2,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reelm.core.condition import Guidance, Text
+from reelm.core.checkpoint import load_tensors
+from reelm.core.condition import Text
 from reelm.core.errors import ReelmError
 from reelm.data.token_shards import write_shard
 from reelm.kernels.sample_reference import guide
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
-from reelm.training.guidance_distillation import GuidanceTeacher, draw_scales
-from reelm.training.lm_training import LMTraining, train_lm
+from reelm.training.guidance_distillation import GuidanceTeacher
+from reelm.training.lm_training import LMTraining, start_from, train_lm
 from reelm.training.loop import TrainConfig
+from reelm.training.validation import read_entries
 
 CAPTIONS = ["a red ball", "a blue ring"]
 SIZES = {"vocab_size": 12, "rows": 2, "columns": 2, "window": 3, "text_vocab_size": 16, "prefix": 5, "width": 16,
          "depth": 1, "heads": 2, "kv_heads": 1, "head_dim": 8, "hidden": 16, "neighbour_dim": 4}  # fmt: skip
-LEARNT = LMConfig(**SIZES, guidance=(1.0, 4.0))
+LEARNT = LMConfig(**SIZES, guidance=3.0)
 
 
 def recipe(model=LEARNT, **changes):
@@ -61,37 +63,47 @@ def logits(model, *conditions):
     return model.oracle(tokens_BS, [conditions] * len(tokens))
 
 
-def test_the_distilled_model_guides_in_one_row_and_stays_what_it_was_without_guidance(data, text, taught, tmp_path):
+def test_the_distilled_model_guides_in_one_row_and_is_the_same_without(data, text, taught, tmp_path):
     folder, teacher = taught
     steps = {"steps": 100, "learning_rate": 6e-3}
     student = train_lm(recipe(drop_caption=0.2, train=steps), data, text, tmp_path, device="cpu", init=folder)
     for caption in CAPTIONS:
         plain, unconditional = logits(teacher, Text(caption)), logits(teacher, Text(""))
-        for scale in (2.0, 3.5):
-            target = guide(plain.clone(), unconditional, scale)
-            untaught = divergence(target, plain)
-            assert divergence(target, logits(student, Text(caption), Guidance(scale))) < 0.2 * untaught
-            assert untaught > 0.03
-        assert divergence(plain, logits(student, Text(caption))) < 0.01
-    assert divergence(logits(teacher, Text("")), logits(student, Text(""), Guidance(3.0))) < 0.02
+        target = guide(plain.clone(), unconditional, 3.0)
+        untaught = divergence(target, plain)
+        assert untaught > 0.03
+        assert divergence(target, logits(student.guided, Text(caption))) < 0.1 * untaught
+        assert torch.equal(logits(student, Text(caption)), plain)
 
 
-def test_targets_are_the_guided_logits_of_two_rows(text, taught, tmp_path):
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_loss_is_the_divergence_from_the_guided_logits_of_two_rows(text, taught, tmp_path, temperature):
     _, plain = taught
     torch.manual_seed(3)
     model = VideoTransformer(LEARNT)
-    weights = {**plain.state_dict(), "guidance_mix.weight": torch.randn(16, 16)}
-    model.load_state_dict(weights)
-    teacher = GuidanceTeacher(model, text, tmp_path, resume=False)
+    model.load_state_dict(model.state_dict() | plain.state_dict())
+    teacher = GuidanceTeacher(model, text, tmp_path, temperature=temperature)
     tokens = torch.randint(12, (2, 3, 2, 2))
     ids, lengths = text.prefix(CAPTIONS, 5)
     empty, length = text.prefix(["", ""], 5)
     conditional, unconditional = plain(tokens, ids, lengths), plain(tokens, empty, length)
-    targets = teacher.targets(tokens, ids, lengths, torch.tensor([3.0, 1.0]))
-    torch.testing.assert_close(targets[0], 3 * conditional[0] - 2 * unconditional[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(targets[1], conditional[1], rtol=1e-4, atol=1e-5)
+    targets = teacher.targets(tokens, ids, lengths)
+    torch.testing.assert_close(targets, 3 * conditional - 2 * unconditional, rtol=1e-4, atol=1e-4)
+    found = divergence(targets / temperature, model.guided(tokens, ids, lengths) / temperature)
+    assert float(teacher(teacher.student, tokens, ids, lengths).detach()) == pytest.approx(found, rel=1e-4)
     again = GuidanceTeacher(VideoTransformer(LEARNT), text, tmp_path, resume=True)
-    assert torch.equal(again.targets(tokens, ids, lengths, torch.tensor([3.0, 1.0])), targets)
+    assert torch.equal(again.targets(tokens, ids, lengths), targets)
+
+
+def test_held_out_clips_measure_the_divergence(data, text, taught, tmp_path):
+    folder, _ = taught
+    run = recipe(train={"steps": 40, "learning_rate": 6e-3, "checkpoint_minutes": 1e-9})
+    best = train_lm(run, data, text, tmp_path, held_out=data, device="cpu", init=folder)
+    nats = [checkpoint.nats_per_token for checkpoint in read_entries(tmp_path)]
+    assert len(nats) == 40
+    assert nats[-1] < 0.5 * nats[0]
+    saved = load_tensors(tmp_path / "best.safetensors")
+    assert all(torch.equal(saved[name], weight) for name, weight in best.state_dict().items())
 
 
 def test_a_killed_and_resumed_distillation_has_the_same_losses(data, text, taught, tmp_path, stopped_at_batch):
@@ -102,19 +114,18 @@ def test_a_killed_and_resumed_distillation_has_the_same_losses(data, text, taugh
         train_lm(recipe(), data, text, tmp_path / "parts", init=folder, **options)
     assert len(calls) == 5
     train_lm(recipe(), data, text, tmp_path / "parts", resume=True, **options)
-    for name in ("metrics.jsonl", "lm.safetensors", "lm.json", "text.model", "teacher.safetensors"):
+    for name in ("metrics.jsonl", "lm.safetensors", "lm.json", "text.model", "plain.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_scales_follow_from_the_step_and_are_spread_over_the_range():
-    drawn, again = ([draw_scales((2.0, 4.0), 100, plain=0.3, seed=1, step=step) for step in range(20)] for _ in "ab")
-    assert all(map(torch.equal, drawn, again))
-    scales = torch.cat(drawn)
-    guided = scales[scales != 1]
-    assert 0.25 < float((scales == 1).double().mean()) < 0.35
-    assert 2 <= guided.min() < 2.1
-    assert 3.9 < guided.max() <= 4
-    assert 2.9 < guided.mean() < 3.1
+def test_a_model_that_guides_itself_can_begin_both_kinds_of_training(data, text, taught, tmp_path):
+    folder, _ = taught
+    train_lm(recipe(), data, text, tmp_path / "guided", device="cpu", init=folder)
+    written = load_tensors(tmp_path / "guided" / "lm.safetensors")
+    for sizes in (LEARNT, LMConfig(**SIZES)):
+        model = VideoTransformer(sizes)
+        start_from(model, tmp_path / "guided", text)
+        assert all(torch.equal(weight, written[name]) for name, weight in model.state_dict().items())
 
 
 def test_guidance_is_not_learnt_without_a_model_that_has_it(data, text, tmp_path):
@@ -123,7 +134,7 @@ def test_guidance_is_not_learnt_without_a_model_that_has_it(data, text, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", [(3.0, 2.0), (-1.0, 2.0), (1.0, 101.0), (1.0, 2.0, 3.0), (1.0, float("nan"))])
-def test_a_range_that_is_none_is_refused(wrong):
-    with pytest.raises(ReelmError, match="guidance: must be two ascending scales from 0 to 100"):
+@pytest.mark.parametrize("wrong", [1.0, 0.5, -1.0, 101.0, float("nan")])
+def test_a_scale_that_cannot_be_learnt_is_refused(wrong):
+    with pytest.raises(ReelmError, match="guidance: must be above 1 and at most 100"):
         LMConfig(vocab_size=4, guidance=wrong)
