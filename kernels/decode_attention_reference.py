@@ -94,12 +94,14 @@ def _attend(
 def product(a_BKMX: torch.Tensor, b_BKXY: torch.Tensor) -> torch.Tensor:
     """Return a @ b such that a row's bits do not depend on the number of other rows.
 
-    On a CPU torch's product has other bits for fewer than four rows, so these are padded.
+    On a CPU torch's product has other bits for fewer than four rows, and for fewer than sixteen where the rows are long
+    and b is a transposed matrix, so these are padded.
     """
-    M = a_BKMX.shape[2]
-    if M >= 4 or a_BKMX.device.type != "cpu":
+    M, X = a_BKMX.shape[2:]
+    least = 16 if X > 64 and b_BKXY.stride(3) != 1 else 4
+    if least <= M or a_BKMX.device.type != "cpu":
         return a_BKMX @ b_BKXY
-    return (F.pad(a_BKMX, (0, 0, 0, 4 - M)) @ b_BKXY)[:, :, :M]
+    return (F.pad(a_BKMX, (0, 0, 0, least - M)) @ b_BKXY)[:, :, :M]
 
 
 def zero_unless(keep: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.kernels import cached_attention
+from reelm.kernels.decode_attention_reference import product
 from reelm.lm.cache import RingCache
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.transformer import VideoTransformer
@@ -99,3 +100,20 @@ def test_what_is_the_same_in_every_layer_is_made_once(monkeypatch):
     monkeypatch.setattr(cached_attention, "cpu_table", lambda *a, **k: made.append("table") or table(*a, **k))
     model.step(filled(model, [3]), 2)
     assert made == ["mask", "table"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("channels", [16, 32, 64, 80, 128])
+def test_the_products_of_a_row_have_the_same_bits_alone_and_among_others(channels, threads):
+    random, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    q, weights = (torch.randn(2, 2, 300, size, generator=random) for size in (channels, 448))
+    k, v = torch.randn(2, 2, 2, 448, channels, generator=random)
+    torch.set_num_threads(threads)
+    try:
+        for rows, second in ((q, k.transpose(2, 3)[..., 32:]), (q, k.transpose(2, 3)[..., :32]), (weights, v)):
+            whole = product(rows, second)
+            for count in (1, 2, 3, 4, 5, 8, 11, 16, 33, 128):
+                assert torch.equal(product(rows[:, :, :count], second), whole[:, :, :count])
+            assert torch.equal(product(rows[:1], second[:1]), whole[:1])
+    finally:
+        torch.set_num_threads(before)

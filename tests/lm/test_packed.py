@@ -23,8 +23,9 @@ def test_it_equals_the_plain_layer(inner, outer):
 
 
 @torch.no_grad()
-def test_a_row_has_the_same_bits_alone_and_among_others():
-    packed, x = PackedLinear(nn.Linear(256, 384, bias=False)), torch.randn(130, 256)
+@pytest.mark.parametrize("inner", [256, 1280, 2048])
+def test_a_row_has_the_same_bits_alone_and_among_others(inner):
+    packed, x = PackedLinear(nn.Linear(inner, 384, bias=False)), torch.randn(130, inner)
     whole = packed(x)
     for rows in (1, 2, 3, 4, 7, 32, 129):
         assert torch.equal(packed(x[:rows]), whole[:rows])
