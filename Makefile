@@ -78,6 +78,8 @@ types:
 # returning memory to the system, which is slow. Where the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16"
 # saves half of the language model's time.
 LM ?=
+GUIDANCE = --model.guidance 3 --guidance-temperature 0.7 --batch-tokens 2560 --drop-caption 0.05 --train.steps 1900 \
+	--train.learning-rate 4e-4 --train.warmup 30 --sampling.temperature 0.7 --sampling.top-k 50
 world: export MALLOC_MMAP_MAX_ = 0
 world: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 world: export MALLOC_TOP_PAD_ = 500000000
@@ -90,5 +92,7 @@ world:
 		--model.order coarse $(LM)
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm \
 		--init runs/lm-1/model --model.order coarse --seed 1 --train.steps 5600 --train.learning-rate 2.5e-3 $(LM)
-	.venv/bin/reelm evaluate --model runs/lm/model
-	cp runs/lm/model/*.safetensors runs/lm/model/*.json runs/lm/model/text.model checkpoints/world/
+	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/guided \
+		--init runs/lm/model --name world --model.order coarse --seed 5 $(GUIDANCE) $(LM)
+	.venv/bin/reelm evaluate --model runs/guided/model
+	cp runs/guided/model/*.safetensors runs/guided/model/*.json runs/guided/model/text.model checkpoints/world/

@@ -46,7 +46,7 @@ def hugging_face_rows(parts: Pretrained, sampling: SamplingConfig, batch: int) -
     if not isinstance(lm, LMConfig):
         return [], {"transformers": f"no model of transformers has the shape of the kind {lm.kind!r}"}
     embedding = (lm.vocab_size + lm.text_vocab_size) * lm.width
-    needed = (parts.lm.cost(1, 1).parameters + embedding) * numerics.dtype.itemsize
+    needed = (lm.parameters + embedding) * numerics.dtype.itemsize
     free = available_memory(device)
     if free is not None and needed > free:
         return [], {"transformers": f"a second model takes {show_bytes(needed)}, {show_bytes(free)} are free"}

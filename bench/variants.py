@@ -107,7 +107,7 @@ def compile_step(parts: Pretrained, model: LanguageModel, rows: int) -> Language
     if not isinstance(model, nn.Module):
         return "it is not a torch module"
     packed = any(isinstance(module, PackedLinear) for module in model.modules())
-    needed, free = parts.lm.cost(1, 1).weights if packed else 0, available_memory(parts.lm.device)
+    needed, free = model.cost(1, 1).weights if packed else 0, available_memory(parts.lm.device)
     if free is not None and needed > free:
         return f"it needs the weights once more, unpacked: {show_bytes(needed)} of {show_bytes(free)} that are free"
     if importlib.util.find_spec("torch._inductor") is None:
@@ -133,7 +133,11 @@ def _unpacked(module: Any) -> Any:
         linear.weight = nn.Parameter(module.weight.to_dense(), requires_grad=False)
         return linear
     copied = copy.copy(module)
-    copied._modules = {name: child and _unpacked(child) for name, child in module._modules.items()}
+    # A model's `guided` one is another model, which stays as it is.
+    copied._modules = {
+        name: child if child is None or name == "guided" else _unpacked(child)
+        for name, child in module._modules.items()
+    }
     return copied
 
 

@@ -14,9 +14,6 @@ from .parser import Option
 if TYPE_CHECKING:
     from ..training.run_reports import LanguageModelReport
 
-# The sizes of a language model that follow from the data and the tokenizer, and are therefore not options.
-DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
-
 
 def _windows_options() -> type:
     from ..data.encode import Windows
@@ -26,7 +23,7 @@ def _windows_options() -> type:
 
 
 def _lm_options() -> type:
-    from ..training.lm_training import LMTraining
+    from ..training.lm_training import DERIVED, LMTraining
 
     return config_options(LMTraining, leave_out=DERIVED)
 
@@ -77,7 +74,7 @@ class TrainLM(RunCommand):
         from ..core.config import from_dict
         from ..data.encode import Windows
         from ..sampling.plan import SamplingConfig
-        from ..training.lm_training import LMTraining
+        from ..training.lm_training import DERIVED, LMTraining
         from ..training.recipes import train_language_model
 
         options = dataclasses.asdict(self.recipe)

@@ -186,7 +186,7 @@ def read_request(
     batch_size = given.get("batch_size")
     batch_size = len(plans) if batch_size is None else min(_whole(batch_size, "batch_size", 1), len(plans))
     mixed = any(negatives) and not all(negatives) and sampling.in_one_row(config.lm.guidance)
-    rule = "must be given for all prompts of a call or for none where guidance is not 'two-row'"
+    rule = "must be given for all prompts of a call or for none where one row guides (see guidance='two-row')"
     require(not mixed, "negative_prompt", rule, negatives)
     rows = batch_size * sampling.rows(config.lm.guidance, negatives=any(negatives))
     decoder = make_decoder(
@@ -400,7 +400,7 @@ def _say_late_changes(request: Request) -> None:
 
 def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> None:
     for each in conditions:
-        reads = [kind for kind in parts.lm.reads if kind not in ("text", "guidance")]  # these have own options
+        reads = [kind for kind in parts.lm.reads if kind != "text"]  # it has an option of its own
         none = "must be none: this model reads its prompt alone"
         rule = f"must be of the kinds {', '.join(reads)}" if reads else none
         require(each.kind in reads, "conditions", rule, each.kind)

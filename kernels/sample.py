@@ -61,7 +61,8 @@ def sample(
         min_p: The ratio of min-p; 0 allows all tokens.
         noise_BV: The noise of these keys, if the caller has already computed it with `gumbel_noise`. On a CPU computing
             it for many positions at once takes a quarter of the time; where `leaves_few` holds, it is not needed.
-        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`.
+        backend: The implementation, "reference" or "triton"; by default the choice of `pick_backend`, or `sample_cpu`
+            where `leaves_few` holds.
 
     Returns:
         tokens_B, int64.
@@ -81,8 +82,8 @@ def sample(
         # Importing reelm must not import triton.
         from .sample_triton import sample_triton as run
     elif (
-        backend is None and noise_BV is None and temperature > 0 and logits_RV.device.type == "cpu"
-        and top_k is not None and leaves_few(top_k, top_p, logits_RV.shape[1])
+        backend is None and noise_BV is None and temperature > 0 and top_k is not None
+        and leaves_few(top_k, top_p, logits_RV.shape[1], logits_RV.device.type)
     ):  # fmt: skip
         return sample_cpu(
             logits_RV, seeds_B, samples_B, positions_B,

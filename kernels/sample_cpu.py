@@ -20,9 +20,9 @@ from .sample_reference import sampling_scores
 FEW = 16  # the noise of single entries pays where the vocabulary is so many times larger than their number
 
 
-def leaves_few(top_k: int | None, top_p: float, vocab_size: int) -> bool:
-    """Return whether `sample_cpu` serves these rules and is faster; under top-p the sort takes longest."""
-    return top_k is not None and FEW * top_k <= vocab_size and top_p == 1
+def leaves_few(top_k: int | None, top_p: float, vocab_size: int, device: str) -> bool:
+    """Return whether `sample_cpu` serves these rules on this device and is faster; top-p sorts in any case."""
+    return device == "cpu" and top_k is not None and FEW * top_k <= vocab_size and top_p == 1
 
 
 def sample_cpu(

@@ -92,7 +92,8 @@ class Sampler:
     def _takes_noise(self, logits_RLV: torch.Tensor, settings: SamplingConfig) -> bool:
         """Return whether `sample` needs the noise of the whole vocabulary, which is cheaper for many positions."""
         on_host = pick_backend("sample", self.backend, logits_RLV) == "reference"
-        few = self.backend is None and leaves_few(settings.top_k, settings.top_p, logits_RLV.shape[-1])
+        vocab_size, device = logits_RLV.shape[-1], logits_RLV.device.type
+        few = self.backend is None and leaves_few(settings.top_k, settings.top_p, vocab_size, device)
         return settings.temperature > 0 and on_host and not few
 
     def on_device(
@@ -245,8 +246,8 @@ class SegmentRules:
 
 
 def noise_bytes(vocab_size: int, batch: int, count: int, sampling: SamplingConfig) -> tuple[int, int]:
-    """Return the bytes of the noise buffer at its peak, and while it is kept (`NoiseBuffer`, `gumbel_noise`)."""
-    if sampling.temperature == 0 or leaves_few(sampling.top_k, sampling.top_p, vocab_size):
+    """Return the bytes of a CPU's noise buffer at its peak, and while it is kept (`NoiseBuffer`, `gumbel_noise`)."""
+    if sampling.temperature == 0 or leaves_few(sampling.top_k, sampling.top_p, vocab_size, "cpu"):
         return 0, 0
     block = NoiseBuffer(vocab_size, torch.device("meta")).block
     numbers = batch * -(-count // block) * block * vocab_size
@@ -257,9 +258,11 @@ def noise_bytes(vocab_size: int, batch: int, count: int, sampling: SamplingConfi
     return (12 if together else 10) * numbers + NOISE_BYTES * min(numbers, NOISE_NUMBERS), 4 * numbers
 
 
-def draw_bytes(vocab_size: int, rows: int, clips: int, count: int, dtype: torch.dtype, sampling: SamplingConfig) -> int:
-    """Return the bytes of the logits of so many rows and of all that drawing on a CPU computes for their clips."""
-    few = leaves_few(sampling.top_k, sampling.top_p, vocab_size)
+def draw_bytes(
+    vocab_size: int, rows: int, clips: int, count: int, dtype: torch.dtype, *, sampling: SamplingConfig, device: str
+) -> int:
+    """Return the bytes of the logits of so many rows and of all that torch computes from them for their clips."""
+    few = leaves_few(sampling.top_k, sampling.top_p, vocab_size, device)
     tensors = 3 if few else 8 if sampling.top_p < 1 else 4
     tensors += 2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0
     logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))

@@ -22,7 +22,6 @@ from reelm import cli
 from reelm.bench.report import BenchmarkReport
 from reelm.commands import clips
 from reelm.commands.dispatch import COMMANDS, parse
-from reelm.commands.train_lm import DERIVED
 from reelm.core.checkpoint import read_json, save_json
 from reelm.generation.session import SessionState
 from reelm.generation.video import Video
@@ -32,7 +31,7 @@ from reelm.sampling.engine import Engine
 from reelm.sampling.plan import SamplingConfig
 from reelm.tests.folders import names
 from reelm.tests.media.files import numbered, with_sound, write_video
-from reelm.training.lm_training import LMTraining
+from reelm.training.lm_training import DERIVED, LMTraining
 from reelm.training.tokenizer_training import TokenizerTraining
 
 MODEL = ["--model", "--device", "--dtype", "--weights", "--cache", "--json"]
@@ -155,7 +154,7 @@ FROZEN = {
                 "--sampling.temperature",
                 "--sampling.top-k",
             ),
-            *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--temperature"),
+            *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--guidance-temperature"),
         ),
         *("--seed", "--model.order", "--model.window", "--model.prefix", "--model.width", "--model.depth"),
         *("--model.heads", "--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),

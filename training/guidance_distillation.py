@@ -29,9 +29,14 @@ class GuidanceTeacher:
     """
 
     def __init__(
-        self, model: VideoTransformer, text: TextEncoder, folder: Path, *, temperature: float = 1.0,
+        self,
+        model: VideoTransformer,
+        text: TextEncoder,
+        folder: Path,
+        temperature: float = 1.0,
+        *,
         resume: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Teach the guidance of a model for its scale.
 
         Args:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core.checkpoint import load_weights, read_json, save_json, save_tensors, uninitialised
-from ..core.config import to_dict
+from ..core.config import differences, from_dict, to_dict
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.files import atomic_write
@@ -30,8 +30,11 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
 from .guidance_distillation import GuidanceTeacher
-from .loop import TrainConfig, TrainState, train
+from .loop import TrainConfig, TrainState, check_run, train
 from .validation import HeldOut
+
+# The sizes of a language model that follow from the data and the tokenizer, and are therefore no options of commands.
+DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +49,8 @@ class LMTraining:
         train: The optimizer, the length and the checkpoints.
         batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
         drop_caption: The share of clips whose caption is left out.
-        temperature: In a distillation of guidance, the temperature of the distributions that are compared: that at
-            which clips will be drawn.
+        guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared:
+            best that at which clips will be drawn.
         seed: The seed of the initial weights and of the order of the clips.
     """
 
@@ -57,7 +60,7 @@ class LMTraining:
     )
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
-    temperature: float = 1.0
+    guidance_temperature: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +68,10 @@ class LMTraining:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
-        require(0 < self.temperature <= 100, "temperature", "must be above 0 and at most 100", self.temperature)
+        name, temperature = "guidance_temperature", self.guidance_temperature
+        require(0 < temperature <= 100, name, "must be above 0 and at most 100", temperature)
+        used = temperature == 1 or self.model.guidance is not None
+        require(used, name, "must be 1 where no guidance is distilled (--model.guidance)", temperature)
 
 
 class TokenBatches:
@@ -140,6 +146,7 @@ def train_lm(
     others = [] if held_out is None else read_shards(held_out)
     _check_data(sets + others, text, recipe.model)
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
+    check_run(folder, resume, recipe)
     check_guidance(recipe, init, resume=resume)
     torch.manual_seed(recipe.seed)
     model = VideoTransformer(recipe.model).to(torch_device)
@@ -147,7 +154,7 @@ def train_lm(
         start_from(model, init, text)
     teacher = None
     if model.guided is not None:
-        teacher = GuidanceTeacher(model, text, folder, temperature=recipe.temperature, resume=resume)
+        teacher = GuidanceTeacher(model, text, folder, recipe.guidance_temperature, resume=resume)
     trained = model if teacher is None else teacher.student
     if levels:
         factor_vocabulary(trained, levels, fresh=init is None)
@@ -176,9 +183,8 @@ def train_lm(
         weights = state.average_model()
         weights = merge_factors(weights, levels) if levels else weights
         result.load_state_dict(weights if teacher is None else teacher.weights(weights))
-        for each in (result, result.guided):
-            if each is not None:
-                each.text = text
+        for each in filter(None, (result, result.guided)):
+            each.text = text
         return result.eval().requires_grad_(False)
 
     state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
@@ -222,9 +228,7 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
         ReelmError: The trained model has other sizes or another text model.
     """
     check_same_text(folder, text)
-    config = folder / "config.json"  # a checkpoint has it; the folder of a run has lm.json instead
-    sizes: Any = read_json(config).get("lm") if config.is_file() else read_json(folder / "lm.json")
-    require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
+    sizes = _sizes_of(folder)
     order = sizes.get("order", "raster")
     if order != model.config.order:
         note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
@@ -239,14 +243,30 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
 
 
-def check_guidance(recipe: LMTraining, init: object, *, resume: bool) -> None:
-    """Check that a model that is to learn guidance has a model to learn it from.
+def _sizes_of(folder: Path) -> dict[str, Any]:
+    """Return the sizes of the trained model in a folder, as they are written there."""
+    config = folder / "config.json"  # a checkpoint has it; the folder of a run has lm.json instead
+    sizes: Any = read_json(config).get("lm") if config.is_file() else read_json(folder / "lm.json")
+    require(isinstance(sizes, dict), "init", "must have the sizes of a language model in its config.json", str(folder))
+    return {name: value for name, value in sizes.items() if name != "kind"}
+
+
+def check_guidance(recipe: LMTraining, init: Path | None, *, resume: bool) -> None:
+    """Check that a model that is to learn guidance begins with a model of its sizes, whose guidance it learns.
 
     Raises:
-        ReelmError: The recipe has a guidance scale, and no trained model is its start.
+        ReelmError: The recipe has a guidance scale, and no trained model is its start, or one of other sizes, order or
+            window.
     """
+    if recipe.model.guidance is None or resume:
+        return
     rule = "must be a trained model whose guidance is distilled, where the recipe has a guidance scale"
-    require(recipe.model.guidance is None or resume or init is not None, "init", rule, None)
+    require(init is not None, "init", rule, None)
+    assert init is not None
+    taught = from_dict(LMConfig, _sizes_of(init), "init")
+    for name, (wanted, given) in differences(to_dict(taught), to_dict(recipe.model)).items():
+        same = name in (*DERIVED, "guidance")
+        require(same, f"model.{name}", f"must be {wanted!r} as in the model whose guidance is distilled", given)
 
 
 def check_same_text(folder: Path, text: TextEncoder) -> None:

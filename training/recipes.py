@@ -133,6 +133,8 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
     )
     sets = read_shards(tokens.train)
     captions = [caption for shards in sets for texts in shards.captions for caption in texts]
+    rule = "must be none where no clip has a caption"
+    require(any(captions) or whole.model.guidance is None, "guidance", rule, whole.model.guidance)
     encoder = _text_encoder(options.text, captions, out)
     whole = dataclasses.replace(whole, model=_sizes(codec, encoder, sets, whole.model))
     called = options.name or out.resolve().name

@@ -16,6 +16,7 @@ from ..data.recode import PrepareConfig
 from ..data.sources import find_sources
 from ..data.token_shards import is_token_folder
 from ..lm.text import TextEncoder
+from ..sampling.plan import SamplingConfig
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import refuse_windows
 from .lm_training import check_guidance, check_same_text
@@ -70,10 +71,12 @@ def check_model_run(codec: VideoTokenizer, options: ModelRun, windows: Windows, 
         codec.grid(windows.num_frames, *_window_size(options.data, windows))
     if options.text is not None:
         TextEncoder(options.text.read_bytes())
+    init = None if options.init is None or begun else find_checkpoint(options.init)
     if options.recipe is not None:
-        check_guidance(options.recipe, options.init, resume=begun)
-    if options.init is not None and not begun:
-        find_checkpoint(options.init)
+        check_guidance(options.recipe, init, resume=begun)
+        scale, sampling = options.recipe.model.guidance, options.sampling or SamplingConfig()
+        rule = f"must be {scale}, the scale of model.guidance, so that clips are drawn in one row"
+        require(scale in (None, sampling.guidance_scale), "guidance_scale", rule, sampling.guidance_scale)
 
 
 def check_text(text: TextEncoder, captions: Sequence[str], init: str | None, slots: int) -> None:

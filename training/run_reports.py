@@ -107,7 +107,10 @@ class TokenizerReport:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A measured checkpoint: its step, and its mean cross-entropy of a held-out token in nats."""
+    """A measured checkpoint: its step, and its mean loss of a held-out token in nats.
+
+    The loss is the cross-entropy, or in a distillation of guidance the divergence from the guided distribution.
+    """
 
     step: int
     nats_per_token: float

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from reelm.bench.sampling import benchmark
 from reelm.core.checkpoint import load_tensors
 from reelm.core.condition import Text
 from reelm.core.errors import ReelmError
@@ -73,7 +74,7 @@ def test_clips_are_the_same_alone_and_in_a_batch(guided_generator, negative):
 
 def test_a_negative_prompt_for_some_clips_needs_two_rows_for_all(guided_generator):
     options = {**SHORT, "num_frames": 1, "negative_prompt": ["", BLUE]}
-    with pytest.raises(ReelmError, match="negative_prompt: must be given for all prompts of a call or for none where"):
+    with pytest.raises(ReelmError, match="negative_prompt: must be given for all prompts of a call or for none"):
         guided_generator.generate([RED, RED], **options)
     first, second = guided_generator.generate([RED, RED], **options, guidance="two-row")
     assert np.array_equal(first.tokens, tokens(guided_generator, num_frames=1, guidance="two-row"))
@@ -103,6 +104,46 @@ def test_a_clip_goes_on_under_another_scale_from_its_state_as_from_its_tokens(gu
     ]
     assert np.array_equal(*found)
     assert not np.array_equal(found[0], guided_generator.continue_clip(state, num_frames=4).tokens)
+
+
+@pytest.mark.parametrize("after", [BLUE, ""])
+def test_a_clip_goes_on_with_another_negative_prompt_from_its_state_as_from_its_tokens(guided_generator, after):
+    state = guided_generator.generate(RED, **SHORT, negative_prompt="" if after else BLUE).state
+    found = [
+        guided_generator.continue_clip(source, num_frames=4, negative_prompt=after).tokens
+        for source in (state, dataclasses.replace(state, cache={}))
+    ]
+    assert np.array_equal(*found)
+
+
+def test_a_stream_that_is_steered_is_the_clip_of_the_schedule(guided_generator):
+    options = {name: value for name, value in SHORT.items() if name != "num_frames"}
+    stream = guided_generator.stream(RED, num_frames=13, **options)
+    next(stream)
+    stream.control(prompt=BLUE)
+    assert sum(map(len, stream)) == 12
+    ((_, start),) = [(text, start) for start, text in stream.settings["prompts"] if text == BLUE]
+    schedule = [(0, RED), ((4 * start - 3) / 8, BLUE)]
+    expected = guided_generator.generate(schedule, num_frames=13, **options)
+    assert expected.settings["prompts"] == stream.settings["prompts"]
+    assert np.array_equal(stream.tokens, expected.tokens)
+
+
+@pytest.mark.parametrize("kinds", [{"weights": "int8"}, {"cache": "int8"}, {"dtype": "bfloat16"}])
+def test_other_numerics_draw_with_the_guided_weights_too(guided_checkpoint, guided_generator, kinds):
+    try:
+        generator = VideoGenerator.from_pretrained(guided_checkpoint, device="cpu", **kinds)
+    except ReelmError as error:
+        pytest.skip(str(error))
+    found = tokens(generator, decoder="jacobi")
+    assert np.array_equal(found, tokens(generator, decoder="sequential"))
+    assert not np.array_equal(found, tokens(generator, guidance="two-row"))
+
+
+def test_a_benchmark_draws_in_one_row(guided_generator):
+    report = benchmark(guided_generator, check=True, baselines=False)
+    assert report["rows_per_clip"] == 1
+    assert all(row["ok"] for row in report["rows"])
 
 
 def test_memory_is_planned_for_the_rows_that_there_are(guided_generator):

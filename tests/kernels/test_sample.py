@@ -140,7 +140,7 @@ def test_the_noise_of_few_tokens_alone_gives_the_same_tokens(data):
     logits_RV[torch.rand(logits_RV.shape, generator=random) < data.draw(st.sampled_from([0.0, 0.5, 0.99]))] = -torch.inf
     logits_RV[0, : data.draw(st.sampled_from([0, 1, vocab_size]))] = torch.nan
     keys = [torch.randint(-(2**62), 2**62, (rows,), generator=random) for _ in range(3)]
-    assert leaves_few(top_k, 1.0, vocab_size)
+    assert leaves_few(top_k, 1.0, vocab_size, "cpu")
     found = sample(logits_RV, *keys, **rules)
     assert found.tolist() == sample(logits_RV, *keys, **rules, backend="reference").tolist()
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -132,6 +134,29 @@ def test_guidance_is_not_learnt_without_a_model_that_has_it(data, text, tmp_path
     with pytest.raises(ReelmError, match="init: must be a trained model whose guidance is distilled"):
         train_lm(recipe(), data, text, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "other"), [("order", "coarse"), ("window", 4), ("depth", 2)])
+def test_only_the_guidance_of_a_model_of_the_same_sizes_is_distilled(data, text, taught, tmp_path, name, other):
+    folder, _ = taught
+    sizes = dataclasses.replace(LEARNT, **{name: other})
+    with pytest.raises(ReelmError, match=rf"model.{name}: must be .* as in the model whose guidance is distilled"):
+        train_lm(recipe(sizes), data, text, tmp_path / "out", device="cpu", init=folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_training_leaves_the_run_that_is_there(data, text, taught, tmp_path):
+    folder, _ = taught
+    train_lm(recipe(train={"steps": 3}), data, text, tmp_path, held_out=data, device="cpu", init=folder)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ReelmError, match="folder: must be new, or its run must be resumed"):
+        train_lm(recipe(seed=1), data, text, tmp_path, held_out=data, device="cpu", init=folder)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_its_temperature_needs_a_scale():
+    with pytest.raises(ReelmError, match="guidance_temperature: must be 1 where no guidance is distilled"):
+        recipe(LMConfig(**SIZES), guidance_temperature=0.7)
 
 
 @pytest.mark.parametrize("wrong", [1.0, 0.5, -1.0, 101.0, float("nan")])
