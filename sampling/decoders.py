@@ -106,21 +106,31 @@ def make_decoder(
         require(block_size is None, "block_size", "must not be given for decoder 'diagonal'", block_size)
         _check_diagonal(Diagonal(), layout)
         return Diagonal()
-    # Where many rows fill a CPU, looking at drafts costs what it saves: with one guided clip `jacobi` made 2.9 times
-    # the tokens of `sequential`, with four 1.17 times, with eight 1.03 times (benchmarks/; in raster order).
-    crowded = decoder == "auto" and block_size is None
-    crowded &= measured == 1 if measured is not None else not on_gpu and rows > 8
+    size = _usual_block(layout, rows, on_gpu=on_gpu)
+    usual = measured or size
+    crowded = decoder == "auto" and block_size is None and usual == 1
     if decoder == "sequential" or sequential_only or crowded:
         require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)
         return Sequential()
     if block_size is None:
-        # Up to so many tokens a pass, one more costs little: measured on a CPU, and a guess for a GPU.
-        size = max(4, min(256 if on_gpu else 32, (256 if on_gpu else 32) // rows))
-        return Jacobi(min(measured if measured is not None and measured > 1 else size, limit))
+        return Jacobi(min(usual if usual > 1 else max(4, size), limit))
     size = block_size
     whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= limit
     require(whole, "block_size", f"must be a whole number from 1 to {limit}", size)
     return Jacobi(size)
+
+
+def _usual_block(layout: FrameLayout, rows: int, *, on_gpu: bool) -> int:
+    """Return the block size that is fast for so many rows where none was measured; 1 stands for `sequential`."""
+    if on_gpu:  # a guess: up to so many tokens a pass, one more costs little
+        return max(4, 256 // rows)
+    if layout.video.order == "coarse":
+        # Measured with the bundled model on one thread; each size was within 3% of the best for 1, 2, 4, 8, 16 and 32
+        # rows. With more, a pass costs what its positions cost, and drafts more than they save.
+        return next((size for most, size in ((2, 32), (16, 16), (64, 8)) if rows <= most), 1)
+    # In raster order fewer drafts are right: with one guided clip `jacobi` made 2.9 times the tokens of `sequential`,
+    # with four 1.17 times, with eight 1.03 times (benchmarks/).
+    return max(4, 32 // rows) if rows <= 8 else 1
 
 
 def _check_diagonal(decoder: Decoder, layout: FrameLayout) -> None:

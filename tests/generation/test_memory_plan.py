@@ -127,7 +127,7 @@ def test_the_noise_that_is_held_is_a_block_of_each_clip(config):
         ({"batch": 2}, {"batch", "clips", "cache", "noise", "noise_held", "pixels", "frames",
                         "state", "block_size"}),
         ({"clips": 4}, {"clips", "pixels", "frames", "state"}),
-        ({"sampling": SamplingConfig(guidance_scale=1.0)}, {"cache", "state", "block_size", "step"}),
+        ({"sampling": SamplingConfig(guidance_scale=1.0)}, {"cache", "state", "step"}),
         ({"sampling": SamplingConfig(temperature=0.0)}, {"noise", "noise_held"}),
         ({"sampling": SamplingConfig(top_p=0.9)}, {"step"}),
         ({"sampling": SamplingConfig(top_k=50)}, {"noise", "noise_held"}),

@@ -126,6 +126,10 @@ def test_names_and_blocks():
     assert isinstance(make_decoder("auto", layout=of(64), rows=9, on_gpu=True), Jacobi)
     assert make_decoder("jacobi", layout=of(8)).block_size == 16
     assert [make_decoder("jacobi", layout=of(64), rows=rows).block_size for rows in (1, 2, 4, 100)] == [32, 16, 8, 4]
+    coarse = FrameLayout((Segment(name="video", shape=(8, 8), vocab_size=9, order="coarse"),))
+    chosen = [make_decoder("auto", layout=coarse, rows=rows) for rows in (1, 2, 3, 16, 17, 64, 65)]
+    assert [getattr(each, "block_size", 1) for each in chosen] == [32, 32, 16, 16, 8, 8, 1]
+    assert make_decoder("jacobi", layout=coarse, rows=100).block_size == 4
     assert make_decoder("jacobi", layout=of(500), rows=2, on_gpu=True).block_size == 128
     assert make_decoder("jacobi", 24, layout=of(64)).block_size == 24
     assert all(make_decoder(name, layout=of(4)) for name in DECODERS)
