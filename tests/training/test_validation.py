@@ -14,7 +14,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.tests.engines import as_grids
-from reelm.training.lm_training import LMTraining, train_lm
+from reelm.training.lm_training import LMTraining, cross_entropy, train_lm
 from reelm.training.loop import TrainConfig
 from reelm.training.validation import HeldOut, nats_per_token
 
@@ -57,17 +57,17 @@ def test_nats_are_the_mean_over_all_tokens_however_they_are_batched(tokens, text
             nats -= float(F.log_softmax(logits_thwV, -1).gather(-1, clip[..., None]).sum())
             count += clip.numel()
     for batch_tokens in (1, 40, 1000):
-        assert nats_per_token(lm, sets, text, batch_tokens) == pytest.approx(nats / count, rel=1e-5)
+        assert nats_per_token(lm, sets, text, cross_entropy, batch_tokens) == pytest.approx(nats / count, rel=1e-5)
 
 
 def test_the_best_is_kept_and_told(tokens, text):
     sets = read_shards(tokens / "held-out")
     models = [model(seed) for seed in range(5)]
-    costs = [round(nats_per_token(lm, sets, text, 100), 5) for lm in models]
-    held_out = HeldOut(sets, text, tokens, batch_tokens=100, resume=False)
+    costs = [round(nats_per_token(lm, sets, text, cross_entropy, 100), 5) for lm in models]
+    held_out = HeldOut(sets, text, tokens, cross_entropy, batch_tokens=100, resume=False)
     for step, lm in enumerate(models[:3]):
         held_out.judge(lm, step)
-    again = HeldOut(sets, text, tokens, batch_tokens=100, resume=True)
+    again = HeldOut(sets, text, tokens, cross_entropy, batch_tokens=100, resume=True)
     for step in (2, 3, 4):  # step 2 once more, as after a kill
         again.judge(models[step], step)
     told = [json.loads(line) for line in (tokens / "held-out.jsonl").read_text().splitlines()]
@@ -87,9 +87,11 @@ def test_what_comes_out_is_the_best_checkpoint_and_a_stop_changes_nothing(tokens
     assert [entry["step"] for entry in told] == list(range(1, 9))
     assert min(told, key=lambda entry: entry["nats_per_token"])["step"] < 6
     sets = read_shards(tokens / "held-out")
-    assert nats_per_token(whole, sets, text, 40) == pytest.approx(min(e["nats_per_token"] for e in told), abs=1e-4)
+    assert nats_per_token(whole, sets, text, cross_entropy, 40) == pytest.approx(
+        min(e["nats_per_token"] for e in told), abs=1e-4
+    )
     last = train_lm(recipe, tokens / "train", text, tokens / "plain", device="cpu")
-    assert nats_per_token(last, sets, text, 40) == pytest.approx(told[-1]["nats_per_token"], abs=1e-4)
+    assert nats_per_token(last, sets, text, cross_entropy, 40) == pytest.approx(told[-1]["nats_per_token"], abs=1e-4)
 
     options = {"held_out": tokens / "held-out", "device": "cpu"}
     with stopped_at_batch(5):
