@@ -87,9 +87,8 @@ def test_what_comes_out_is_the_best_checkpoint_and_a_stop_changes_nothing(tokens
     assert [entry["step"] for entry in told] == list(range(1, 9))
     assert min(told, key=lambda entry: entry["nats_per_token"])["step"] < 6
     sets = read_shards(tokens / "held-out")
-    assert nats_per_token(whole, sets, text, cross_entropy, 40) == pytest.approx(
-        min(e["nats_per_token"] for e in told), abs=1e-4
-    )
+    least = min(entry["nats_per_token"] for entry in told)
+    assert nats_per_token(whole, sets, text, cross_entropy, 40) == pytest.approx(least, abs=1e-4)
     last = train_lm(recipe, tokens / "train", text, tokens / "plain", device="cpu")
     assert nats_per_token(last, sets, text, cross_entropy, 40) == pytest.approx(told[-1]["nats_per_token"], abs=1e-4)
 
