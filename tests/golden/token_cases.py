@@ -78,7 +78,8 @@ def from_other_frames(generator, seed, folder):
 
 
 def from_world_frames(generator, seed, folder):
-    return generator.continue_clip(np.stack([formula_clip(1, 64, 64)[0]] * 5), num_frames=4, seed=seed)
+    frames = np.stack([formula_clip(1, 64, 64)[0]] * 5)
+    return generator.continue_clip(frames, num_frames=4, seed=seed, guidance="two-row")
 
 
 def world_continued(generator, seed, folder):
@@ -116,11 +117,12 @@ INT8 = {
     "int8 cache": ({"cache": "int8"}, generate()),
 }
 WORLD = {
-    "ball": generate("a red ball rolls to the right over grass", 9),
+    "ball": generate("a red ball rolls to the right over grass", 9, guidance="two-row"),
+    "ball in one row": generate("a red ball rolls to the right over grass", 9),
     "ring": generate("a blue ring spins", 5, decoder="jacobi", block_size=11, guidance_scale=1.0),
-    "sequential": generate("a yellow ball stays still at night", 1, decoder="sequential"),
-    "diagonal": generate("a white square moves left over grass", 5, decoder="diagonal"),
-    "batch": generate(["a star", "a white cross rests"], 1),
+    "sequential": generate("a yellow ball stays still at night", 1, decoder="sequential", guidance="two-row"),
+    "diagonal": generate("a white square moves left over grass", 5, decoder="diagonal", guidance="two-row"),
+    "batch": generate(["a star", "a white cross rests"], 1, guidance="two-row"),
     "continued": world_continued,
     "from frames": from_world_frames,
 }
