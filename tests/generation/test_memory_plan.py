@@ -162,7 +162,7 @@ def test_the_total_is_the_largest_phase(config):
 def test_a_plan_prints_as_a_table(config):
     rows = dict(line.split(maxsplit=1) for line in str(plan_memory(config, batch=3)).splitlines() if " " in line)
     assert rows["batch"] == "3"
-    assert rows["runtime"] == "40 MiB"
+    assert rows["runtime"] == "42 MiB"
     assert rows["total"].endswith(" MiB")
     assert [show_bytes(size) for size in (0, 1023, 1536, 3 * MIB, 2**40)] == [
         "0 bytes", "1023 bytes", "1.5 KiB", "3 MiB", "1024 GiB"
