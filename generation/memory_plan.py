@@ -32,7 +32,7 @@ from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS
 MIB = 2**20
 # The growth of a process from `import reelm` to its first clip with a model of negligible size (80 thousand
 # parameters): VmHWM after the clip minus VmRSS after the import, with torch 2.13 for CPUs, Linux x86-64, Python 3.11 or
-# later. It is code of torch and oneDNN that is read from disk when it first runs: 25 MiB while the model is loaded, the
+# later. It is code of torch and oneDNN that is read from disk when it first runs: 31 MiB while the model is loaded, the
 # rest with the first pass.
 CPU_RUNTIME = 42 * MIB
 

@@ -125,8 +125,8 @@ def _usual_block(layout: FrameLayout, rows: int, *, on_gpu: bool) -> int:
     if on_gpu:  # a guess: up to so many tokens a pass, one more costs little
         return max(4, 256 // rows)
     if layout.video.order == "coarse":
-        # Measured with the bundled model on one thread; each size was within 3% of the best for 1, 2, 4, 8, 16 and 32
-        # rows. With more, a pass costs what its positions cost, and drafts more than they save.
+        # Measured with the bundled model in torch on one thread: each size was within 3% of the best for 1, 2, 4, 8, 16
+        # and 32 rows. A guess for more: a pass costs what its positions cost, and drafts more than they save.
         return next((size for most, size in ((2, 32), (16, 16), (64, 8)) if rows <= most), 1)
     # In raster order fewer drafts are right: with one guided clip `jacobi` made 2.9 times the tokens of `sequential`,
     # with four 1.17 times, with eight 1.03 times (benchmarks/).

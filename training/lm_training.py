@@ -49,8 +49,8 @@ class LMTraining:
         train: The optimizer, the length and the checkpoints.
         batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
         drop_caption: The share of clips whose caption is left out.
-        guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared:
-            best that at which clips will be drawn.
+        guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared,
+            such as that at which clips will be drawn.
         seed: The seed of the initial weights and of the order of the clips.
     """
 
