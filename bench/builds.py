@@ -8,11 +8,12 @@ that was second in a round is first in the next. Rates are medians over the roun
 quartiles, over the rounds of this build's rate divided by the other one's in the same round, so that what slows the
 machine for a while slows both. A first round warms up and is not counted.
 
-The other build needs only the public call `reelm.VideoGenerator.from_pretrained(…).generate(…)`.
+The other build needs only the public call `reelm.VideoGenerator.from_pretrained(…).generate(…)`, or `reelm train`.
 """
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -37,11 +38,13 @@ COLUMNS = (
     *("row", "unit", "rate", "against_rate", "ratio", "ratio_low", "ratio_high", "same_rounds"),
     *("peak_memory_mib", "against_peak_memory_mib"),
 )
+LOSSES = ("loss", "against_loss")
+STEPS = 6  # of a training in a round
 PROMPT = "a red ball rolls to the right over grass"
 PYTHONS = (".venv/bin/python", ".venv/Scripts/python.exe", "bin/python", "Scripts/python.exe")
 # What runs in each environment: a line with what it is, then for each line of stdin (a job) a line with its figures.
 WORKER = """
-import hashlib, importlib.metadata, json, os, pathlib, platform, subprocess, sys, time
+import hashlib, importlib.metadata, json, os, pathlib, platform, subprocess, sys, tempfile, time
 
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what libraries print
@@ -67,11 +70,27 @@ def peak_memory():
     import resource  # on Linux its figure would include the process that has started this one
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-generator = None
+def train(job, steps):
+    from reelm.cli import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        own = ["--out", folder + "/run", "--train.steps", str(steps), "--train.report-steps", "1"]
+        start = time.perf_counter()
+        if main(["train", *job["training"], *own]) != 0:
+            sys.exit("the training failed")
+        seconds, last = time.perf_counter() - start, pathlib.Path(folder, "run", "metrics.jsonl")
+        return seconds, json.loads(last.read_text().splitlines()[-1])["loss"]
+
+generator, loss = None, None
 for line in sys.stdin:
     job = json.loads(line)
     digest = hashlib.sha256()
-    if "clip" in job:
+    if "training" in job:
+        os.chdir(job["folder"])
+        amount, (whole, loss) = job["steps"], train(job, 1 + job["steps"])
+        seconds = whole - train(job, 1)[0]  # what a training takes besides its steps is in both
+        digest.update(str(loss).encode())
+    elif "clip" in job:
         start = time.perf_counter()
         clip = reelm.Video.load(job["clip"])
         seconds, amount = time.perf_counter() - start, len(clip.frames)
@@ -85,8 +104,8 @@ for line in sys.stdin:
         for clip in clips if isinstance(clips, list) else [clips]:
             amount += clip.tokens.size
             digest.update(numpy.ascontiguousarray(clip.tokens, dtype="int64"))
-    figures = json.dumps({"rate": amount / seconds, "peak": peak_memory(), "digest": digest.hexdigest()})
-    print(figures, file=answers, flush=True)
+    figures = {"rate": amount / seconds, "peak": peak_memory(), "digest": digest.hexdigest(), "loss": loss}
+    print(json.dumps(figures), file=answers, flush=True)
 """
 
 
@@ -95,7 +114,8 @@ class BuildsReport(dict[str, Any]):
 
     def __str__(self) -> str:
         values = {name: value for name, value in self.items() if name != "rows"}
-        return "\n".join([*list_lines(values), "", *table_lines(COLUMNS, self["rows"])])
+        columns = [*COLUMNS, *(name for name in LOSSES if name in self["rows"][0])]
+        return "\n".join([*list_lines(values), "", *table_lines(columns, self["rows"])])
 
 
 def compare_builds(
@@ -106,6 +126,7 @@ def compare_builds(
     batch: int | None = None,
     prompt: str = "",
     clip: Path | None = None,
+    training: str | None = None,
     threads: int = 1,
     repeats: int = 3,
     device: str = "auto",
@@ -121,6 +142,9 @@ def compare_builds(
         batch: The number of clips of the batch, 8 by default.
         prompt: The prompt of all clips; by default one that the model `world` knows.
         clip: A clip file, whose reading is compared in place of all sampling.
+        training: The words after `reelm train` of a training without its `--out`, such as "tokenizer", whose steps are
+            compared in place of all sampling. Each round times a training of 7 steps and one of a single step, whose
+            time is subtracted.
         threads: The number of threads that each build computes on.
         repeats: The number of measured rounds.
         device: The device to compute on: auto, cpu or cuda[:n].
@@ -129,7 +153,8 @@ def compare_builds(
     Returns:
         A row for each kind of call: `rate` is the tokens (of a clip that is read, the frames) in a second of the whole
         call, pixels included; `same_rounds` the number of rounds in which both have made the same tokens (or frames).
-        The peak memory is that of the process so far; the first row is of one clip.
+        Of a training, `rate` is its steps in a second, `loss` and `against_loss` those of the last step, and
+        `same_rounds` counts equal losses. The peak memory is that of the process so far; the first row is of one clip.
 
     Raises:
         ReelmError: An argument is out of its range, `against` has no reelm, or a build cannot run a call.
@@ -141,12 +166,18 @@ def compare_builds(
     command, package = _find_build(against)
     if check:
         seconds, repeats, numbers["batch"] = 0.1, 1, 2
-    if clip is None:
-        report = BuildsReport(model=str(model), seconds=seconds, batch=numbers["batch"])
-        jobs = _jobs(model, seconds, numbers["batch"], prompt or PROMPT, device)
-    else:
+    require(clip is None or training is None, "training", "must not be given with a clip", training)
+    jobs: dict[str, dict[str, Any]]
+    if training is not None:
+        words = _words(training)
+        report = BuildsReport(training=training)
+        jobs = {f"train {words[0]}": {"training": words, "steps": 1 if check else STEPS, "folder": os.getcwd()}}
+    elif clip is not None:
         require(as_path(clip, "clip").exists(), "clip", "must be a file that exists", str(clip))
         report, jobs = BuildsReport(clip=str(clip)), {"reading": {"clip": str(Path(clip).absolute())}}
+    else:
+        report = BuildsReport(model=str(model), seconds=seconds, batch=numbers["batch"])
+        jobs = _jobs(model, seconds, numbers["batch"], prompt or PROMPT, device)
     here = Path(__file__).resolve().parents[1]
     with _Build(command, package, threads, "against") as other, _Build(sys.executable, here, threads, "reelm") as own:
         rows = [_row(name, job, own, other, repeats, warm_up=not check) for name, job in jobs.items()]
@@ -155,6 +186,19 @@ def compare_builds(
         rows=rows,
     )  # fmt: skip
     return report
+
+
+def _words(training: str) -> list[str]:
+    """Return the words of the arguments of a training."""
+    try:
+        words = shlex.split(training)
+    except ValueError:  # an open quotation
+        words = []
+    rule = 'must be the words after `reelm train`, such as "tokenizer"'
+    require(bool(words) and words[0] in ("tokenizer", "lm"), "training", rule, training)
+    own = [word for word in words if word.split("=")[0] in ("--out", "--train.steps", "--train.report-steps")]
+    require(not own, "training", "must be without options that the comparison sets", " ".join(own))
+    return words
 
 
 def _jobs(model: str | Path, seconds: float, batch: int, prompt: str, device: str) -> dict[str, dict[str, Any]]:
@@ -276,13 +320,15 @@ def _row(name: str, job: dict[str, Any], own: _Build, other: _Build, repeats: in
             (ours if build is own else theirs).append(build.run(job))
     ours, theirs = ours[int(warm_up) :], theirs[int(warm_up) :]
     rates = [[figures["rate"] for figures in rounds] for rounds in (ours, theirs)]
+    losses = {} if "training" not in job else {"loss": ours[-1]["loss"], "against_loss": theirs[-1]["loss"]}
     return {
         "row": name,
-        "unit": "tokens/s" if "options" in job else "frames/s",
+        "unit": "steps/s" if losses else "tokens/s" if "options" in job else "frames/s",
         "rate": statistics.median(rates[0]),
         "against_rate": statistics.median(rates[1]),
         **ratios_of(*rates),
         "same_rounds": sum(mine["digest"] == other["digest"] for mine, other in zip(ours, theirs, strict=True)),
         "peak_memory_mib": ours[-1]["peak"] / 2**20,
         "against_peak_memory_mib": theirs[-1]["peak"] / 2**20,
+        **losses,
     }

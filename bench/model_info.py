@@ -120,7 +120,7 @@ def plan_clips(
 
     Args:
         model: The name of a bundled model, a checkpoint folder, or a hub id.
-        preset: The preset to plan for (cosmos-4b or emu3-8b), in place of a model.
+        preset: The preset to plan for (cosmos-4b, emu3-8b or llama-27m), in place of a model.
         seconds: The length of a clip in seconds, 2 by default.
         batch: The number of clips at once, 1 by default.
         device, dtype, weights, cache: The arguments of `VideoGenerator.from_pretrained`.

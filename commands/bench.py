@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # The options of a comparison of two builds, and those that all measurements of sampling have.
-COMPARING = {"against", "threads", "clip"}
+COMPARING = {"against", "threads", "clip", "training"}
 SHARED = {"model", "device", "seconds", "batch", "prompt", "repeats", "check", "json"}
 
 
@@ -27,8 +27,10 @@ class Bench(ModelCommand):
         against: The other build: the folder of a checkout, or a Python interpreter or virtual environment with reelm.
         threads: With --against, the number of threads of each build.
         clip: With --against, a clip file whose reading is compared, in place of sampling.
-        preset: A model of this size with random weights (cosmos-4b or emu3-8b), in place of --model; no pixels are
-            decoded.
+        training: With --against, the words after "reelm train" of a training whose steps are compared, in place of
+            sampling.
+        preset: A model of this size with random weights (cosmos-4b, emu3-8b or llama-27m), in place of --model; no
+            pixels are decoded.
         seconds: The length of a clip in seconds.
         batch: The number of clips at once, 1 by default; with --sweep batch the largest, 8 by default; with --against
             that of its batch, 8 by default.
@@ -50,6 +52,7 @@ class Bench(ModelCommand):
     against: Path | None = None
     threads: int = 1
     clip: Path | None = None
+    training: str | None = None
     preset: str | None = None
     seconds: float = 2.0
     batch: int | None = None
@@ -91,7 +94,7 @@ class Bench(ModelCommand):
 
         report = compare_builds(
             against, model=self.model, seconds=self.seconds, batch=self.batch, prompt=self.prompt, clip=self.clip,
-            threads=self.threads, repeats=self.repeats, device=self.device, check=self.check,
+            training=self.training, threads=self.threads, repeats=self.repeats, device=self.device, check=self.check,
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         return 0

@@ -13,7 +13,7 @@ class Info(ModelCommand):
     Attributes:
         words: Print the words that the model knows, and nothing else.
         plan: Print the memory that clips need, and how many clips fit here; only config.json is read.
-        preset: The preset to plan for (cosmos-4b or emu3-8b), in place of a model.
+        preset: The preset to plan for (cosmos-4b, emu3-8b or llama-27m), in place of a model.
         seconds: The length of a planned clip in seconds, 2 by default.
         batch: The number of planned clips at once, 1 by default.
     """

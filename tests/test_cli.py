@@ -517,7 +517,7 @@ def test_bench_sweeps_and_presets(run, debug):
     assert (code, report["model"]) == (0, "emu3-8b, random weights, reduced for a check")
     assert all(row["ok"] for row in report["rows"])
     assert "preset: must not be given with a model" in run(*words, "--model", debug[1])[2]
-    assert "preset: must be one of cosmos-4b, emu3-8b, got 'x'" in run("bench", "--preset", "x")[2]
+    assert "preset: must be one of cosmos-4b, emu3-8b, llama-27m, got 'x'" in run("bench", "--preset", "x")[2]
 
 
 def test_bench_against_another_build_has_options_of_its_own(run, monkeypatch):

@@ -47,6 +47,16 @@ def test_the_reading_of_a_file_is_compared(tmp_path, root, monkeypatch):
     assert (row["row"], row["unit"], row["same_rounds"]) == ("reading", "frames/s", 2)
 
 
+@pytest.mark.slow
+def test_the_steps_of_a_training_are_compared(root):
+    sizes = "--height 16 --width 16 --num-frames 5 --batch-size 1 --model.encoder-width 16 --model.decoder-widths 16 8"
+    report = compare_builds(root, training=f"tokenizer {sizes} --model.decoder-depth 1 1", check=True)
+    (row,) = report["rows"]
+    assert (row["row"], row["unit"], row["same_rounds"]) == ("train tokenizer", "steps/s", 1)
+    assert row["loss"] == row["against_loss"] and 0 < row["loss"] < 1
+    assert str(row["loss"])[:5] in str(report)
+
+
 def test_builds_take_turns_and_a_ratio_is_taken_within_a_round():
     order = []
 
@@ -84,6 +94,9 @@ def test_what_names_a_build(tmp_path):
     ({"against": 3}, "against: must be a path"), ({"repeats": 0}, "repeats: must be a whole number from 1 on, got 0"),
     ({"threads": 1.5}, "threads: must be a whole number"), ({"batch": True}, "batch: must be a whole number"),
     ({"seconds": float("nan")}, "seconds: must be"), ({"model": "wrold"}, "model: must be a folder"),
+    ({"training": ""}, "training: must be the words after"), ({"training": "text"}, "training: must be the words"),
+    ({"training": "lm 'a"}, "training: must be the words"), ({"training": "lm", "clip": "a.mp4"}, "training: must not"),
+    ({"training": "lm --out=x"}, "training: must be without options that the comparison sets, got '--out=x'"),
     ({"clip": "nothing.mp4"}, "clip: must be a file that exists"), ({"device": "tpu"}, "device: must be"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_refused_before_a_process_starts(options, message, tmp_path, monkeypatch):
