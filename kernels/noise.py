@@ -64,20 +64,27 @@ def philox(counter: list[Words], key: tuple[Words, Words]) -> list[Words]:
     return [c0, c1 & _MASK, c2, c3 & _MASK]
 
 
-def gumbel(bits: torch.Tensor) -> torch.Tensor:
+def gumbel(bits: Words) -> Words:
     """Return the Gumbel noise -log(-log(u)) in float32 for u = (bits + 1/2) / 2**32; `bits` are 32-bit words in int64.
 
     The error is below 2e-7 times the larger of the absolute value and 4.
     """
-    odd = (bits << 1).add_(1)  # u = odd / 2**33 = m / 2**octaves
-    octaves = 33 - ((odd.float().view(torch.int32) - SQRT_HALF) >> 23)
+    odd = bits << 1
+    odd += 1  # u = odd / 2**33 = m / 2**octaves
+    octaves = 33 - ((_as_int32(_to_float(odd)) - SQRT_HALF) >> 23)
     # m - 1 is computed in integers, since rounding u to float32 first would lose most bits of m - 1 if u is close to 1.
-    excess = (odd << octaves).sub_(2**33).float().mul_(2.0**-33)
-    exponential = _minus_log(octaves.float(), excess)
-    offset = exponential.view(torch.int32) - SQRT_HALF
-    octaves = (offset >> 23).neg_()
-    excess = offset.bitwise_and_(0x7FFFFF).add_(SQRT_HALF).view(torch.float32).sub_(1)
-    return _minus_log(octaves.float(), excess)
+    odd <<= octaves
+    odd -= 2**33
+    excess = _to_float(odd)
+    excess *= 2.0**-33
+    exponential = _minus_log(_to_float(octaves), excess)
+    offset = _as_int32(exponential) - SQRT_HALF
+    octaves = -(offset >> 23)
+    offset &= 0x7FFFFF
+    offset += SQRT_HALF
+    excess = _as_float(offset)
+    excess -= 1
+    return _minus_log(_to_float(octaves), excess)
 
 
 def gumbel_noise(seeds: torch.Tensor, samples: torch.Tensor, positions: torch.Tensor, vocab_size: int) -> torch.Tensor:
@@ -110,7 +117,7 @@ def noise_of_entries(
         [entries >> 2, positions & _MASK, (positions >> 32) & _MASK, samples & _MASK],
         (seeds & _MASK, (seeds >> 32) & _MASK),
     )
-    return gumbel(torch.from_numpy(np.choose(entries & 3, words_4M)))
+    return torch.from_numpy(gumbel(np.choose(entries & 3, words_4M)))
 
 
 def _noise_rows(keys_M3: torch.Tensor, vocab_size: int) -> torch.Tensor:
@@ -124,9 +131,29 @@ def _noise_rows(keys_M3: torch.Tensor, vocab_size: int) -> torch.Tensor:
     return gumbel(torch.stack(words, -1).flatten(-2)[:, :vocab_size])
 
 
-def _minus_log(octaves: torch.Tensor, excess: torch.Tensor) -> torch.Tensor:
+def _minus_log(octaves: Words, excess: Words) -> Words:
     """Return -log((1 + excess) / 2**octaves), computed in the memory of `octaves`."""
     curve = excess * CURVE[-1]
     for coefficient in CURVE[-2::-1]:
-        curve.add_(coefficient).mul_(excess)
-    return octaves.mul_(LN2).sub_(excess).add_(curve.mul_(excess))
+        curve += coefficient
+        curve *= excess
+    curve *= excess
+    octaves *= LN2
+    octaves -= excess
+    octaves += curve
+    return octaves
+
+
+def _to_float(x: Words) -> Words:
+    """Return numbers in float32."""
+    return x.float() if isinstance(x, torch.Tensor) else x.astype(np.float32)
+
+
+def _as_float(x: Words) -> Words:
+    """Return int32 as the float32 of the same bits."""
+    return x.view(torch.float32) if isinstance(x, torch.Tensor) else x.view(np.float32)
+
+
+def _as_int32(x: Words) -> Words:
+    """Return float32 as the int32 of the same bits."""
+    return x.view(torch.int32) if isinstance(x, torch.Tensor) else x.view(np.int32)

@@ -51,12 +51,11 @@ def sampling_scores(logits_RV: torch.Tensor, guidance_scale: float, temperature:
     if guidance_scale != 1:
         conditional_BV, unconditional_BV = scores_BV.chunk(2)
         scores_BV = guide(conditional_BV, unconditional_BV, guidance_scale)
-    elif scores_BV is logits_RV:
-        scores_BV = scores_BV.clone()
-    # All further operations are in place, since on a CPU allocating memory takes longer than the operations.
-    scores_BV.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    # On a CPU allocating memory takes longer than the operations, so the next one is in place where the memory is new.
+    new_BV = torch.empty_like(scores_BV) if scores_BV is logits_RV else scores_BV
+    torch.nan_to_num(scores_BV, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf, out=new_BV)
     # It is a product, since the last bit of a division would depend on the device.
-    return scores_BV if temperature == 0 else scores_BV.mul_(1 / temperature)
+    return new_BV if temperature == 0 else new_BV.mul_(1 / temperature)
 
 
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
