@@ -75,9 +75,7 @@ types:
 	$(PY) tests/typing/check.py
 
 # Trains the bundled model from nothing, as its card says: some hours on two CPU cores. The variables keep glibc from
-# returning memory to the system, which is slow. Where the CPU has AVX512-BF16 or AMX, LM="--train.precision bfloat16"
-# saves half of the language model's time.
-LM ?=
+# returning memory to the system, which is slow.
 GUIDANCE = --model.guidance 3 --guidance-temperature 0.7 --batch-tokens 2560 --drop-caption 0.05 --train.steps 1900 \
 	--train.learning-rate 4e-4 --train.warmup 30 --sampling.temperature 0.7 --sampling.top-k 50
 world: export MALLOC_MMAP_MAX_ = 0
@@ -89,10 +87,10 @@ world:
 	.venv/bin/reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 4096 --num-frames 33 --seed 2
 	.venv/bin/reelm train text --data runs/tokens --out runs/text.model
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm-1 \
-		--model.order coarse $(LM)
+		--model.order coarse
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/lm \
-		--init runs/lm-1/model --model.order coarse --seed 1 --train.steps 5600 --train.learning-rate 2.5e-3 $(LM)
+		--init runs/lm-1/model --model.order coarse --seed 1 --train.steps 5600 --train.learning-rate 2.5e-3
 	.venv/bin/reelm train lm --data runs/tokens --text runs/text.model --tokenizer runs/tokenizer --out runs/guided \
-		--init runs/lm/model --name world --model.order coarse --seed 5 $(GUIDANCE) $(LM)
+		--init runs/lm/model --name world --model.order coarse --seed 5 $(GUIDANCE)
 	.venv/bin/reelm evaluate --model runs/guided/model
 	cp runs/guided/model/*.safetensors runs/guided/model/*.json runs/guided/model/text.model checkpoints/world/

@@ -2,6 +2,7 @@
 
 device = pick_device("auto")             # cuda if there is one, else cpu
 dtype = pick_dtype("auto", device)       # bfloat16 on cuda, float32 on cpu
+has_bfloat16(device)                     # are its products in bfloat16 faster than in float32?
 can_overlap(device)                      # can two threads compute at the same time?
 """
 
@@ -53,6 +54,14 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     known = dtype in (*DTYPES, *DTYPES.values())
     require(known, "dtype", f"must be 'auto' or one of {sorted(DTYPES)}", dtype)
     return DTYPES[dtype] if isinstance(dtype, str) else dtype
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has matrix instructions for bfloat16: a GPU, or a CPU with AVX512-BF16.
+
+    CPUs with AMX have AVX512-BF16 too. On other CPUs products in bfloat16 are a hundred times slower.
+    """
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
 def thread_modes(device: torch.device) -> Callable[[], ExitStack]:

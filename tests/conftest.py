@@ -32,6 +32,14 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trainings_in_float32():
+    """Keeps the automatic precision of trainings from depending on the machine that runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def debug_checkpoint(tmp_path_factory) -> Path:
     """The folder of a tiny model of clips 32 high and 48 wide at 8 fps with random weights."""

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from ..core.config import check_same, to_dict
+from ..core.device import has_bfloat16
 from ..core.errors import INSTALL, CheckpointError, require
 from ..core.files import atomic_path, check_writable
 from ..core.log import Entry, StepLog
@@ -50,8 +51,7 @@ class TrainConfig:
         clip: The largest norm of a gradient.
         ema: The decay of the moving average of the weights, which is what is saved for use; 0 keeps no average.
         precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
-            "auto", which is bfloat16 on a GPU only. A CPU with AVX512-BF16 or AMX gains from bfloat16; others get a
-            hundred times slower.
+            "auto", which is bfloat16 on a GPU and on a CPU that has AVX512-BF16.
         checkpoint_minutes: The minutes between two checkpoints.
         report_steps: The number of steps between two lines of metrics.
     """
@@ -289,7 +289,7 @@ def train(
     if state.step >= config.steps and on_checkpoint is not None:
         on_checkpoint(state)  # a kill right after the last state was written may have prevented it
     device = next(model.parameters()).device
-    half = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
     for module in state.modules.values():
         module.train()
     last = time.monotonic()
