@@ -74,13 +74,9 @@ types:
 	cd .typing && ../.venv/bin/mypy --config-file ../pyproject.toml -p reelm
 	$(PY) tests/typing/check.py
 
-# Trains the bundled model from nothing, as its card says: some hours on two CPU cores. The variables keep glibc from
-# returning memory to the system, which is slow.
+# Trains the bundled model from nothing, as its card says: some hours on two CPU cores.
 GUIDANCE = --model.guidance 3 --guidance-temperature 0.7 --batch-tokens 2560 --drop-caption 0.05 --train.steps 1900 \
 	--train.learning-rate 4e-4 --train.warmup 30 --sampling.temperature 0.7 --sampling.top-k 50
-world: export MALLOC_MMAP_MAX_ = 0
-world: export MALLOC_TRIM_THRESHOLD_ = 100000000000
-world: export MALLOC_TOP_PAD_ = 500000000
 world:
 	.venv/bin/reelm train tokenizer --out runs/tokenizer
 	.venv/bin/reelm render --tokenizer runs/tokenizer --out runs/tokens --clips 40960 --num-frames 17 --seed 1

@@ -51,9 +51,11 @@ class TrainTokenizer(RunCommand):
     def run(self) -> int:
         from ..core.config import from_dict
         from ..core.files import free_path
+        from ..core.memory import keep_freed_memory
         from ..training.recipes import train_video_tokenizer
         from ..training.tokenizer_training import TokenizerTraining
 
+        keep_freed_memory()
         report = train_video_tokenizer(
             self.out, data=self.data, fps=self.fps, preset=self.preset, compression=self.compression,
             decoder_of=self.decoder_of, recipe=from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options"),

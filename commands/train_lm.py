@@ -72,11 +72,13 @@ class TrainLM(RunCommand):
 
     def run(self) -> int:
         from ..core.config import from_dict
+        from ..core.memory import keep_freed_memory
         from ..data.encode import Windows
         from ..sampling.plan import SamplingConfig
         from ..training.lm_training import DERIVED, LMTraining
         from ..training.recipes import train_language_model
 
+        keep_freed_memory()
         options = dataclasses.asdict(self.recipe)
         recipe = from_dict(LMTraining, {**options, "model": options["model"] | dict.fromkeys(DERIVED, 1)}, "options")
         report = train_language_model(

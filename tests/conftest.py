@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reelm import cli
+from reelm.core import memory
 from reelm.core.token_order import Order
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.pretrained import ModelConfig, save_pretrained
@@ -33,10 +34,11 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def trainings_in_float32():
-    """Keeps the automatic precision of trainings from depending on the machine that runs the tests."""
+def plain_trainings():
+    """Keeps trainings from depending on the machine that runs the tests, and from changing this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        patch.setattr(memory, "keep_freed_memory", lambda: None)
         yield
 
 
