@@ -22,7 +22,7 @@ from .table import list_lines, table_lines
 # The tables that a report can have, and their columns.
 TABLES = {
     "rows": ("row", "tokens_per_second", "ratio", "ms_per_token", "tokens_per_pass", "p50_ms", "p95_ms", "bandwidth",
-             "mismatching_tokens", "logits_difference", "note"),
+             "arithmetic", "mismatching_tokens", "logits_difference", "note"),
     "depths": ("latent_frame", "wrapped", "tokens_per_second", "ratio", "ms_per_latent_frame", "passes"),
     "batches": ("clips", "tokens_per_second", "ratio", "ms_per_latent_frame", "tokens_per_pass", "note"),
 }  # fmt: skip

@@ -140,7 +140,7 @@ def _compare_variants(
     oracle = SEQUENTIAL if SEQUENTIAL in runs else DEFAULT
     rows = []
     for variant in variants:
-        rows.append(_row(report, variant, runs[variant.name], batch * count))
+        rows.append(_row(parts, report, variant, runs[variant.name], latent_frames))
         rows[-1] |= _check_variant(parts, variant, runs[variant.name], runs[oracle], request)
     for baseline in others:
         per_token = statistics.median(times[baseline.name]) / (batch * count)
@@ -169,7 +169,7 @@ def _long_clip(
     peak, late = peak_memory_bytes(device), memory_bytes(device)
     report = describe(parts, request.sampling, request.decoder, batch, latent_frames=latent_frames, check=False)
     report["peak_memory_bytes"] = peak
-    row = _row(report, variant, runs, batch * latent_frames * parts.lm.layout.frame_size)
+    row = _row(parts, report, variant, runs, latent_frames)
     row |= _check_variant(parts, variant, runs, runs, request) | {"ratio": 1.0, "mismatching_tokens": None}
     report |= _clip_figures(parts, batch, latent_frames, runs)
     interval = interval_frames(parts, latent_frames)
@@ -184,11 +184,16 @@ def _long_clip(
     )
 
 
-def _row(report: BenchmarkReport, variant: Variant, runs: list[ClipRun], tokens: int) -> dict[str, Any]:
-    """Return the speed figures of a variant."""
+def _row(
+    parts: Pretrained, report: BenchmarkReport, variant: Variant, runs: list[ClipRun], latent_frames: int
+) -> dict[str, Any]:
+    """Return the speed figures of a variant; "bandwidth" and "arithmetic" are shares of the measured ceilings."""
     seconds, passes = statistics.median(run.sampling for run in runs), [p for run in runs for p in run.passes]
-    p50, decoder = statistics.median(passes), variant.decoder
+    p50, decoder, batch = statistics.median(passes), variant.decoder, report["batch"]
+    tokens = batch * latent_frames * parts.lm.layout.frame_size
     copy_seconds = report["bytes_per_pass"] / report["copy_gb_s"] / 1e9
+    flops = parts.lm.cost(batch * report["rows_per_clip"], getattr(decoder, "block_size", 1)).flops
+    product_seconds = flops / report["matmul_gflop_s"] / 1e9
     return {
         "row": variant.name,
         "tokens_per_second": tokens / seconds,
@@ -198,6 +203,7 @@ def _row(report: BenchmarkReport, variant: Variant, runs: list[ClipRun], tokens:
         "p50_ms": p50 * 1e3,
         "p95_ms": sorted(passes)[math.ceil(0.95 * (len(passes) - 1))] * 1e3,
         "bandwidth": f"{100 * copy_seconds / p50:.0f}%",
+        "arithmetic": f"{100 * product_seconds / p50:.0f}%",
         "note": f"{decoder.name}, {decoder.exactness}"
         + (f", block {decoder.block_size}" if isinstance(decoder, Jacobi) else "")
         + (f", {variant.remark}" if variant.remark else ""),

@@ -68,9 +68,9 @@ def available_memory(device: torch.device, root: Path = Path("/")) -> int | None
 def keep_freed_memory() -> None:
     """Keep the memory that is freed from now on in this process, in place of returning it to the system.
 
-    A training on a CPU allocates the same large tensors in each step. By default glibc maps them anew each time, and the
-    kernel fills them with zeros, page by page. This changes the whole process (mallopt(3)), for which the main program
-    decides; it has no effect where the C library is another one.
+    A training on a CPU allocates the same large tensors in each step. By default glibc maps them anew each time, and
+    the kernel fills them with zeros, page by page. This changes the whole process (mallopt(3)), for which the main
+    program decides; it has no effect where the C library is another one.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
