@@ -179,7 +179,8 @@ def logits_difference(
         logits_RLV = forced.logits_RLV[:clips].float()
         end = position + logits_RLV.shape[1]
         # The engine masks the logits of ids that a position cannot have, so these are not compared.
-        allowed_LV = layout.allowed_SV[torch.arange(position, end) % layout.frame_size].to(logits_RLV.device)
+        allowed_LV = layout.allowed_SV[torch.arange(position, end) % layout.frame_size, : layout.sampled_vocab_size]
+        allowed_LV = allowed_LV.to(logits_RLV.device)
         difference = max(difference, float(((logits_RLV - expected_SV[position:end]) * allowed_LV).abs().max()))
         position = end
     return difference, float(expected_SV.abs().max())

@@ -7,7 +7,8 @@
     tokens_BtS = layout.pack({"keys": keys_Bt2, "video": video_Bthw})       # one sequence in writing order
     layout.unpack(tokens_BtS)["video"]                                     # the grids (B, t, 8, 8) again
 
-All segments share one vocabulary, in which each has a range of ids of its own; the first segment has the lowest ids.
+All segments share one vocabulary, in which each has a range of ids of its own: first the sampled segments, in their
+order, then the given ones. Logits are of the sampled segments' ids alone.
 The engine, the decoders and the language models all read the order of tokens from the layout, which needs no model and
 can be tested without one (Copet et al. 2023, arXiv 2306.05284, describe the order of several token streams in the same
 way).
@@ -117,6 +118,11 @@ class FrameLayout:
         return sum(segment.vocab_size for segment in self.segments)
 
     @cached_property
+    def sampled_vocab_size(self) -> int:
+        """The number of ids of sampled segments, which are the lowest ones: the length of a position's logits."""
+        return sum(segment.vocab_size for segment in self.segments if not segment.given)
+
+    @cached_property
     def raster_S(self) -> torch.Tensor:
         """The raster index of each token in writing order, counted through the grids of all segments in turn."""
         indices, first = [], 0
@@ -157,8 +163,9 @@ class FrameLayout:
 
     def first_id(self, name: str) -> int:
         """Return the id in the shared vocabulary of token 0 of this segment."""
-        names = [segment.name for segment in self.segments]
-        return sum(segment.vocab_size for segment in self.segments[: names.index(name)])
+        by_id = sorted(self.segments, key=lambda segment: segment.given)  # stable
+        names = [segment.name for segment in by_id]
+        return sum(segment.vocab_size for segment in by_id[: names.index(name)])
 
     def _per_token(self, values: list[int]) -> torch.Tensor:
         """Repeat the value of each segment for each of its tokens."""

@@ -189,8 +189,9 @@ class LanguageModel(Protocol[AnyCache]):
     ) -> torch.Tensor:
         """Return the logits (B, L, V) of the next L = `count` positions of every row, without advancing.
 
-        The tokens before each position must be in the cache, known tokens or drafts; the id V stands for a draft of
-        unknown value. On a GPU, passes are captured as CUDA graphs, so the host must not read any tensor.
+        V is the layout's `sampled_vocab_size`: nothing is predicted of given segments, at whose positions the logits do
+        not matter. The tokens before each position must be in the cache, known tokens or drafts; the layout's
+        `vocab_size` stands for a draft of unknown value. On a GPU, passes are captured as CUDA graphs, so the host must not read any tensor.
 
         Args:
             cache: A cache that `make_cache` has made.

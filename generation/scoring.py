@@ -106,10 +106,11 @@ def score_clip(parts: Pretrained, clip: ClipLike, prompt: Prompt | None = None, 
     forced = TeacherForcing(tokens_tS.flatten()[None], layout.frame_size)
     engine = Engine(parts.lm, SamplingConfig(guidance_scale=1.0), decoder=forced)
     engine.add(plan)
+    targets_tS = tokens_tS.where(~layout.given_S.to(tokens_tS.device), 0)  # logits have no ids of given segments
     nats_thw = np.empty(source.tokens_thw.shape, np.float32)
     for index in progress(range(len(nats_thw)), "scoring", unit="latent frame"):
         engine.step()
-        nats_S = F.cross_entropy(forced.logits_RLV[0].float(), tokens_tS[index], reduction="none")
+        nats_S = F.cross_entropy(forced.logits_RLV[0].float(), targets_tS[index], reduction="none")
         nats_thw[index] = layout.as_grids(nats_S)["video"].cpu().numpy()
     frames = parts.tokenizer.compression.frames(len(nats_thw))
     return Score(nats_thw, plan.prompts, frames * parts.config.height * parts.config.width * 3)

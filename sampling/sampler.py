@@ -42,7 +42,7 @@ class Sampler:
         self.settings, self.processors, self.backend = settings, tuple(processors), model.backend
         self.frame_size = model.layout.frame_size
         self.guided = settings.guidance_scale != 1.0
-        self._noise = NoiseBuffer(model.layout.vocab_size, model.device)
+        self._noise = NoiseBuffer(model.layout.sampled_vocab_size, model.device)
         self._keys_2B = torch.empty(2, 0, dtype=torch.int64, device=model.device)
 
     def set_plans(self, plans: Sequence[ClipPlan]) -> None:
@@ -215,12 +215,14 @@ class NoiseBuffer:
 
 
 class SegmentRules:
-    """Keeps tokens to the segments of their positions; has no effect where a latent frame is its video alone."""
+    """Keeps tokens to the segments of their positions; has no effect where only the video is sampled."""
 
     def __init__(self, layout: FrameLayout, device: torch.device) -> None:
         """Make the tables of a layout on a device."""
         self._layout = layout
-        self._allowed_SV = layout.allowed_SV.to(device) if len(layout.segments) > 1 else None
+        sampled = [segment for segment in layout.segments if not segment.given]
+        allowed_SV = layout.allowed_SV[:, : layout.sampled_vocab_size]
+        self._allowed_SV = allowed_SV.to(device) if len(sampled) > 1 else None
 
     def with_given(self, tokens_BL: torch.Tensor, rows: Sequence[ClipRow], offsets: Sequence[int]) -> torch.Tensor:
         """Return the tokens at these offsets from each clip's position, with given tokens in place of sampled ones."""

@@ -71,7 +71,7 @@ FROZEN = {
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
         *("--guidance", "--block-size", "--prompt", "--baselines", "--no-baselines", "--sweep", "--check", "--plot"),
-        *("--against", "--threads", "--clip"),
+        *("--against", "--threads", "--clip", "--training"),
     ],
     "bench tokenizer": [
         *("--preset", "--compression", "--tokenizer", "--num-frames", "--height", "--width", "--batch", "--repeats"),

@@ -51,8 +51,10 @@ def test_unpacking_is_the_inverse_of_packing(layout, leading):
 @examples(60)
 @given(layouts())
 def test_each_segment_has_ids_of_its_own_and_its_tokens_have_no_others(layout):
-    ranges = [range(start := layout.first_id(each.name), start + each.vocab_size) for each in layout.segments]
+    by_id = sorted(layout.segments, key=lambda each: each.given)
+    ranges = [range(start := layout.first_id(each.name), start + each.vocab_size) for each in by_id]
     assert list(itertools.chain(*ranges)) == list(range(layout.vocab_size))
+    assert layout.sampled_vocab_size == sum(each.vocab_size for each in layout.segments if not each.given)
     sizes_S = [each.vocab_size for each in layout.segments for _ in range(each.size)]
     assert layout.allowed_SV.sum(1).tolist() == sizes_S
     tokens_tS = layout.pack(random_grids(layout, 4))
@@ -69,7 +71,7 @@ def test_tokens_are_written_segment_by_segment_and_each_in_its_order():
     ))  # fmt: skip
     video_hw = torch.arange(16).view(4, 4)
     tokens_S = layout.pack({"keys": torch.tensor([3, 1]), "video": video_hw, "sound": torch.tensor([6, 0, 2])})
-    assert tokens_S.tolist() == [3, 1, *(scan_order(4, 4, "coarse") + 4).tolist(), 110, 104, 106]
+    assert tokens_S.tolist() == [110, 108, *scan_order(4, 4, "coarse").tolist(), 106, 100, 102]
     assert layout.as_grids(torch.arange(21.0))["sound"].tolist() == [18.0, 19.0, 20.0]
     assert layout["sound"].size == 3 and [each.name for each in layout.others] == ["keys", "sound"]
 

@@ -57,8 +57,8 @@ class MoreConfig:
 
     @property
     def parameters(self) -> int:
-        vocab, size = self.layout.vocab_size, self.layout.frame_size
-        return self.width * (9 * (vocab + 1) + size + 256 + self.width + vocab)
+        vocab, sampled, size = self.layout.vocab_size, self.layout.sampled_vocab_size, self.layout.frame_size
+        return self.width * (9 * (vocab + 1) + size + 256 + self.width + sampled)
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         size, itemsize = self.layout.frame_size, numerics.dtype.itemsize
@@ -104,7 +104,7 @@ class MoreModel(nn.Module):
         self.places = nn.Embedding(self.layout.frame_size, config.width)
         self.words = nn.Embedding(256, config.width)
         self.inner = nn.Linear(config.width, config.width, bias=False)
-        self.head = nn.Linear(config.width, self.layout.vocab_size, bias=False)
+        self.head = nn.Linear(config.width, self.layout.sampled_vocab_size, bias=False)
 
     @property
     def device(self) -> torch.device:
@@ -285,8 +285,10 @@ def test_it_is_scored_decoded_and_measured(generator):
     lm, layout = generator.parts.lm, generator.parts.lm.layout
     tokens_tS = layout.pack({name: torch.from_numpy(tokens) for name, tokens in grids(clip).items()})
     logits_tSV = lm.oracle(tokens_tS.view(1, -1), [(Text(RED),)]).view(*tokens_tS.shape, -1)
-    nats_tSV = -logits_tSV.masked_fill(~layout.allowed_SV, -torch.inf).log_softmax(-1)
-    wanted_thw = layout.as_grids(nats_tSV.gather(-1, tokens_tS[..., None])[..., 0])["video"]
+    allowed_SV = layout.allowed_SV[:, : layout.sampled_vocab_size]
+    nats_tSV = -logits_tSV.masked_fill(~allowed_SV, -torch.inf).log_softmax(-1)
+    sampled_tS = tokens_tS.where(~layout.given_S, 0)
+    wanted_thw = layout.as_grids(nats_tSV.gather(-1, sampled_tS[..., None])[..., 0])["video"]
     assert np.allclose(generator.score(clip).nats_thw, wanted_thw, atol=1e-4)
     assert np.array_equal(generator.decode(clip.state).frames, clip.frames)
     assert len(generator.drift(clip)["windows"]) == 2
