@@ -191,7 +191,8 @@ class LanguageModel(Protocol[AnyCache]):
 
         V is the layout's `sampled_vocab_size`: nothing is predicted of given segments, at whose positions the logits do
         not matter. The tokens before each position must be in the cache, known tokens or drafts; the layout's
-        `vocab_size` stands for a draft of unknown value. On a GPU, passes are captured as CUDA graphs, so the host must not read any tensor.
+        `vocab_size` stands for a draft of unknown value. On a GPU, passes are captured as CUDA graphs, so the host must
+        not read any tensor.
 
         Args:
             cache: A cache that `make_cache` has made.
