@@ -162,6 +162,9 @@ class Controller:
         return ControlTrack(held, axes)
 
 
+NO_CONTROLLER = Controller()
+
+
 def check_name(name: str, argument: str) -> None:
     """Check that this can be the name of a key or an axis.
 

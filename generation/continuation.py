@@ -37,7 +37,8 @@ def inherit(
     """
     plan, after = request.plans[0], len(source.tokens_thw)
     ends = None if plan.latent_frames is None else after + plan.latent_frames
-    if options.get("seconds") is None and options.get("num_frames") is None and after < (source.planned or 0):
+    lengths = (options.get(name) for name in ("seconds", "num_frames", "keys", "axes"))
+    if all(length is None for length in lengths) and after < (source.planned or 0):
         ends = source.planned  # what is missing of a clip that was stopped or interrupted
     coming = tuple((after + start, text) for start, text in plan.prompts)
     before = tuple(entry for entry in source.prompts if entry[0] < after)

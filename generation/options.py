@@ -6,13 +6,14 @@ Each `...Options` class holds the keyword options of one call, for `Unpack[Typed
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Required, SupportsIndex, TypeAlias, TypedDict, TypeVar, Union
 
 import numpy as np
 import torch
 
 from ..core.condition import Condition, GuidanceMethod
+from ..core.controls import ControlTrack
 from ..media.clip import Clip
 from ..media.fitting import Fit
 from ..sampling.decoder import Decoder
@@ -56,6 +57,9 @@ ClipLike: TypeAlias = Video | SessionState | Clip | str | os.PathLike[str] | Fra
 # The tokens (t, *shape) of given segments, by the name of the segment.
 _Nested: TypeAlias = "Sequence[int | _Nested]"
 Controls: TypeAlias = Mapping[str, Union[np.ndarray, torch.Tensor, "_Nested"]]
+# The keys that are held during each picture, and the turns of axes by name (core/controls.py).
+Keys: TypeAlias = str | ControlTrack | Sequence[str | Collection[str]] | np.ndarray | torch.Tensor
+Axes: TypeAlias = Mapping[str, Numbers]
 # The form of the frames that a call returns in place of a `Video`: see `Video.to`.
 OutputType: TypeAlias = Literal["np", "pt", "pil"]
 # Takes (passes so far, the tokens (n,) in writing order that each clip of the call accepted in the latest step); True
@@ -86,8 +90,13 @@ class DrawOptions(TypedDict, total=False):
             one's own (sampling/decoder.py).
         block_size: The positions that `jacobi` looks at in a pass, up to two latent frames.
         conditions: The conditions of the clips in addition to their prompts, of kinds that the model reads.
+        keys: The keys that are held while each picture is shown, of a model that is played: in the written form
+            ("w-24,wj-12,none-8"), as a set of names for each picture, or as an array (n, keys) of 0 and 1 in the
+            model's order. What is held during picture n shows in picture n + 1. Unless a length is given, the clip ends
+            with the picture in which the last keys show.
+        axes: The turns of each axis during each picture, by name.
         controls: The tokens (t, *shape) of the model's given segments by name, an entry for each latent frame that is
-            drawn; the default tokens follow after their end.
+            drawn, in place of `keys` and `axes`; the default tokens follow after their end.
         callback_on_step_end: A function that is called after each step with (passes so far, tokens (n,) of each clip in
             writing order). Where it returns True, or raises StopIteration, the call stops: it returns the clips as far
             as their latent frames are complete, each with one at least, and they can be continued to the same clips.
@@ -110,6 +119,8 @@ class DrawOptions(TypedDict, total=False):
     decoder: Literal["auto", "sequential", "jacobi", "diagonal"] | Decoder
     block_size: WholeNumber | None
     conditions: Sequence[Condition]
+    keys: Keys | None
+    axes: Axes | None
     controls: Controls
     callback_on_step_end: StepCallback | None
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None

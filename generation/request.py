@@ -34,6 +34,7 @@ from .arguments import (
     to_latent_frames,
 )
 from .block_sizes import BlockSizes
+from .held import frames_of_keys, read_controls
 from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import ModelConfig, Pretrained
 from .video import check_output_type
@@ -171,7 +172,10 @@ def read_request(
     conditions = given.get("conditions", ())
     listed = isinstance(conditions, list | tuple) and all(isinstance(each, Condition) for each in conditions)
     require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
-    controls = _check_controls(config, given.get("controls", {}))
+    controls = read_controls(config, given, continuing=continuing)
+    frames = None if call == "stream" else frames_of_keys(config, given, continuing=continuing)
+    if frames is not None and given.get("seconds") is None:
+        given["num_frames"] = frames
     ends = _ends(config, call, given, len(prompts), continuing=continuing)
     rate: dict[str, Any] = {"fps": config.fps, "temporal": config.tokenizer.compression.t, "continuing": continuing}
     changes = to_latent_frames(temperatures, **rate) if temperatures else ()
@@ -404,25 +408,3 @@ def _check_conditions(parts: Pretrained, conditions: Sequence[Condition]) -> Non
         none = "must be none: this model reads its prompt alone"
         rule = f"must be of the kinds {', '.join(reads)}" if reads else none
         require(each.kind in reads, "conditions", rule, each.kind)
-
-
-def _check_controls(config: ModelConfig, controls: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    found, given = {}, [segment for segment in config.lm.layout.segments if segment.given]
-    require(isinstance(controls, Mapping), "controls", "must be tokens by the names of given segments", controls)
-    for name, values in controls.items():
-        known = [segment for segment in given if segment.name == name]
-        names = ", ".join(segment.name for segment in given)
-        rule = f"must be of the given segments {names}" if given else "must be none: this model has no given segments"
-        require(bool(known), "controls", rule, name)
-        (segment,) = known
-        rule = f"must be whole numbers of shape (t, {', '.join(map(str, segment.shape))})"
-        try:
-            tokens = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-        except (TypeError, ValueError) as error:  # lists of several lengths, a dtype that numpy does not have
-            raise ReelmError(f"controls[{name!r}]: {rule}: {error}") from error
-        fits = tokens.ndim >= 1 and tokens.shape[1:] == segment.shape and tokens.dtype.kind in "iu"
-        require(fits, f"controls[{name!r}]", rule, (tokens.shape, str(tokens.dtype)))
-        outside = tokens[(tokens < 0) | (tokens >= segment.vocab_size)]
-        require(not outside.size, f"controls[{name!r}]", f"must be from 0 to {segment.vocab_size - 1}", outside[:5])
-        found[name] = torch.from_numpy(tokens.astype(np.int64))
-    return found

@@ -12,6 +12,7 @@ What torch's blocks promise is tested when a model is compiled: that a row has t
 and a token the same bits in a pass of its own and in a block. Where that does not hold, torch's blocks are used.
 """
 
+import functools
 import logging
 import weakref
 from collections.abc import Sequence
@@ -40,14 +41,12 @@ class CompiledBlocks:
 
     def __init__(self, config: LMConfig, blocks: Sequence[Block], norm: RMSNorm, head: nn.Module) -> None:
         """Compile the blocks for as many threads as torch uses."""
-        import openvino
-
         self._config = config
         graph = _Graph(config).model(blocks, norm, head)
         options = {
             "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
         }  # fmt: skip
-        self._compiled = openvino.Core().compile_model(graph, "CPU", options)
+        self._compiled = _core().compile_model(graph, "CPU", options)
         # A request holds views of the memory of its cache, and ends with it.
         self._requests: weakref.WeakKeyDictionary[RingCache, _Request] = weakref.WeakKeyDictionary()
 
@@ -74,6 +73,19 @@ class CompiledBlocks:
         cache.keys.transpose(2, 3)[:, rows_B1, slots_BL] = keys_YBLKE
         cache.values.transpose(2, 3)[:, rows_B1, slots_BL] = values_YBLKE
         return logits_BLV
+
+
+@functools.cache
+def _core() -> "openvino.Core":
+    """Return the one core of this process, which lives as long as it does.
+
+    The CPU plugin sets an alternate signal stack for the thread that loads it, and unmaps it when it is unloaded. Where
+    another thread frees the last model, the first one would be left with a stack that is not there, and end with the
+    next signal that it handles.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def compile_blocks(

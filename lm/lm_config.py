@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 
+from ..core.controls import NO_CONTROLLER, Controller
 from ..core.errors import require
 from ..core.layout import VIDEO, FrameLayout, Segment
 from ..core.plain_values import convert_fields
@@ -46,6 +47,8 @@ class LMConfig:
         head_dim: The channels of a head.
         hidden: The channels inside the SwiGLU layer (Shazeer 2020, arXiv 2002.05202).
         neighbour_dim: The channels of each neighbouring token's embedding.
+        controller: The keys and axes that it is played by, whose tokens are given at the beginning of each latent frame
+            (core/controls.py); none by default.
         guidance: The guidance scale for which the model has learnt the guided distribution, by a second set of weights
             (training/guidance_distillation.py); None for a model without one.
     """
@@ -66,6 +69,7 @@ class LMConfig:
     head_dim: int = 32
     hidden: int = 512
     neighbour_dim: int = 64
+    controller: Controller = NO_CONTROLLER
     guidance: float | None = None
 
     def __post_init__(self) -> None:
@@ -83,13 +87,13 @@ class LMConfig:
 
     @property
     def layout(self) -> FrameLayout:
-        """The layout of one latent frame, which has a single segment, the video."""
-        return _layout(self.rows, self.columns, self.vocab_size, self.order)
+        """The layout of one latent frame: the given segments of the controller, then the video."""
+        return _layout(self.rows, self.columns, self.vocab_size, self.order, self.controller)
 
     @property
     def frame_size(self) -> int:
         """The number of tokens in a latent frame."""
-        return self.rows * self.columns
+        return self.layout.frame_size
 
     def ring(self, ahead: int) -> int:
         """Return the ring slots of a cache for passes that look up to `ahead` latent frames ahead."""
@@ -99,6 +103,8 @@ class LMConfig:
     def parameters(self) -> int:
         """The number of weights of one set: those that compute the logits of a pass."""
         embeddings = self.width * (self.text_vocab_size + self.frame_size) + (self.vocab_size + 1) * self.neighbour_dim
+        player = self.controller
+        embeddings += self.width * player.pictures * (len(player.keys) + len(player.axes) * player.bins)
         return sum(inputs * outputs for inputs, outputs in _matrices(self)) + embeddings + self._norms
 
     @property
@@ -172,8 +178,9 @@ def _matrices(config: LMConfig) -> list[tuple[int, int]]:
 
 
 @lru_cache
-def _layout(rows: int, columns: int, vocab_size: int, order: Order) -> FrameLayout:
-    return FrameLayout((Segment(name=VIDEO, shape=(rows, columns), vocab_size=vocab_size, order=order),))
+def _layout(rows: int, columns: int, vocab_size: int, order: Order, controller: Controller) -> FrameLayout:
+    video = Segment(name=VIDEO, shape=(rows, columns), vocab_size=vocab_size, order=order)
+    return FrameLayout((*controller.segments, video))
 
 
 def is_compiled(config: LMConfig, numerics: Numerics) -> bool:

@@ -4,6 +4,7 @@ offsets_SX, inside_SX = neighbour_tables(8, 8, "raster")      # tokens at positi
 """
 
 import torch
+import torch.nn.functional as F
 
 from ..core.layout import FrameLayout
 from ..core.token_order import Order, scan_order
@@ -25,20 +26,22 @@ def neighbours(order: Order) -> tuple[tuple[int, int, int] | None, ...]:
     return (None, *AROUND, *BEFORE, *CORNERS)
 
 
-def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tensor, torch.Tensor]:
+def neighbour_tables(rows: int, columns: int, order: Order, given: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the positions of the neighbours relative to each slot, and whether they are known.
 
     Args:
         rows: The rows of tokens of a latent frame.
         columns: The columns of tokens of a latent frame.
         order: The order in which they are written.
+        given: The number of given tokens before them in a latent frame. No neighbour is one of these, and their own
+            slots have none but the token written just before.
 
     Returns:
-        Two tensors (S, X), with S = rows * columns slots in writing order and X neighbours.
+        Two tensors (S, X), with S = given + rows * columns slots in writing order and X neighbours.
     """
-    raster_S = scan_order(rows, columns, order)
-    writing_S = raster_S.argsort()  # the index in writing order of each raster index
-    y_S, x_S, own_S = raster_S // columns, raster_S % columns, torch.arange(len(raster_S))
+    raster_V = scan_order(rows, columns, order)
+    writing_V = given + raster_V.argsort()  # the slot of each raster index
+    y_V, x_V, own_S = raster_V // columns, raster_V % columns, torch.arange(given + len(raster_V))
     offsets, inside = [], []
     for neighbour in neighbours(order):
         if neighbour is None:
@@ -46,20 +49,24 @@ def neighbour_tables(rows: int, columns: int, order: Order) -> tuple[torch.Tenso
             inside.append(torch.ones_like(own_S, dtype=torch.bool))
             continue
         dt, dy, dx = neighbour
-        y, x = y_S + dy, x_S + dx
+        y, x = y_V + dy, x_V + dx
         in_picture = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-        index = writing_S[torch.where(in_picture, y * columns + x, 0)] + dt * len(raster_S)
-        known = in_picture & (index < own_S)
-        offsets.append(torch.where(known, index - own_S, 0))
-        inside.append(known)
+        index = writing_V[torch.where(in_picture, y * columns + x, 0)] + dt * len(own_S)
+        known = in_picture & (index < own_S[given:])
+        offsets.append(F.pad(torch.where(known, index - own_S[given:], 0), (given, 0)))
+        inside.append(F.pad(known, (given, 0)))
     return torch.stack(offsets, 1), torch.stack(inside, 1)
 
 
 def order_tables(layout: FrameLayout) -> dict[str, torch.Tensor]:
     """Return, by name, the buffers of a model that follow from the order of its tokens."""
     rows, columns = layout.video.shape
-    offsets_SX, inside_SX = neighbour_tables(rows, columns, layout.video.order)
-    return {"raster_S": layout.raster_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}
+    given = layout.frame_size - layout.video.size
+    offsets_SX, inside_SX = neighbour_tables(rows, columns, layout.video.order, given)
+    return {
+        "raster_S": layout.raster_S, "first_ids_K": layout.first_ids_S[:given],
+        "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX,
+    }  # fmt: skip
 
 
 def carry_over(weight_DX: torch.Tensor, old: Order, new: Order) -> torch.Tensor:

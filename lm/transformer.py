@@ -15,7 +15,7 @@ So copying a background and continuing a shift need no attention, which is left 
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ from ..kernels.rotary import Rotation
 from .blocks import Attend, Attention, Block, init_weights
 from .cache import RingCache
 from .compiled_blocks import CompiledBlocks, compile_blocks
+from .control_embedding import ControlEmbedding
 from .lm_config import LMConfig, cache_dtype
 from .neighbours import neighbours, order_tables
 from .positions import prefix_rotation, video_rotation
@@ -63,6 +64,7 @@ class VideoTransformer(PromptReader, nn.Module):
     settled: bool = False
 
     raster_S: torch.Tensor
+    first_ids_K: torch.Tensor
     neighbour_offsets_SX: torch.Tensor
     neighbour_inside_SX: torch.Tensor
 
@@ -70,10 +72,12 @@ class VideoTransformer(PromptReader, nn.Module):
         super().__init__()
         self.config, self.layout, self.guidance = config, config.layout, config.guidance
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.width)
-        # The last id stands for a neighbour outside the clip or not yet written.
+        # The last id stands for a neighbour outside the clip, not yet written, or given.
         self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
         self.neighbour_mix = nn.Linear(len(neighbours(config.order)) * config.neighbour_dim, config.width, bias=False)
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
+        self.controls = ControlEmbedding(config.controller, config.width) if config.controller else None
+        self.given = self.layout.frame_size - self.layout.video.size
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
@@ -85,38 +89,53 @@ class VideoTransformer(PromptReader, nn.Module):
 
     def _video_input(self, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """Return the inputs (B, L, D) of the slots of these positions; the token of position p is history[p % Q]."""
-        size = self.config.frame_size
+        size, none = self.config.frame_size, self.config.vocab_size
         index_BL = positions_BL % size
         neighbours_BLX = positions_BL[..., None] + self.neighbour_offsets_SX[index_BL]
         # Neighbours before the clip, in latent frames -1 and -2, have negative positions.
         inside_BLX = self.neighbour_inside_SX[index_BL] & (neighbours_BLX >= 0)
-        neighbours_BLX %= history_BQ.shape[1]
-        tokens_BLX = history_BQ.gather(1, neighbours_BLX.flatten(1)).view_as(neighbours_BLX)
-        tokens_BLX = torch.where(inside_BLX, tokens_BLX, self.config.vocab_size)
-        return self.neighbour_mix(self.token_embedding(tokens_BLX).flatten(2)) + self.place_embedding(
+        tokens_BLX = _gather(history_BQ, neighbours_BLX)
+        if self.given:
+            tokens_BLX = tokens_BLX.clamp(max=none)
+        tokens_BLX = torch.where(inside_BLX, tokens_BLX, none)
+        x_BLD = self.neighbour_mix(self.token_embedding(tokens_BLX).flatten(2)) + self.place_embedding(
             self.raster_S[index_BL]
         )
+        if self.controls is None:
+            return x_BLD
+        starts_BL1, places_K = (positions_BL - index_BL)[..., None], torch.arange(self.given, device=x_BLD.device)
+        ids_BLK = _gather(history_BQ, starts_BL1 + places_K) - self.first_ids_K
+        return self.controls(x_BLD, ids_BLK, index_BL)
 
     def _rotation(self, positions_BL: torch.Tensor) -> Rotation:
         """Return the rotations of video positions, by the latent frame, row and column of their tokens."""
         config, index_BL = self.config, positions_BL % self.config.frame_size
-        raster_BL = positions_BL - index_BL + self.raster_S[index_BL]
-        return video_rotation(raster_BL, config.rows, config.columns, config.head_dim)
+        raster_BL = self.raster_S[index_BL]
+        if self.given:  # given tokens stand at the first row and column
+            raster_BL = (raster_BL - self.given).clamp(min=0)
+        frame_BL = positions_BL // config.frame_size
+        return video_rotation(
+            frame_BL * self.layout.video.size + raster_BL, config.rows, config.columns, config.head_dim
+        )
 
     def _blocks(self, x_BSD: torch.Tensor, attend: Attend) -> torch.Tensor:
         for layer, block in enumerate(self.blocks):
             x_BSD = block(x_BSD, attend, layer)
         return x_BSD
 
-    def forward(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor,
+        controls: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Return the logits (B, S, V) of all positions of whole clips, in writing order, from one masked pass.
 
         Args:
             tokens_Bthw: The token ids of the clips; the logits of a position do not depend on its own token.
             text_BP: The text ids, right-padded to `prefix` slots.
             text_lengths_B: The number of valid text ids of each clip.
+            controls: The tokens (B, t, pictures) of the controller's segments by name, where the model has one.
         """
-        tokens_BtS = self.layout.pack({"video": tokens_Bthw})
+        tokens_BtS = self.layout.pack({"video": tokens_Bthw, **(controls or {})})
         return self.logits(tokens_BtS.flatten(1), text_BP, text_lengths_B)
 
     def logits(self, tokens_BS: torch.Tensor, text_BP: torch.Tensor, text_lengths_B: torch.Tensor) -> torch.Tensor:
@@ -251,3 +270,9 @@ class VideoTransformer(PromptReader, nn.Module):
             return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
         return self.head(self.norm(self._blocks(x_BLD, attend)))
+
+
+def _gather(history_BQ: torch.Tensor, positions_BLX: torch.Tensor) -> torch.Tensor:
+    """Return the tokens at positions, of which that of position p is in column p % Q."""
+    columns_BLX = positions_BLX % history_BQ.shape[1]
+    return history_BQ.gather(1, columns_BLX.flatten(1)).view_as(columns_BLX)

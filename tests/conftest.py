@@ -8,6 +8,7 @@ import torch
 
 from reelm import cli
 from reelm.core import memory
+from reelm.core.controls import Controller
 from reelm.core.token_order import Order
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.pretrained import ModelConfig, save_pretrained
@@ -60,12 +61,23 @@ def guided_checkpoint(tmp_path_factory) -> Path:
     return _write_debug(tmp_path_factory.mktemp("guided"), "coarse", guidance=3.0)
 
 
-def _write_debug(folder: Path, order: Order, guidance: float | None = None) -> Path:
+@pytest.fixture(scope="session")
+def played_checkpoint(tmp_path_factory) -> Path:
+    """The same, of a model of two pictures a latent frame that is played by three keys and an axis."""
+    controller = Controller(keys=("a", "d", "jump"), axes=("turn",), limits=(8.0,), pictures=2)
+    return _write_debug(tmp_path_factory.mktemp("played"), "coarse", controller=controller)
+
+
+def _write_debug(
+    folder: Path, order: Order, guidance: float | None = None, controller: Controller | None = None
+) -> Path:
     torch.manual_seed(0)
-    quantizer = QuantizerConfig(levels=(5, 5))
-    tokenizer = TokenizerConfig(encoder_width=16, decoder_widths=(16, 8), decoder_depth=(2, 1), quantizer=quantizer)
+    quantizer, temporal = QuantizerConfig(levels=(5, 5)), 4 if controller is None else controller.pictures
+    tokenizer = TokenizerConfig(
+        temporal=temporal, encoder_width=16, decoder_widths=(16, 8), decoder_depth=(2, 1), quantizer=quantizer
+    )
     lm = LMConfig(vocab_size=25, rows=4, columns=6, order=order, width=32, depth=2, heads=2, kv_heads=1, head_dim=16,
-                  hidden=32, neighbour_dim=8, guidance=guidance)  # fmt: skip
+                  hidden=32, neighbour_dim=8, guidance=guidance, controller=controller or Controller())  # fmt: skip
     text = TextEncoder(train_text(["a red ball moves left", "a blue ring spins over grass"]))
     config = ModelConfig(format=1, fps=8.0, height=32, width=48, tokenizer=tokenizer, lm=lm)
     model = VideoTransformer(lm)
@@ -132,3 +144,9 @@ def footage() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest test first: at the end, one worker would run it while the other has nothing left to do."""
     items.sort(key=lambda item: item.name != "test_in_the_interpreter")
+
+
+@pytest.fixture
+def played_generator(played_checkpoint) -> VideoGenerator:
+    """A generator over the tiny model that is played."""
+    return VideoGenerator.from_pretrained(played_checkpoint, device="cpu")
