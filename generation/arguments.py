@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TypeGuard, TypeVar
 
 from ..core.errors import ReelmError, require
-from .options import ContinueOptions, GenerateOptions, StreamOptions
+from .options import ContinueOptions, GenerateOptions, PlayOptions, StreamOptions
 
 T = TypeVar("T")
 Schedule = tuple[tuple[float, T], ...]  # (second from which on it holds, value); the first entry begins at 0
@@ -22,6 +22,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "generate": (*GenerateOptions.__annotations__, "prompt", "num_videos_per_prompt", "output_type"),
     "continue_clip": (*ContinueOptions.__annotations__, "clip", "num_videos_per_prompt", "output_type"),
     "stream": (*StreamOptions.__annotations__, "prompt"),
+    "play": (*PlayOptions.__annotations__, "prompt"),
     "decode": ("session", "output_type"),
     "score": ("clip", "prompt", "fit"),
 }

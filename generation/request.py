@@ -173,7 +173,7 @@ def read_request(
     listed = isinstance(conditions, list | tuple) and all(isinstance(each, Condition) for each in conditions)
     require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
     controls = read_controls(config, given, continuing=continuing)
-    frames = None if call == "stream" else frames_of_keys(config, given, continuing=continuing)
+    frames = None if call in ("stream", "play") else frames_of_keys(config, given, continuing=continuing)
     if frames is not None and given.get("seconds") is None:
         given["num_frames"] = frames
     ends = _ends(config, call, given, len(prompts), continuing=continuing)
@@ -238,9 +238,9 @@ def pick_decoder(
 def _ends(
     config: ModelConfig, call: str, given: Mapping[str, Any], prompts: int, *, continuing: bool
 ) -> list[int | None]:
-    """Return the latent frames of each clip, or None for no end, which only a stream may have."""
+    """Return the latent frames of each clip, or None for no end, which only a stream and a play may have."""
     seconds, num_frames = given.get("seconds"), given.get("num_frames")
-    if call == "stream" and seconds is num_frames is None:
+    if call in ("stream", "play") and seconds is num_frames is None:
         return [None] * prompts
     lengths = check_lengths(config, seconds, num_frames, continuing=continuing)
     return _one_each([*lengths], prompts, "seconds, num_frames")

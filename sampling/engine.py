@@ -206,6 +206,30 @@ class Engine:
         self._rows[self._index(clip)].plan = plan
         self._sampler.set_plans([row.plan for row in self._rows])
 
+    def rewind(self, clip: int, latent_frame: int) -> None:
+        """Take back the newest latent frame of a clip, or what is drawn of it: the next token is its first one again.
+
+        Its tokens stay as drafts. What it overwrote in a cache is older than what it sees itself, so that it is drawn
+        again as if for the first time.
+
+        Args:
+            clip: The number of the clip.
+            latent_frame: The latent frame to begin again; nothing of the next one may be drawn.
+
+        Raises:
+            ReelmError: More than one latent frame would be taken back, or the model's cache does not roll.
+        """
+        index, size = self._index(clip), self.layout.frame_size
+        row, start = self._rows[index], latent_frame * size
+        newest = start <= row.position <= start + size
+        require(newest, "latent_frame", "must be the newest one", (latent_frame, row.position))
+        require(self.model.horizon is None, "model", "must have a cache that rolls to take a latent frame back", clip)
+        back_R = torch.zeros_like(self.cache.positions_B)
+        back_R[self._cache_rows(index)] = row.position - start
+        self.cache.advance(-back_R)
+        row.position, row.emitted = start, min(row.emitted, latent_frame)
+        row.history = row.history[:start]
+
     def plan(self, clip: int) -> ClipPlan:
         """Return the plan of a clip."""
         return self._rows[self._index(clip)].plan

@@ -1,0 +1,228 @@
+"""`PlaySession`: a world that is played. Each step takes the keys that are held now and gives the next pictures.
+
+with generator.play("a coin run at night", seed=7) as session:
+    show(session.pictures)                              # (n, H, W, 3) uint8: the picture that is there at first
+    while playing:
+        show(session.step(keyboard.held()))             # {"d", "jump"}
+generator.generate("a coin run at night", seed=7, keys=session.held)        # the same clip
+
+While a picture is shown, the next ones are drawn under the keys that were held last. If others are held then, what was
+drawn is dropped and drawn anew. Tokens depend on the seed, the position and what came before alone, so that this changes
+when pictures are there, and not what they show (Next-Frame Diffusion, arXiv 2506.01380, does so with frames).
+"""
+
+import dataclasses
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+
+from ..core.controls import ControlTrack, join_tracks
+from ..core.device import thread_modes
+from ..core.errors import ReelmError, require
+from ..core.json_values import Json
+from ..core.modes import in_plain_modes
+from .held import controller_of, held_now
+from .options import Number
+from .pixels import PixelDecoder
+from .pretrained import Pretrained
+from .request import Request
+from .session import SessionState
+from .source import Source
+
+CLIP = 0  # the number of the only clip in the engine
+
+
+class _Drawn(NamedTuple):
+    """A latent frame, its pictures, and what was held before each of them."""
+
+    track: ControlTrack
+    tokens_S: torch.Tensor
+    pictures_nHW3: np.ndarray
+
+
+class PlaySession:
+    """A clip that goes on picture by picture under the keys of a player.
+
+    Attributes:
+        ahead: Whether the next pictures are drawn while these are shown.
+        dropped: The latent frames that were drawn, or begun, under keys that were not held then.
+    """
+
+    def __init__(
+        self, parts: Pretrained, request: Request, source: Source | None = None, *, ahead: bool = True
+    ) -> None:
+        """Begin with latent frame 0, or after the frames of a source; a thread draws from here on."""
+        self._parts, self._request, self.ahead, self.dropped = parts, request, ahead, 0
+        self._controller = controller_of(parts.config.lm)
+        layout = parts.lm.layout
+        self._past_tS = torch.zeros((0, layout.frame_size), dtype=torch.int64)
+        if source is not None:
+            self._past_tS = layout.pack(source.grids)
+        self._tokens: list[torch.Tensor] = []
+        self._tracks: list[ControlTrack] = []
+        self._plan, self._source = request.plans[0], source
+        self._cancelled, self._closed = threading.Event(), False
+        self._modes, self._pool = thread_modes(parts.lm.device), ThreadPoolExecutor(1, "play")
+        try:
+            self.pictures: np.ndarray = self._pool.submit(self._begin).result()
+        except BaseException:
+            self._pool.shutdown(wait=False)
+            raise
+        self._coming: Future[_Drawn | None] | None = None
+        self._guess(ControlTrack((frozenset(),) * self._controller.pictures))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise ReelmError("play: must not be pickled or copied while it is drawn; its session can be")
+
+    @property
+    def fps(self) -> float:
+        """The pictures per second."""
+        return self._parts.config.fps
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the keys that the model knows."""
+        return self._controller.keys
+
+    @property
+    def held(self) -> ControlTrack:
+        """What was held during each picture of this play so far; `generate(keys=held)` makes the same clip."""
+        return join_tracks(self._tracks)
+
+    @property
+    def settings(self) -> Json:
+        """The record of the clip's generation, as JSON values."""
+        detailed = self._source is not None and self._source.detailed
+        return self._parts.settings(self._request.sampling, self._plan, detail=detailed)
+
+    @property
+    def session(self) -> SessionState:
+        """The session of all pictures so far, from which `play(clip=session)` goes on."""
+        grids = self._parts.lm.layout.unpack(torch.cat([self._past_tS, *(each[None] for each in self._tokens)]))
+        return SessionState.from_plan(self._plan, grids, {}, self.settings)
+
+    @in_plain_modes
+    def step(self, keys: str | Collection[str] = (), axes: Mapping[str, Number] | None = None) -> np.ndarray:
+        """Return the next pictures (n, H, W, 3) uint8, in which the keys show.
+
+        Args:
+            keys: The names of the keys that are held now, or "none".
+            axes: The turn of each axis during each of the pictures, by name.
+
+        Raises:
+            ReelmError: The session is closed, or a name is unknown (the nearest one is named); nothing is lost.
+        """
+        require(not self._closed, "play", "must not be closed", "a step")
+        pictures = self._controller.pictures
+        held = held_now(keys, self._controller.keys)
+        turns = {name: (float(value),) * pictures for name, value in (axes or {}).items()}
+        track = ControlTrack((held,) * pictures, turns)
+        self._controller.check(track)
+        drawn = self._take(track)
+        self._tracks.append(track)
+        self._tokens.append(drawn.tokens_S)
+        self.pictures = drawn.pictures_nHW3
+        self._guess(track)
+        return self.pictures
+
+    def ready(self, keys: str | Collection[str] = ()) -> bool:
+        """Return whether the pictures for these keys are drawn already, so that a step need not wait."""
+        held, coming = held_now(keys, self._controller.keys), self._coming
+        drawn = coming.result() if coming is not None and coming.done() else None
+        return drawn is not None and drawn.track.keys[0] == held
+
+    def close(self) -> None:
+        """End the play; the work of the thread ends with the pass that it computes."""
+        self._closed = True
+        self._cancelled.set()
+        self._pool.shutdown()
+
+    def _take(self, track: ControlTrack) -> _Drawn:
+        """Return the latent frame for these keys: the one that was drawn ahead, or a new one."""
+        coming, self._coming = self._coming, None
+        if coming is not None and self._same(self._guessed, track):
+            drawn = coming.result()
+            assert drawn is not None  # nothing has cancelled it
+            return drawn
+        if coming is not None:
+            self._cancelled.set()
+            drawn = coming.result()
+            self._cancelled.clear()
+            self.dropped += 1
+            self._pool.submit(self._drop, drawn is not None).result()
+        drawn = self._pool.submit(self._draw, track).result()
+        assert drawn is not None
+        return drawn
+
+    def _same(self, track: ControlTrack, other: ControlTrack) -> bool:
+        """Return whether two tracks are the same tokens."""
+        mine, others = (self._controller.ids(each) for each in (track, other))
+        return all(torch.equal(mine[name], others[name]) for name in mine)
+
+    def _guess(self, track: ControlTrack) -> None:
+        """Begin to draw the next pictures under these keys."""
+        self._guessed = track
+        if self.ahead and not self._closed:
+            self._coming = self._pool.submit(self._draw, track)
+
+    # What the thread does.
+
+    def _begin(self) -> np.ndarray:
+        """Make the engine, and return the first pictures, or the last of the source."""
+        with self._modes():
+            parts, source, known = self._parts, self._source, len(self._past_tS)
+            self._engine, self._decoder = self._request.engine(parts), PixelDecoder(parts.tokenizer)
+            plan = dataclasses.replace(self._plan, latent_frames=max(1, known))
+            self._engine.add(plan, self._past_tS if known else None, None if source is None else source.cache)
+            if source is None:
+                tokens_S = self._complete()
+                assert tokens_S is not None
+                self._tokens.append(tokens_S)
+                return self._pixels(tokens_S)
+            video_thw = parts.lm.layout.unpack(self._past_tS)["video"]
+            # The decoder depends on the last few latent frames alone.
+            shown = [
+                self._decoder.decode({CLIP: tokens_hw})[CLIP] for tokens_hw in video_thw[-1 - parts.tokenizer.memory :]
+            ]
+            return shown[-1]
+
+    def _draw(self, track: ControlTrack) -> _Drawn | None:
+        """Return the next latent frame under these keys; None where it is cancelled."""
+        with self._modes():
+            start = self._engine.next_frame(CLIP)
+            controls = self._controller.tokens(track, first=False)
+            plan = self._engine.plan(CLIP).with_controls(self._parts.lm.layout, start, controls)
+            self._engine.change(CLIP, dataclasses.replace(plan, latent_frames=start + 1))
+            tokens_S = self._complete()
+            return None if tokens_S is None else _Drawn(track, tokens_S, self._pixels(tokens_S))
+
+    def _complete(self) -> torch.Tensor | None:
+        """Return the tokens of the clip's last latent frame when they are complete; None where they are cancelled."""
+        while not self._cancelled.is_set():
+            for frame in self._engine.step():
+                return frame.tokens_S.cpu()
+        return None
+
+    def _drop(self, whole: bool) -> None:
+        """Take back the latent frame that was drawn, or begun, ahead."""
+        with self._modes():
+            start = len(self._past_tS) + len(self._tokens)
+            self._engine.rewind(CLIP, start)
+            if whole:
+                self._decoder.rewind(CLIP)
+
+    def _pixels(self, tokens_S: torch.Tensor) -> np.ndarray:
+        return self._decoder.decode({CLIP: self._parts.lm.layout.unpack(tokens_S)["video"]})[CLIP]
