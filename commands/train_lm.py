@@ -75,12 +75,12 @@ class TrainLM(RunCommand):
         from ..core.memory import keep_freed_memory
         from ..data.encode import Windows
         from ..sampling.plan import SamplingConfig
-        from ..training.lm_training import DERIVED, LMTraining
+        from ..training.lm_training import LMTraining
         from ..training.recipes import train_language_model
 
         keep_freed_memory()
         options = dataclasses.asdict(self.recipe)
-        recipe = from_dict(LMTraining, {**options, "model": options["model"] | dict.fromkeys(DERIVED, 1)}, "options")
+        recipe = from_dict(LMTraining, {**options, "model": options["model"] | {"vocab_size": 1}}, "options")
         report = train_language_model(
             self.out, data=self.data, tokenizer=self.tokenizer, fps=self.fps, text=self.text, init=self.init,
             name=self.name, windows=from_dict(Windows, dataclasses.asdict(self.windows), "options"),

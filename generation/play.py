@@ -6,9 +6,9 @@ with generator.play("a coin run at night", seed=7) as session:
         show(session.step(keyboard.held()))             # {"d", "jump"}
 generator.generate("a coin run at night", seed=7, keys=session.held)        # the same clip
 
-While a picture is shown, the next ones are drawn under the keys that were held last. If others are held then, what was
-drawn is dropped and drawn anew. Tokens depend on the seed, the position and what came before alone, so that this changes
-when pictures are there, and not what they show (Next-Frame Diffusion, arXiv 2506.01380, does so with frames).
+While a picture is shown, the next ones are drawn under the keys that were held last, as by Next-Frame Diffusion (arXiv
+2506.01380). If others are held then, what was drawn is dropped and drawn anew. Tokens depend on the seed, the position
+and what came before alone, so that this changes when pictures are there, and not what they show.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from .session import SessionState
 from .source import Source
 
 CLIP = 0  # the number of the only clip in the engine
+Held: TypeAlias = str | Collection[str] | ControlTrack
 
 
 class _Drawn(NamedTuple):
@@ -98,6 +99,11 @@ class PlaySession:
         return self._controller.keys
 
     @property
+    def step_pictures(self) -> int:
+        """The pictures that a step gives."""
+        return self._controller.pictures
+
+    @property
     def held(self) -> ControlTrack:
         """What was held during each picture of this play so far; `generate(keys=held)` makes the same clip."""
         return join_tracks(self._tracks)
@@ -115,22 +121,18 @@ class PlaySession:
         return SessionState.from_plan(self._plan, grids, {}, self.settings)
 
     @in_plain_modes
-    def step(self, keys: str | Collection[str] = (), axes: Mapping[str, Number] | None = None) -> np.ndarray:
+    def step(self, keys: Held = (), axes: Mapping[str, Number] | None = None) -> np.ndarray:
         """Return the next pictures (n, H, W, 3) uint8, in which the keys show.
 
         Args:
-            keys: The names of the keys that are held now, or "none".
+            keys: The names of the keys that are held now, or "none"; or what is held before each of the pictures.
             axes: The turn of each axis during each of the pictures, by name.
 
         Raises:
             ReelmError: The session is closed, or a name is unknown (the nearest one is named); nothing is lost.
         """
         require(not self._closed, "play", "must not be closed", "a step")
-        pictures = self._controller.pictures
-        held = held_now(keys, self._controller.keys)
-        turns = {name: (float(value),) * pictures for name, value in (axes or {}).items()}
-        track = ControlTrack((held,) * pictures, turns)
-        self._controller.check(track)
+        track = self._track(keys, axes)
         drawn = self._take(track)
         self._tracks.append(track)
         self._tokens.append(drawn.tokens_S)
@@ -138,11 +140,25 @@ class PlaySession:
         self._guess(track)
         return self.pictures
 
-    def ready(self, keys: str | Collection[str] = ()) -> bool:
+    def expect(self, keys: Held = (), axes: Mapping[str, Number] | None = None) -> None:
+        """Draw the next pictures under these keys from now on, which a step will most likely have.
+
+        Args:
+            keys, axes: As for `step`.
+
+        Raises:
+            ReelmError: As for `step`.
+        """
+        require(not self._closed, "play", "must not be closed", "keys")
+        track = self._track(keys, axes)
+        if self.ahead and not self._same(self._guessed, track):
+            self._drop()
+            self._guess(track)
+
+    def ready(self, keys: Held = (), axes: Mapping[str, Number] | None = None) -> bool:
         """Return whether the pictures for these keys are drawn already, so that a step need not wait."""
-        held, coming = held_now(keys, self._controller.keys), self._coming
-        drawn = coming.result() if coming is not None and coming.done() else None
-        return drawn is not None and drawn.track.keys[0] == held
+        coming = self._coming
+        return coming is not None and coming.done() and self._same(self._guessed, self._track(keys, axes))
 
     def close(self) -> None:
         """End the play; the work of the thread ends with the pass that it computes."""
@@ -152,20 +168,38 @@ class PlaySession:
 
     def _take(self, track: ControlTrack) -> _Drawn:
         """Return the latent frame for these keys: the one that was drawn ahead, or a new one."""
-        coming, self._coming = self._coming, None
+        coming = self._coming
         if coming is not None and self._same(self._guessed, track):
-            drawn = coming.result()
-            assert drawn is not None  # nothing has cancelled it
-            return drawn
-        if coming is not None:
-            self._cancelled.set()
-            drawn = coming.result()
-            self._cancelled.clear()
-            self.dropped += 1
-            self._pool.submit(self._drop, drawn is not None).result()
-        drawn = self._pool.submit(self._draw, track).result()
-        assert drawn is not None
+            self._coming = None
+        else:
+            self._drop()
+            coming = self._pool.submit(self._draw, track)
+        drawn = coming.result()
+        assert drawn is not None  # nothing has cancelled it
         return drawn
+
+    def _track(self, keys: Held, axes: Mapping[str, Number] | None) -> ControlTrack:
+        """Return what is held before each picture of the next latent frame."""
+        pictures = self._controller.pictures
+        if isinstance(keys, ControlTrack):
+            require(len(keys) == pictures, "keys", f"must be of {pictures} pictures, those of a step", len(keys))
+            track = keys
+        else:
+            held = held_now(keys, self._controller.keys)
+            track = ControlTrack((held,) * pictures, {n: (float(turn),) * pictures for n, turn in (axes or {}).items()})
+        self._controller.check(track)
+        return track
+
+    def _drop(self) -> None:
+        """Take back what is drawn ahead, if anything is."""
+        coming, self._coming = self._coming, None
+        if coming is None:
+            return
+        self._cancelled.set()
+        drawn = coming.result()
+        self._cancelled.clear()
+        self.dropped += 1
+        self._pool.submit(self._rewind, whole=drawn is not None).result()
 
     def _same(self, track: ControlTrack, other: ControlTrack) -> bool:
         """Return whether two tracks are the same tokens."""
@@ -216,7 +250,7 @@ class PlaySession:
                 return frame.tokens_S.cpu()
         return None
 
-    def _drop(self, whole: bool) -> None:
+    def _rewind(self, *, whole: bool) -> None:
         """Take back the latent frame that was drawn, or begun, ahead."""
         with self._modes():
             start = len(self._past_tS) + len(self._tokens)

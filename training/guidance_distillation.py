@@ -1,7 +1,7 @@
 """Distillation of guidance into one row: a second set of weights learns the guided distribution.
 
     teacher = GuidanceTeacher(model, text, folder)              # a model with a guidance scale (`LMConfig.guidance`)
-    loss = teacher(teacher.student, tokens_Bthw, text_BP, lengths_B)
+    loss = teacher(teacher.student, *batch)                     # a `TokenBatch` (lm_training.py)
 
 Guided sampling takes two rows for each clip: its logits are u + s (c - u), where c has the prompt and u has none (Ho
 and Salimans 2022, arXiv 2207.12598). The student begins with the weights of the model and is trained towards this
@@ -9,6 +9,7 @@ distribution, by the Kullback-Leibler divergence of every token (Meng et al. 202
 guidance of diffusion models so). The model itself, which guides by two rows and scores clips, does not change.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -65,18 +66,26 @@ class GuidanceTeacher:
         return self._initial | {f"guided.{name}": weight for name, weight in student.items()}
 
     @torch.no_grad()
-    def targets(self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+    def targets(
+        self, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor,
+        controls: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Return the guided logits (B, S, V) float32 of whole clips, by a row with and a row without the prompt."""
         both_BP = torch.cat((text_BP, self._empty_1P.expand_as(text_BP)))
         both_B = torch.cat((lengths_B, self._length_1.expand_as(lengths_B)))
-        c_BSV, u_BSV = self._model(tokens_Bthw.repeat(2, 1, 1, 1), both_BP, both_B).float().chunk(2)
+        held = {name: torch.cat((part, part)) for name, part in (controls or {}).items()}
+        c_BSV, u_BSV = self._model(tokens_Bthw.repeat(2, 1, 1, 1), both_BP, both_B, held).float().chunk(2)
         return (c_BSV - u_BSV).mul_(self._scale).add_(u_BSV)
 
     def __call__(
-        self, student: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the mean divergence of the student from the guided distribution, in nats a token."""
-        targets_BSV = self.targets(tokens_Bthw, text_BP, lengths_B).div_(self._temperature).log_softmax(-1)
-        logits_BSV = student(tokens_Bthw, text_BP, lengths_B).float().div(self._temperature).log_softmax(-1)
+        self, student: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor,
+        controls: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Return the mean divergence of the student from the guided distribution, in nats a video token."""
+        targets_BSV = self.targets(tokens_Bthw, text_BP, lengths_B, controls).div_(self._temperature).log_softmax(-1)
+        logits_BSV = student(tokens_Bthw, text_BP, lengths_B, controls).float().div(self._temperature).log_softmax(-1)
+        if student.layout.has_given:
+            sampled_S = (~student.layout.given_S.to(logits_BSV.device)).repeat(tokens_Bthw.shape[1])
+            targets_BSV, logits_BSV = targets_BSV[:, sampled_S], logits_BSV[:, sampled_S]
         total = F.kl_div(logits_BSV, targets_BSV, reduction="sum", log_target=True)
         return total / logits_BSV[..., 0].numel()

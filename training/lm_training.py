@@ -7,10 +7,10 @@ weights is trained: it learns the guided distribution of a trained model (guidan
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from ..core.checkpoint import load_weights, read_json, save_json, save_tensors, uninitialised
 from ..core.config import differences, from_dict, to_dict
+from ..core.controls import Controller
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.files import atomic_write
@@ -33,8 +34,9 @@ from .guidance_distillation import GuidanceTeacher
 from .loop import TrainConfig, TrainState, check_run, train
 from .validation import HeldOut
 
+IGNORED = -100  # a target that counts for nothing
 # The sizes of a language model that follow from the data and the tokenizer, and are therefore no options of commands.
-DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size")
+DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size", "controller")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,27 @@ class LMTraining:
         require(used, name, "must be 1 where no guidance is distilled (--model.guidance)", temperature)
 
 
+class TokenBatch(NamedTuple):
+    """Clips of one length, with what they are predicted from: the arguments of `VideoTransformer.forward`.
+
+    Attributes:
+        tokens_Bthw: Their video tokens, int64.
+        text_BP: The text ids of their captions, padded.
+        text_lengths_B: The number of text ids of each caption.
+        controls: The tokens (B, t, pictures) of the controller's segments by name; none where there is no controller.
+    """
+
+    tokens_Bthw: torch.Tensor
+    text_BP: torch.Tensor
+    text_lengths_B: torch.Tensor
+    controls: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Return the batch on a device."""
+        tokens, text, lengths = (part.to(device) for part in self[:3])
+        return TokenBatch(tokens, text, lengths, {name: part.to(device) for name, part in self.controls.items()})
+
+
 class TokenBatches:
     """The training batches as a function of the step alone.
 
@@ -95,8 +118,8 @@ class TokenBatches:
             self._orders[which, epoch] = rng.permutation(len(self.sets[which].captions))
         return self._orders[which, epoch]
 
-    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the tokens (B, t, h, w) int64, text ids (B, P) and text lengths (B,) of a step, on the CPU."""
+    def __call__(self, step: int) -> TokenBatch:
+        """Return the batch of a step, on the CPU."""
         recipe, which = self.recipe, int(self.choice[step])
         shards = self.sets[which]
         size = max(1, recipe.batch_tokens // shards.tokens_Bthw[0].numel())
@@ -109,7 +132,8 @@ class TokenBatches:
             for i in clips
         ]
         text_BP, lengths_B = self.text.prefix(prompts, recipe.model.prefix, "captions")
-        return shards.tokens_Bthw[clips].long(), text_BP, lengths_B
+        controls = {name: tokens[clips].long() for name, tokens in shards.controls.items()}
+        return TokenBatch(shards.tokens_Bthw[clips].long(), text_BP, lengths_B, controls)
 
 
 def train_lm(
@@ -161,7 +185,7 @@ def train_lm(
     batches, nats = TokenBatches(sets, text, recipe), teacher or cross_entropy
 
     def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return nats(model, *(part.to(torch_device) for part in batches(step))), {}
+        return nats(model, *batches(step).to(torch_device)), {}
 
     validation = None
     if held_out is not None:
@@ -195,12 +219,14 @@ def train_lm(
 
 
 def cross_entropy(
-    model: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor
-) -> torch.Tensor:
-    """Return the mean cross-entropy of the tokens of whole clips, in nats."""
-    logits_BSV = model(tokens_Bthw, text_BP, lengths_B)
-    targets_BtS = model.layout.pack({"video": tokens_Bthw})
-    return F.cross_entropy(logits_BSV.flatten(0, 1).float(), targets_BtS.flatten())
+    model: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor,
+    controls: Mapping[str, torch.Tensor] | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Return the mean cross-entropy of the video tokens of whole clips, in nats; `TokenBatch` has the arguments."""
+    logits_BSV = model(tokens_Bthw, text_BP, lengths_B, controls)
+    targets_BtS = model.layout.pack({"video": tokens_Bthw, **(controls or {})})
+    targets_BtS = targets_BtS.masked_fill(model.layout.given_S.to(targets_BtS.device), IGNORED)
+    return F.cross_entropy(logits_BSV.flatten(0, 1).float(), targets_BtS.flatten(), ignore_index=IGNORED)
 
 
 def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
@@ -212,6 +238,8 @@ def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
         least, largest = (int(value) for value in shards.tokens_Bthw.aminmax())
         require(least >= 0, "data", "must have token ids of at least 0", least)
         require(largest < model.vocab_size, "vocab_size", f"must be above {largest}", model.vocab_size)
+        same = shards.controller == model.controller
+        require(same, "controller", f"must be that of the data, {shards.controller}", model.controller)
     fits = text.vocab_size <= model.text_vocab_size
     require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", model.text_vocab_size)
     captions = {caption for shards in sets for texts in shards.captions for caption in texts}
@@ -232,6 +260,8 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
     order = sizes.get("order", "raster")
     if order != model.config.order:
         note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
+    played = from_dict(Controller, sizes.get("controller", {}), "init")
+    require(played == model.config.controller, "init", "must be played by the keys and axes of the data", played)
     with uninitialised():
         other = VideoTransformer(dataclasses.replace(model.config, order=order, guidance=sizes.get("guidance")))
     load_weights(other, folder / "lm.safetensors")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..core.checkpoint import find_checkpoint, read_json, save_json
 from ..core.config import differences, from_dict, to_dict
+from ..core.controls import NO_CONTROLLER
 from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.progress import note
@@ -170,7 +171,7 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
 
 def _without_data(model: LMConfig) -> LMConfig:
     """Return the sizes without those that follow from the data and the tokenizer."""
-    return dataclasses.replace(model, vocab_size=1, rows=1, columns=1, text_vocab_size=1)
+    return dataclasses.replace(model, vocab_size=1, rows=1, columns=1, text_vocab_size=1, controller=NO_CONTROLLER)
 
 
 def _unguided(sampling: SamplingConfig) -> SamplingConfig:
@@ -178,11 +179,12 @@ def _unguided(sampling: SamplingConfig) -> SamplingConfig:
 
 
 def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], model: LMConfig) -> LMConfig:
-    """Return the sizes of the language model, with the vocabularies and the grid of the data."""
+    """Return the sizes of the language model, with the vocabularies, the grid and the controller of the data."""
     rows, columns = sets[0].tokens_Bthw.shape[2:]
     return dataclasses.replace(
-        model, vocab_size=tokenizer.vocab_size, rows=rows, columns=columns, text_vocab_size=text.vocab_size
-    )
+        model, vocab_size=tokenizer.vocab_size, rows=rows, columns=columns, text_vocab_size=text.vocab_size,
+        controller=sets[0].controller,
+    )  # fmt: skip
 
 
 def _model_config(

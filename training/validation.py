@@ -7,7 +7,7 @@
 A small set of clips is soon overfitted: the training loss still falls while the loss on other clips rises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,8 +20,11 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .run_reports import Checkpoint
 
-# From a model, tokens (B, t, h, w), text ids (B, P) and text lengths (B,) to the loss, in mean nats a token.
-Nats = Callable[[VideoTransformer, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# From a model, tokens (B, t, h, w), text ids (B, P), text lengths (B,) and the tokens (B, t, pictures) of its
+# controller's segments by name to the loss, in mean nats a video token.
+Nats = Callable[
+    [VideoTransformer, torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, torch.Tensor] | None], torch.Tensor
+]
 LOG_FILE = "held-out.jsonl"
 
 
@@ -77,6 +80,7 @@ def nats_per_token(
             tokens_Bthw = shards.tokens_Bthw[first : first + size].long().to(device)
             prompts = [captions[0] for captions in shards.captions[first : first + size]]
             text_BP, lengths_B = (part.to(device) for part in text.prefix(prompts, model.config.prefix, "captions"))
-            nats += float(nats_of(model, tokens_Bthw, text_BP, lengths_B)) * tokens_Bthw.numel()
+            controls = {name: part[first : first + size].long().to(device) for name, part in shards.controls.items()}
+            nats += float(nats_of(model, tokens_Bthw, text_BP, lengths_B, controls)) * tokens_Bthw.numel()
             tokens += tokens_Bthw.numel()
     return nats / tokens
