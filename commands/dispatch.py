@@ -16,6 +16,7 @@ from .data import Encode, Prepare
 from .evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
 from .info import Info
 from .parser import CommandParser
+from .play import Play
 from .train import Render, TrainText, TrainTokenizer
 from .train_lm import TrainLM
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Command]] = {
     "continue": Continue,
     "stream": Stream,
     "decode": Decode,
+    "play": Play,
     "bench kernels": BenchKernels,
     "bench tokenizer": BenchTokenizer,
     "bench startup": BenchStartup,

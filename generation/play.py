@@ -94,6 +94,16 @@ class PlaySession:
         return self._parts.config.fps
 
     @property
+    def prompt(self) -> str:
+        """The prompt."""
+        return self._plan.last_prompt
+
+    @property
+    def seed(self) -> int:
+        """The seed of the noise."""
+        return self._plan.key.seed
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The names of the keys that the model knows."""
         return self._controller.keys
@@ -107,6 +117,11 @@ class PlaySession:
     def held(self) -> ControlTrack:
         """What was held during each picture of this play so far; `generate(keys=held)` makes the same clip."""
         return join_tracks(self._tracks)
+
+    @property
+    def steps(self) -> list[ControlTrack]:
+        """What was held in each step so far."""
+        return list(self._tracks)
 
     @property
     def settings(self) -> Json:

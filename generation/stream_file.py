@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -83,13 +84,13 @@ def write_stream(
         for frames_THW3 in progress(stream, "streaming", unit="latent frame"):
             if not writer.frames:
                 _, height, width, _ = frames_THW3.shape
-                writer.metadata = _metadata(stream, (1, height, width))
+                writer.metadata = growing_metadata(stream, (1, height, width))
             writer.write(frames_THW3)
             fingerprint.add(frames_THW3)
             if stop():
                 break
         shape, grids = (writer.frames, height, width), {"video": stream.tokens, **stream.segments}
-        writer.metadata = _metadata(stream, shape, grids, fingerprint.build())
+        writer.metadata = growing_metadata(stream, shape, grids, fingerprint.build())
     return StreamedClip(
         writer.path, writer.frames, height, width, stream.fps, stream.prompt, stream.seed, stream.settings,
         stream.tokens.size, time.perf_counter() - began,
@@ -106,15 +107,35 @@ def _tokens_kept(stream: ClipStream, sessions: SessionFiles) -> Iterator[None]:
         raise
 
 
-def _metadata(
-    stream: ClipStream, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None,
+class Growing(Protocol):
+    """A clip whose frames come one after the other."""
+
+    @property
+    def fps(self) -> float:
+        """The frames per second."""
+
+    @property
+    def prompt(self) -> str:
+        """The latest prompt."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the noise."""
+
+    @property
+    def settings(self) -> Json:
+        """The record of its generation."""
+
+
+def growing_metadata(
+    clip: Growing, shape: tuple[int, int, int], grids: Mapping[str, np.ndarray] | None = None,
     fingerprint: Fingerprint | None = None,
 ) -> Json:  # fmt: skip
     """Return the metadata of a clip of this many frames, rows and columns, with its tokens by segment."""
     # Only the shape of the frames is used: they are in the file, and those of an endless stream fit into no memory.
     empty_THW3, segments = np.broadcast_to(np.uint8(0), (*shape, 3)), dict(grids or {})
-    clip = Video(
-        empty_THW3, stream.fps, tokens=segments.pop("video", None), segments=segments, prompt=stream.prompt,
-        seed=stream.seed, settings=stream.settings,
+    video = Video(
+        empty_THW3, clip.fps, tokens=segments.pop("video", None), segments=segments, prompt=clip.prompt,
+        seed=clip.seed, settings=clip.settings,
     )  # fmt: skip
-    return video_metadata(clip, fingerprint)
+    return video_metadata(video, fingerprint)
