@@ -50,7 +50,7 @@ class Report:
         fps: The frames per second of all samples; None where all clips are stills.
         skipped: The clips that could not be used: (file, reason).
         notes: What reading did to clips or could not read of them: (file, note).
-        ignored: The files whose names are neither those of clips nor those of captions.
+        ignored: The files whose names are neither those of clips nor those of captions or controls.
         made_here: The folders among the clips that reelm made, which were not searched.
         path: The path of the report file; the contact sheet is in the same folder.
     """
@@ -86,7 +86,8 @@ def prepare(
     """Make the missing shards of this rank, then write its report and its contact sheet.
 
     Args:
-        folder: The folder that is searched, with all its subfolders, for videos, gifs, images and their captions.
+        folder: The folder that is searched, with all its subfolders, for videos, gifs, images and what lies
+            beside them: captions and controls.
         out: The folder of the shards; it may lie in `folder`.
         config: The options of the samples.
         workers: The number of processes; with 0 the clips are prepared in this process.
