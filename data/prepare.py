@@ -73,6 +73,13 @@ class Report:
                 frames[sample.source] += sample.frames
         return sum(count == 1 for count in frames.values())
 
+    def controls(self) -> tuple[int, list[str]]:
+        """Return the number of clips with controls, and the names of their keys and axes."""
+        samples = [sample for shard in self.shards.values() for sample in shard.samples if sample.controls is not None]
+        tracks = [sample.controls for sample in samples if sample.controls is not None]
+        names = {name for track in tracks for name in (*track.axes, *frozenset().union(*track.keys))}
+        return len({sample.source for sample in samples}), sorted(names)
+
     def count(self, split: str) -> tuple[int, int]:
         """Return the numbers of samples and of frames of a split."""
         frames = [sample.frames for shard in self.shards.values() for sample in shard.samples if sample.split == split]
@@ -289,6 +296,7 @@ def _assemble(
 
 
 def _report_json(report: Report, config: PrepareConfig) -> Json:
+    controlled, names = report.controls()
     splits: Json = {split: dict(zip(("samples", "frames"), report.count(split), strict=True)) for split in SPLITS}
     return {
         "format": FORMAT,
@@ -296,6 +304,7 @@ def _report_json(report: Report, config: PrepareConfig) -> Json:
         "used": report.files - len(report.skipped),
         **splits,
         "stills": report.stills,
+        "controls": {"clips": controlled, "names": [*names]},
         "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
         "notes": [{"file": file, "note": text} for file, text in report.notes],
         "ignored": [*report.ignored],

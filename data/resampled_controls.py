@@ -42,8 +42,8 @@ def _shares(start: float, stop: float, count: int, least: float) -> dict[int, fl
     Parts of at most `least` new pictures count as none, beside longer ones: files round times, and a key would seem to
     be held for a millisecond of the picture before.
     """
-    first, last = (min(max(0, number), count - 1) for number in (math.floor(start), math.ceil(stop) - 1))
-    ends = [start, *range(first + 1, last + 1), max(start, stop)]
+    first, last = (min(number, count - 1) for number in (math.floor(start), math.ceil(stop) - 1))
+    ends = [start, *range(first + 1, last + 1), stop]
     parts = {first + index: ends[index + 1] - ends[index] for index in range(len(ends) - 1)}
     longest = max(parts.values())
     kept = {new: part for new, part in parts.items() if part > least or part == longest}

@@ -1,7 +1,9 @@
 """What was done beside a clip: two forms that say the same, each mistake named, and each sample with its own part."""
 
+import contextlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from reelm import cli
 from reelm.core.controls import ControlTrack
 from reelm.core.errors import ClipError
 from reelm.data import control_files
 from reelm.data.clip_shards import ClipShards
-from reelm.data.control_files import read_controls
+from reelm.data.control_files import Recording, read_controls
 from reelm.data.prepare import is_up_to_date, prepare
 from reelm.data.recode import PrepareConfig, recode
 from reelm.data.sources import Source
@@ -143,10 +146,35 @@ def test_a_clip_whose_file_does_not_fit_is_skipped_with_the_reason(tmp_path, pic
     for name in "ab":
         write_clip(tmp_path / f"{name}.mp4", pictures(24, 0), 8)
     beside(tmp_path, ".jsonl", text)
-    report = prepare(tmp_path, tmp_path / "out", PLAIN, workers=0)
+    report = prepare(tmp_path, tmp_path / "out", replace(PLAIN, fps=4.0), workers=0)
     assert report.skipped == [("a.mp4", reason)] and report.ignored == []
+    assert report.controls() == (0, [])
     assert [sample.source for sample in ClipShards(tmp_path / "out").samples] == ["b.mp4"]
     assert json.loads(report.path.read_text())["skipped"] == [{"file": "a.mp4", "reason": reason}]
+
+
+@pytest.mark.parametrize(("told", "start", "stop", "fits"), [
+    (0.05 + 0.001, 0.0, 0.1, True), (0.05 + 0.0011, 0.0, 0.1, False), (0.2 - 0.051, 0.2, 0.3, True),
+    (0.2 - 0.052, 0.2, 0.3, False),
+    # Of a variable rate: a short picture, and one that is held.
+    (0.04, 0.0, 0.02, True), (0.06, 0.0, 0.02, False), (1.4, 1.0, 2.0, True), (1.6, 1.0, 2.0, False),
+])  # fmt: skip
+def test_a_time_may_be_half_a_picture_off_and_a_millisecond_to_which_files_round(told, start, stop, fits):
+    recording = Recording("a.csv", ControlTrack((frozenset(),)), (told,))
+    with contextlib.nullcontext() if fits else pytest.raises(ClipError, match=r"^controls: must have times within"):
+        assert recording.checked(np.array([[start, stop]]), fps=10) is recording.track
+
+
+def test_the_command_names_the_keys_and_axes(tmp_path, pictures, capsys):
+    for name in "abc":
+        write_clip(tmp_path / f"{name}.mp4", pictures(4, 0), 8)
+    (tmp_path / "a.jsonl").write_text(lines(4, keys=lambda n: ["w", "jump"], turn=float))
+    (tmp_path / "b.csv").write_text("keys\n" + "a\n" * 4)
+    words = ["prepare", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert cli.main(words) == 0
+    assert "\n2 of them with controls: a, jump, turn, w\n" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["controls"] == {"clips": 2, "names": ["a", "jump", "turn", "w"]}
 
 
 def test_each_sample_has_its_own_part(tmp_path, pictures):

@@ -206,11 +206,17 @@ def test_other_controls_encode_anew(played, tokenizer, tmp_path, monkeypatch):
     shards.samples[1] = replace(shards.samples[1], controls=replace(held, keys=held.keys[::-1]))
     encode_shards(tokenizer, shards, tmp_path, windows)
     assert written == ["clips-train-00001-9.safetensors"]
+    turned = {"turn": shards.samples[0].controls.axes["turn"][::-1]}
+    shards.samples[0] = replace(shards.samples[0], controls=replace(shards.samples[0].controls, axes=turned))
+    written.clear()
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    assert written == [f"clips-train-0000{number}-9.safetensors" for number in (0, 1)]
     # A limit is part of every token.
+    written.clear()
     known = shards.controller(4)
     monkeypatch.setattr(ClipShards, "controller", lambda *_: replace(known, limits=(9.0,)))
     encode_shards(tokenizer, shards, tmp_path, windows)
-    assert len(written) == 4
+    assert len(written) == 3
 
 
 @pytest.mark.parametrize(("options", "message"), [
