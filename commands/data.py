@@ -77,6 +77,9 @@ def summary(report: "Report") -> str:
         f"{rate}{stills}: {_counted(train, 'sample')} to train on ({train_frames} frames), "
         f"{held_out} held out ({held_out_frames} frames)"
     ]
+    controlled, names = report.controls()
+    if controlled:
+        lines.append(f"{controlled} of them with controls: {', '.join(names) or 'nothing was ever held'}")
     # A reason is "argument: rule, got value". Files are counted by the part before the value, which many share.
     rules = Counter(reason.split(", got ")[0] for _, reason in report.skipped)
     if rules:

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..core.controls import Controller
 from ..core.errors import ClipError, require
 from ..core.files import as_path
 from ..core.folders import kind_of
 from ..media.frame_decoder import read_window
+from .learnt_controller import learnt_controller
 from .shard_files import SPLITS, Sample, read_index, read_json, read_sample
 
 
@@ -78,8 +80,11 @@ class ClipShards:
             raise ClipError(f"data: shards.json must be a file that reelm prepare wrote, got {error!r}") from error
         self.samples: list[Sample] = []
         self.numbers: list[int] = []
+        self._every: list[Sample] = []  # of all splits
         for number in range(count):
-            samples = [sample for sample in read_index(self.folder, number).samples if sample.split == split]
+            every = read_index(self.folder, number).samples
+            samples = [sample for sample in every if sample.split == split]
+            self._every += every
             self.samples += samples
             self.numbers += [number] * len(samples)
         for sample in self.samples:
@@ -89,6 +94,17 @@ class ClipShards:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def controller(self, pictures: int) -> Controller:
+        """Return the keys and axes of the samples of all splits; it is false where nothing was recorded.
+
+        Args:
+            pictures: The pictures of a latent frame: the tokenizer's temporal compression.
+
+        Raises:
+            ReelmError: There are too many keys, or an axis has the name of a key.
+        """
+        return learnt_controller(self._every, pictures)
 
     def read(self, sample: int, start: int, count: int) -> np.ndarray:
         """Return frames [start, start + count) of the sample with the index `sample`: (count, H, W, 3) uint8.

@@ -3,17 +3,22 @@
 encode_shards(tokenizer, ClipShards("shards"), Path("tokens"), Windows(num_frames=17, stride=4))
 
 Every tar of clips becomes one file of tokens, so that many machines can share the work and an interrupted run can
-continue. Every window is encoded as a clip of its own that begins with the window's first frame.
+continue. Every window is encoded as a clip of its own that begins with the window's first frame. What was held during
+the frames of a window is stored beside its tokens (core/controls.py), where it was recorded for any clip.
 """
 
 import contextlib
+import hashlib
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from ..core.config import to_dict
+from ..core.controls import Controller, ControlTrack
 from ..core.errors import require
 from ..core.json_values import Json
 from ..core.plain_values import convert_fields
@@ -102,7 +107,8 @@ def encode_shards(
         world_size: The number of processes that share the work.
 
     Raises:
-        ReelmError: An argument is out of its range, no sample is as long as a window, or frame rates differ.
+        ReelmError: An argument is out of its range, no sample is as long as a window, frame rates differ, or windows
+            are mirrored or moved where clips have controls.
         ClipError: A shard is damaged.
     """
     windows = windows or Windows()
@@ -119,6 +125,11 @@ def encode_shards(
     require(longest >= num_frames, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)
     rates = sorted({sample.fps for sample in shards.samples})
     require(len(rates) == 1, "data", "must have one frame rate (reelm prepare --fps)", rates)
+    controller = shards.controller(tokenizer.compression.t)
+    still = not controller or not windows.motion
+    require(still, "motion", "must be 0 where clips have controls: the picture would move without them", windows.motion)
+    same = not controller or not windows.mirror
+    require(same, "mirror", "must be off where clips have controls: left would be right", windows.mirror)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer_id, total = tokenizer.tokens_id, 0
     missing: list[tuple[Path, str, list[tuple[int, int]]]] = []
@@ -130,6 +141,8 @@ def encode_shards(
         # The CRC of a clip identifies its bytes, which do not contain its captions.
         clips = [(shards.samples[sample].crc32, shards.samples[sample].captions) for sample in samples]
         origin = f"tokenizer {tokenizer_id}, {windows.record()}, clips {clips}"
+        if controller:
+            origin += f", controls {_digest(controller, [shards.samples[sample].controls for sample in samples])}"
         if starts and shard_origin(path) != origin:
             missing.append((path, origin, starts))
     every = [start for _, _, starts in missing for start in starts]
@@ -139,8 +152,30 @@ def encode_shards(
             tokens = _encode(tokenizer, itertools.islice(crops, len(starts) * windows.crops))
             captions = [list(shards.samples[sample].captions) or [""] for sample, _ in starts]
             captions = [texts for texts in captions for _ in range(windows.crops)]
-            write_shard(path, tokens, captions, fps=rates[0], origin=origin)
+            controls = _control_tokens(controller, shards, windows, starts)
+            write_shard(path, tokens, captions, fps=rates[0], origin=origin, controls=controls, controller=controller)
     return total
+
+
+def _digest(controller: Controller, tracks: list[ControlTrack | None]) -> str:
+    """Return a hash of what the control tokens of samples are made from."""
+    told = [None if track is None else (track.written, dict(track.axes)) for track in tracks]
+    return hashlib.sha256(json.dumps([to_dict(controller), told]).encode()).hexdigest()
+
+
+def _control_tokens(
+    controller: Controller, shards: ClipShards, windows: Windows, starts: list[tuple[int, int]]
+) -> dict[str, torch.Tensor]:
+    """Return the control tokens (N, t, pictures) of the crops of the windows that begin at `starts`, by segment.
+
+    They are the same for all crops of a window, and empty where nothing was recorded. What is held during the last
+    frame of a window shows after it.
+    """
+    count, found = windows.num_frames - 1, []
+    for sample, start in starts:
+        track = shards.samples[sample].controls or ControlTrack((frozenset(),) * (start + count))
+        found += [controller.tokens(track[start : start + count], first=True)] * windows.crops
+    return {segment.name: torch.stack([tokens[segment.name] for tokens in found]) for segment in controller.segments}
 
 
 def _crops(

@@ -50,7 +50,7 @@ class Report:
         fps: The frames per second of all samples; None where all clips are stills.
         skipped: The clips that could not be used: (file, reason).
         notes: What reading did to clips or could not read of them: (file, note).
-        ignored: The files whose names are neither those of clips nor those of captions.
+        ignored: The files whose names are neither those of clips nor those of captions or controls.
         made_here: The folders among the clips that reelm made, which were not searched.
         path: The path of the report file; the contact sheet is in the same folder.
     """
@@ -73,6 +73,13 @@ class Report:
                 frames[sample.source] += sample.frames
         return sum(count == 1 for count in frames.values())
 
+    def controls(self) -> tuple[int, list[str]]:
+        """Return the number of clips with controls, and the names of their keys and axes."""
+        samples = [sample for shard in self.shards.values() for sample in shard.samples if sample.controls is not None]
+        tracks = [sample.controls for sample in samples if sample.controls is not None]
+        names = {name for track in tracks for name in (*track.axes, *frozenset().union(*track.keys))}
+        return len({sample.source for sample in samples}), sorted(names)
+
     def count(self, split: str) -> tuple[int, int]:
         """Return the numbers of samples and of frames of a split."""
         frames = [sample.frames for shard in self.shards.values() for sample in shard.samples if sample.split == split]
@@ -86,7 +93,8 @@ def prepare(
     """Make the missing shards of this rank, then write its report and its contact sheet.
 
     Args:
-        folder: The folder that is searched, with all its subfolders, for videos, gifs, images and their captions.
+        folder: The folder that is searched, with all its subfolders, for videos, gifs, images and what lies
+            beside them: captions and controls.
         out: The folder of the shards; it may lie in `folder`.
         config: The options of the samples.
         workers: The number of processes; with 0 the clips are prepared in this process.
@@ -288,6 +296,7 @@ def _assemble(
 
 
 def _report_json(report: Report, config: PrepareConfig) -> Json:
+    controlled, names = report.controls()
     splits: Json = {split: dict(zip(("samples", "frames"), report.count(split), strict=True)) for split in SPLITS}
     return {
         "format": FORMAT,
@@ -295,6 +304,7 @@ def _report_json(report: Report, config: PrepareConfig) -> Json:
         "used": report.files - len(report.skipped),
         **splits,
         "stills": report.stills,
+        "controls": {"clips": controlled, "names": [*names]},
         "skipped": [{"file": file, "reason": reason} for file, reason in report.skipped],
         "notes": [{"file": file, "note": text} for file, text in report.notes],
         "ignored": [*report.ignored],

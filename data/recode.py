@@ -6,9 +6,10 @@ However long the clip is, memory holds no more than the last frames read, which 
 """
 
 import itertools
+from array import array
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from ..media.clip import ClipLimits
 from ..media.fitting import Fit
 from ..media.frame_encoder import write_frames
 from ..media.picture_folder import FOLDER_FPS
-from ..media.streaming import stream_clip, stream_fitted
+from ..media.streaming import TimedFrame, stream_clip, stream_fitted
+from .control_files import read_controls
+from .resampled_controls import resampled_controls
 from .shard_files import Sample
 from .sources import Source, read_captions
 
@@ -75,14 +78,17 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
         not read of it.
 
     Raises:
-        ClipError: The clip or its captions cannot be used.
+        ClipError: The clip, its captions or its controls cannot be used.
         ReelmError: A file could not be written.
     """
-    captions = read_captions(source)
+    captions, recording = read_captions(source), read_controls(source)
     clip = stream_clip(source.path, limits=LIMITS, folder_fps=config.fps or FOLDER_FPS)
     fps = config.fps or clip.fps
     if fps < MIN_FPS:
         raise ClipError(f"clip: must have at least {MIN_FPS} frames per second, got {fps:g} in {source.name!r}")
+    spans = array("d")
+    if recording is not None:
+        clip = replace(clip, frames=_noted(clip.frames, spans))
     frames = stream_fitted(clip, fps=fps, height=config.height, width=config.width, fit=config.fit)
     samples: list[Sample] = []
     paths: list[Path] = []
@@ -93,8 +99,22 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
         count = write_frames(paths[-1], (frame for _, frame in group), fps, keyframes=KEYFRAMES)
         samples.append(Sample(source.name, split, first, count, fps, config.height, config.width, captions))
         first += count
+    if recording is not None:
+        spans_T2 = np.array(spans).reshape(-1, 2)
+        track = resampled_controls(recording.checked(spans_T2, fps=clip.fps), spans_T2, fps=fps, count=first)
+        samples = [
+            replace(sample, controls=track[sample.first_frame : sample.first_frame + sample.frames])
+            for sample in samples
+        ]
     # What is missing is known only at the end.
     return samples, paths, tuple(clip.notes)
+
+
+def _noted(frames: Iterator[TimedFrame], spans: "array[float]") -> Iterator[TimedFrame]:
+    """Yield the frames, and add the seconds from which and until which each is shown to `spans`."""
+    for start, stop, frame in frames:
+        spans.extend((start, stop))
+        yield start, stop, frame
 
 
 def _assign_frames(

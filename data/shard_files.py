@@ -13,10 +13,12 @@ import io
 import json
 import tarfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.controls import ControlTrack, read_written
 from ..core.errors import ClipError
 from ..core.files import atomic_path, atomic_write
 from ..core.json_values import Json
@@ -41,6 +43,7 @@ class Sample:
         offset: The offset of the mp4's first byte in the tar.
         size: The size of the mp4 in bytes.
         crc32: The CRC-32 of the mp4's bytes.
+        controls: What was held while each frame was shown; None if it was not recorded.
     """
 
     source: str
@@ -54,6 +57,7 @@ class Sample:
     offset: int = 0
     size: int = 0
     crc32: int = 0
+    controls: ControlTrack | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,29 @@ def write_shard(
                 indexed.append(dataclasses.replace(sample, offset=offset, size=len(data), crc32=zlib.crc32(data)))
         size = temporary.stat().st_size
     index = ShardIndex(fingerprint, size, indexed, skipped, notes)
-    atomic_write(
-        path.with_suffix(".json"), json.dumps({"format": FORMAT, **dataclasses.asdict(index)}, indent=1) + "\n"
-    )
+    values = vars(index) | {"samples": [_to_entry(sample) for sample in indexed]}
+    atomic_write(path.with_suffix(".json"), json.dumps({"format": FORMAT, **values}, indent=1) + "\n")
     return index
+
+
+def _to_entry(sample: Sample) -> Json:
+    """Return the JSON of a sample; controls are there only if it has some, their keys in the written form."""
+    entry = dataclasses.asdict(dataclasses.replace(sample, controls=None))
+    del entry["controls"]
+    if sample.controls is not None:
+        # Six digits are more than any device or model tells apart, and keep the index small.
+        axes = {name: [float(f"{value:.6g}") for value in values] for name, values in sample.controls.axes.items()}
+        entry["controls"] = {"keys": sample.controls.written, "axes": axes}
+    return entry
+
+
+def _from_entry(entry: Mapping[str, Any]) -> Sample:
+    """Return the sample of its JSON, whose fields are not checked yet."""
+    values: dict[str, Any] = {**entry, "captions": tuple(entry["captions"])}
+    if "controls" in entry:
+        axes = {name: tuple(map(float, turns)) for name, turns in entry["controls"]["axes"].items()}
+        values["controls"] = ControlTrack(read_written(entry["controls"]["keys"]).keys, axes)
+    return Sample(**values)
 
 
 def read_index(folder: Path, number: int) -> ShardIndex:
@@ -129,10 +152,10 @@ def read_index(folder: Path, number: int) -> ShardIndex:
     name = path.with_suffix(".json").name
     values: Any = read_json(path.with_suffix(".json"))
     try:
-        samples = [Sample(**{**entry, "captions": tuple(entry["captions"])}) for entry in values["samples"]]
+        samples = [_from_entry(entry) for entry in values["samples"]]
         skipped, notes = ([(str(file), str(text)) for file, text in values[name]] for name in ("skipped", "notes"))
         index = ShardIndex(values["fingerprint"], values["tar_bytes"], samples, skipped, notes)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ClipError(
             f"data: {name} must be the index of a clip shard, got {type(error).__name__}: {error}"
         ) from error
@@ -159,6 +182,7 @@ def _is_valid(sample: Sample, tar_bytes: Any) -> bool:
         and type(sample.fps) in (int, float)
         and sample.fps > 0
         and sample.split in SPLITS
+        and (sample.controls is None or len(sample.controls) == sample.frames)
         and sample.offset + sample.size <= tar_bytes
     )
 

@@ -1,10 +1,11 @@
-"""Find the clips of a folder and read their captions, the first step of `reelm prepare`.
+"""Find the clips of a folder, and what lies beside them, the first step of `reelm prepare`.
 
 found = find_sources(Path("my_clips"), leave_out=Path("my_clips/shards"))
 captions = read_captions(found.sources[0])
 
 The captions of a clip are in a file of the same name in the same folder: `name.txt` is one caption, and `name.json` has
-one or a list of them under "caption". If both exist, the JSON file is used.
+one or a list of them under "caption". If both exist, the JSON file is used. What was held while the clip was recorded
+is in `name.jsonl` or `name.csv` (control_files.py).
 """
 
 import json
@@ -22,6 +23,7 @@ VIDEOS = (
 )
 SUFFIXES = IMAGE_SUFFIXES | frozenset(VIDEOS.split())
 CAPTIONS = (".json", ".txt")
+CONTROLS = (".csv", ".jsonl")
 MAX_CAPTION_BYTES = 2**20
 
 
@@ -40,16 +42,25 @@ class Source:
     @property
     def captions_path(self) -> Path | None:
         """The file of the clip's captions, or None if there is none."""
-        paths = (self.path.with_name(self.path.stem + suffix) for suffix in CAPTIONS)
-        return next((path for path in paths if os.path.lexists(path) and path != self.path), None)
+        return next(iter(self._beside(CAPTIONS)), None)
+
+    @property
+    def controls_paths(self) -> list[Path]:
+        """The files of what was held while the clip was recorded; more than one is a mistake."""
+        return self._beside(CONTROLS)
+
+    def _beside(self, suffixes: tuple[str, ...]) -> list[Path]:
+        paths = (self.path.with_name(self.path.stem + suffix) for suffix in suffixes)
+        return [path for path in paths if os.path.lexists(path) and path != self.path]
 
     def stamp(self) -> list[str | int | None]:
-        """Return values that change when the clip or its captions change.
+        """Return values that change when the clip, its captions or its controls change.
 
-        They are the name, then the size and the modification time of the clip and of its captions.
+        They are the name, then the size and the modification time of the clip, of its captions, and of its controls if
+        there are any.
         """
         stamp: list[str | int | None] = [self.name]
-        for path in (self.path, self.captions_path):
+        for path in (self.path, self.captions_path, *self.controls_paths):
             try:
                 status = None if path is None else path.stat()
             except OSError:
@@ -64,7 +75,7 @@ class FoundClips:
 
     Attributes:
         sources: The clips, and folders that cannot be listed, so that they are reported.
-        ignored: The names of files that are neither clips by their suffix nor captions of a clip.
+        ignored: The names of files that are neither clips by their suffix nor captions or controls of a clip.
         made_here: The names of folders that reelm made, such as a training run: their pictures are not clips.
     """
 
@@ -101,8 +112,8 @@ def find_sources(folder: Path, leave_out: Path | None = None) -> FoundClips:
                 (found if Path(name).suffix.lower() in SUFFIXES else others).append(here / name)
     found += [Path(name) for name in refused]
     sources = sorted((Source(_name(path, folder), path) for path in found), key=lambda source: source.name)
-    captions = {source.captions_path for source in sources}
-    ignored = sorted(_name(path, folder) for path in others if path not in captions)
+    used = {path for source in sources for path in (source.captions_path, *source.controls_paths)}
+    ignored = sorted(_name(path, folder) for path in others if path not in used)
     return FoundClips(sources, ignored, sorted(_name(path, folder) for path in made_here))
 
 

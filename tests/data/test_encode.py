@@ -1,18 +1,24 @@
 """Prepared clips to token shards: every window once, whoever does it, and no window that is not asked for."""
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from reelm.core.checkpoint import load_tensors
+from reelm.core.controls import Controller, ControlTrack
 from reelm.core.errors import ReelmError
 from reelm.data import encode
 from reelm.data.camera import moving_crop
 from reelm.data.clip_shards import ClipShards
 from reelm.data.crops import centre_crop, random_scale_crop
 from reelm.data.encode import Windows, encode_shards
+from reelm.data.prepare import prepare
+from reelm.data.recode import PrepareConfig
 from reelm.data.token_shards import read_shards, shard_origin
+from reelm.media.writer import write_clip
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
@@ -140,3 +146,85 @@ def test_wrong_windows_are_refused(long_shards, tokenizer, tmp_path, options, me
 def test_wrong_ranks_are_refused(long_shards, tokenizer, tmp_path, options, message):
     with pytest.raises(ReelmError, match=f"^{message}"):
         encode_shards(tokenizer, ClipShards(long_shards), tmp_path, **options)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory, pictures):
+    """Two clips that were played, of 24 and 14 frames, and one of 10 that was not, each in a shard of its own."""
+    folder = tmp_path_factory.mktemp("played")
+    for name, frames in (("a", 24), ("b", 14), ("c", 10)):
+        write_clip(folder / f"{name}.mkv", pictures(frames, frames), 10)
+    lines = [{"keys": ["w"] * (n % 3 == 0) + ["d"] * (n > 20), "turn": n / 4} for n in range(24)]
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "b.csv").write_text("keys\n" + "\n".join(["a", *["none"] * 12, "w+a"]))
+    config = PrepareConfig(height=24, width=32, held_out_seconds=0.1, clips_per_shard=1)
+    prepare(folder, folder / "shards", config, workers=0)
+    return folder / "shards"
+
+
+def test_each_window_has_the_controls_of_its_pictures(played, tokenizer, tmp_path):
+    """What is held during a picture shows in the next one, and each crop of a window has the same."""
+    shards, pictures = ClipShards(played), tokenizer.compression.t
+    windows = Windows(num_frames=1 + 2 * pictures, stride=3, crops=2, height=16, width=16)
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    (sets,) = read_shards(tmp_path)
+    limit = shards.controller(pictures).limits
+    assert sets.controller == Controller(keys=("a", "d", "w"), axes=("turn",), limits=limit, pictures=pictures)
+    assert 5 < limit[0] < 23 / 4
+    starts = [(sample, start) for sample, s in enumerate(shards.samples) for start in windows.starts(s.frames)]
+    assert len(sets.tokens_Bthw) == 2 * len(starts) and {sample for sample, _ in starts} == {0, 1, 2}
+    for number, (sample, start) in enumerate(starts):
+        track = shards.samples[sample].controls
+        for crop in (0, 1):
+            tokens = {name: grid[2 * number + crop] for name, grid in sets.controls.items()}
+            assert all(grid.shape == (3, pictures) for grid in tokens.values())
+            first = sets.controller.track({name: grid[:1] for name, grid in tokens.items()})
+            assert set(first.keys) == {frozenset()} and set(first.axes["turn"]) == {0.0}
+            later = sets.controller.track({name: grid[1:] for name, grid in tokens.items()})
+            wanted = track[start : start + 2 * pictures] if track else ControlTrack((frozenset(),) * 2 * pictures)
+            assert later.keys == wanted.keys
+            turns = wanted.axes.get("turn", (0.0,) * 2 * pictures)
+            assert later.axes["turn"] == pytest.approx([min(x, limit[0]) for x in turns], abs=limit[0] / 14)
+
+
+def test_held_out_ends_have_the_same_controller(played, tokenizer, tmp_path):
+    for split in ("train", "held-out"):
+        encode_shards(tokenizer, ClipShards(played, split), tmp_path / split, Windows(num_frames=1))
+    (train,), (ends,) = (read_shards(tmp_path / split) for split in ("train", "held-out"))
+    assert train.controller == ends.controller and train.controller
+    assert ends.controls["keys"].shape == (3, 1, tokenizer.compression.t)
+
+
+def test_other_controls_encode_anew(played, tokenizer, tmp_path, monkeypatch):
+    shards, windows = ClipShards(played), Windows(num_frames=9)
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    written = []
+    monkeypatch.setattr(encode, "write_shard", lambda path, *_, **__: written.append(path.name))
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    assert not written
+    held = shards.samples[1].controls
+    shards.samples[1] = replace(shards.samples[1], controls=replace(held, keys=held.keys[::-1]))
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    assert written == ["clips-train-00001-9.safetensors"]
+    turned = {"turn": shards.samples[0].controls.axes["turn"][::-1]}
+    shards.samples[0] = replace(shards.samples[0], controls=replace(shards.samples[0].controls, axes=turned))
+    written.clear()
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    assert written == [f"clips-train-0000{number}-9.safetensors" for number in (0, 1)]
+    # A limit is part of every token.
+    written.clear()
+    known = shards.controller(4)
+    monkeypatch.setattr(ClipShards, "controller", lambda *_: replace(known, limits=(9.0,)))
+    encode_shards(tokenizer, shards, tmp_path, windows)
+    assert len(written) == 3
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"mirror": True}, "mirror: must be off where clips have controls: left would be right, got True"),
+    ({"motion": 0.5}, "motion: must be 0 where clips have controls: the picture would move without them, got 0.5"),
+])  # fmt: skip
+def test_crops_that_controls_do_not_explain_are_refused(played, tokenizer, tmp_path, options, message):
+    windows = Windows(num_frames=9, crops=2, height=16, width=16, **options)
+    with pytest.raises(ReelmError, match=f"^{re.escape(message)}$"):
+        encode_shards(tokenizer, ClipShards(played), tmp_path / "tokens", windows)
+    assert not (tmp_path / "tokens").exists()

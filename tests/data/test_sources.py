@@ -22,10 +22,11 @@ def touch(folder, *names):
 
 def test_clips_are_found_by_suffix_in_any_folder_and_sorted(tmp_path):
     touch(tmp_path, "b.MP4", "a.gif", "deep/er/c.webm", "deep/c.jpeg", "a.txt", "notes.txt", "deep/c.json", "x.pdf")
+    touch(tmp_path, "b.jsonl", "deep/c.csv", "other.csv", "deep/other.jsonl", "pngs.csv")
     touch(tmp_path, ".hidden.mp4", ".git/d.mp4", "out/e.mp4", "pngs/settings.json", "pngs/frame_000000.png")
     found = find_sources(tmp_path, leave_out=tmp_path / "out")
     assert [source.name for source in found.sources] == ["a.gif", "b.MP4", "deep/c.jpeg", "deep/er/c.webm", "pngs"]
-    assert (found.ignored, found.made_here) == (["notes.txt", "x.pdf"], [])
+    assert (found.ignored, found.made_here) == (["deep/other.jsonl", "notes.txt", "other.csv", "x.pdf"], [])
     assert "out/e.mp4" in [source.name for source in find_sources(tmp_path).sources]
 
 
@@ -97,15 +98,22 @@ def test_json_without_captions_is_refused(tmp_path, text):
         read_captions(Source("a.mp4", tmp_path / "a.mp4"))
 
 
-def test_a_stamp_changes_with_the_clip_and_its_captions(tmp_path):
+def test_a_stamp_changes_with_the_clip_its_captions_and_its_controls(tmp_path):
     touch(tmp_path, "a.mp4")
     source = Source("a.mp4", tmp_path / "a.mp4")
     stamps = [source.stamp()]
     (tmp_path / "a.txt").write_text("one")
     stamps.append(source.stamp())
+    for suffix in (".csv", ".jsonl"):
+        (tmp_path / f"a{suffix}").write_text("{}")
+        stamps.append(source.stamp())
+    (tmp_path / "a.csv").unlink()
+    stamps.append(source.stamp())
+    (tmp_path / "a.jsonl").write_text("{ }")
+    stamps.append(source.stamp())
     (tmp_path / "a.mp4").write_bytes(b"longer")
     stamps.append(source.stamp())
     (tmp_path / "a.mp4").unlink()
     stamps.append(source.stamp())
-    assert len({json.dumps(stamp) for stamp in stamps}) == 4
+    assert len({json.dumps(stamp) for stamp in stamps}) == 8
     assert json.dumps(source.stamp()) == json.dumps(stamps[-1])
