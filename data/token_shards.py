@@ -18,11 +18,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..core.checkpoint import load_tensors, save_tensors
 from ..core.config import from_dict, to_dict
-from ..core.controls import Controller
+from ..core.controls import NO_CONTROLLER, Controller
 from ..core.errors import CheckpointError, require
 
 CONTROL = "control."  # before the name of a segment
-NO_CONTROLS = Controller()
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Shards:
     captions: list[list[str]]
     fps: float
     controls: dict[str, torch.Tensor] = field(default_factory=dict)
-    controller: Controller = NO_CONTROLS
+    controller: Controller = NO_CONTROLLER
 
 
 def write_shard(
@@ -52,7 +51,7 @@ def write_shard(
     fps: float,
     origin: str = "",
     controls: Mapping[str, torch.Tensor] | None = None,
-    controller: Controller = NO_CONTROLS,
+    controller: Controller = NO_CONTROLLER,
 ) -> None:
     """Write a token shard atomically.
 

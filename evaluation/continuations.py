@@ -12,17 +12,19 @@ motion exceeds it. Where the picture stands still, a continuation keeps the deta
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ..core.controls import ControlTrack
 from ..core.errors import require
 from ..core.json_values import Json
 from ..core.progress import progress
 from ..data.clip_shards import ClipShards
 from ..data.crops import centre_crop
 from ..generation.generator import VideoGenerator
+from ..generation.held import controller_of
 from ..generation.video import Video
 from ..media.contact_sheet import write_contact_sheet
 from ..media.writer import write_clip
@@ -88,18 +90,30 @@ def given_frames(generator: VideoGenerator) -> int:
     return least_frames(generator.parts.tokenizer.compression.t, 0)
 
 
-def continue_beginnings(
-    generator: VideoGenerator, clips: Iterable[tuple[str, Video]], *, predicted: int, seed: int = 0
-) -> Iterator[Continuation]:
-    """Continue each clip from its first `given_frames` frames, under its prompt.
+class Whole(NamedTuple):
+    """A clip whose beginning is continued.
 
-    The clips have the model's size and frame rate.
+    Attributes:
+        name: Its name.
+        clip: Its frames, of the model's size and rate, and its prompt.
+        held: What was held during each of its pictures; None if it was not recorded.
     """
-    given = given_frames(generator)
-    for name, clip in clips:
+
+    name: str
+    clip: Video
+    held: ControlTrack | None = None
+
+
+def continue_beginnings(
+    generator: VideoGenerator, clips: Iterable[Whole], *, predicted: int, seed: int = 0
+) -> Iterator[Continuation]:
+    """Continue each clip from its first `given_frames` frames, under its prompt and what was held then."""
+    given, played = given_frames(generator), bool(controller_of(generator.parts.config.lm))
+    for name, clip, held in clips:
         truth = clip.frames[: given + predicted]
         beginning = Video(truth[:given], clip.fps, prompt=clip.prompt)
-        video = generator.continue_clip(beginning, num_frames=predicted, seed=seed)
+        keys = None if held is None or not played else held[given - 1 : given - 1 + predicted]
+        video = generator.continue_clip(beginning, num_frames=predicted, seed=seed, keys=keys)
         assert video.state is not None  # continue_clip keeps it
         # The given frames are whole latent frames, so that the frames decoded from the tokens match the truth by index.
         shown, plain = (each.frames[: len(truth)] for each in (video, generator.decode(video.state)))
@@ -153,11 +167,12 @@ def continue_held_out(
     require(longest >= least, "data", f"must have a sample of at least {least} frames", longest)
     chosen = [n for n, sample in enumerate(shards.samples) if sample.frames >= least][:most]
 
-    def clips() -> Iterator[tuple[str, Video]]:
+    def clips() -> Iterator[Whole]:
         for number in progress(chosen, "continuing", unit="clip"):
             sample = shards.samples[number]
             frames_THW3 = centre_crop(torch.from_numpy(shards.read(number, 0, least)), *size).numpy()
-            yield sample.source, Video(frames_THW3, config.fps, prompt=(*sample.captions, "")[0])
+            clip = Video(frames_THW3, config.fps, prompt=(*sample.captions, "")[0])
+            yield Whole(sample.source, clip, sample.controls)
 
     continuations = list(continue_beginnings(generator, clips(), predicted=predicted, seed=seed))
     write_continuations(folder, continuations, config.fps)

@@ -27,7 +27,15 @@ from ..generation.generator import VideoGenerator
 from ..generation.scoring import Score
 from ..generation.video import Video
 from ..tokenizer.long import decode_long, encode_long
-from .continuations import MOST_DRAWN, PREDICTED, Continuation, continue_beginnings, given_frames, write_continuations
+from .continuations import (
+    MOST_DRAWN,
+    PREDICTED,
+    Continuation,
+    Whole,
+    continue_beginnings,
+    given_frames,
+    write_continuations,
+)  # fmt: skip
 from .fvd import Fvd
 from .reconstruction import flicker
 from .warping import Warping, load_warping
@@ -91,7 +99,7 @@ def evaluate_own_clips(
         scores.append(generator.score(scored))
         table.append({"name": name, "frames": len(scored.frames), "nats_per_token": scores[-1].nats_per_token})
         if len(clip.frames) >= least:
-            (continuation,) = continue_beginnings(generator, [(name, clip)], predicted=predicted, seed=seed)
+            (continuation,) = continue_beginnings(generator, [Whole(name, clip)], predicted=predicted, seed=seed)
             continued, made = continued + 1, made + continuation.made
             seconds += continuation.stats["sample_seconds"] + continuation.stats["decode_seconds"]
             if folder is not None and len(drawn) < MOST_DRAWN:

@@ -10,6 +10,7 @@ from reelm.data.recode import PrepareConfig
 from reelm.evaluation.continuations import (
     MOST_DRAWN,
     PREDICTED,
+    Whole,
     continue_beginnings,
     continue_held_out,
     given_frames,
@@ -76,13 +77,13 @@ def test_a_continuation_that_is_the_truth_has_no_error(debug_generator, shards, 
 def test_the_tokens_alone_lie_beside_the_truth(debug_generator):
     """Of a session's own frames, so that its tokens are known: what was given is decoded as it was."""
     made = debug_generator.generate(None, num_frames=13, seed=3)
-    (continuation,) = continue_beginnings(debug_generator, [("a", made)], predicted=4)
+    (continuation,) = continue_beginnings(debug_generator, [Whole("a", made)], predicted=4)
     shown = debug_generator.continue_clip(Video(made.frames[:9], made.fps), num_frames=4, seed=0)
     assert np.array_equal(continuation.shown_THW3, shown.frames)
     assert np.array_equal(continuation.plain_THW3, debug_generator.decode(shown.state).frames)
     assert continuation.plain_THW3.shape == continuation.truth_THW3.shape == (13, HEIGHT, WIDTH, 3)
     assert not np.array_equal(continuation.plain_THW3[9:], continuation.shown_THW3[9:])
-    (short,) = continue_beginnings(debug_generator, [("a", made)], predicted=1)
+    (short,) = continue_beginnings(debug_generator, [Whole("a", made)], predicted=1)
     assert len(short.plain_THW3) == len(short.shown_THW3) == 10 and short.made == 4
 
 

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from reelm.core.controls import Controller
 from reelm.core.errors import ReelmError
 from reelm.core.token_order import ORDERS
 from reelm.data.token_shards import read_shards, write_shard
@@ -8,8 +11,9 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
 from reelm.tests.engines import as_grids
-from reelm.training.lm_training import LMTraining, TokenBatches, train_lm
+from reelm.training.lm_training import LMTraining, TokenBatches, cross_entropy, train_lm
 from reelm.training.loop import TrainConfig
+from reelm.training.validation import nats_per_token
 
 CAPTIONS = ["a red ball", "a blue ring"]
 MODEL = LMConfig(vocab_size=12, rows=2, columns=2, window=3, text_vocab_size=16, prefix=5, width=16, depth=1,
@@ -44,8 +48,9 @@ def test_batches_follow_from_the_step_and_miss_no_clip(data, text):
     batches, again = (TokenBatches(sets, text, recipe(train={"steps": 40})) for _ in range(2))
     seen: dict[int, list] = {}
     for step in range(40):
-        tokens, ids, lengths = batches(step)
-        assert all(torch.equal(a, b) for a, b in zip((tokens, ids, lengths), again(step), strict=True))
+        (*inputs, controls), (*others, _) = batches(step), again(step)
+        assert controls == {} and all(torch.equal(a, b) for a, b in zip(inputs, others, strict=True))
+        tokens = inputs[0]
         assert tokens.numel() <= 96
         seen.setdefault(tokens.shape[1], []).extend(map(tuple, tokens.flatten(1).tolist()))
     short = read_shards(data)[0].tokens_Bthw.flatten(1).tolist()
@@ -150,3 +155,25 @@ def test_a_caption_that_does_not_fit_is_refused_before_the_first_step(data, text
     with pytest.raises(ReelmError, match="captions: must be at most 2 text tokens long"):
         train_lm(wrong, data, text, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_learns_what_its_keys_do(tmp_path, text):
+    """Tokens that a key of the same latent frame decides: without the key they would cost ln 2 nats each."""
+    controller = Controller(keys=("a", "d"), axes=("turn",), limits=(2.0,), bins=3, pictures=2)
+    generator = torch.Generator().manual_seed(0)
+    keys, turns = (torch.randint(n, (64, 5, 2), generator=generator) for n in (4, 3))
+    keys[:, 0], turns[:, 0] = 0, 1
+    tokens = ((keys[..., 1] & 1) * 3 + 4 * (turns[..., 0] == 2))[..., None, None].expand(-1, -1, 2, 2)
+    write_shard(tmp_path / "0.safetensors", tokens, [[CAPTIONS[0]]] * 64, fps=8,
+                controls={"keys": keys, "turn": turns}, controller=controller)  # fmt: skip
+    played = replace(MODEL, controller=controller)
+    made = recipe(model=played, batch_tokens=640, train={"steps": 40, "learning_rate": 3e-2})
+    model = train_lm(made, tmp_path, text, tmp_path / "run")
+    shards = read_shards(tmp_path)
+    cost = nats_per_token(model, shards, text, cross_entropy, 640)
+    assert cost < 0.1
+    others = replace(shards[0], controls={**shards[0].controls, "keys": shards[0].controls["keys"].flip(0)})
+    assert nats_per_token(model, [others], text, cross_entropy, 640) > 10 * cost
+    for wrong in (MODEL, replace(MODEL, controller=replace(controller, bins=5))):
+        with pytest.raises(ReelmError, match=r"^controller: must be that of the data"):
+            train_lm(replace(made, model=wrong), tmp_path, text, tmp_path / "other")
