@@ -45,6 +45,8 @@ class _Clip(ModelCommand):
         seed: The seed, a whole number; the same seed gives the same clip. It is random unless given.
         negative_prompt: The prompt that guidance leads away from.
         then: A change of the prompt, such as "4: a blue ring spins" from second 4 on; may be given several times.
+        keys: What is held during each picture, of a model that is played: written, such as "right-30,right+up-8", or a
+            file of it. Unless a length is given, the clip ends with the picture in which the last keys show.
         decoder: The decoder that finds the tokens. sequential draws one token per pass, and jacobi the same tokens in
             fewer passes; auto chooses the faster one. diagonal draws other tokens, a diagonal of the picture or a
             lattice at a time.
@@ -58,6 +60,7 @@ class _Clip(ModelCommand):
     seed: int | None = None
     negative_prompt: str | None = None
     then: Annotated[tuple[str, ...], Option(repeatable=True)] = ()
+    keys: str | None = None
     decoder: Literal["auto", "sequential", "jacobi", "diagonal"] = "auto"
     block_size: int | None = None
     sampling: Annotated[Any, Option(group=_sampling_options, prefixed=False)]
@@ -66,8 +69,11 @@ class _Clip(ModelCommand):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that `generate`, `continue_clip` and `stream` share."""
+        from ..generation.play_file import written_keys
+
         names = ("seconds", "num_frames", "seed", "negative_prompt", "decoder", "block_size")
-        return {name: getattr(self, name) for name in names} | self.given_sampling()
+        given = {name: getattr(self, name) for name in names} | self.given_sampling()
+        return given if self.keys is None else given | {"keys": written_keys(self.keys)}
 
     def prompts(self, prompt: P) -> P | list[tuple[float, str]]:
         """Return the prompt, or its schedule if it changes."""

@@ -16,7 +16,7 @@ from .data import Encode, Prepare
 from .evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
 from .info import Info
 from .parser import CommandParser
-from .play import Play
+from .player import Play
 from .train import Render, TrainText, TrainTokenizer
 from .train_lm import TrainLM
 

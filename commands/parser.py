@@ -143,7 +143,8 @@ class CommandParser(Generic[C]):
         keywords: dict[str, Any] = {"help": about.replace("%", "%%")}
         if option.positional:
             self._words.append(field.name.upper())
-            section.add_argument(name, **keywords | _values(hint, option) | {"metavar": self._words[-1]})
+            count = {} if _is_required(field) else {"nargs": "?"}
+            section.add_argument(name, **keywords | _values(hint, option) | {"metavar": self._words[-1]} | count)
             return
         keywords["dest"] = name
         flags = [flag] if option.short is None else [option.short, flag]

@@ -74,6 +74,12 @@ class TokenHistory:
         self.tokens_BQ[rows_B[:, None], positions_S % size] = tokens_S.to(device)[positions_S]
 
 
+def tokens_at(tokens_BQ: torch.Tensor, positions_BLX: torch.Tensor) -> torch.Tensor:
+    """Return the tokens at positions (B, …), of which that of position p is in column p % Q."""
+    columns_BLX = positions_BLX % tokens_BQ.shape[1]
+    return tokens_BQ.gather(1, columns_BLX.flatten(1)).view_as(columns_BLX)
+
+
 def gather_rows(tensor: torch.Tensor, sources: Sequence[int | None]) -> torch.Tensor:
     """Return the rows `sources` of `tensor`, with zeros for None.
 

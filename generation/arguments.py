@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import TypeGuard, TypeVar
 
 from ..core.errors import ReelmError, require
-from .options import ContinueOptions, GenerateOptions, PlayOptions, StreamOptions
+from .options import ContinueOptions, GenerateOptions, StreamOptions
+from .play_options import PlayOptions
 
 T = TypeVar("T")
 Schedule = tuple[tuple[float, T], ...]  # (second from which on it holds, value); the first entry begins at 0

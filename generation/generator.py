@@ -20,7 +20,7 @@ import torch
 
 from ..core.checkpoint import find_checkpoint
 from ..core.device import pick_device
-from ..core.errors import ReelmError, require
+from ..core.errors import ReelmError
 from ..core.modes import in_plain_modes
 from ..core.protocols import Precision
 from ..core.signals import deferred_signals
@@ -31,7 +31,6 @@ from .admission import admit, admit_model
 from .continuation import inherit
 from .detail import decode_after
 from .drift import DriftReport, drift
-from .held import controller_of
 from .options import (
     ClipLike,
     ContinueOptions,
@@ -39,7 +38,6 @@ from .options import (
     ManyVideos,
     OneVideo,
     OutputType,
-    PlayOptions,
     Prompt,
     Prompts,
     Samples,
@@ -48,7 +46,8 @@ from .options import (
     WholeNumber,
 )
 from .pixels import decode_clips
-from .play import PlaySession
+from .play import PlaySession, begin_play
+from .play_options import PlayOptions
 from .pretrained import HubOptions, NumericsOptions, Pretrained, load_pretrained, read_config
 from .request import Request, is_batch, make_request, unmoved_if_refused
 from .scoring import Score, score_clip
@@ -245,32 +244,8 @@ class VideoGenerator:
 
     @in_plain_modes
     def play(self, prompt: Prompt | None = None, **options: Unpack[PlayOptions]) -> PlaySession:
-        """Begin a clip that goes on under the keys of a player; each `step` of it gives the next pictures.
-
-        Args:
-            prompt: The prompt of the clip, as in `generate`; of a clip that is played on, its own unless given.
-            options: The options of `PlayOptions`.
-
-        Raises:
-            ReelmError: The model is not played by keys, or an argument is refused; nothing was computed.
-        """
-        require(
-            bool(controller_of(self.parts.config.lm)), "model", "must be one that is played by keys", self.parts.name
-        )
-        clip, image = options.get("clip"), options.get("image")
-        require(clip is None or image is None, "clip, image", "must not both be given", "both")
-        ahead = options.get("ahead", True)
-        require(isinstance(ahead, bool), "ahead", "must be True or False", ahead)
-        start, argument = (clip, "clip") if image is None else (image, "image")
-        with unmoved_if_refused(options):
-            request = make_request(self.parts, "play", prompt, options, continuing=start is not None)
-            if start is None:
-                admit(self.parts, request, whole=False)
-                return PlaySession(self.parts, request, ahead=ahead)
-            source = read_source(self.parts, start, options.get("fit", "crop"), argument)
-            request, source = inherit(self.parts, request, source, {**options, "prompt": prompt})
-            admit(self.parts, request, whole=False, continuing=True)
-        return PlaySession(self.parts, request, source, ahead=ahead)
+        """Begin a clip that goes on under the keys of a player, step by step; see `begin_play`."""
+        return begin_play(self.parts, prompt, **options)
 
     @overload
     def decode(self, session: SessionState | str | Path, *, output_type: None = None) -> Video: ...

@@ -1,7 +1,7 @@
 """What is held while a clip is drawn: the user's keys and axes as the given tokens of latent frames.
 
 controls = read_controls(config, {"keys": "d-8,d+jump-4,none-2"}, continuing=False)        # {"keys": (8, 2)}
-num_frames = frames_of_keys(config, options, continuing=False)                              # 15
+length_of_keys(config, options, continuing=False)                                          # {"num_frames": 15}
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ def read_controls(config: ModelConfig, given: Mapping[str, Any], *, continuing: 
     return controller_of(config.lm).tokens(track, first=not continuing)
 
 
-def frames_of_keys(config: ModelConfig, given: Mapping[str, Any], *, continuing: bool) -> int | None:
-    """Return the frames of a clip in which all that is held shows; None where nothing is given.
+def length_of_keys(config: ModelConfig, given: Mapping[str, Any], *, continuing: bool) -> dict[str, int]:
+    """Return the option `num_frames` of a clip in which all that is held shows; nothing where no keys are given.
 
     What is held during the last frame would show after it.
 
@@ -55,15 +55,15 @@ def frames_of_keys(config: ModelConfig, given: Mapping[str, Any], *, continuing:
     """
     track = read_track(controller_of(config.lm), given.get(KEYS), given.get("axes"))
     if track is None:
-        return None
-    frames = len(track) + (0 if continuing else 1)
+        return {}
     seconds, num_frames = given.get("seconds"), given.get("num_frames")
     if isinstance(seconds, int | float):
         num_frames = max(1, round(seconds * config.fps))
+    frames = len(track) + (0 if continuing else 1)
     same = num_frames is None or num_frames == frames
     rule = f"must be held for {'each frame' if continuing else 'each frame but the last'}: the clip has {num_frames}"
     require(same, "keys, axes", rule, len(track))
-    return frames
+    return {} if seconds is not None else {"num_frames": frames}
 
 
 def read_track(controller: Controller, keys: Any, axes: Any) -> ControlTrack | None:

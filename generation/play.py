@@ -16,7 +16,7 @@ import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -26,13 +26,16 @@ from ..core.device import thread_modes
 from ..core.errors import ReelmError, require
 from ..core.json_values import Json
 from ..core.modes import in_plain_modes
+from .admission import admit
+from .continuation import inherit
 from .held import controller_of, held_now
-from .options import Number
+from .options import Number, Prompt
 from .pixels import PixelDecoder
+from .play_options import PlayOptions
 from .pretrained import Pretrained
-from .request import Request
+from .request import Request, make_request, unmoved_if_refused
 from .session import SessionState
-from .source import Source
+from .source import Source, read_source
 
 CLIP = 0  # the number of the only clip in the engine
 Held: TypeAlias = str | Collection[str] | ControlTrack
@@ -134,6 +137,14 @@ class PlaySession:
         """The session of all pictures so far, from which `play(clip=session)` goes on."""
         grids = self._parts.lm.layout.unpack(torch.cat([self._past_tS, *(each[None] for each in self._tokens)]))
         return SessionState.from_plan(self._plan, grids, {}, self.settings)
+
+    def check(self, track: ControlTrack) -> None:
+        """Check that the model has all keys and axes of what is to be held.
+
+        Raises:
+            ReelmError: It has not; the nearest name is named.
+        """
+        self._controller.check(track)
 
     @in_plain_modes
     def step(self, keys: Held = (), axes: Mapping[str, Number] | None = None) -> np.ndarray:
@@ -275,3 +286,28 @@ class PlaySession:
 
     def _pixels(self, tokens_S: torch.Tensor) -> np.ndarray:
         return self._decoder.decode({CLIP: self._parts.lm.layout.unpack(tokens_S)["video"]})[CLIP]
+
+
+def begin_play(parts: Pretrained, prompt: Prompt | None, **options: Unpack[PlayOptions]) -> PlaySession:
+    """Begin a clip that goes on under the keys of a player; each `step` of it gives the next pictures.
+
+    Args:
+        parts: The model.
+        prompt: The prompt of the clip, as in `generate`; of a clip that is played on, its own unless given.
+        options: The options of `PlayOptions`.
+
+    Raises:
+        ReelmError: The model is not played by keys, or an argument is refused; nothing was computed.
+    """
+    require(bool(controller_of(parts.config.lm)), "model", "must be one that is played by keys", parts.name)
+    clip, image, ahead = options.get("clip"), options.get("image"), options.get("ahead", True)
+    require(clip is None or image is None, "clip, image", "must not both be given", "both")
+    require(isinstance(ahead, bool), "ahead", "must be True or False", ahead)
+    start, argument = (clip, "clip") if image is None else (image, "image")
+    with unmoved_if_refused(options):
+        request, source = make_request(parts, "play", prompt, options, continuing=start is not None), None
+        if start is not None:
+            source = read_source(parts, start, options.get("fit", "crop"), argument)
+            request, source = inherit(parts, request, source, {**options, "prompt": prompt})
+        admit(parts, request, whole=False, continuing=source is not None)
+    return PlaySession(parts, request, source, ahead=ahead)

@@ -38,6 +38,8 @@ class Script:
     """A player that holds what is written, and nothing after its end."""
 
     def __init__(self, track: ControlTrack, session: PlaySession) -> None:
+        """Check that the model has the keys; see `PlaySession.check`."""
+        session.check(track)
         self._track, self._fps = track, session.fps
 
     def held(self, seconds: float) -> frozenset[str]:

@@ -13,7 +13,7 @@ from typing import Self, TextIO
 
 import numpy as np
 
-from ..core.controls import ControlTrack, join_tracks, read_written
+from ..core.controls import ControlTrack, read_written
 from ..core.errors import require
 from ..core.files import as_path, check_writable
 from ..media.writer import ClipWriter
@@ -92,19 +92,22 @@ def read_keys_file(path: str | Path, known: tuple[str, ...] = ()) -> ControlTrac
 
     Args:
         path: The file.
-        known: The names of the keys that there are.
+        known: The names of the keys that there are, if they are known.
 
     Raises:
         ReelmError: There is no such file, or it has another form.
     """
     file = as_path(path, "keys")
     require(file.is_file(), "keys", "must be a file that exists", str(path))
-    try:
-        lines = file.read_text(encoding="utf-8").split()
-    except UnicodeDecodeError:
-        lines = ["?"]
-    require(bool(lines), "keys", "must have what is held, such as w-24,none-8", str(path))
-    return join_tracks(read_written(line.strip(","), known=known) for line in lines)
+    return read_written(written_keys(str(file)), known=known)
+
+
+def written_keys(text: str) -> str:
+    """Return the written form in a file, if the text is the path of one; else the text."""
+    if not Path(text).is_file():
+        return text
+    lines = Path(text).read_text(encoding="utf-8", errors="replace").split()
+    return ",".join(line.strip(",") for line in lines)
 
 
 def _is_keys_file(path: Path) -> bool:

@@ -34,7 +34,7 @@ from .arguments import (
     to_latent_frames,
 )
 from .block_sizes import BlockSizes
-from .held import frames_of_keys, read_controls
+from .held import length_of_keys, read_controls
 from .options import Prompt, Prompts, StepCallback, TokensCallback
 from .pretrained import ModelConfig, Pretrained
 from .video import check_output_type
@@ -172,10 +172,10 @@ def read_request(
     conditions = given.get("conditions", ())
     listed = isinstance(conditions, list | tuple) and all(isinstance(each, Condition) for each in conditions)
     require(listed, "conditions", "must be a list of conditions (core/condition.py)", conditions)
-    controls = read_controls(config, given, continuing=continuing)
-    frames = None if call in ("stream", "play") else frames_of_keys(config, given, continuing=continuing)
-    if frames is not None and given.get("seconds") is None:
-        given["num_frames"] = frames
+    controls: dict[str, torch.Tensor] = {}
+    if any(given.get(name) is not None for name in ("keys", "axes", "controls")):
+        controls = read_controls(config, given, continuing=continuing)
+        given |= {} if call == "stream" else length_of_keys(config, given, continuing=continuing)
     ends = _ends(config, call, given, len(prompts), continuing=continuing)
     rate: dict[str, Any] = {"fps": config.fps, "temporal": config.tokenizer.compression.t, "continuing": continuing}
     changes = to_latent_frames(temperatures, **rate) if temperatures else ()

@@ -1,7 +1,7 @@
 """The part of a token's input that the keys and axes of its latent frame are.
 
-    embedding = ControlEmbedding(controller, width=256)
-    x_BLD = embedding(x_BLD, ids_BLK, index_BL)
+    embedding = ControlEmbedding(controller, layout, width=256)
+    x_BLD = embedding(x_BLD, history_BQ, positions_BL)
 
 A set of held keys has the sum of the vectors of its keys, so that a set that was never seen has a meaning too; a step
 of an axis has a vector of its own. Every picture of a latent frame has its own vectors.
@@ -12,29 +12,34 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core.controls import Controller
+from ..core.layout import FrameLayout
+from ..core.token_history import tokens_at
 
 
 class ControlEmbedding(nn.Module):
     """Adds to the inputs of slots the vectors of the K given tokens at the beginning of their latent frame."""
 
-    def __init__(self, controller: Controller, width: int) -> None:
+    def __init__(self, controller: Controller, layout: FrameLayout, width: int) -> None:
         super().__init__()
-        self.controller = controller
+        self.controller, self.frame_size = controller, layout.frame_size
+        self.first_ids = [layout.first_id(segment.name) for segment in controller.segments for _ in range(segment.size)]
         pictures, keys, axes = controller.pictures, len(controller.keys), len(controller.axes)
         self.keys = nn.Embedding(pictures * keys, width) if keys else None
         self.axes = nn.Embedding(pictures * axes * controller.bins, width) if axes else None
 
-    def forward(self, x_BLD: torch.Tensor, ids_BLK: torch.Tensor, index_BL: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, history_BQ: torch.Tensor, positions_BL: torch.Tensor) -> torch.Tensor:
         """Return the inputs with the vectors added.
 
         Args:
             x_BLD: The inputs of slots.
-            ids_BLK: The ids in their own segments of the given tokens of each slot's latent frame.
-            index_BL: The index of each slot in its latent frame; a slot among the given tokens gets those before it.
+            history_BQ: The newest tokens; that of position p is in column p % Q.
+            positions_BL: The positions of the slots. One among the given tokens gets the vectors of those before it.
         """
-        for place, table_XD in enumerate(self._tables()):
-            vector_BLD = F.embedding(ids_BLK[..., place].clamp(0, len(table_XD) - 1), table_XD)
-            x_BLD = x_BLD + vector_BLD * (index_BL > place)[..., None]
+        index_BL = positions_BL % self.frame_size
+        starts_BL = positions_BL - index_BL
+        for place, (table_XD, first_id) in enumerate(zip(self._tables(), self.first_ids, strict=True)):
+            ids_BL = (tokens_at(history_BQ, starts_BL + place) - first_id).clamp(0, len(table_XD) - 1)
+            x_BLD = x_BLD + F.embedding(ids_BL, table_XD) * (index_BL > place)[..., None]
         return x_BLD
 
     def _tables(self) -> list[torch.Tensor]:

@@ -63,10 +63,7 @@ def order_tables(layout: FrameLayout) -> dict[str, torch.Tensor]:
     rows, columns = layout.video.shape
     given = layout.frame_size - layout.video.size
     offsets_SX, inside_SX = neighbour_tables(rows, columns, layout.video.order, given)
-    return {
-        "raster_S": layout.raster_S, "first_ids_K": layout.first_ids_S[:given],
-        "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX,
-    }  # fmt: skip
+    return {"raster_S": layout.raster_S, "neighbour_offsets_SX": offsets_SX, "neighbour_inside_SX": inside_SX}
 
 
 def carry_over(weight_DX: torch.Tensor, old: Order, new: Order) -> torch.Tensor:

@@ -26,7 +26,7 @@ from ..core.condition import Condition
 from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.protocols import Backend, Cost, Numerics, Precision
-from ..core.token_history import HISTORY
+from ..core.token_history import HISTORY, tokens_at
 from ..kernels.attention import attention
 from ..kernels.cached_attention import attention_step, cached_attention, prefix_attention
 from ..kernels.norm import RMSNorm
@@ -64,7 +64,6 @@ class VideoTransformer(PromptReader, nn.Module):
     settled: bool = False
 
     raster_S: torch.Tensor
-    first_ids_K: torch.Tensor
     neighbour_offsets_SX: torch.Tensor
     neighbour_inside_SX: torch.Tensor
 
@@ -76,7 +75,7 @@ class VideoTransformer(PromptReader, nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size + 1, config.neighbour_dim)
         self.neighbour_mix = nn.Linear(len(neighbours(config.order)) * config.neighbour_dim, config.width, bias=False)
         self.place_embedding = nn.Embedding(config.frame_size, config.width)
-        self.controls = ControlEmbedding(config.controller, config.width) if config.controller else None
+        self.controls = ControlEmbedding(config.controller, self.layout, config.width) if config.controller else None
         self.given = self.layout.frame_size - self.layout.video.size
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, eps=1e-6)
@@ -94,18 +93,14 @@ class VideoTransformer(PromptReader, nn.Module):
         neighbours_BLX = positions_BL[..., None] + self.neighbour_offsets_SX[index_BL]
         # Neighbours before the clip, in latent frames -1 and -2, have negative positions.
         inside_BLX = self.neighbour_inside_SX[index_BL] & (neighbours_BLX >= 0)
-        tokens_BLX = _gather(history_BQ, neighbours_BLX)
+        tokens_BLX = tokens_at(history_BQ, neighbours_BLX)
         if self.given:
             tokens_BLX = tokens_BLX.clamp(max=none)
         tokens_BLX = torch.where(inside_BLX, tokens_BLX, none)
         x_BLD = self.neighbour_mix(self.token_embedding(tokens_BLX).flatten(2)) + self.place_embedding(
             self.raster_S[index_BL]
         )
-        if self.controls is None:
-            return x_BLD
-        starts_BL1, places_K = (positions_BL - index_BL)[..., None], torch.arange(self.given, device=x_BLD.device)
-        ids_BLK = _gather(history_BQ, starts_BL1 + places_K) - self.first_ids_K
-        return self.controls(x_BLD, ids_BLK, index_BL)
+        return x_BLD if self.controls is None else self.controls(x_BLD, history_BQ, positions_BL)
 
     def _rotation(self, positions_BL: torch.Tensor) -> Rotation:
         """Return the rotations of video positions, by the latent frame, row and column of their tokens."""
@@ -270,9 +265,3 @@ class VideoTransformer(PromptReader, nn.Module):
             return cached_attention(qkv, module.q_norm, module.k_norm, step, **cache.layer(layer))
 
         return self.head(self.norm(self._blocks(x_BLD, attend)))
-
-
-def _gather(history_BQ: torch.Tensor, positions_BLX: torch.Tensor) -> torch.Tensor:
-    """Return the tokens at positions, of which that of position p is in column p % Q."""
-    columns_BLX = positions_BLX % history_BQ.shape[1]
-    return history_BQ.gather(1, columns_BLX.flatten(1)).view_as(columns_BLX)

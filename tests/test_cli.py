@@ -41,6 +41,7 @@ CLIP = [
     "--seed",
     "--negative-prompt",
     "--then",
+    "--keys",
     "--decoder",
     "--block-size",
     "-o",
@@ -68,6 +69,10 @@ FROZEN = {
     ],
     "stream": [*MODEL, *CLIP, *SAMPLING],
     "decode": [*MODEL, "--output", "-o", "--overwrite"],
+    "play": [
+        *(*MODEL, "--clip", "--seed", "--seconds", "--keys", "--headless", "--record", "--overwrite", "--temperature"),
+        *("--ahead", "--no-ahead"),
+    ],
     "bench": [
         *(*MODEL, "--preset", "--seconds", "--batch", "--guidance-scale", "--temperature", "--repeats", "--decoder"),
         *("--guidance", "--block-size", "--prompt", "--baselines", "--no-baselines", "--sweep", "--check", "--plot"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from reelm.commands.dispatch import COMMANDS
+from reelm.generation.play_options import PlayOptions
 from reelm.media.writer import write_clip
 
 # Options that are a form of something else in Python, and what that is.
@@ -21,6 +22,9 @@ COMMAND_LINE_ONLY = {
     "plan": "which of the functions is called",
     "words": "which of the functions is called",
     "plot": "the path of BenchmarkReport.plot",
+    "headless": "which player is given to play_by_clock",
+    "record": "the path of PlayFile",
+    "keys": "the text of written_keys",
 }
 # Parameters that no option stands for: objects in memory, places of hub ids, and results in another form.
 PYTHON_ONLY = {
@@ -32,17 +36,22 @@ PYTHON_ONLY = {
     "KeptSource": {"path", "fps"},
     "SessionFiles": {"clips", "inputs", "options", "drawing_options"},
     "write_stream": {"stream", "path", "stop", "sessions"},
+    "VideoGenerator.play": set(PlayOptions.__annotations__) - {"clip", "seed", "temperature", "ahead"},
+    "play_by_clock": {"session", "player", "show", "stop", "clock", "wait"},
+    "PlayFile": {"session", "path"},
+    "written_keys": {"text"},
     "benchmark": {"generator"},
     "measure_blocks": {"generator"},
     "evaluate_model": {"generator"},
     "evaluate_on_clips": {"generator"},
 }
-DRAWING = {"generator", "height", "width", "conditions", "controls", "callback_on_step_end", "logits_processor"}
+DRAWING = {"generator", "height", "width", "conditions", "axes", "controls", "callback_on_step_end", "logits_processor"}
 # Defaults that Python has alone.
 OTHER_DEFAULTS = {
     ("generate", "num_videos_per_prompt"): None,  # one clip too, but not in a list
     ("continue", "num_videos_per_prompt"): None,
     ("continue", "clip"): None,  # where an image is given
+    ("play", "prompt"): None,
     ("bench", "against"): inspect.Parameter.empty,  # another function, which has to have one
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
     # Those of the run that goes on, or else those of the command.

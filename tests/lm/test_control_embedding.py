@@ -65,10 +65,13 @@ def test_a_control_shows_in_its_latent_frame_and_not_before(model, name, picture
 
 def test_a_set_of_keys_is_the_sum_of_its_keys_and_others_have_vectors_of_their_own():
     torch.manual_seed(0)
-    embedding, zero, at = ControlEmbedding(CONTROLLER, 6), torch.zeros(1, 1, 6), torch.tensor([[4]])
+    layout = LMConfig(**SIZES, controller=CONTROLLER).layout
+    embedding, zero, at = ControlEmbedding(CONTROLLER, layout, 6), torch.zeros(1, 1, 6), torch.tensor([[20]])
 
     def vector(*ids):
-        return embedding(zero, torch.tensor([[ids]]), at)[0, 0]
+        given = {"keys": torch.tensor([ids[:2]]), "turn": torch.tensor([ids[2:]])}
+        tokens_1S = layout.pack({"video": torch.zeros(1, 3, 4, dtype=torch.int64), **given})
+        return embedding(zero, tokens_1S, at)[0, 0]
 
     rest = vector(0, 0, 2, 2)
     a, c, both = (vector(keys, 0, 2, 2) - rest for keys in (1, 4, 5))

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..core.controls import ControlTrack
-    from ..generation.options import PlayOptions
     from ..generation.play import PlaySession
+    from ..generation.play_clock import PlayReport
+    from ..generation.play_options import PlayOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,37 +53,40 @@ class Play(ModelCommand):
     ahead: bool = True
 
     def run(self) -> int:
-        from ..core.controls import ControlTrack
         from ..core.signals import stop_signals
+
+        require(self.headless or not self.json, "json", "must be given with --headless", self.json)
+        generator = self.load()
+        with stop_signals() as stopped, ExitStack() as stack:
+            session = stack.enter_context(generator.play(self.prompt or None, **self._options()))
+            report = self._play(session, stack, lambda: bool(stopped))
+        print_report(dataclasses.asdict(report), json_alone=self.json)
+        return 128 + stopped[0] if stopped else 0
+
+    def _play(self, session: "PlaySession", stack: ExitStack, stop: "Callable[[], bool]") -> "PlayReport":
+        """Play by the clock, on a screen and into a file where these are wanted, and return the figures."""
+        from ..core.controls import ControlTrack
         from ..generation.play_clock import Player, Script, play_by_clock
         from ..generation.play_file import PlayFile
         from .terminal import Terminal
 
-        require(self.headless or not self.json, "json", "must be given with --headless", self.json)
         seconds = 60.0 if self.headless and self.seconds is None else self.seconds
-        generator, recording = self.load(), None
-        with stop_signals() as stopped, ExitStack() as stack:
-            session = stack.enter_context(generator.play(self.prompt or None, **self._options()))
-            screen = None if self.headless else stack.enter_context(
-                Terminal(session.keys, *session.pictures.shape[1:3])
-            )  # fmt: skip
-            track = self._track(session, seconds)
-            player: Player = screen if track is None and screen is not None else Script(
-                ControlTrack(()) if track is None else track, session
-            )  # fmt: skip
-            shows: list[Callable[[np.ndarray], object]] = [screen.draw] if screen is not None else []
-            if self.record is not None:
-                recording = stack.enter_context(PlayFile(session, self.record, overwrite=self.overwrite))
-                shows.append(recording.add)
-
-            report = play_by_clock(
-                session, player, lambda picture_HW3: [show(picture_HW3) for show in shows], seconds=seconds,
-                stop=lambda: bool(stopped) or (screen is not None and screen.quit),
-            )  # fmt: skip
-        print_report(dataclasses.asdict(report), json_alone=self.json)
-        if recording is not None:
-            note(f"wrote {recording.path} and {recording.keys_path}")
-        return 128 + stopped[0] if stopped else 0
+        size = session.pictures.shape[1:3]
+        screen = None if self.headless else stack.enter_context(Terminal(session.keys, *size))
+        track = self._track(session, seconds)
+        player: Player = screen if screen is not None and track is None else Script(
+            ControlTrack(()) if track is None else track, session
+        )  # fmt: skip
+        shows: list[Callable[[np.ndarray], object]] = [screen.draw] if screen is not None else []
+        if self.record is not None:
+            recording = PlayFile(session, self.record, overwrite=self.overwrite)
+            stack.callback(note, f"wrote {recording.path} and {recording.keys_path}")
+            stack.enter_context(recording)
+            shows.append(recording.add)
+        return play_by_clock(
+            session, player, lambda picture_HW3: [show(picture_HW3) for show in shows], seconds=seconds,
+            stop=lambda: stop() or (screen is not None and screen.quit),
+        )  # fmt: skip
 
     def _options(self) -> "PlayOptions":
         """Return the options of the session: those that were given."""
@@ -99,13 +103,10 @@ class Play(ModelCommand):
         """Return what is held, where it is not what a player holds."""
         from ..core.controls import read_written
         from ..generation.play_clock import random_track
-        from ..generation.play_file import read_keys_file
+        from ..generation.play_file import written_keys
 
         if self.keys is not None:
-            known = session.keys
-            return (
-                read_keys_file(self.keys, known) if Path(self.keys).is_file() else read_written(self.keys, known=known)
-            )
+            return read_written(written_keys(self.keys), known=session.keys)
         if not self.headless:
             return None
         assert seconds is not None
