@@ -3,8 +3,9 @@
     backend = pick_backend("attention", None, q_BSNE, unserved_heads(q_BSNE))
 
 The argument takes precedence over $REELM_KERNELS, and that over the automatic choice: "triton" for CUDA tensors if
-Triton is installed, else "reference". `REELM_KERNELS=openvino` leaves the ops to the automatic choice and lets small
-language models run their blocks in OpenVINO on a CPU (lm/compiled_blocks.py).
+Triton is installed, else "reference". Where OpenVINO is installed, small language models run their blocks in it on a
+CPU (lm/compiled_blocks.py); `REELM_KERNELS=torch` leaves the ops to the automatic choice and the blocks to torch, and
+`REELM_KERNELS=openvino` is an error where OpenVINO is missing.
 
 If a kernel does not support the arguments (a head_dim or a dtype), the reference runs in any case. The choice is logged
 at INFO level, each message once.
@@ -43,10 +44,10 @@ def pick_backend(op: str, argument: str | None, tensor: torch.Tensor, reason: st
         ReelmError: `argument` or $REELM_KERNELS is not a backend, or is "triton" where Triton cannot run.
     """
     source, choice = ("backend", argument) if argument is not None else (VARIABLE, os.environ.get(VARIABLE) or "auto")
-    known = ("reference", "triton") if argument is not None else ("auto", "reference", "triton", "openvino")
+    known = ("reference", "triton") if argument is not None else ("auto", "reference", "triton", "openvino", "torch")
     require(choice in known, source, f"must be one of {', '.join(known)}", choice)
     require(choice != "openvino" or HAS_OPENVINO, source, "must not be 'openvino' where it is not installed", choice)
-    if choice in ("auto", "openvino"):
+    if choice in ("auto", "openvino", "torch"):
         choice = "triton" if tensor.is_cuda and HAS_TRITON else "reference"
         source = f"automatic on {tensor.device.type}"
     elif choice == "triton":
@@ -60,8 +61,8 @@ def pick_backend(op: str, argument: str | None, tensor: torch.Tensor, reason: st
 
 
 def openvino_is_chosen() -> bool:
-    """Return whether $REELM_KERNELS asks for OpenVINO, and it is installed."""
-    return HAS_OPENVINO and os.environ.get(VARIABLE) == "openvino"
+    """Return whether OpenVINO is installed and $REELM_KERNELS does not choose anything else."""
+    return HAS_OPENVINO and (os.environ.get(VARIABLE) or "auto") in ("auto", "openvino")
 
 
 def unserved_heads(x_E: torch.Tensor) -> str | None:

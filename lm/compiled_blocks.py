@@ -5,8 +5,8 @@
 
 A pass over few tokens of a small model is some two hundred small operations. In torch most of its time goes to the
 interpreter and to allocating their results; OpenVINO (an optional dependency, which needs no compiler) runs them as one
-call, with the elementwise ones fused. `REELM_KERNELS=openvino` chooses it. `VideoTransformer.step` with its blocks in
-torch defines the result, up to the last bits, and a test compares both.
+call, with the elementwise ones fused. It is used where it is installed, unless `REELM_KERNELS=torch`.
+`VideoTransformer.step` with its blocks in torch defines the result, up to the last bits, and a test compares both.
 
 What torch's blocks promise is tested when a model is compiled: that a row has the same bits alone and beside others,
 and a token the same bits in a pass of its own and in a block. Where that does not hold, torch's blocks are used.

@@ -24,6 +24,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tests are of torch's blocks, in the processes that they start too, unless OpenVINO is asked for.
+os.environ.setdefault("REELM_KERNELS", "torch")
 # What was measured on this machine is not for the tests, and not for the processes that they start.
 os.environ["REELM_CACHE"] = str(ROOT / "tests" / "no-cache")
 

@@ -36,12 +36,26 @@ def test_argument_beats_environment_beats_automatic(monkeypatch):
     assert pick_backend("attention", None, QUERIES) == "reference"
 
 
+@pytest.mark.parametrize("value", [None, "auto", "openvino", "torch", "reference"])
+def test_openvino_is_used_where_it_is_installed_unless_something_else_is_chosen(monkeypatch, value):
+    if value is not None:
+        monkeypatch.setenv("REELM_KERNELS", value)
+    for installed in (True, False):
+        monkeypatch.setattr(backend, "HAS_OPENVINO", installed)
+        assert backend.openvino_is_chosen() == (installed and value not in ("torch", "reference"))
+        if value == "openvino" and not installed:
+            with pytest.raises(ReelmError, match=r"^REELM_KERNELS: must not be 'openvino' where it is not installed"):
+                pick_backend("attention", None, QUERIES)
+        else:
+            assert pick_backend("attention", None, QUERIES) == "reference"
+
+
 def test_unknown_names_are_refused(monkeypatch):
     with pytest.raises(ReelmError, match=r"^backend: must be one of reference, triton, got 'cuda'"):
         pick_backend("attention", "cuda", QUERIES)
     monkeypatch.setenv("REELM_KERNELS", "fast")
     with pytest.raises(
-        ReelmError, match=r"^REELM_KERNELS: must be one of auto, reference, triton, openvino, got 'fast'"
+        ReelmError, match=r"^REELM_KERNELS: must be one of auto, reference, triton, openvino, torch, got 'fast'"
     ):
         pick_backend("attention", None, QUERIES)
 

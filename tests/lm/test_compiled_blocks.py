@@ -1,6 +1,9 @@
 """The blocks by OpenVINO against torch's: the same numbers up to rounding, and torch's promises kept."""
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -132,7 +135,7 @@ def test_it_is_for_small_models_in_float32_on_a_cpu_whose_weights_stay(monkeypat
     reference = make()
     reference.backend = "reference"
     reference.step(reference.make_cache(1), 1)
-    monkeypatch.delenv("REELM_KERNELS")
+    monkeypatch.setenv("REELM_KERNELS", "torch")
     unasked = make()
     unasked.step(unasked.make_cache(1), 1)
 
@@ -155,3 +158,32 @@ def test_the_bundled_model_is_compiled_and_its_matrices_are_counted_three_times(
     blocks = sum(module.weight.nbytes for module in lm.modules() if type(module).__name__ == "PackedLinear")
     weights = sum(weight.nbytes for weight in lm.parameters())
     assert lm.cost(1, 1).weights == pytest.approx(weights + 2 * blocks, rel=0.02)
+
+
+# A model that is freed by another thread than the one that has compiled it, and a signal after that.
+PROGRAM = """
+import gc, os, signal, sys, threading, time
+import reelm
+
+def make():
+    generator = reelm.VideoGenerator.from_pretrained(sys.argv[1])
+    generator.generate("a red ball", num_frames=1)
+    assert generator.parts.lm._compiled is not None
+    return [generator]
+
+box, handled = make(), []
+thread = threading.Thread(target=lambda: (box.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda *_: handled.append(1))
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.1)
+sys.exit(0 if handled else 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_signals_are_handled_after_a_model_was_freed_by_another_thread(debug_checkpoint):
+    environment = {**os.environ, "REELM_KERNELS": "openvino"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(debug_checkpoint)], env=environment, check=False)
+    assert done.returncode == 0
