@@ -71,7 +71,7 @@ def call(made_with, name, /, **options):
     ("stream", "num_videos_per_prompt", "is no option of stream; generate and continue_clip have it"),
     ("continue_clip", "keep_state", "is no option of continue_clip; generate has it"),
     ("generate", "detail", "^detail: is no option of generate; continue_clip has it"),
-    ("generate", "fit", "is no option of generate; continue_clip and score have it"),
+    ("generate", "fit", "is no option of generate; continue_clip, play and score have it"),
 ])  # fmt: skip
 def test_an_option_that_a_call_does_not_have(nothing_is_computed, name, option, message):
     with pytest.raises(ReelmError, match=message):
