@@ -24,7 +24,7 @@ from ..core.progress import progress
 from ..data.clip_shards import ClipShards
 from ..data.crops import centre_crop
 from ..generation.generator import VideoGenerator
-from ..generation.held import controller_of
+from ..generation.pretrained import controller_of
 from ..generation.video import Video
 from ..media.contact_sheet import write_contact_sheet
 from ..media.writer import write_clip

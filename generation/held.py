@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core.controls import KEYS, NO_CONTROLLER, Controller, ControlTrack, read_written
+from ..core.controls import KEYS, Controller, ControlTrack, read_written
 from ..core.errors import ReelmError, require
 from ..core.plain_values import to_python
-from ..core.protocols import LanguageModelConfig
-from .pretrained import ModelConfig
+from .pretrained import ModelConfig, controller_of
 
 NO_KEYS = "must not be given: this model is not played by keys or axes"
-
-
-def controller_of(lm: LanguageModelConfig) -> Controller:
-    """Return the keys and axes that a model is played by; an empty controller for a model without any."""
-    controller = getattr(lm, "controller", NO_CONTROLLER)
-    assert isinstance(controller, Controller)
-    return controller
 
 
 def read_controls(config: ModelConfig, given: Mapping[str, Any], *, continuing: bool) -> dict[str, torch.Tensor]:

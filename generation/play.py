@@ -28,11 +28,11 @@ from ..core.json_values import Json
 from ..core.modes import in_plain_modes
 from .admission import admit
 from .continuation import inherit
-from .held import controller_of, held_now
+from .held import held_now
 from .options import Number, Prompt
 from .pixels import PixelDecoder
 from .play_options import PlayOptions
-from .pretrained import Pretrained
+from .pretrained import Pretrained, controller_of
 from .request import Request, make_request, unmoved_if_refused
 from .session import SessionState
 from .source import Source, read_source

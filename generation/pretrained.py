@@ -13,6 +13,7 @@ import torch
 from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors, uninitialised
 from ..core.condition import describe_conditions
 from ..core.config import from_dict, to_dict
+from ..core.controls import NO_CONTROLLER, Controller
 from ..core.device import pick_device
 from ..core.errors import CheckpointError, ReelmError, require
 from ..core.json_values import Json
@@ -80,6 +81,9 @@ class ModelConfig:
                 (self.height, self.width))  # fmt: skip
         vocab = self.tokenizer.quantizer.vocab_size
         require(video.vocab_size == vocab, "lm.vocab_size", f"must be the tokenizer's {vocab}", video.vocab_size)
+        controller, temporal = controller_of(self.lm), self.tokenizer.temporal
+        same = not controller or controller.pictures == temporal
+        require(same, "lm.controller.pictures", f"must be the tokenizer's temporal {temporal}", controller.pictures)
 
 
 @dataclass(frozen=True)
@@ -145,11 +149,20 @@ class Pretrained:
             "order": layout.video.order,
             "vocab_size": layout.video.vocab_size,
             "segments": {segment.name: list(segment.shape) for segment in layout.segments},
+            "keys": list(controller_of(config.lm).keys),
+            "axes": list(controller_of(config.lm).axes),
             "reads": list(self.lm.reads),
             "learned_guidance": self.lm.guidance,
             "window_latent_frames": config.lm.window,
             "window_seconds": config.lm.window * config.tokenizer.temporal / config.fps,
         }
+
+
+def controller_of(lm: LanguageModelConfig) -> Controller:
+    """Return the keys and axes that a model is played by; an empty controller for a model without any."""
+    controller = getattr(lm, "controller", NO_CONTROLLER)
+    assert isinstance(controller, Controller)
+    return controller
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -73,6 +73,8 @@ def _parts(parts: Pretrained) -> Iterator[str]:
         f"frames ({sizes['window_seconds']:.3g} s) | {sizes['lm_parameters']:,} |"
     )
     yield f"| clips | {config.width}x{config.height} at {config.fps:g} frames a second | |"
+    if lm.controller:
+        yield f"| played by | {', '.join((*lm.controller.keys, *lm.controller.axes))} | |"
 
 
 def _making(run: Path) -> Iterator[str]:
