@@ -265,9 +265,9 @@ def draw_bytes(
 ) -> int:
     """Return the bytes of the logits of so many rows and of all that torch computes from them for their clips."""
     few = leaves_few(sampling.top_k, sampling.top_p, vocab_size, device)
-    tensors = 2 if few else 8 if sampling.top_p < 1 else 4
+    tensors = 3 if few else 8 if sampling.top_p < 1 else 4
     tensors += 2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0
     logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))
     # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; with few
-    # tokens the scores and masks; centred scores at a low temperature.
+    # tokens the scores, their masks and maxima; centred scores at a low temperature.
     return count * vocab_size * (logits + 4 * clips * tensors)
