@@ -201,7 +201,7 @@ def plan_loaded(
     vocab_size = layout.sampled_vocab_size
     noise, held = (0, 0) if on_gpu else noise_bytes(vocab_size, batch, count, sampling)
     read = config.lm.cost(rows, layout.frame_size, numerics).step if continuing else 0
-    draw = draw_bytes(vocab_size, rows, batch, count, numerics.dtype, sampling=sampling, device=numerics.device)
+    draw = draw_bytes(vocab_size, rows, batch, count, numerics.dtype, sampling=sampling)
     frames = clips * clip_bytes(config, latent_frames)
     joining = frames if continuing else 0
     kept = clips if (clips == 1 if keep_state is None else keep_state) else 0

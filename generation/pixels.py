@@ -46,7 +46,6 @@ class PixelDecoder:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._states: dict[Hashable, Any] = {}
-        self._before: dict[Hashable, Any] = {}  # the states before the newest latent frames
 
     @torch.no_grad()
     def decode(self, frames: Mapping[ClipKey, torch.Tensor]) -> dict[ClipKey, np.ndarray]:
@@ -59,15 +58,18 @@ class PixelDecoder:
             clips = names[first : first + together]
             tokens_Bhw = torch.stack([frames[clip] for clip in clips]).to(self._codec.device)
             decoded, states = self._codec.decode_frame(tokens_Bhw, [self._states.get(clip) for clip in clips])
-            self._before |= {clip: self._states.get(clip) for clip in clips}
             self._states |= zip(clips, states, strict=True)
             for clip, frames_THW3 in zip(clips, decoded, strict=True):
                 pixels[clip] = (frames_THW3.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         return pixels
 
-    def rewind(self, clip: Hashable) -> None:
-        """Take back the newest latent frame of a clip, once, so that another one is decoded in its place."""
-        self._states[clip] = self._before.pop(clip)
+    def state(self, clip: Hashable) -> object:
+        """Return the decoder's state of a clip, which `restore` takes; None at the start of the clip."""
+        return self._states.get(clip)
+
+    def restore(self, clip: Hashable, state: object) -> None:
+        """Go on with a clip from an earlier state of it."""
+        self._states[clip] = state
 
 
 def decode_clips(codec: Codec, tokens: Sequence[torch.Tensor], known: int = 0) -> list[np.ndarray]:

@@ -282,9 +282,10 @@ class PlaySession:
             start = len(self._past_tS) + len(self._tokens)
             self._engine.rewind(CLIP, start)
             if whole:
-                self._decoder.rewind(CLIP)
+                self._decoder.restore(CLIP, self._state_before)
 
     def _pixels(self, tokens_S: torch.Tensor) -> np.ndarray:
+        self._state_before = self._decoder.state(CLIP)
         return self._decoder.decode({CLIP: self._parts.lm.layout.unpack(tokens_S)["video"]})[CLIP]
 
 

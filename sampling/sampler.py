@@ -261,13 +261,12 @@ def noise_bytes(vocab_size: int, batch: int, count: int, sampling: SamplingConfi
 
 
 def draw_bytes(
-    vocab_size: int, rows: int, clips: int, count: int, dtype: torch.dtype, *, sampling: SamplingConfig, device: str
+    vocab_size: int, rows: int, clips: int, count: int, dtype: torch.dtype, *, sampling: SamplingConfig
 ) -> int:
     """Return the bytes of the logits of so many rows and of all that torch computes from them for their clips."""
-    few = leaves_few(sampling.top_k, sampling.top_p, vocab_size, device)
-    tensors = 3 if few else 8 if sampling.top_p < 1 else 4
+    tensors = 8 if sampling.top_p < 1 else 4
     tensors += 2 if 0 < sampling.temperature < LOW_TEMPERATURE else 0
     logits = rows * (dtype.itemsize + (0 if dtype == torch.float32 else 4))
-    # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; with few
-    # tokens the scores, their masks and maxima; centred scores at a low temperature.
+    # The noise, the scores, the allowed scores and their sum; with top-p also the order and its probabilities; where
+    # few tokens are allowed as many of masks, candidates and their noise; centred scores at a low temperature.
     return count * vocab_size * (logits + 4 * clips * tensors)
