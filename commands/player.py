@@ -1,6 +1,7 @@
 """The command that plays a model: play."""
 
 import dataclasses
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,9 @@ class Play(ModelCommand):
         prompt: The text that the world begins with.
         clip: A clip, session or picture to play on from.
         seed: The seed of the noise; random unless given.
-        seconds: The time to play for; no end unless given, and 60 with --headless.
+        seconds: The time to play for; no end unless given, and with --headless the length of --keys, else 60.
         keys: What is held in place of the terminal's keys: written, such as "right-30,right+up-8,none-15", or a file
-            of it.
+            of it. It gives the same pictures with the same --seed.
         headless: Play without a terminal, with --keys or keys that change at random, and print the figures.
         record: The .mp4 file for the pictures; the keys go into a .keys.txt file beside it.
         overwrite: Replace files that reelm did not write.
@@ -56,6 +57,8 @@ class Play(ModelCommand):
         from ..core.signals import stop_signals
 
         require(self.headless or not self.json, "json", "must be given with --headless", self.json)
+        finite = self.seconds is None or 0 < self.seconds < math.inf
+        require(finite, "seconds", "must be finite and above 0", self.seconds)
         generator = self.load()
         with stop_signals() as stopped, ExitStack() as stack:
             session = stack.enter_context(generator.play(self.prompt or None, **self._options()))
@@ -70,10 +73,10 @@ class Play(ModelCommand):
         from ..generation.play_file import PlayFile
         from .terminal import Terminal
 
-        seconds = 60.0 if self.headless and self.seconds is None else self.seconds
-        size = session.pictures.shape[1:3]
+        size, seconds, track = session.pictures.shape[1:3], self.seconds, self._track(session)
         screen = None if self.headless else stack.enter_context(Terminal(session.keys, *size))
-        track = self._track(session, seconds)
+        if self.headless and seconds is None:  # all that is held shows
+            seconds = 60.0 if self.keys is None or track is None else (1 + len(track)) / session.fps
         player: Player = screen if screen is not None and track is None else Script(
             ControlTrack(()) if track is None else track, session
         )  # fmt: skip
@@ -99,7 +102,7 @@ class Play(ModelCommand):
             options["clip"] = self.clip
         return options
 
-    def _track(self, session: "PlaySession", seconds: float | None) -> "ControlTrack | None":
+    def _track(self, session: "PlaySession") -> "ControlTrack | None":
         """Return what is held, where it is not what a player holds."""
         from ..core.controls import read_written
         from ..generation.play_clock import random_track
@@ -109,5 +112,5 @@ class Play(ModelCommand):
             return read_written(written_keys(self.keys), known=session.keys)
         if not self.headless:
             return None
-        assert seconds is not None
-        return random_track(session.keys, round(seconds * session.fps), fps=session.fps, seed=session.seed)
+        pictures = round((self.seconds or 60.0) * session.fps)
+        return random_track(session.keys, pictures, fps=session.fps, seed=session.seed)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HOLD, FIRST_HOLD = 0.12, 0.35  # seconds after a repetition, and after a first press
 QUIT = {"\x1b", "\x03", "\x04"}  # escape, Ctrl-C and Ctrl-D
 ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left"}
+NAMES = {**ARROWS, " ": "space"}  # of keys that are no letters
 BLOCK = "\u2580"  # the upper half of a cell
 
 
@@ -34,13 +35,14 @@ def bindings(keys: tuple[str, ...]) -> dict[str, str]:
     other is the first letter of its name that is free, or else a digit.
     """
     bound = {text: name for text, name in ARROWS.items() if name in keys}
-    for name in set(keys) & {"jump", "space"}:
-        bound[" "] = name
-    bound |= {name: name for name in keys if len(name) == 1}
+    for name in keys:
+        if name in ("jump", "space") and " " not in bound:
+            bound[" "] = name
+    bound |= {name: name for name in keys if len(name) == 1 and name.isascii()}
     for name in keys:
         if name not in bound.values():
-            free = [letter for letter in (*name, *"123456789") if letter not in bound]
-            bound[free[0]] = name
+            letters = (*name, *"123456789", *"abcdefghijklmnopqrstuvwxyz")
+            bound[next(letter for letter in letters if letter.isascii() and letter not in bound)] = name
     return bound
 
 
@@ -119,8 +121,7 @@ class Terminal:
             lines.append("".join(cells) + "\x1b[0m")
         self._shown += 1
         rate = self._shown / max(1e-6, time.monotonic() - self._began)
-        names = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[C": "right", "\x1b[D": "left", " ": "space"}
-        keys = "  ".join(name if names.get(text, text) == name else f"{names.get(text, text)}={name}"
+        keys = "  ".join(name if NAMES.get(text, text) == name else f"{NAMES.get(text, text)}={name}"
                          for text, name in self._bound.items())  # fmt: skip
         now = "+".join(sorted(self.held(0.0))) or "none"
         lines.append(f"{rate:.1f} pictures a second   {now}\x1b[K\r\n{keys}   escape ends\x1b[K")

@@ -30,6 +30,7 @@ from .plain_values import convert_fields
 
 KEYS, NONE = "keys", "none"
 MOST_KEYS = 10  # a latent frame has one id for each set of keys
+MOST_AXES, MOST_BINS, MOST_PICTURES = 16, 1025, 64
 _NAME = re.compile(r"[^\s,+\-]{1,32}")  # what the written form can hold
 
 
@@ -89,11 +90,14 @@ class Controller:
             check_name(name, "keys, axes")
         require(len(set(names)) == len(names), "keys, axes", "must have names that differ", names)
         require(len(self.keys) <= MOST_KEYS, "keys", f"must be at most {MOST_KEYS}", len(self.keys))
+        require(len(self.axes) <= MOST_AXES, "axes", f"must be at most {MOST_AXES}", len(self.axes))
         require(len(self.limits) == len(self.axes), "limits", "must be one for each axis", self.limits)
         finite = all(0 < limit < math.inf for limit in self.limits)
         require(finite, "limits", "must be finite and above 0", self.limits)
-        require(self.bins >= 3 and self.bins % 2 == 1, "bins", "must be odd and at least 3", self.bins)
-        require(self.pictures >= 1, "pictures", "must be at least 1", self.pictures)
+        odd = 3 <= self.bins <= MOST_BINS and self.bins % 2 == 1
+        require(odd, "bins", f"must be odd and from 3 to {MOST_BINS}", self.bins)
+        few = 1 <= self.pictures <= MOST_PICTURES
+        require(few, "pictures", f"must be from 1 to {MOST_PICTURES}", self.pictures)
 
     def __bool__(self) -> bool:
         return bool(self.keys or self.axes)
@@ -139,9 +143,9 @@ class Controller:
             track: What is held during the picture before each of the pictures.
             first: Whether the clip begins with these latent frames, so that its frame 0 comes before them.
         """
-        found = {}
+        found, ids = {}, self.ids(track)
         for segment in self.segments:
-            ids_n = self.ids(track)[segment.name]
+            ids_n = ids[segment.name]
             missing = -len(ids_n) % self.pictures
             parts = [ids_n, ids_n.new_full((missing,), segment.default)]
             if first:
@@ -171,8 +175,9 @@ def check_name(name: str, argument: str) -> None:
     Raises:
         ReelmError: It is empty, long, a name of reelm's own, or has a character that separates names.
     """
-    fits = isinstance(name, str) and bool(_NAME.fullmatch(name)) and name not in (KEYS, NONE, VIDEO)
-    rule = f"must be names of 1 to 32 characters without blanks, commas, plus signs and hyphens, and not {NONE}, {KEYS}"
+    fits = isinstance(name, str) and bool(_NAME.fullmatch(name)) and name.isprintable()
+    fits = fits and name not in (KEYS, NONE, VIDEO)
+    rule = f"must be names of 1 to 32 characters that print, without blanks and any of , + -, and not {NONE}, {KEYS}"
     require(fits, argument, f"{rule} or {VIDEO}", name)
 
 

@@ -13,7 +13,9 @@ import torch
 
 from .errors import require
 
-HISTORY = 4  # latent frames of tokens that are kept
+# Latent frames of tokens that are kept. A pass may look at two new ones; the input of a token has those of the two
+# before its own; and one more, after which a pass has begun, may be taken back (`Engine.rewind`).
+HISTORY = 5
 
 
 class TokenHistory:

@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..core.controls import KEYS, NONE, ControlTrack, check_name
+from ..core.controls import KEYS, MOST_AXES, NONE, ControlTrack, check_name
 from ..core.errors import ClipError, ReelmError
 from ..media.timeline import ROUNDED
 from .sources import Source
@@ -160,6 +160,8 @@ def _recording(name: str, lines: Iterable[Line]) -> Recording:
         for axis in numbers:
             _check_name(axis, where)
             axes.setdefault(axis, [0.0] * number)
+        if len(axes) > MOST_AXES:
+            raise ClipError(f"controls: must have at most {MOST_AXES} axes, got {len(axes)} in {where}")
         for axis, turns in axes.items():
             turns.append(numbers.get(axis, 0.0))
     both = sorted(frozenset().union(*keys) & set(axes))

@@ -4,7 +4,7 @@ controls = read_controls(config, {"keys": "d-8,d+jump-4,none-2"}, continuing=Fal
 length_of_keys(config, options, continuing=False)                                          # {"num_frames": 15}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from ..core.controls import KEYS, Controller, ControlTrack, read_written
 from ..core.errors import ReelmError, require
 from ..core.plain_values import to_python
+from .arguments import is_number
 from .pretrained import ModelConfig, controller_of
 
 NO_KEYS = "must not be given: this model is not played by keys or axes"
@@ -48,14 +49,15 @@ def length_of_keys(config: ModelConfig, given: Mapping[str, Any], *, continuing:
     track = read_track(controller_of(config.lm), given.get(KEYS), given.get("axes"))
     if track is None:
         return {}
+    require(len(track) > 0, "keys, axes", "must be held for at least one frame", len(track))
     seconds, num_frames = given.get("seconds"), given.get("num_frames")
-    if isinstance(seconds, int | float):
-        num_frames = max(1, round(seconds * config.fps))
     frames = len(track) + (0 if continuing else 1)
-    same = num_frames is None or num_frames == frames
-    rule = f"must be held for {'each frame' if continuing else 'each frame but the last'}: the clip has {num_frames}"
-    require(same, "keys, axes", rule, len(track))
-    return {} if seconds is not None else {"num_frames": frames}
+    lengths = num_frames if seconds is None else seconds
+    for length in lengths if isinstance(lengths, list | tuple) else [lengths]:
+        wanted = max(1, round(length * config.fps)) if seconds is not None and is_number(length) else length
+        rule = f"must be held for {'each frame' if continuing else 'each frame but the last'}: the clip has {wanted}"
+        require(wanted is None or wanted == frames, "keys, axes", rule, len(track))
+    return {"num_frames": frames} if lengths is None else {}
 
 
 def read_track(controller: Controller, keys: Any, axes: Any) -> ControlTrack | None:
@@ -88,12 +90,25 @@ def read_track(controller: Controller, keys: Any, axes: Any) -> ControlTrack | N
 
 
 def held_now(keys: Any, known: Sequence[str]) -> frozenset[str]:
-    """Return a set of held keys, given as names, or as one name or "none"."""
+    """Return a set of held keys, given as names, or as one name, "none" or names joined by "+"."""
     if isinstance(keys, str):
-        return read_written(f"{keys or 'none'}-1", known=known).keys[0]
-    fits = isinstance(keys, set | frozenset | list | tuple) and all(isinstance(name, str) for name in keys)
+        held = read_written(f"{keys or 'none'}-1", known=known).keys
+        require(len(held) == 1, KEYS, "must be one set of names", keys)
+        return held[0]
+    fits = isinstance(keys, Collection) and all(isinstance(name, str) for name in keys)
     require(fits, KEYS, "must be sets of names", keys)
-    return frozenset(keys)
+    return frozenset(map(str, keys))
+
+
+def turns_now(axes: Any, pictures: int) -> dict[str, tuple[float, ...]]:
+    """Return the turns of axes during each of so many pictures, from one number for each axis."""
+    require(axes is None or isinstance(axes, Mapping), "axes", "must be turns by the names of axes", axes)
+    turns = {}
+    for name, turn in (axes or {}).items():
+        number: Any = to_python(turn)
+        require(type(number) in (int, float), f"axes[{name!r}]", "must be a number", turn)
+        turns[name] = (float(number),) * pictures
+    return turns
 
 
 def _held(controller: Controller, keys: Any) -> list[frozenset[str]]:

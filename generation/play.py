@@ -28,7 +28,7 @@ from ..core.json_values import Json
 from ..core.modes import in_plain_modes
 from .admission import admit
 from .continuation import inherit
-from .held import held_now
+from .held import held_now, turns_now
 from .options import Number, Prompt
 from .pixels import PixelDecoder
 from .play_options import PlayOptions
@@ -70,7 +70,7 @@ class PlaySession:
         self._tokens: list[torch.Tensor] = []
         self._tracks: list[ControlTrack] = []
         self._plan, self._source = request.plans[0], source
-        self._cancelled, self._closed = threading.Event(), False
+        self._cancelled, self._closed, self._lock = threading.Event(), False, threading.RLock()
         self._modes, self._pool = thread_modes(parts.lm.device), ThreadPoolExecutor(1, "play")
         try:
             self.pictures: np.ndarray = self._pool.submit(self._begin).result()
@@ -118,8 +118,16 @@ class PlaySession:
 
     @property
     def held(self) -> ControlTrack:
-        """What was held during each picture of this play so far; `generate(keys=held)` makes the same clip."""
+        """What was held during each picture of this play so far: `generate(keys=held)` makes the same clip.
+
+        Where a clip or a picture is played on, it is `continue_clip(clip, keys=held)`.
+        """
         return join_tracks(self._tracks)
+
+    @property
+    def past(self) -> int:
+        """The latent frames of the clip that is played on."""
+        return len(self._past_tS)
 
     @property
     def steps(self) -> list[ControlTrack]:
@@ -157,14 +165,14 @@ class PlaySession:
         Raises:
             ReelmError: The session is closed, or a name is unknown (the nearest one is named); nothing is lost.
         """
-        require(not self._closed, "play", "must not be closed", "a step")
-        track = self._track(keys, axes)
-        drawn = self._take(track)
-        self._tracks.append(track)
-        self._tokens.append(drawn.tokens_S)
-        self.pictures = drawn.pictures_nHW3
-        self._guess(track)
-        return self.pictures
+        with self._lock:
+            track = self._track(keys, axes)
+            drawn = self._take(track)
+            self._tracks.append(track)
+            self._tokens.append(drawn.tokens_S)
+            self.pictures = drawn.pictures_nHW3
+            self._guess(track)
+            return self.pictures
 
     def expect(self, keys: Held = (), axes: Mapping[str, Number] | None = None) -> None:
         """Draw the next pictures under these keys from now on, which a step will most likely have.
@@ -175,11 +183,11 @@ class PlaySession:
         Raises:
             ReelmError: As for `step`.
         """
-        require(not self._closed, "play", "must not be closed", "keys")
-        track = self._track(keys, axes)
-        if self.ahead and not self._same(self._guessed, track):
-            self._drop()
-            self._guess(track)
+        with self._lock:
+            track = self._track(keys, axes)
+            if self.ahead and not self._same(self._guessed, track):
+                self._drop()
+                self._guess(track)
 
     def ready(self, keys: Held = (), axes: Mapping[str, Number] | None = None) -> bool:
         """Return whether the pictures for these keys are drawn already, so that a step need not wait."""
@@ -199,33 +207,37 @@ class PlaySession:
             self._coming = None
         else:
             self._drop()
-            coming = self._pool.submit(self._draw, track)
+            coming = self._submit(track)
         drawn = coming.result()
-        assert drawn is not None  # nothing has cancelled it
+        if drawn is None:
+            raise ReelmError("play: must not be closed, got a step that was closed")
         return drawn
+
+    def _submit(self, track: ControlTrack) -> "Future[_Drawn | None]":
+        """Have the thread draw the next latent frame under these keys."""
+        require(not self._closed, "play", "must not be closed", "a step")
+        self._cancelled = threading.Event()
+        return self._pool.submit(self._draw, track, self._cancelled)
 
     def _track(self, keys: Held, axes: Mapping[str, Number] | None) -> ControlTrack:
         """Return what is held before each picture of the next latent frame."""
         pictures = self._controller.pictures
         if isinstance(keys, ControlTrack):
             require(len(keys) == pictures, "keys", f"must be of {pictures} pictures, those of a step", len(keys))
+            require(axes is None, "axes", "must not be given with a track, which has its own", axes)
             track = keys
         else:
-            held = held_now(keys, self._controller.keys)
-            track = ControlTrack((held,) * pictures, {n: (float(turn),) * pictures for n, turn in (axes or {}).items()})
+            turns = turns_now(axes, pictures)
+            track = ControlTrack((held_now(keys, self._controller.keys),) * pictures, turns)
         self._controller.check(track)
         return track
 
     def _drop(self) -> None:
-        """Take back what is drawn ahead, if anything is."""
+        """Let go of what is drawn ahead, if anything is; the next draw takes it back."""
         coming, self._coming = self._coming, None
-        if coming is None:
-            return
-        self._cancelled.set()
-        drawn = coming.result()
-        self._cancelled.clear()
-        self.dropped += 1
-        self._pool.submit(self._rewind, whole=drawn is not None).result()
+        if coming is not None:
+            self._cancelled.set()
+            self.dropped += 1
 
     def _same(self, track: ControlTrack, other: ControlTrack) -> bool:
         """Return whether two tracks are the same tokens."""
@@ -236,7 +248,7 @@ class PlaySession:
         """Begin to draw the next pictures under these keys."""
         self._guessed = track
         if self.ahead and not self._closed:
-            self._coming = self._pool.submit(self._draw, track)
+            self._coming = self._submit(track)
 
     # What the thread does.
 
@@ -247,45 +259,43 @@ class PlaySession:
             self._engine, self._decoder = self._request.engine(parts), PixelDecoder(parts.tokenizer)
             plan = dataclasses.replace(self._plan, latent_frames=max(1, known))
             self._engine.add(plan, self._past_tS if known else None, None if source is None else source.cache)
+            frames = parts.lm.layout.unpack(self._past_tS)["video"][-1 - parts.tokenizer.memory :]
+            # The decoder depends on the last few latent frames alone.
+            shown = [self._decoder.decode({CLIP: tokens_hw})[CLIP] for tokens_hw in frames]
             if source is None:
-                tokens_S = self._complete()
+                tokens_S = self._complete(self._cancelled)
                 assert tokens_S is not None
                 self._tokens.append(tokens_S)
-                return self._pixels(tokens_S)
-            video_thw = parts.lm.layout.unpack(self._past_tS)["video"]
-            # The decoder depends on the last few latent frames alone.
-            shown = [
-                self._decoder.decode({CLIP: tokens_hw})[CLIP] for tokens_hw in video_thw[-1 - parts.tokenizer.memory :]
-            ]
+                shown.append(self._pixels(tokens_S))
+            # The decoder's state after so many latent frames; that of the newest one and the one before are kept.
+            self._states = {max(1, known): self._decoder.state(CLIP)}
             return shown[-1]
 
-    def _draw(self, track: ControlTrack) -> _Drawn | None:
+    def _draw(self, track: ControlTrack, cancelled: threading.Event) -> _Drawn | None:
         """Return the next latent frame under these keys; None where it is cancelled."""
         with self._modes():
-            start = self._engine.next_frame(CLIP)
+            start = len(self._past_tS) + len(self._tokens)
+            self._engine.rewind(CLIP, start)  # what was drawn, or begun, and not taken
+            self._decoder.restore(CLIP, self._states[start])
             controls = self._controller.tokens(track, first=False)
             plan = self._engine.plan(CLIP).with_controls(self._parts.lm.layout, start, controls)
             self._engine.change(CLIP, dataclasses.replace(plan, latent_frames=start + 1))
-            tokens_S = self._complete()
-            return None if tokens_S is None else _Drawn(track, tokens_S, self._pixels(tokens_S))
+            tokens_S = self._complete(cancelled)
+            if tokens_S is None:
+                return None
+            pictures = self._pixels(tokens_S)
+            self._states = {start: self._states[start], start + 1: self._decoder.state(CLIP)}
+            return _Drawn(track, tokens_S, pictures)
 
-    def _complete(self) -> torch.Tensor | None:
+    def _complete(self, cancelled: threading.Event) -> torch.Tensor | None:
         """Return the tokens of the clip's last latent frame when they are complete; None where they are cancelled."""
-        while not self._cancelled.is_set():
+        while not cancelled.is_set():
             for frame in self._engine.step():
                 return frame.tokens_S.cpu()
         return None
 
-    def _rewind(self, *, whole: bool) -> None:
-        """Take back the latent frame that was drawn, or begun, ahead."""
-        with self._modes():
-            start = len(self._past_tS) + len(self._tokens)
-            self._engine.rewind(CLIP, start)
-            if whole:
-                self._decoder.restore(CLIP, self._state_before)
-
     def _pixels(self, tokens_S: torch.Tensor) -> np.ndarray:
-        self._state_before = self._decoder.state(CLIP)
+        """Return the pictures of the next latent frame."""
         return self._decoder.decode({CLIP: self._parts.lm.layout.unpack(tokens_S)["video"]})[CLIP]
 
 

@@ -121,7 +121,7 @@ def play_by_clock(
         stop: A function that is asked at each picture.
         clock, wait: What gives the time in seconds, and what waits for so many.
     """
-    require(seconds is None or seconds > 0, "seconds", "must be above 0", seconds)
+    require(seconds is None or 0 < seconds < math.inf, "seconds", "must be finite and above 0", seconds)
     last = None if seconds is None else max(1, round(seconds * session.fps))
     watch, fps, shown, steps, ready, delays = _Watch(session, player), session.fps, 0, 0, 0, list[float]()
     begun = due = clock()
@@ -133,6 +133,7 @@ def play_by_clock(
             delays += watch.seen(clock())
             shown, due = shown + 1, due + 1 / fps
             if stop() or shown == last:
+                watch.until(due, shown / fps, clock, wait)  # the last picture has its time too
                 return _report(session, shown, clock() - begun, ready / max(1, steps), delays)
         watch.until(due, shown / fps, clock, wait)
         track = player.next_keys(shown / fps, session.step_pictures)
@@ -166,7 +167,8 @@ class _Watch:
         """Note what is held now, and return whether that is a change."""
         if held == self._held:
             return False
-        self._held, self._changed = held, now
+        # Keys that are as the pictures shown now were drawn under have nothing to show.
+        self._held, self._changed = held, None if held == self.drawn else now
         return True
 
     def seen(self, now: float) -> list[float]:

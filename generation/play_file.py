@@ -4,7 +4,8 @@ with PlayFile(session, "run.mp4") as recording:
     play_by_clock(session, player, recording.add)
 read_keys_file("run.keys.txt")                      # what was held, to be played again
 
-Until the end, run.mp4.partial can be played, and the keys are in their file, whatever happens to the process.
+Until the end, run.partial.mp4 can be played, and the keys are in their file, whatever happens to the process. Turns of
+axes are in the tokens of the clip alone.
 """
 
 from pathlib import Path
@@ -49,6 +50,7 @@ class PlayFile:
         require(not lost, "record", "must not replace a file that is no list of keys (overwrite)", str(self.keys_path))
         self._fingerprint, self._written, self._shape = FingerprintBuilder(), 0, (0, 0)
         self._keys: TextIO | None = None
+        self._first = len(session.pictures)
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -65,6 +67,13 @@ class PlayFile:
         self._fingerprint.add(frames_1HW3)
         self._write_keys()
 
+    def _complete(self) -> None:
+        """Write the pictures of the last step that were not shown, so that the clip has whole latent frames."""
+        left = -(self._writer.frames - self._first) % self._session.step_pictures
+        for picture_HW3 in self._session.pictures[len(self._session.pictures) - left :] if left else ():
+            self._writer.write(picture_HW3[None])
+            self._fingerprint.add(picture_HW3[None])
+
     def _write_keys(self) -> None:
         steps = self._session.steps
         assert self._keys is not None  # in the block
@@ -77,8 +86,11 @@ class PlayFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer.frames:
+            self._complete()
             state = self._session.session
             grids = {name: tokens.numpy() for name, tokens in state.grids.items()}
+            if self._session.past:  # the pictures of a clip that is played on are not in the file
+                grids = {}
             shape = (self._writer.frames, *self._shape)
             self._writer.metadata = growing_metadata(self._session, shape, grids, self._fingerprint.build())
         self._write_keys()
@@ -104,15 +116,19 @@ def read_keys_file(path: str | Path, known: tuple[str, ...] = ()) -> ControlTrac
 
 def written_keys(text: str) -> str:
     """Return the written form in a file, if the text is the path of one; else the text."""
-    if not Path(text).is_file():
+    try:
+        is_file = Path(text).is_file()
+    except OSError:  # too long for the name of a file
+        is_file = False
+    if not is_file:
         return text
     lines = Path(text).read_text(encoding="utf-8", errors="replace").split()
     return ",".join(line.strip(",") for line in lines)
 
 
 def _is_keys_file(path: Path) -> bool:
+    """Return whether a file is a list of keys, or the empty one of a recording without any step."""
     try:
-        read_keys_file(path)
+        return not path.read_bytes() or len(read_keys_file(path)) > 0
     except ValueError:
         return False
-    return True

@@ -245,7 +245,7 @@ class VideoTransformer(PromptReader, nn.Module):
             sees_LA: With `offsets`, which of the A = `count` next positions each of the L positions attends to.
         """
         config = self.config
-        assert count <= config.frame_size * (HISTORY - 2)
+        assert count <= config.frame_size * (HISTORY - 3)
         assert offsets is not None or count <= cache.ring - config.window * config.frame_size
         positions_BL = cache.next_positions(count, offsets)
         ancestors = {} if sees_LA is None else {

@@ -209,8 +209,8 @@ class Engine:
     def rewind(self, clip: int, latent_frame: int) -> None:
         """Take back the newest latent frame of a clip, or what is drawn of it: the next token is its first one again.
 
-        Its tokens stay as drafts. What it overwrote in a cache is older than what it sees itself, so that it is drawn
-        again as if for the first time.
+        Its tokens stay as drafts. What it and the drafts after it overwrote in the cache and among the newest tokens
+        (`HISTORY`) is older than what it sees itself, so that it is drawn again as if for the first time.
 
         Args:
             clip: The number of the clip.

@@ -126,7 +126,7 @@ def test_any_word_can_be_a_name(name):
 
 @pytest.mark.parametrize("name", [*RESERVED, "", "a b", "a,b", "a+b", "a-b", "\t", "x" * 33, 3])
 def test_what_is_no_name(name):
-    rule = "must be names of 1 to 32 characters without blanks, commas, plus signs and hyphens"
+    rule = "must be names of 1 to 32 characters that print, without blanks and any of , + -"
     with pytest.raises(ReelmError, match=f"^axis: {rule}, and not none, keys or video, got {re.escape(repr(name))}$"):
         check_name(name, "axis")
 
@@ -157,9 +157,9 @@ def test_names_that_no_key_can_have_are_refused(text, wrong):
     ({"axes": ("x",)}, "limits: must be one for each axis, got ()"),
     ({"axes": ("x",), "limits": (0.0,)}, "limits: must be finite and above 0, got (0.0,)"),
     ({"axes": ("x",), "limits": (math.inf,)}, "limits: must be finite and above 0, got (inf,)"),
-    ({"bins": 4}, "bins: must be odd and at least 3, got 4"),
-    ({"bins": 1}, "bins: must be odd and at least 3, got 1"),
-    ({"pictures": 0}, "pictures: must be at least 1, got 0"),
+    ({"bins": 4}, "bins: must be odd and from 3 to 1025, got 4"),
+    ({"bins": 1}, "bins: must be odd and from 3 to 1025, got 1"),
+    ({"pictures": 0}, "pictures: must be from 1 to 64, got 0"),
 ])  # fmt: skip
 def test_what_a_controller_may_not_be(options, message):
     with pytest.raises(ReelmError, match=f"^{re.escape(message)}$"):

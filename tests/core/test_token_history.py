@@ -74,8 +74,8 @@ def test_drafts_lie_ahead_and_nothing_advances():
 
 def test_tokens_are_placed_in_several_rows_at_once():
     history = history_of([[7], [8], [9]])
-    history.restore_tokens([0, 2], torch.arange(14))
-    assert newest(history, 0) == newest(history, 2) == (14, list(range(2, 14)))
+    history.restore_tokens([0, 2], torch.arange(17))
+    assert newest(history, 0) == newest(history, 2) == (17, list(range(2, 17)))
     assert newest(history, 1) == (1, [8])
 
 

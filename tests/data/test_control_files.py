@@ -73,9 +73,7 @@ def test_what_a_line_leaves_out(tmp_path):
     assert len(read_controls(beside(tmp_path, ".csv", "")).track) == 0
 
 
-NAMES = (
-    "must be names of 1 to 32 characters without blanks, commas, plus signs and hyphens, and not none, keys or video"
-)
+NAMES = "must be names of 1 to 32 characters that print, without blanks and any of , + -, and not none, keys or video"
 NUMBER = "must have a number from -1e30 to 1e30 for"
 
 

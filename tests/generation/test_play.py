@@ -2,6 +2,8 @@
 
 import pickle
 import threading
+import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reelm.core.controls import ControlTrack
 from reelm.core.errors import ReelmError
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.session import SessionState
+from reelm.sampling.engine import Engine
 from reelm.tests.examples import examples
 
 OPTIONS = {"temperature": 2.0, "guidance_scale": 1.5}
@@ -72,6 +76,107 @@ def test_a_latent_frame_that_was_half_drawn_leaves_no_trace(played_generator, wh
     assert entered.is_set() and np.array_equal(pictures, whole.frames)
 
 
+@pytest.mark.parametrize("block_size", [29, 40, 56])
+def test_whole_latent_frames_that_are_dropped_leave_no_trace_of_the_drafts_after_them(played_generator, block_size):
+    """Drafts two latent frames ahead, under keys that are never held."""
+    options = {"seed": 5, "guidance_scale": 1.0, "temperature": 2.0, "block_size": block_size}
+    with played_generator.play("a red ball", **options) as session:
+        for held in (*PLAYED, *PLAYED):
+            session.expect("jump")
+            session._coming.result()
+            session.step(held)
+    again = played_generator.generate("a red ball", **options | {"block_size": 4}, keys=session.held)
+    assert np.array_equal(session.session.tokens_thw, again.tokens)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_a_step_that_fails_changes_nothing(played_generator, whole, monkeypatch, error, ahead):
+    """In the thread after some passes, or in the caller while the thread goes on."""
+    step, passes = Engine.step, []
+
+    def failing(engine):
+        passes.append(1)
+        if len(passes) in (3, 11, 12, 30, 47):
+            raise error
+        return step(engine)
+
+    with played_generator.play("a red ball", seed=5, ahead=ahead, block_size=9, **OPTIONS) as session:
+        pictures = [session.pictures]
+        monkeypatch.setattr(Engine, "step", failing)
+        for held in PLAYED:
+            while True:
+                try:
+                    pictures.append(session.step(held))
+                    break
+                except error:
+                    pass
+    assert len(passes) > 10 and np.array_equal(np.concatenate(pictures), whole.frames)
+
+
+def test_ctrl_c_while_a_step_waits_changes_nothing(played_generator, whole, monkeypatch):
+    with played_generator.play("a red ball", seed=5, **OPTIONS) as session:
+        pictures = [session.pictures]
+        for number, held in enumerate(PLAYED):
+            if number in (2, 5):
+                with monkeypatch.context() as patch:
+                    patch.setattr(Future, "result", interrupt)
+                    with pytest.raises(KeyboardInterrupt):
+                        session.step(held)
+            pictures.append(session.step(held))
+    assert np.array_equal(np.concatenate(pictures), whole.frames)
+
+
+def interrupt(future):
+    raise KeyboardInterrupt
+
+
+def test_a_thread_that_tells_of_keys_and_one_that_steps(played_generator, whole):
+    with played_generator.play("a red ball", seed=5, **OPTIONS) as session:
+        done = threading.Event()
+
+        def tell():
+            number = 0
+            while not done.is_set():
+                session.expect(("a", "d", "jump", ())[number % 4])
+                number += 1
+
+        thread = threading.Thread(target=tell)
+        thread.start()
+        try:
+            pictures = [session.pictures, *(session.step(held) for held in PLAYED)]
+        finally:
+            done.set()
+            thread.join()
+    assert np.array_equal(np.concatenate(pictures), whole.frames)
+
+
+def test_closing_ends_a_step_of_another_thread(played_generator, monkeypatch):
+    step, entered = Engine.step, threading.Event()
+
+    def slow(engine):
+        entered.set()
+        time.sleep(0.05)
+        return step(engine)
+
+    session, errors = played_generator.play("a red ball", ahead=False, block_size=1), []
+    monkeypatch.setattr(Engine, "step", slow)
+
+    def play_on():
+        try:
+            session.step("a")
+        except ReelmError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=play_on)
+    thread.start()
+    assert entered.wait(10)
+    session.close()
+    session.close()
+    thread.join(10)
+    assert errors == ["play: must not be closed, got a step that was closed"]
+
+
 def test_it_is_saved_and_played_on(played_generator, whole, tmp_path):
     first, pictures = play(played_generator, PLAYED[:3])
     path = first.session.save(tmp_path / "play.safetensors")
@@ -110,7 +215,10 @@ def test_a_wrong_step_loses_nothing(played_generator, whole):
         for keys, axes, message in (
             ("jum", None, r"^keys: must be of a, d, jump \(did you mean 'jump'\?\), got 'jum'"),
             ({"w", "a"}, None, "^keys: must be of a, d, jump, got 'w'"), (3, None, "^keys: must be sets of names"),
-            ("a", {"tilt": 1.0}, "^keys: must be of turn, got 'tilt'"),
+            ("a", {"tilt": 1.0}, "^keys: must be of turn, got 'tilt'"), ("a-2,d", None, "^keys: must be one set"),
+            ("a", {"turn": "x"}, r"^axes\['turn'\]: must be a number"), ("a", [1], "^axes: must be turns by the names"),
+            (ControlTrack((frozenset(),) * 2), {"turn": 1.0}, "^axes: must not be given with a track"),
+            (ControlTrack((frozenset(),) * 3), None, "^keys: must be of 2 pictures, those of a step, got 3"),
             ("a", {"turn": float("inf")}, "^turn: must be finite"),
         ):  # fmt: skip
             with pytest.raises(ReelmError, match=message):
