@@ -124,10 +124,14 @@ def test_any_word_can_be_a_name(name):
     assert Controller(keys=(name,)).keys == (name,)
 
 
-@pytest.mark.parametrize("name", [*RESERVED, "", "a b", "a,b", "a+b", "a-b", "\t", "x" * 33, 3])
+@pytest.mark.parametrize(
+    "name", [*RESERVED, "", "a b", "a,b", "a+b", "a-b", "\t", "x" * 33, 3, "\x1b[2J", "a\0b", "\u202ea", "\ud800"]
+)
 def test_what_is_no_name(name):
     rule = "must be names of 1 to 32 characters that print, without blanks and any of , + -"
-    with pytest.raises(ReelmError, match=f"^axis: {rule}, and not none, keys or video, got {re.escape(repr(name))}$"):
+    with pytest.raises(
+        ReelmError, match=f"^axis: {re.escape(rule)}, and not none, keys or video, got {re.escape(repr(name))}$"
+    ):
         check_name(name, "axis")
 
 
