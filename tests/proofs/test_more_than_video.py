@@ -252,7 +252,8 @@ def test_a_stream_is_steered_while_it_runs(generator):
                 stream.control(controls={"keys": KEYS[:2]})
     given = stream.segments["keys"]
     start = int((given != 1).any(1).argmax())
-    assert start in (3, 4) and np.array_equal(given[start : start + 2], KEYS[:2])  # a thread may be a frame ahead
+    # A thread may be a latent frame ahead, and a pass may have begun the one after that.
+    assert start in (3, 4, 5) and np.array_equal(given[start : start + 2], KEYS[:2])
     wanted = generator.generate(RED, seed=3, guidance_scale=1.0, num_frames=29, controls={"keys": given})
     assert same(stream, wanted, 8) and not (given[start + 2 :] != 1).any()
 
