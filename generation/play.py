@@ -166,6 +166,7 @@ class PlaySession:
             ReelmError: The session is closed, or a name is unknown (the nearest one is named); nothing is lost.
         """
         with self._lock:
+            require(not self._closed, "play", "must not be closed", "a step")
             track = self._track(keys, axes)
             drawn = self._take(track)
             self._tracks.append(track)
@@ -184,6 +185,7 @@ class PlaySession:
             ReelmError: As for `step`.
         """
         with self._lock:
+            require(not self._closed, "play", "must not be closed", "keys")
             track = self._track(keys, axes)
             if self.ahead and not self._same(self._guessed, track):
                 self._drop()
@@ -215,7 +217,6 @@ class PlaySession:
 
     def _submit(self, track: ControlTrack) -> "Future[_Drawn | None]":
         """Have the thread draw the next latent frame under these keys."""
-        require(not self._closed, "play", "must not be closed", "a step")
         self._cancelled = threading.Event()
         return self._pool.submit(self._draw, track, self._cancelled)
 
