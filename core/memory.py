@@ -1,7 +1,7 @@
 """The memory in use and the memory available, of a GPU or of this machine.
 
 free = available_memory(device)                         # bytes, or None
-keep_freed_memory()                                     # a process that trains on a CPU does so a third faster
+keep_freed_memory()                                     # before a training on a CPU
 """
 
 import ctypes

@@ -26,7 +26,7 @@ import numpy as np
 from ..core.controls import KEYS, MOST_AXES, NONE, ControlTrack, check_name
 from ..core.errors import ClipError, ReelmError
 from ..media.timeline import ROUNDED
-from .sources import Source
+from .sources import Source, read_text
 
 TIME = "time"
 MAX_CONTROL_BYTES = 2**26
@@ -83,17 +83,7 @@ def read_controls(source: Source) -> Recording | None:
     path, *others = paths
     if others:
         raise ClipError(f"controls: must be one file beside a clip, got {', '.join(repr(each.name) for each in paths)}")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONTROL_BYTES + 1)
-    except OSError as error:
-        raise ClipError(f"controls: must be a readable file, got {path.name!r} ({error.strerror})") from error
-    if len(data) > MAX_CONTROL_BYTES:
-        raise ClipError(f"controls: must have at most {MAX_CONTROL_BYTES} bytes, got more in {path.name!r}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ClipError(f"controls: must be UTF-8, got another encoding in {path.name!r}") from error
+    text = read_text(path, "controls", MAX_CONTROL_BYTES)
     return _recording(path.name, (_json_lines if path.suffix == ".jsonl" else _csv_lines)(text, path.name))
 
 

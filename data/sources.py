@@ -139,18 +139,9 @@ def read_captions(source: Source) -> tuple[str, ...]:
     path = source.captions_path
     if path is None:
         return ()
+    text = read_text(path, "caption", MAX_CAPTION_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CAPTION_BYTES + 1)
-    except OSError as error:
-        raise ClipError(f"caption: must be a readable file, got {path.name!r} ({error.strerror})") from error
-    if len(data) > MAX_CAPTION_BYTES:
-        raise ClipError(f"caption: must have at most {MAX_CAPTION_BYTES} bytes, got more in {path.name!r}")
-    try:
-        text = data.decode("utf-8-sig")
         values = json.loads(text) if path.suffix == ".json" else {"caption": text}
-    except UnicodeDecodeError as error:
-        raise ClipError(f"caption: must be UTF-8, got another encoding in {path.name!r}") from error
     except (ValueError, RecursionError) as error:
         raise ClipError(f"caption: must be JSON, got something else in {path.name!r}") from error
     captions = values.get("caption") if isinstance(values, dict) else None
@@ -158,3 +149,27 @@ def read_captions(source: Source) -> tuple[str, ...]:
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise ClipError(f'caption: must be a string or a list of them under "caption", got none in {path.name!r}')
     return tuple(line for line in (" ".join(caption.split()) for caption in captions) if line)
+
+
+def read_text(path: Path, what: str, most_bytes: int) -> str:
+    """Return the text of a small file beside a clip.
+
+    Args:
+        path: The file.
+        what: What it holds, for error messages.
+        most_bytes: The largest size.
+
+    Raises:
+        ClipError: The file is unreadable, too large, or not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise ClipError(f"{what}: must be a readable file, got {path.name!r} ({error.strerror})") from error
+    if len(data) > most_bytes:
+        raise ClipError(f"{what}: must have at most {most_bytes} bytes, got more in {path.name!r}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ClipError(f"{what}: must be UTF-8, got another encoding in {path.name!r}") from error

@@ -129,10 +129,9 @@ class PlaySession:
         """The latent frames of the clip that is played on."""
         return len(self._past_tS)
 
-    @property
-    def steps(self) -> list[ControlTrack]:
-        """What was held in each step so far."""
-        return list(self._tracks)
+    def steps(self, first: int = 0) -> list[ControlTrack]:
+        """Return what was held in each step so far, from the one of this index on."""
+        return self._tracks[first:]
 
     @property
     def settings(self) -> Json:
@@ -278,9 +277,8 @@ class PlaySession:
             start = len(self._past_tS) + len(self._tokens)
             self._engine.rewind(CLIP, start)  # what was drawn, or begun, and not taken
             self._decoder.restore(CLIP, self._states[start])
-            controls = self._controller.tokens(track, first=False)
-            plan = self._engine.plan(CLIP).with_controls(self._parts.lm.layout, start, controls)
-            self._engine.change(CLIP, dataclasses.replace(plan, latent_frames=start + 1))
+            self._engine.feed(CLIP, self._controller.tokens(track, first=False))
+            self._engine.change(CLIP, dataclasses.replace(self._engine.plan(CLIP), latent_frames=start + 1))
             tokens_S = self._complete(cancelled)
             if tokens_S is None:
                 return None

@@ -75,11 +75,11 @@ class PlayFile:
             self._fingerprint.add(picture_HW3[None])
 
     def _write_keys(self) -> None:
-        steps = self._session.steps
+        steps = self._session.steps(self._written)
         assert self._keys is not None  # in the block
-        for track in steps[self._written :]:
+        for track in steps:
             self._keys.write(f"{track.written}\n")
-        self._written = len(steps)
+        self._written += len(steps)
         self._keys.flush()
 
     def __exit__(
