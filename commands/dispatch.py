@@ -13,7 +13,7 @@ from .base import Command
 from .bench import Bench, BenchBlocks, BenchKernels, BenchStartup, BenchTokenizer
 from .clips import Continue, Decode, Generate, Stream
 from .data import Encode, Prepare
-from .evaluate import Evaluate, EvaluateModel, EvaluateTokenizer
+from .evaluate import Evaluate, EvaluateModel, EvaluatePlay, EvaluateTokenizer
 from .info import Info
 from .parser import CommandParser
 from .player import Play
@@ -34,6 +34,7 @@ COMMANDS: dict[str, type[Command]] = {
     "bench": Bench,
     "evaluate tokenizer": EvaluateTokenizer,
     "evaluate model": EvaluateModel,
+    "evaluate play": EvaluatePlay,
     "evaluate": Evaluate,
     "info": Info,
     "prepare": Prepare,

@@ -134,3 +134,39 @@ class EvaluateModel(ModelCommand):
         )  # fmt: skip
         print_report(report, json_alone=self.json)
         return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePlay(ModelCommand):
+    """Measure how often a model that is played does what the keys do in the game; the last line is one JSON document.
+
+    Attributes:
+        recordings: The folder of clips of the game with their keys beside them, of more than a minute each, in which
+            keys are held alone; those that came with the model unless given.
+        save_recordings: Keep what was measured of the recordings in the model's folder, for calls without them.
+        plays: The most recordings to play; all unless given.
+        samples: The clips that the model makes of each.
+        seed: The seed of the noise, and of the keys of the long play.
+        minutes: The minutes of a play under random keys whose last one is compared with the first; 0 is none.
+        contact_sheet: The PNG file to write the first seconds of the first clips to.
+    """
+
+    one_thread = False
+    example = "reelm evaluate play --model runs/game/model --recordings held-out --minutes 10"
+    recordings: Path | None = None
+    save_recordings: bool = False
+    plays: int | None = None
+    samples: int = 4
+    seed: int = 0
+    minutes: int = 0
+    contact_sheet: Path | None = None
+
+    def run(self) -> int:
+        from ..evaluation.playing import evaluate_play
+
+        report = evaluate_play(
+            self.load(), self.recordings, save_recordings=self.save_recordings, plays=self.plays, samples=self.samples,
+            seed=self.seed, minutes=self.minutes, contact_sheet=self.contact_sheet,
+        )  # fmt: skip
+        print_report(report, json_alone=self.json)
+        return 0

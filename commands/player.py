@@ -68,18 +68,19 @@ class Play(ModelCommand):
 
     def _play(self, session: "PlaySession", stack: ExitStack, stop: "Callable[[], bool]") -> "PlayReport":
         """Play by the clock, on a screen and into a file where these are wanted, and return the figures."""
-        from ..core.controls import ControlTrack
-        from ..generation.play_clock import Player, Script, play_by_clock
+        from ..generation.play_clock import Player, RandomPlayer, Script, play_by_clock
         from ..generation.play_file import PlayFile
         from .terminal import Terminal
 
         size, seconds, track = session.pictures.shape[1:3], self.seconds, self._track(session)
         screen = None if self.headless else stack.enter_context(Terminal(session.keys, *size))
         if self.headless and seconds is None:  # all that is held shows
-            seconds = 60.0 if self.keys is None or track is None else (1 + len(track)) / session.fps
-        player: Player = screen if screen is not None and track is None else Script(
-            ControlTrack(()) if track is None else track, session
-        )  # fmt: skip
+            seconds = 60.0 if track is None else (1 + len(track)) / session.fps
+        player: Player
+        if track is not None:
+            player = Script(track, session)
+        else:
+            player = screen if screen is not None else RandomPlayer(session.keys, seed=session.seed)
         shows: list[Callable[[np.ndarray], object]] = [screen.draw] if screen is not None else []
         if self.record is not None:
             recording = PlayFile(session, self.record, overwrite=self.overwrite)
@@ -103,14 +104,8 @@ class Play(ModelCommand):
         return options
 
     def _track(self, session: "PlaySession") -> "ControlTrack | None":
-        """Return what is held, where it is not what a player holds."""
+        """Return what is held, where it is written."""
         from ..core.controls import read_written
-        from ..generation.play_clock import random_track
         from ..generation.play_file import written_keys
 
-        if self.keys is not None:
-            return read_written(written_keys(self.keys), known=session.keys)
-        if not self.headless:
-            return None
-        pictures = round((self.seconds or 60.0) * session.fps)
-        return random_track(session.keys, pictures, fps=session.fps, seed=session.seed)
+        return None if self.keys is None else read_written(written_keys(self.keys), known=session.keys)

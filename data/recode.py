@@ -88,7 +88,7 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
         raise ClipError(f"clip: must have at least {MIN_FPS} frames per second, got {fps:g} in {source.name!r}")
     spans = array("d")
     if recording is not None:
-        clip = replace(clip, frames=_noted(clip.frames, spans))
+        clip = replace(clip, frames=noted(clip.frames, spans))
     frames = stream_fitted(clip, fps=fps, height=config.height, width=config.width, fit=config.fit)
     samples: list[Sample] = []
     paths: list[Path] = []
@@ -110,7 +110,7 @@ def recode(source: Source, config: PrepareConfig, folder: Path) -> tuple[list[Sa
     return samples, paths, tuple(clip.notes)
 
 
-def _noted(frames: Iterator[TimedFrame], spans: "array[float]") -> Iterator[TimedFrame]:
+def noted(frames: Iterator[TimedFrame], spans: "array[float]") -> Iterator[TimedFrame]:
     """Yield the frames, and add the seconds from which and until which each is shown to `spans`."""
     for start, stop, frame in frames:
         spans.extend((start, stop))

@@ -49,6 +49,7 @@ class DriftReport(dict[str, Any]):
             shorter.
         token_entropy_nats: The entropy of the histogram of its tokens. It is lower with fewer tokens, so that only
             windows of one length can be compared; it falls where a clip loses its variety.
+        distinct_tokens: The number of different tokens, which grows with the length of the window, too.
         repeated_tokens: The share of tokens that equal those of one latent frame earlier, in the window or just before
             it; 1 is a still picture. None where there is no earlier one: for latent frame 0 alone.
         red, green, blue: The mean colour, from 0 to 1.
@@ -98,6 +99,7 @@ def drift(parts: Pretrained, clip: ClipLike, *, window_seconds: float | None = N
                 "end_seconds": compression.frames(end) / fps,
                 "latent_frames": end - start,
                 "token_entropy_nats": _entropy(tokens_thw[start:end]),
+                "distinct_tokens": len(np.unique(tokens_thw[start:end])),
                 "repeated_tokens": _repeated(tokens_thw, start, end),
                 **_measure_frames(itertools.islice(frames, end - start)),
             }

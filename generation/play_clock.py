@@ -7,6 +7,7 @@ The clock is the player's: where the next pictures are not there when they are d
 the same clip on a machine of any speed.
 """
 
+import bisect
 import hashlib
 import math
 import statistics
@@ -56,25 +57,46 @@ class Script:
         )
 
 
-def random_track(
-    keys: tuple[str, ...], pictures: int, *, fps: float, seed: int, mean_seconds: float = 0.5
-) -> ControlTrack:
-    """Return keys that change at random: sets of none, one or two, each held for an exponential time.
+class RandomPlayer:
+    """A player that holds sets of none, one or two keys, each for a random time, and changes them at any moment."""
+
+    def __init__(self, keys: tuple[str, ...], *, seed: int, mean_seconds: float = 0.5) -> None:
+        """Begin to hold keys.
+
+        Args:
+            keys: The names of the keys.
+            seed: The seed.
+            mean_seconds: The mean time for which a set is held, which is exponential.
+        """
+        self._keys, self._mean, self._random = keys, mean_seconds, np.random.default_rng(seed)
+        self._ends: list[float] = []  # when each set is let go
+        self._sets: list[frozenset[str]] = []
+
+    def held(self, seconds: float) -> frozenset[str]:
+        """Return the keys that are held at this time."""
+        while not self._ends or self._ends[-1] <= seconds:
+            count = min(len(self._keys), int(self._random.integers(0, 3)))
+            chosen = self._random.choice(len(self._keys), size=count, replace=False)
+            self._sets.append(frozenset(self._keys[index] for index in chosen))
+            self._ends.append((self._ends[-1] if self._ends else 0.0) + self._random.exponential(self._mean))
+        return self._sets[bisect.bisect_right(self._ends, seconds)]
+
+    def next_keys(self, seconds: float, pictures: int) -> ControlTrack:
+        """Return the keys that are held at this time, before each of the next pictures."""
+        return ControlTrack((self.held(seconds),) * pictures)
+
+
+def random_track(keys: tuple[str, ...], pictures: int, *, fps: float, seed: int) -> ControlTrack:
+    """Return what a `RandomPlayer` holds at the beginning of each picture.
 
     Args:
         keys: The names of the keys.
         pictures: The number of pictures.
         fps: The pictures per second.
         seed: The seed.
-        mean_seconds: The mean time for which a set is held.
     """
-    random = np.random.default_rng(seed)
-    held: list[frozenset[str]] = []
-    while len(held) < pictures:
-        chosen = random.choice(len(keys), size=min(len(keys), int(random.integers(0, 3))), replace=False)
-        count = max(1, round(random.exponential(mean_seconds) * fps))
-        held += [frozenset(keys[index] for index in chosen)] * count
-    return ControlTrack(tuple(held[:pictures]))
+    player = RandomPlayer(keys, seed=seed)
+    return ControlTrack(tuple(player.held(picture / fps) for picture in range(pictures)))
 
 
 @dataclass(frozen=True)

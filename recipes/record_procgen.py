@@ -6,17 +6,22 @@ recorder/bin/python recipes/record_procgen.py coinrun --levels 0:600 --out clips
 The game needs an older numpy than reelm: it has an environment of its own, and reelm does not depend on it. There are
 no backgrounds, which leaves drawings that are CC0 (kenney.nl).
 
-Each level is a clip, until it is won or lost or for --seconds; one of less than 2 s is left out. Half of the clips
-begin with the level, the others 5 s later, as its start is where players spend most time. A clip is three files:
+Each level is played until it is won or lost or for --seconds. Half of the recordings begin with the level, the others 5
+s later, as its start is where players spend most time. They are cut into clips of --cut seconds, so that captions tell
+what is there; a clip of less than 2 s is left out. A clip is three files:
 
-    coinrun-000012.mp4      64x64, H.264 without subsampling and nearly without loss, --fps pictures a second
-    coinrun-000012.jsonl    for each picture {"keys": [...]}, held while it is shown: the next one shows what they do
-    coinrun-000012.txt      a caption, such as "a coin run on grass"
+    coinrun-000012-00.mp4   64x64, H.264 without subsampling and nearly without loss, --fps pictures a second
+    coinrun-000012-00.jsonl for each picture {"keys": [...]}, held while it is shown: the next one shows what they do
+    coinrun-000012-00.txt   a caption of the first one: "a coin run at night on grass, the player on a ledge, a saw in
+                            sight"
 
 The game takes 15 steps a second, one in each picture at 15 fps. The player has two hands: one holds left, right or
 nothing, the other up, down or nothing, and each chooses anew after random times of half a second on average, mostly
 what leads on, and in some seconds anything. So every key is held in every situation, and running jumps begin anywhere.
 It usually looks a second ahead, and chooses again if it would lose.
+
+With --probes a clip is 64 s long, and the level is played again when it has ended: every PROBES seconds each key is
+held alone for a second, and nothing for another, in an order of their own. `reelm evaluate play` reads such clips.
 
 The same command writes the same files. Levels are numbered without end: those from 100000 on can be held out.
 """
@@ -25,10 +30,11 @@ import argparse
 import collections
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -38,6 +44,10 @@ LATE_SECONDS = 5  # into the level, where half of the clips begin
 HOLD_SECONDS, MOOD_SECONDS = 0.5, 3  # on average
 WANDERING = 0.25  # the share of the time in which a hand holds all of its keys equally often
 LOOKING, TRIES = 0.9, 6  # the share of the plans that are tried before they are played, and how many are
+PROBES, PROBE_SECONDS = (0, 10, 60), 1  # when keys are held alone, and for how long each
+PROBED = ("", "left", "right", "up")
+# The game's state has its map and, before it, its things, of which the player is the first.
+SPACE, PLAYER, THING_BYTES, KIND_AT = 100, 0, 124, 24
 END_OF_STATE = 0xCAFECAFE
 # The keys of the game's first nine actions; the other six are buttons, which do nothing in these games.
 ACTIONS = tuple(frozenset({across, along} - {""}) for across in ("left", "", "right") for along in ("down", "", "up"))
@@ -50,24 +60,50 @@ class Game:
 
     hands: tuple[dict[str, float], dict[str, float]]  # how often each holds a key; those that do nothing are left out
     caption: str
+    player: str
     themes: tuple[str, ...]  # in the game's own order
     theme_at: int
+    sights: dict[int, str]  # kinds of things
+    view: tuple[float, float, float]  # how far it goes to the sides, up and down, in cells
     mode: str = "hard"
+
+
+class Recording(NamedTuple):
+    """A clip: its pictures, the keys that were held while each was shown, and a caption of the first one."""
+
+    pictures: list[np.ndarray]
+    keys: list[list[str]]
+    caption: str
 
 
 GAMES = {
     "coinrun": Game(
         ({"right": 0.74, "left": 0.13, "": 0.13}, {"up": 0.5, "down": 0.08, "": 0.42}),  # down drops through crates
-        caption="a coin run on {}",
+        caption="a coin run at night on {}",
+        player="the player",
         themes=("dirt", "grass", "a planet", "sand", "snow", "stone"),
         theme_at=28,
+        sights={1: "a coin", 2: "a saw", 5: "a monster", 17: "lava", 18: "lava", 20: "a crate"},
+        view=(6.5, 6.5, 6.5),
     ),
     "jumper": Game(
         ({"right": 0.45, "left": 0.45, "": 0.1}, {"up": 0.5, "": 0.5}),
-        caption="a rabbit jumps in the {} theme",
-        themes=("blue", "green", "yellow", "brown"),
+        caption="a {} cave at night",
+        player="the rabbit",
+        themes=("blue", "green", "turquoise", "brown"),
         theme_at=12,
+        sights={1: "a carrot"},
+        view=(8, 8, 8),
         mode="memory",  # the others draw a compass over the picture
+    ),
+    "climber": Game(
+        ({"right": 0.45, "left": 0.45, "": 0.1}, {"up": 0.6, "": 0.4}),
+        caption="a {} tower at night",
+        player="the climber",
+        themes=("blue", "green", "turquoise", "brown"),
+        theme_at=16,
+        sights={1: "a coin", 5: "a monster"},
+        view=(20, 18, 1.5),
     ),
 }
 
@@ -92,12 +128,69 @@ def plan(game: Game, held: Held, pictures: int, fps: int, rng: np.random.Generat
     return steps
 
 
+def probes(fps: int, rng: np.random.Generator) -> dict[int, Held]:
+    """Return what is held while each key is probed, by the number of the picture."""
+    held: dict[int, Held] = {}
+    for start in PROBES:
+        for index, key in enumerate(rng.permutation(PROBED).tolist()):
+            hands: Held = ("", key, False) if key == "up" else (key, "", False)
+            first = (start + index * PROBE_SECONDS) * fps
+            held |= dict.fromkeys(range(first, first + PROBE_SECONDS * fps), hands)
+    return held
+
+
+def map_and_things(state: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the map of cells, its rows from the bottom up, and the places (n, 2) and kinds (n,) of the things."""
+    for shift in range(4):
+        values = np.frombuffer(state[shift : len(state) - (len(state) - shift) % 4], np.int32)
+        wide, high, cells = values[:-2], values[1:-1], values[2:]
+        fits = (wide >= 8) & (wide <= 80) & (high >= 8) & (high <= 80) & (wide * high == cells)
+        for found in np.flatnonzero(fits):
+            columns, rows, count = values[found : found + 3].tolist()
+            grid = values[found + 3 : found + 3 + count].reshape(rows, columns)
+            at = -1
+            while (at := state.find(struct.pack("<I", count), at + 1)) >= 0:
+                (things,) = struct.unpack_from("<I", state, at + 4)
+                first = at + 8
+                if not 0 < things <= count or first + things * THING_BYTES > len(state):
+                    continue
+                table = np.frombuffer(state, np.int32, things * THING_BYTES // 4, first).reshape(things, -1)
+                if table[0, KIND_AT // 4] == PLAYER:
+                    return grid, table[:, :2].copy().view(np.float32), table[:, KIND_AT // 4]
+    raise ValueError("state: must have a map and things, got a state of another form; which version is it?")
+
+
 def caption_of(game: Game, state: bytes) -> str:
-    """Return the caption of a level, from the state of the game at its start."""
+    """Return the caption of a picture, from the state of the game: its theme, where the player is, what is there."""
     (theme,), (end,) = (struct.unpack_from("<I", state, len(state) - place) for place in (game.theme_at, 4))
     if end != END_OF_STATE or theme >= len(game.themes):
         raise ValueError("theme: must be in the state of the game, got a state of another form; which version is it?")
-    return game.caption.format(game.themes[theme])
+    grid, places, kinds = map_and_things(state)
+    x, y = places[0].tolist()
+    across, up, down = game.view
+    rows, columns = np.indices(grid.shape)
+    near = (abs(columns + 0.5 - x) < across) & (rows + 0.5 < y + up) & (rows + 0.5 > y - down)
+    seen = set(np.unique(grid[near]).tolist())
+    shown = (abs(places[:, 0] - x) < across) & (places[:, 1] < y + up) & (places[:, 1] > y - down)
+    seen |= set(kinds[shown].tolist())
+    sights = sorted({name for kind, name in game.sights.items() if kind in seen})
+    in_sight = f", {' and '.join(sights)} in sight" if sights else ""
+    return f"{game.caption.format(game.themes[theme])}, {game.player} {posture(grid, x, y)}{in_sight}"
+
+
+def posture(grid: np.ndarray, x: float, y: float) -> str:
+    """Return where a player at this place stands."""
+    row, column = int(y), int(x)
+
+    def solid(rows: int, columns: int) -> bool:
+        inside = 0 <= row + rows < grid.shape[0] and 0 <= column + columns < grid.shape[1]
+        return not inside or grid[row + rows, column + columns] in (6, 7, 15, 16)
+
+    if not any(solid(-1, side) for side in (-1, 0, 1)) or y - row > 0.75:
+        return "in the air"
+    if solid(0, -1) or solid(0, 1):
+        return "at a wall"
+    return "on the ground" if solid(-1, -1) and solid(-1, 1) else "on a ledge"
 
 
 def step(env: Any, held: Held, fps: int) -> str:
@@ -118,8 +211,8 @@ def is_lost(env: Any, steps: list[Held], fps: int) -> bool:
     return end == "lost"
 
 
-def play(name: str, level: int, options: argparse.Namespace) -> tuple[list[np.ndarray], list[list[str]], str]:
-    """Play a level, and return its pictures, the keys that were held while each was shown, and its caption."""
+def play(name: str, level: int, options: argparse.Namespace) -> Iterator[Recording]:
+    """Play a level, and return its clips."""
     from procgen import ProcgenGym3Env  # pyright: ignore[reportMissingImports]
 
     game, fps, rng = GAMES[name], options.fps, np.random.default_rng((options.seed, level))
@@ -127,24 +220,29 @@ def play(name: str, level: int, options: argparse.Namespace) -> tuple[list[np.nd
         num=1, env_name=name, start_level=level, num_levels=1, rand_seed=0, num_threads=0,
         use_backgrounds=False, distribution_mode=game.mode,
     )  # fmt: skip
-    caption = caption_of(game, env.get_state()[0])
-    start = int(rng.integers(2)) * LATE_SECONDS * fps
-    end = start + options.seconds * fps
-    held, result = ("", "", False), ""
-    pictures: list[np.ndarray] = []
-    keys: list[list[str]] = []
-    while not result and len(pictures) < end:
+    start = (1 if options.probes else int(rng.integers(2))) * LATE_SECONDS * fps
+    probed = probes(fps, rng) if options.probes else {}
+    length = max(probed) + 1 if probed else options.seconds * fps
+    cut = length if probed else options.cut * fps
+    held, result, shown = ("", "", False), "", 0
+    clips: list[Recording] = []
+    while (not result or options.probes) and shown < start + length:
+        now = range(shown - start, shown - start + fps)
         for _ in range(TRIES):
-            steps = plan(game, held, fps, fps, rng)
+            steps = [probed.get(at, held) for at, held in zip(now, plan(game, held, fps, fps, rng), strict=True)]
             if rng.random() >= LOOKING or not is_lost(env, steps, fps):
                 break
         for held in steps[: -(-fps // 2)]:
-            pictures.append(env.observe()[1]["rgb"][0].copy())
-            keys.append(sorted(keys_of(held)))
+            if start <= shown < start + length:
+                if (shown - start) % cut == 0:
+                    clips.append(Recording([], [], caption_of(game, env.get_state()[0])))
+                clips[-1].pictures.append(env.observe()[1]["rgb"][0].copy())
+                clips[-1].keys.append(sorted(keys_of(held)))
+            shown += 1
             if result := step(env, held, fps):
                 break
     env.close()
-    return pictures[start:end], keys[start:end], caption
+    return (clip for clip in clips if len(clip.pictures) >= SHORTEST_SECONDS * fps)
 
 
 def write_mp4(path: Path, pictures: list[np.ndarray], fps: int) -> None:
@@ -170,8 +268,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("game", nargs="?", default="coinrun", choices=GAMES)
     parser.add_argument("--levels", default="0:300", help="FIRST:LAST, without LAST")
-    parser.add_argument("--seconds", type=int, default=20, help="the longest clip")
+    parser.add_argument("--seconds", type=int, default=20, help="the longest recording of a level")
+    parser.add_argument("--cut", type=int, default=4, help="seconds of a clip")
     parser.add_argument("--fps", type=int, default=STEPS_PER_SECOND, choices=(15, 5, 3), help="pictures a second")
+    parser.add_argument("--probes", action="store_true", help="hold each key alone at known times")
     parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
     parser.add_argument("--seed", type=int, default=0, help="of the player; the levels do not depend on it")
     options = parser.parse_args()
@@ -181,15 +281,13 @@ def main() -> None:
         parser.error(f"--out must be a new or empty folder, got {str(options.out)!r}")
     clips, counts = 0, collections.Counter[str]()
     for level in range(first, last):
-        pictures, held, caption = play(options.game, level, options)
-        if len(pictures) < SHORTEST_SECONDS * options.fps:
-            continue
-        path = options.out / f"{options.game}-{level:06d}"
-        write_mp4(path.with_suffix(".mp4"), pictures, options.fps)
-        path.with_suffix(".jsonl").write_text("".join(json.dumps({"keys": keys}) + "\n" for keys in held))
-        path.with_suffix(".txt").write_text(caption + "\n")
-        clips += 1
-        counts.update("+".join(keys) or "none" for keys in held)
+        for index, clip in enumerate(play(options.game, level, options)):
+            path = options.out / f"{options.game}-{level:06d}-{index:02d}"
+            write_mp4(path.with_suffix(".mp4"), clip.pictures, options.fps)
+            path.with_suffix(".jsonl").write_text("".join(json.dumps({"keys": keys}) + "\n" for keys in clip.keys))
+            path.with_suffix(".txt").write_text(clip.caption + "\n")
+            clips += 1
+            counts.update("+".join(keys) or "none" for keys in clip.keys)
     total = counts.total()
     print(f"{clips} clips of {last - first} levels: {total} pictures, {total / options.fps / 60:.1f} minutes")
     print(", ".join(f"{name} {count / total:.1%}" for name, count in counts.most_common()))

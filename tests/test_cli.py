@@ -102,6 +102,10 @@ FROZEN = {
         ),
         "--fvd-weights",
     ],
+    "evaluate play": [
+        *(*MODEL, "--recordings", "--save-recordings", "--plays", "--samples", "--seed"),
+        *("--minutes", "--contact-sheet"),
+    ],
     "evaluate model": [
         *(
             *MODEL,
@@ -159,7 +163,8 @@ FROZEN = {
                 "--sampling.temperature",
                 "--sampling.top-k",
             ),
-            *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--guidance-temperature"),
+            *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--token-noise"),
+            "--guidance-temperature",
         ),
         *("--seed", "--model.order", "--model.window", "--model.prefix", "--model.width", "--model.depth"),
         *("--model.heads", "--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),

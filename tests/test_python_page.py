@@ -44,6 +44,7 @@ PYTHON_ONLY = {
     "measure_blocks": {"generator"},
     "evaluate_model": {"generator"},
     "evaluate_on_clips": {"generator"},
+    "evaluate_play": {"generator"},
 }
 DRAWING = {"generator", "height", "width", "conditions", "axes", "controls", "callback_on_step_end", "logits_processor"}
 # Defaults that Python has alone.

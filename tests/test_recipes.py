@@ -46,11 +46,45 @@ def test_each_set_of_keys_is_held_and_for_half_a_second_or_more(recorder):
     assert not any("down" in held for held in played(recorder, 0, game="jumper"))
 
 
-def test_the_theme_is_read_from_the_state_of_the_game(recorder):
-    game = recorder.GAMES["coinrun"]
-    state = b"any" + struct.pack("<i20xI", 3, 0xCAFECAFE)
-    assert recorder.caption_of(game, state) == "a coin run on sand"
-    with pytest.raises(ValueError, match="which version"):
-        recorder.caption_of(game, state + bytes(4))
-    with pytest.raises(ValueError, match="which version"):
-        recorder.caption_of(game, struct.pack("<i20xI", 6, 0xCAFECAFE))
+FLOOR = [(0, column) for column in range(16)]
+
+
+def state_of(recorder, theme, things, walls=FLOOR):
+    """The state of a coin run: things (x, y, kind), first of all the player, a map of 16 cells by 12, and a theme."""
+    grid = np.full((12, 16), recorder.SPACE, np.int32)
+    for row, column in walls:
+        grid[row, column] = 16
+    table = np.zeros((len(things), recorder.THING_BYTES // 4), np.int32)
+    for row, (x, y, kind) in zip(table, things, strict=True):
+        row[:2], row[recorder.KIND_AT // 4] = np.array([x, y], np.float32).view(np.int32), kind
+    head = b"any" + struct.pack("<II", grid.size, len(things)) + table.tobytes()
+    return head + struct.pack("<3i", 16, 12, grid.size) + grid.tobytes() + struct.pack("<i20xI", theme, 0xCAFECAFE)
+
+
+def test_captions_tell_the_theme_the_place_and_what_is_in_sight(recorder):
+    def caption(*arguments, **options):
+        return recorder.caption_of(recorder.GAMES["coinrun"], state_of(recorder, *arguments, **options))
+
+    player, far_crate = (4.5, 1.5, 0), (14.5, 1.5, 20)
+    assert caption(3, [player]) == "a coin run at night on sand, the player on the ground"
+    assert caption(1, [player, (8.5, 1.5, 2), (2.5, 3.5, 20), far_crate]).endswith("ground, a crate and a saw in sight")
+    assert caption(1, [player, far_crate]).endswith("the player on the ground"), "it is too far to be seen"
+    assert "in the air" in caption(0, [(4.5, 5.5, 0)])
+    assert "on a ledge" in caption(0, [player], walls=[(0, 3), (0, 4)])
+    assert "at a wall" in caption(0, [player], walls=[(0, 4), (1, 5)])
+
+
+def test_a_state_of_another_version_is_refused(recorder):
+    game, state = recorder.GAMES["coinrun"], state_of(recorder, 3, [(4.5, 1.5, 0)])
+    for other in (state + bytes(4), state_of(recorder, 6, [(4.5, 1.5, 0)]), state[:20] + state[-28:]):
+        with pytest.raises(ValueError, match="which version"):
+            recorder.caption_of(game, other)
+
+
+def test_probes_hold_each_key_alone_for_a_second(recorder):
+    held = recorder.probes(15, np.random.default_rng(0))
+    assert len(held) == 3 * 4 * 15
+    for start in recorder.PROBES:
+        keys = [recorder.keys_of(held[start * 15 + picture]) for picture in range(60)]
+        assert all(len(set(keys[first : first + 15])) == 1 for first in range(0, 60, 15))
+        assert {"+".join(each) for each in keys} == {"", "left", "right", "up"}

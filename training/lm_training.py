@@ -32,7 +32,8 @@ from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
 from .guidance_distillation import GuidanceTeacher
 from .loop import TrainConfig, TrainState, check_run, train
-from .validation import HeldOut
+from .token_noise import with_noise
+from .validation import HeldOut, Nats
 
 IGNORED = -100  # a target that counts for nothing
 # The sizes of a language model that follow from the data and the tokenizer, and are therefore no options of commands.
@@ -51,6 +52,9 @@ class LMTraining:
         train: The optimizer, the length and the checkpoints.
         batch_tokens: The number of video tokens in a step; the clips of a step all have one length.
         drop_caption: The share of clips whose caption is left out.
+        token_noise: The largest share of a clip's video tokens that the model sees replaced by others, while it is to
+            predict the true ones, so that it goes on from its own mistakes (token_noise.py); that of each clip is drawn
+            from 0 to this.
         guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared,
             such as that at which clips will be drawn.
         seed: The seed of the initial weights and of the order of the clips.
@@ -62,6 +66,7 @@ class LMTraining:
     )
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
+    token_noise: float = 0.0
     guidance_temperature: float = 1.0
     seed: int = 0
 
@@ -70,6 +75,9 @@ class LMTraining:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
+        require(0 <= self.token_noise < 1, "token_noise", "must be in [0, 1)", self.token_noise)
+        plain = not self.token_noise or self.model.guidance is None
+        require(plain, "token_noise", "must be 0 where guidance is distilled (--model.guidance)", self.token_noise)
         name, temperature = "guidance_temperature", self.guidance_temperature
         require(0 < temperature <= 100, name, "must be above 0 and at most 100", temperature)
         used = temperature == 1 or self.model.guidance is not None
@@ -185,7 +193,7 @@ def train_lm(
     batches, nats = TokenBatches(sets, text, recipe), teacher or cross_entropy
 
     def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return nats(model, *batches(step).to(torch_device)), {}
+        return _loss(model, batches(step).to(torch_device), nats, recipe, step), {}
 
     validation = None
     if held_out is not None:
@@ -220,13 +228,24 @@ def train_lm(
 
 def cross_entropy(
     model: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor,
-    controls: Mapping[str, torch.Tensor] | None = None,
+    controls: Mapping[str, torch.Tensor] | None = None, *, seen_Bthw: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Return the mean cross-entropy of the video tokens of whole clips, in nats; `TokenBatch` has the arguments."""
-    logits_BSV = model(tokens_Bthw, text_BP, lengths_B, controls)
+    """Return the mean cross-entropy of the video tokens of whole clips, in nats.
+
+    `TokenBatch` has the arguments; `seen_Bthw` are the tokens that the model sees, where they are not the true ones.
+    """
+    logits_BSV = model(tokens_Bthw if seen_Bthw is None else seen_Bthw, text_BP, lengths_B, controls)
     targets_BtS = model.layout.pack({"video": tokens_Bthw, **(controls or {})})
     targets_BtS = targets_BtS.masked_fill(model.layout.given_S.to(targets_BtS.device), IGNORED)
     return F.cross_entropy(logits_BSV.flatten(0, 1).float(), targets_BtS.flatten(), ignore_index=IGNORED)
+
+
+def _loss(model: Any, batch: TokenBatch, nats: Nats, recipe: LMTraining, step: int) -> torch.Tensor:
+    """Return the loss of a step, with the noise of the recipe in the tokens that the model sees."""
+    if not recipe.token_noise:
+        return nats(model, *batch)
+    rng = np.random.default_rng([recipe.seed, 4, step])
+    return cross_entropy(model, *batch, seen_Bthw=with_noise(batch.tokens_Bthw, recipe.token_noise, rng))
 
 
 def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:

@@ -41,7 +41,7 @@ def test_a_play_without_a_terminal_is_recorded_and_played_again(run, played, pla
 
 
 def test_a_play_that_is_interrupted_is_a_whole_clip(run, played, monkeypatch):
-    monkeypatch.setattr("reelm.generation.play_clock.Script.next_keys", interrupting(monkeypatch))
+    monkeypatch.setattr("reelm.generation.play_clock.RandomPlayer.next_keys", interrupting(monkeypatch))
     code, _, _ = run(*played, "--record", "cut.mp4")
     assert code == 143
     clip, held = Video.load("cut.mp4"), read_keys_file("cut.keys.txt")

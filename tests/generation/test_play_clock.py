@@ -8,7 +8,7 @@ import pytest
 
 from reelm.core.controls import ControlTrack, read_written
 from reelm.core.errors import ReelmError
-from reelm.generation.play_clock import Script, play_by_clock, random_track
+from reelm.generation.play_clock import RandomPlayer, Script, play_by_clock, random_track
 
 
 class Time:
@@ -89,6 +89,29 @@ def test_random_keys_change_every_half_a_second_and_are_seeded():
     assert {len(held) for held in track.keys} == {0, 1, 2}
     shares = [sum(name in held for held in track.keys) / len(track) for name in keys]
     assert all(0.25 < share < 0.42 for share in shares)
+
+
+def test_a_random_player_changes_keys_at_any_moment_and_gives_the_same_tokens_on_a_slow_machine(played_generator):
+    """Keys count from the moment at which a step is due, so that they take between no time and a step to show."""
+
+    def play(late):
+        time = Time()
+        with played_generator.play("a red ball", seed=2, temperature=2.0) as session:
+            step = session.step
+
+            def slow(*arguments):
+                time.now += late
+                return step(*arguments)
+
+            session.step = slow
+            return play_by_clock(
+                session, RandomPlayer(session.keys, seed=5), time.show, seconds=20, clock=time.clock, wait=time.wait
+            )  # fmt: skip
+
+    fast, slow = play(0.0), play(0.3)
+    assert fast.tokens_sha256 == slow.tokens_sha256
+    delays = fast.key_to_picture_ms
+    assert 60 < delays["p50"] < 190 and delays["p50"] < delays["p95"] < 255
 
 
 def test_it_stops_when_it_is_told_to(played_generator):

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +12,10 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
 from reelm.tests.engines import as_grids
+from reelm.training import lm_training
 from reelm.training.lm_training import LMTraining, TokenBatches, cross_entropy, train_lm
 from reelm.training.loop import TrainConfig
+from reelm.training.token_noise import with_noise
 from reelm.training.validation import nats_per_token
 
 CAPTIONS = ["a red ball", "a blue ring"]
@@ -68,6 +71,25 @@ def test_captions_are_left_out_as_often_as_asked(data, text):
 
     assert share(0.0) == 0
     assert 0.2 < share(0.3) < 0.4
+
+
+def test_noise_replaces_the_tokens_that_are_seen_and_not_those_that_are_predicted(data, text, tmp_path, monkeypatch):
+    tokens_Bthw = torch.arange(400 * 16).view(400, 4, 2, 2)
+    noisy_Bthw, again_Bthw = (with_noise(tokens_Bthw, 0.4, np.random.default_rng(1)) for _ in range(2))
+    assert torch.equal(noisy_Bthw, again_Bthw)
+    shares_B = (noisy_Bthw != tokens_Bthw).flatten(1).double().mean(1)
+    assert shares_B.mean().item() == pytest.approx(0.2, abs=0.03) and shares_B.max() > 0.3 > 0.1 > shares_B.min()
+    assert noisy_Bthw.max() < tokens_Bthw.numel(), "they are replaced by tokens of the clips"
+    assert torch.equal(with_noise(tokens_Bthw, 0.0, np.random.default_rng(1)), tokens_Bthw)
+    seen = []
+    monkeypatch.setattr(lm_training, "cross_entropy", lambda *batch, seen_Bthw=None: seen.append((batch, seen_Bthw))
+                        or cross_entropy(*batch, seen_Bthw=seen_Bthw))  # fmt: skip
+    train_lm(recipe(token_noise=0.5, train={"steps": 2}), data, text, tmp_path / "run", device="cpu")
+    batches = TokenBatches(read_shards(data), text, recipe(token_noise=0.5, train={"steps": 2}))
+    for step, ((_, tokens_Bthw, *_), seen_Bthw) in enumerate(seen):
+        assert torch.equal(tokens_Bthw, batches(step).tokens_Bthw) and not torch.equal(tokens_Bthw, seen_Bthw)
+    with pytest.raises(ReelmError, match=r"token_noise: must be 0 where guidance is distilled"):
+        recipe(token_noise=0.1, model=replace(MODEL, guidance=3.0))
 
 
 def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path, stopped_at_batch):
