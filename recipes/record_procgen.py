@@ -7,45 +7,35 @@ The game needs an older numpy than reelm: it has an environment of its own, and 
 no backgrounds, which leaves drawings that are CC0 (kenney.nl).
 
 Each level is played until it is won or lost or for --seconds. Half of the recordings begin with the level, the others 5
-s later, as its start is where players spend most time. They are cut into clips of --cut seconds, so that captions tell
-what is there; a clip of less than 2 s is left out. A clip is three files:
+s later, as its start is where players spend most time. They are cut into clips of --cut seconds, so that captions such
+as "a coin run at night on grass, the player on a ledge, a saw in sight" tell what is there. recording.py says what
+files a clip is; one of less than 2 s is left out.
 
-    coinrun-000012-00.mp4   64x64, H.264 without subsampling and nearly without loss, --fps pictures a second
-    coinrun-000012-00.jsonl for each picture {"keys": [...]}, held while it is shown: the next one shows what they do
-    coinrun-000012-00.txt   a caption of the first one: "a coin run at night on grass, the player on a ledge, a saw in
-                            sight"
-
-The game takes 15 steps a second, one in each picture at 15 fps. The player has two hands: one holds left, right or
+The game takes 15 steps a second, one in each picture. The player has two hands: one holds left, right or
 nothing, the other up, down or nothing, and each chooses anew after random times of half a second on average, mostly
 what leads on, and in some seconds anything. So every key is held in every situation, and running jumps begin anywhere.
 It usually looks a second ahead, and chooses again if it would lose.
 
-With --probes a clip is 64 s long, and the level is played again when it has ended: every PROBES seconds each key is
-held alone for a second, and nothing for another, in an order of their own. `reelm evaluate play` reads such clips.
+With --probes a clip is 64 s long, and the level is played again when it has ended: at 0, 10 and 60 s each key is held
+alone for a second, and nothing for another, in an order of their own. `reelm evaluate play` reads such clips.
 
 The same command writes the same files. Levels are numbered without end: those from 100000 on can be held out.
 """
 
 import argparse
-import collections
-import json
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from recording import Recording, main, probes
 
-STEPS_PER_SECOND = 15
-SHORTEST_SECONDS = 2
+FPS = 15
 LATE_SECONDS = 5  # into the level, where half of the clips begin
 HOLD_SECONDS, MOOD_SECONDS = 0.5, 3  # on average
 WANDERING = 0.25  # the share of the time in which a hand holds all of its keys equally often
 LOOKING, TRIES = 0.9, 6  # the share of the plans that are tried before they are played, and how many are
-PROBES, PROBE_SECONDS = (0, 10, 60), 1  # when keys are held alone, and for how long each
-PROBED = ("", "left", "right", "up")
+PROBED = ("left", "right", "up")
 # The game's state has its map and, before it, its things, of which the player is the first.
 SPACE, PLAYER, THING_BYTES, KIND_AT = 100, 0, 124, 24
 END_OF_STATE = 0xCAFECAFE
@@ -66,14 +56,6 @@ class Game:
     sights: dict[int, str]  # kinds of things
     view: tuple[float, float, float]  # how far it goes to the sides, up and down, in cells
     mode: str = "hard"
-
-
-class Recording(NamedTuple):
-    """A clip: its pictures, the keys that were held while each was shown, and a caption of the first one."""
-
-    pictures: list[np.ndarray]
-    keys: list[list[str]]
-    caption: str
 
 
 GAMES = {
@@ -113,30 +95,19 @@ def keys_of(held: Held) -> frozenset[str]:
     return frozenset(held[:2]) - {""}
 
 
-def plan(game: Game, held: Held, pictures: int, fps: int, rng: np.random.Generator) -> list[Held]:
+def plan(game: Game, held: Held, pictures: int, rng: np.random.Generator) -> list[Held]:
     """Return what the player does in the next pictures. Changes do not depend on the past: it can be cut anywhere."""
     steps = []
     for _ in range(pictures):
         *hands, wanders = held
-        if rng.random() < 1 / (MOOD_SECONDS * fps):
+        if rng.random() < 1 / (MOOD_SECONDS * FPS):
             wanders = bool(rng.random() < WANDERING)
         for hand, weights in enumerate(game.hands):
-            if rng.random() < 1 / max(1, HOLD_SECONDS * fps):
+            if rng.random() < 1 / (HOLD_SECONDS * FPS):
                 hands[hand] = str(rng.choice(list(weights), p=None if wanders else list(weights.values())))
         held = (hands[0], hands[1], wanders)
         steps.append(held)
     return steps
-
-
-def probes(fps: int, rng: np.random.Generator) -> dict[int, Held]:
-    """Return what is held while each key is probed, by the number of the picture."""
-    held: dict[int, Held] = {}
-    for start in PROBES:
-        for index, key in enumerate(rng.permutation(PROBED).tolist()):
-            hands: Held = ("", key, False) if key == "up" else (key, "", False)
-            first = (start + index * PROBE_SECONDS) * fps
-            held |= dict.fromkeys(range(first, first + PROBE_SECONDS * fps), hands)
-    return held
 
 
 def map_and_things(state: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,105 +164,59 @@ def posture(grid: np.ndarray, x: float, y: float) -> str:
     return "on the ground" if solid(-1, -1) and solid(-1, 1) else "on a ledge"
 
 
-def step(env: Any, held: Held, fps: int) -> str:
+def step(env: Any, held: Held) -> str:
     """Play until the next picture, and return "won" or "lost" if the level ended before it."""
-    for _ in range(STEPS_PER_SECOND // fps):
-        env.act(np.array([ACTIONS.index(keys_of(held))]))
-        reward, _, first = env.observe()
-        if first[0]:  # the picture that is there now is of the level's next start
-            return "won" if reward[0] > 0 else "lost"
+    env.act(np.array([ACTIONS.index(keys_of(held))]))
+    reward, _, first = env.observe()
+    if first[0]:  # the picture that is there now is of the level's next start
+        return "won" if reward[0] > 0 else "lost"
     return ""
 
 
-def is_lost(env: Any, steps: list[Held], fps: int) -> bool:
+def is_lost(env: Any, steps: list[Held]) -> bool:
     """Return whether a plan loses the level, and leave the game as it was."""
     state = env.get_state()
-    end = next(filter(None, (step(env, held, fps) for held in steps)), "")
+    end = next(filter(None, (step(env, held) for held in steps)), "")
     env.set_state(state)
     return end == "lost"
 
 
-def play(name: str, level: int, options: argparse.Namespace) -> Iterator[Recording]:
+def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
     """Play a level, and return its clips."""
     from procgen import ProcgenGym3Env  # pyright: ignore[reportMissingImports]
 
-    game, fps, rng = GAMES[name], options.fps, np.random.default_rng((options.seed, level))
+    game, rng = GAMES[name], np.random.default_rng((options.seed, level))
     env = ProcgenGym3Env(
         num=1, env_name=name, start_level=level, num_levels=1, rand_seed=0, num_threads=0,
         use_backgrounds=False, distribution_mode=game.mode,
     )  # fmt: skip
-    start = (1 if options.probes else int(rng.integers(2))) * LATE_SECONDS * fps
-    probed = probes(fps, rng) if options.probes else {}
-    length = max(probed) + 1 if probed else options.seconds * fps
-    cut = length if probed else options.cut * fps
+    start = (1 if options.probes else int(rng.integers(2))) * LATE_SECONDS * FPS
+    alone = probes(PROBED, FPS, rng) if options.probes else {}
+    probed: dict[int, Held] = {
+        picture: ("", key, False) if key == "up" else (key, "", False) for picture, key in alone.items()
+    }
+    length = max(probed) + 1 if probed else options.seconds * FPS
+    cut = length if probed else options.cut * FPS
     held, result, shown = ("", "", False), "", 0
     clips: list[Recording] = []
     while (not result or options.probes) and shown < start + length:
-        now = range(shown - start, shown - start + fps)
+        now = range(shown - start, shown - start + FPS)
         for _ in range(TRIES):
-            steps = [probed.get(at, held) for at, held in zip(now, plan(game, held, fps, fps, rng), strict=True)]
-            if rng.random() >= LOOKING or not is_lost(env, steps, fps):
+            steps = [probed.get(at, held) for at, held in zip(now, plan(game, held, FPS, rng), strict=True)]
+            if rng.random() >= LOOKING or not is_lost(env, steps):
                 break
-        for held in steps[: -(-fps // 2)]:
+        for held in steps[: -(-FPS // 2)]:
             if start <= shown < start + length:
                 if (shown - start) % cut == 0:
                     clips.append(Recording([], [], caption_of(game, env.get_state()[0])))
                 clips[-1].pictures.append(env.observe()[1]["rgb"][0].copy())
                 clips[-1].keys.append(sorted(keys_of(held)))
             shown += 1
-            if result := step(env, held, fps):
+            if result := step(env, held):
                 break
     env.close()
-    return (clip for clip in clips if len(clip.pictures) >= SHORTEST_SECONDS * fps)
-
-
-def write_mp4(path: Path, pictures: list[np.ndarray], fps: int) -> None:
-    """Write pictures as H.264: 4:4:4, BT.709, nearly without loss."""
-    import av
-
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "10", "preset": "medium", "bf": "0"})
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.gop_size, stream.thread_count = "yuv444p", fps, 1
-        context = stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = context.color_range = 1
-        for index, picture in enumerate(pictures):
-            rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = rgb.reformat(format="yuv444p", dst_colorspace="ITU709", dst_color_range="MPEG")
-            frame.pts, frame.time_base = index, Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def main() -> None:
-    """Record the clips, and print how many there are and how often each set of keys was held."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("game", nargs="?", default="coinrun", choices=GAMES)
-    parser.add_argument("--levels", default="0:300", help="FIRST:LAST, without LAST")
-    parser.add_argument("--seconds", type=int, default=20, help="the longest recording of a level")
-    parser.add_argument("--cut", type=int, default=4, help="seconds of a clip")
-    parser.add_argument("--fps", type=int, default=STEPS_PER_SECOND, choices=(15, 5, 3), help="pictures a second")
-    parser.add_argument("--probes", action="store_true", help="hold each key alone at known times")
-    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
-    parser.add_argument("--seed", type=int, default=0, help="of the player; the levels do not depend on it")
-    options = parser.parse_args()
-    first, last = map(int, options.levels.split(":"))
-    options.out.mkdir(parents=True, exist_ok=True)
-    if any(options.out.iterdir()):
-        parser.error(f"--out must be a new or empty folder, got {str(options.out)!r}")
-    clips, counts = 0, collections.Counter[str]()
-    for level in range(first, last):
-        for index, clip in enumerate(play(options.game, level, options)):
-            path = options.out / f"{options.game}-{level:06d}-{index:02d}"
-            write_mp4(path.with_suffix(".mp4"), clip.pictures, options.fps)
-            path.with_suffix(".jsonl").write_text("".join(json.dumps({"keys": keys}) + "\n" for keys in clip.keys))
-            path.with_suffix(".txt").write_text(clip.caption + "\n")
-            clips += 1
-            counts.update("+".join(keys) or "none" for keys in clip.keys)
-    total = counts.total()
-    print(f"{clips} clips of {last - first} levels: {total} pictures, {total / options.fps / 60:.1f} minutes")
-    print(", ".join(f"{name} {count / total:.1%}" for name, count in counts.most_common()))
+    return clips
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, GAMES, play, fps=FPS)

@@ -1,6 +1,6 @@
 """The scripts that record clips from games: what they do without the game."""
 
-import importlib.util
+import importlib
 import itertools
 import struct
 
@@ -8,17 +8,27 @@ import numpy as np
 import pytest
 
 
+def script(root, name):
+    """A script in recipes/ as a module; what the scripts share is beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "recipes")
+        return importlib.import_module(name)
+
+
 @pytest.fixture(scope="module")
 def recorder(root):
-    """The script recipes/record_procgen.py as a module."""
-    specification = importlib.util.spec_from_file_location("record_procgen", root / "recipes" / "record_procgen.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    """The recorder of procgen games."""
+    return script(root, "record_procgen")
+
+
+@pytest.fixture(scope="module")
+def doom(root):
+    """The recorder of ViZDoom worlds."""
+    return script(root, "record_vizdoom")
 
 
 def played(recorder, seed, pictures=4000, game="coinrun"):
-    return recorder.plan(recorder.GAMES[game], ("", "", False), pictures, 15, np.random.default_rng(seed))
+    return recorder.plan(recorder.GAMES[game], ("", "", False), pictures, np.random.default_rng(seed))
 
 
 def test_each_set_of_keys_is_one_action_of_the_game(recorder):
@@ -82,9 +92,38 @@ def test_a_state_of_another_version_is_refused(recorder):
 
 
 def test_probes_hold_each_key_alone_for_a_second(recorder):
-    held = recorder.probes(15, np.random.default_rng(0))
+    held = recorder.probes(("left", "right", "up"), 15, np.random.default_rng(0))
     assert len(held) == 3 * 4 * 15
-    for start in recorder.PROBES:
-        keys = [recorder.keys_of(held[start * 15 + picture]) for picture in range(60)]
+    for start in (0, 10, 60):
+        keys = [held[start * 15 + picture] for picture in range(60)]
         assert all(len(set(keys[first : first + 15])) == 1 for first in range(0, 60, 15))
-        assert {"+".join(each) for each in keys} == {"", "left", "right", "up"}
+        assert set(keys) == {"", "left", "right", "up"}
+
+
+def test_the_parts_of_a_wad_are_listed(doom):
+    parts = [b"MAP01", b"TEXTMAP", b"DRAWING1"]
+    directory = b"".join(struct.pack("<II8s", 12, 0, name) for name in parts)
+    wad = b"PWAD" + struct.pack("<II", len(parts), 12 + 5) + b"12345" + directory
+    assert doom.lumps_of(wad) == {"MAP01", "TEXTMAP", "DRAWING1"}
+    assert doom.lumps_of(wad) - doom.PLAIN_LUMPS == {"DRAWING1"}
+
+
+def test_pictures_are_as_far_apart_as_they_can_be_and_of_the_middle_of_the_screen(doom):
+    steps = [doom.steps_between(picture) for picture in range(1200)]
+    assert sum(steps) == 3500 and set(steps) == {2, 3}
+    screen = np.zeros((192, 256, 3), np.uint8)
+    screen[:, 32:224] = np.arange(64, dtype=np.uint8).repeat(3)[None, :, None]
+    assert np.array_equal(doom.picture_of(screen), np.broadcast_to(np.arange(64)[None, :, None], (64, 64, 3)))
+
+
+def test_the_walker_is_seeded_goes_forward_and_turns_at_walls(doom):
+    def walk(seed, blocked=False):
+        walker = doom.Walker(np.random.default_rng(seed))
+        return [walker.held(blocked) for _ in range(4000)]
+
+    assert walk(1) == walk(1) != walk(2)
+    free, at_walls = walk(1), walk(1, blocked=True)
+    assert set().union(*free) == set(doom.KEYS) and frozenset() in free
+    assert sum("w" in held for held in free) > 0.55 * len(free)
+    assert sum(bool(held & {"j", "l"}) for held in free) < 0.6 * len(free)
+    assert sum(bool(held & {"j", "l"}) for held in at_walls) > 0.99 * len(at_walls)
