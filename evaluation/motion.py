@@ -1,52 +1,59 @@
-"""How far the scene moves from picture to picture, measured from pixels.
+"""How the scene moves from picture to picture, measured from pixels: to the side, up or down, and nearer.
 
-    moved_P2, other_P = scroll(pictures_THW3)       # P = T - 1 pairs: (right, down) in pixels; whether it is no scroll
+    moved_P3, other_P = measure_motion(pictures_THW3)       # P = T - 1 pairs: (right, down, nearer) in pixels
 
-Every shift of a few pixels is tried, and that is taken under which a picture looks most like the one before (block
-matching with one block, the whole picture). What differs much anyway, such as a sprite that stays in the middle, counts
-up to a limit only, so that the scene decides.
+Every shift of some pixels is tried, and every growth about the middle, and that is taken under which a picture looks
+most like the one before (block matching with one block, the whole picture). What differs much anyway, such as a sprite
+that stays in the middle, counts up to a limit only, so that the scene decides.
 """
 
 import itertools
 
 import numpy as np
 
-REACH = 8  # the largest shift that is tried, in pixels
+REACH = 12  # the largest shift that is tried, in pixels
+# How far the middle of an edge of the picture moves out of it, in pixels, as the picture grows.
+GROWTHS = (1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 4.5, -4.5, 6.0, -6.0, 8.0, -8.0)
 LIMIT = 48  # levels: differences above it count as much as this
-PER_PIXEL = 0.02  # levels: what a pixel of shift must gain, so that plain and periodic pictures count as still
-# Of 5,748 pairs of plays of three games 27 are other scenes so; of those that scroll, most have a share of 0.3 to 0.5.
+# Levels: what a pixel of shift and of growth must gain, so that plain and periodic pictures count as still.
+PER_PIXEL, PER_GROWTH = 0.02, 0.05
+# A new start of a level fits no shift. Of 5,748 pairs of plays of three games 27 are other scenes so; of those that
+# scroll, most have a share of 0.3 to 0.5.
 SAME, HARDLY_BETTER = 4.0, 0.7  # levels, and a share of the median over all shifts
 PAIRS = 256  # compared at once
 LUMA = np.array([299, 587, 114]) / 1000  # of red, green and blue, of Rec. 601
 
 
-def scroll(pictures_THW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def measure_motion(pictures_THW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how far the scene moves from each picture to the next.
 
     Args:
         pictures_THW3: The pictures, uint8, larger than twice `REACH`.
 
     Returns:
-        The shifts (T - 1, 2) in whole pixels, to the right and down; and whether the second picture is another scene
-        (T - 1,), bool: whether the best shift is hardly better than most others are.
+        The motions (T - 1, 3) in pixels, to the right, down, and out of the edges as the picture grows; and whether the
+        second picture is another scene (T - 1,), bool: whether the best shift is hardly better than most others are.
     """
     luma_THW = (pictures_THW3 @ LUMA).astype(np.int16)
-    parts = [_scroll(luma_THW[first : first + PAIRS + 1]) for first in range(0, len(luma_THW) - 1, PAIRS)]
+    parts = [_motion(luma_THW[first : first + PAIRS + 1]) for first in range(0, len(luma_THW) - 1, PAIRS)]
     if not parts:
-        return np.zeros((0, 2)), np.zeros(0, bool)
+        return np.zeros((0, 3)), np.zeros(0, bool)
     moved, other = zip(*parts, strict=True)
     return np.concatenate(moved), np.concatenate(other)
 
 
-def _scroll(luma_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _motion(luma_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     before, after = luma_THW[:-1], luma_THW[1:]
     shifts = list(itertools.product(range(-REACH, REACH + 1), repeat=2))
-    costs = np.stack([_cost(before, after, right, down) for right, down in shifts])
-    lengths = np.abs(np.array(shifts)).sum(1)
-    best = (costs + PER_PIXEL * lengths[:, None]).argmin(0)
-    fit_P = costs[best, np.arange(len(before))]
-    other_P = (fit_P > SAME) & (fit_P > HARDLY_BETTER * np.median(costs, 0))
-    return np.array(shifts, np.float64)[best], other_P
+    costs_NP = np.stack(
+        [_cost(before, after, right, down) for right, down in shifts]
+        + [_growth_cost(before, after, growth) for growth in GROWTHS]
+    )
+    moves_N3 = np.array([(right, down, 0.0) for right, down in shifts] + [(0.0, 0.0, growth) for growth in GROWTHS])
+    penalty_N = np.abs(moves_N3) @ np.array([PER_PIXEL, PER_PIXEL, PER_GROWTH])
+    best_P = (costs_NP + penalty_N[:, None]).argmin(0)
+    fit_P = costs_NP[best_P, np.arange(len(before))]
+    return moves_N3[best_P], (fit_P > SAME) & (fit_P > HARDLY_BETTER * np.median(costs_NP, 0))
 
 
 def _cost(before: np.ndarray, after: np.ndarray, right: int, down: int) -> np.ndarray:
@@ -55,3 +62,16 @@ def _cost(before: np.ndarray, after: np.ndarray, right: int, down: int) -> np.nd
     first = before[:, max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
     second = after[:, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
     return np.minimum(np.abs(first - second), LIMIT).mean((1, 2))
+
+
+def _growth_cost(before: np.ndarray, after: np.ndarray, growth: float) -> np.ndarray:
+    """Return the mean difference of pairs (P, H, W) where the second is the first, grown about the middle."""
+    height, width = before.shape[1:]
+    scale, margin = np.exp(2 * growth / width), int(np.ceil(max(GROWTHS)))
+    rows, columns = (
+        np.clip(np.round((np.arange(size) - (size - 1) / 2) / scale + (size - 1) / 2), 0, size - 1).astype(int)
+        for size in (height, width)
+    )
+    inner = (slice(None), slice(margin, height - margin), slice(margin, width - margin))
+    grown = before[:, rows[:, None], columns]
+    return np.minimum(np.abs(after - grown)[inner], LIMIT).mean((1, 2))

@@ -18,14 +18,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.controls import ControlTrack
-from .motion import scroll
+from .motion import measure_motion
 
 SHORTEST = 0.9  # seconds: holds that are shorter are not judged
 STRIDE = 2  # pictures between two that are compared: slow motions are whole pixels then
 STILL = 1.0  # pixels: a scene that moves less far stands still
 LEAST = 2.0  # pixels: no key does less than this
-DIRECTIONS = {"right": (0, 1), "left": (0, -1), "down": (1, 1), "up": (1, -1)}  # axis and sign of a scene's motion
-OPPOSITE = {"right": "left", "left": "right", "down": "up", "up": "down"}
+# The axis and the sign of a scene's motion.
+DIRECTIONS = {"right": (0, 1), "left": (0, -1), "down": (1, 1), "up": (1, -1), "nearer": (2, 1), "farther": (2, -1)}
+OPPOSITE = {
+    **{"right": "left", "left": "right", "down": "up", "up": "down"}, **{"nearer": "farther", "farther": "nearer"}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Reach:
     """How far the scene moved in a hold, in pixels.
 
     Attributes:
-        right, left, down, up: The farthest that it came in each direction from where it was at the start.
+        right, left, down, up, nearer, farther: The farthest that it came in each direction from where it was at first.
         rest: The farthest that it came in any direction in the second half, from where it was then.
         cut: Whether the scene changed to another one, so that nothing can be said.
         back: The largest PSNR, in dB, of its pictures with the one at the start of the hold just before: that of a walk
@@ -59,6 +62,8 @@ class Reach:
     left: float
     down: float
     up: float
+    nearer: float
+    farther: float
     rest: float
     cut: bool
     back: float | None = None
@@ -95,16 +100,16 @@ def judge_holds(frames_THW3: np.ndarray, holds: Sequence[Hold]) -> tuple[tuple[H
 
 
 def _reach(frames_THW3: np.ndarray, hold: Hold, before: Hold | None) -> Reach:
-    moved_P2, other_P = scroll(frames_THW3[hold.start : hold.stop + 1 : STRIDE])
-    path_P2 = np.cumsum(np.concatenate([np.zeros((1, 2)), moved_P2]), 0)
-    far = {name: float((sign * path_P2[:, axis]).max()) for name, (axis, sign) in DIRECTIONS.items()}
-    later_P2 = path_P2[len(path_P2) // 2 :]
+    moved_P3, other_P = measure_motion(frames_THW3[hold.start : hold.stop + 1 : STRIDE])
+    path_P3 = np.cumsum(np.concatenate([np.zeros((1, 3)), moved_P3]), 0)
+    far = {name: float((sign * path_P3[:, axis]).max()) for name, (axis, sign) in DIRECTIONS.items()}
+    later_P3 = path_P3[len(path_P3) // 2 :]
     back = None
     if before is not None:
         pictures, start = frames_THW3[hold.start + 1 : hold.stop + 1], frames_THW3[before.start]
         errors = np.square(pictures.astype(np.float64) - start).mean((1, 2, 3))
         back = float(10 * np.log10(255**2 / max(errors.min(), 1e-6)))
-    return Reach(**far, rest=float(np.abs(later_P2 - later_P2[0]).max()), cut=bool(other_P.any()), back=back)
+    return Reach(**far, rest=float(np.abs(later_P3 - later_P3[0]).max()), cut=bool(other_P.any()), back=back)
 
 
 def learn_effects(judged: Iterable[tuple[Hold, Reach]]) -> dict[str, Effect]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.controls import read_written
-from reelm.evaluation.motion import REACH, scroll
+from reelm.evaluation.motion import GROWTHS, REACH, measure_motion
 from reelm.evaluation.obedience import Effect, Hold, Reach, does, find_holds, judge_holds, learn_effects
 from reelm.evaluation.playing import obedience
 from reelm.evaluation.recorded_plays import RecordedPlay
@@ -48,15 +48,23 @@ def test_scrolls_are_measured_to_the_pixel(right, down, seed):
     picture = world(seed)
     pair = np.stack([picture[100:164, 100:164], picture[100 - down : 164 - down, 100 - right : 164 - right]])
     pair[:, 28:36, 28:36] = (255, 0, 0)
-    moved, other = scroll(pair)
-    assert moved.tolist() == [[right, down]] and not other[0]
+    moved, other = measure_motion(pair)
+    assert moved.tolist() == [[right, down, 0]] and not other[0]
 
 
 def test_plain_and_still_pictures_do_not_move_and_other_scenes_do_not_fit():
     plain = np.full((3, 64, 64, 3), 90, np.uint8)
-    assert not scroll(plain)[0].any() and not scroll(plain)[1].any()
-    assert scroll(np.stack([world(0)[:64, :64], world(1)[:64, :64]]))[1][0]
-    assert [part.shape for part in scroll(plain[:1])] == [(0, 2), (0,)]
+    assert not measure_motion(plain)[0].any() and not measure_motion(plain)[1].any()
+    assert measure_motion(np.stack([world(0)[:64, :64], world(1)[:64, :64]]))[1][0]
+    assert [part.shape for part in measure_motion(plain[:1])] == [(0, 3), (0,)]
+
+
+@pytest.mark.parametrize("growth", GROWTHS)
+def test_a_scene_that_comes_nearer_or_goes_away_is_measured(growth):
+    """A picture that is resampled about its middle, so that the middles of its edges move by this many pixels."""
+    at = 119 + np.round((np.arange(64) - 31.5) / np.exp(growth / 32) + 31.5).astype(int)
+    pair = np.stack([world()[119:183, 119:183], world()[at[:, None], at]])
+    assert measure_motion(pair)[0].tolist() == [[0, 0, growth]]
 
 
 def test_holds_are_of_one_key_and_long_enough():
@@ -79,12 +87,21 @@ def test_what_keys_do_is_read_off_the_game():
     assert "up" not in learn_effects(judged(obeys=lambda key, _: key != "up")), "a key that does nothing has no effect"
     for hold, reach in judged():
         assert does(hold.key, reach, effects)
-        assert reach.rest == 0 if not hold.key else reach.rest > 10
+        assert (reach.rest == 0) == (not hold.key)
 
 
 def test_a_scene_that_moves_too_little_or_the_other_way_does_not_what_the_key_does():
     effects = {"right": Effect("left", 10.0)}
-    reach = {"right": 0.0, "left": 0.0, "down": 0.0, "up": 0.0, "rest": 0.0, "cut": False}
+    reach = {
+        "right": 0.0,
+        "left": 0.0,
+        "down": 0.0,
+        "up": 0.0,
+        "nearer": 0.0,
+        "farther": 0.0,
+        "rest": 0.0,
+        "cut": False,
+    }
     assert does("right", Reach(**reach | {"left": 10.0}), effects)
     assert not does("right", Reach(**reach | {"left": 9.0}), effects)
     assert not does("right", Reach(**reach | {"left": 12.0, "right": 14.0}), effects)
