@@ -2,7 +2,7 @@
 PY = .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world
+.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world run
 
 install:
 	python3 -m venv .venv
@@ -90,3 +90,25 @@ world:
 		--init runs/lm/model --name world --model.order coarse --seed 5 $(GUIDANCE)
 	.venv/bin/reelm evaluate --model runs/guided/model
 	cp runs/guided/model/*.safetensors runs/guided/model/*.json runs/guided/model/text.model checkpoints/world/
+
+# Trains the bundled model that is played from nothing, as its card says: records three games in an environment of their
+# own, and takes some hours on two CPU cores.
+PROCGEN = runs/procgen/bin/python recipes/record_procgen.py
+run:
+	python3 -m venv runs/procgen
+	runs/procgen/bin/pip install -q procgen2==0.10.7 "gym==0.26.*" "numpy<2" "av>=18.1"
+	$(PROCGEN) coinrun --levels 0:1600 --cut 2 --out runs/run-clips/coinrun
+	$(PROCGEN) jumper --levels 0:250 --cut 2 --out runs/run-clips/jumper
+	$(PROCGEN) climber --levels 0:250 --cut 2 --out runs/run-clips/climber
+	$(PROCGEN) coinrun --levels 100000:100008 --probes --out runs/run-plays/coinrun
+	$(PROCGEN) jumper --levels 100000:100005 --probes --out runs/run-plays/jumper
+	$(PROCGEN) climber --levels 100000:100003 --probes --out runs/run-plays/climber
+	.venv/bin/reelm prepare runs/run-clips --out runs/run-shards --height 64 --width 64 --fps 15 --held-out-seconds 0
+	.venv/bin/reelm train tokenizer --data runs/run-shards --out runs/run-tokenizer --num-frames 5 --model.temporal 1 \
+		--model.front haar --model.encoder-width 64 --model.encoder-depth 3 --model.encoder-spread 1 \
+		--model.decoder-widths 144 64 32 --model.decoder-depth 4 2 1 --model.decoder-memory 2 \
+		--model.quantizer.spread 0.01 --structure-weight 0 --train.steps 9000 --train.learning-rate 2.5e-3
+	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm --name run \
+		RUNLM
+	.venv/bin/reelm evaluate play --model runs/run-lm/model --recordings runs/run-plays --save-recordings --samples 2
+	cp runs/run-lm/model/*.safetensors runs/run-lm/model/*.json runs/run-lm/model/text.model checkpoints/run/

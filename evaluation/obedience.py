@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.controls import ControlTrack
-from .motion import measure_motion
+from .motion import find_cuts, measure_motion
 
 SHORTEST = 0.9  # seconds: holds that are shorter are not judged
 STRIDE = 2  # pictures between two that are compared: slow motions are whole pixels then
@@ -93,14 +93,28 @@ def find_holds(track: ControlTrack, *, fps: float, shortest: float = SHORTEST) -
     return holds
 
 
-def judge_holds(frames_THW3: np.ndarray, holds: Sequence[Hold]) -> tuple[tuple[Hold, Reach], ...]:
-    """Measure how far the scene of a clip (T, H, W, 3) uint8 moves in each of these holds."""
-    earlier = {hold.stop: hold for hold in holds}
-    return tuple((hold, _reach(frames_THW3, hold, earlier.get(hold.start))) for hold in holds)
+def judge_holds(
+    frames_THW3: np.ndarray, holds: Sequence[Hold], *, cuts: bool = False
+) -> tuple[tuple[Hold, Reach], ...]:
+    """Measure how far the scene of a clip (T, H, W, 3) uint8 moves in each of these holds.
+
+    Args:
+        frames_THW3: The clip.
+        holds: The holds.
+        cuts: Whether the clip may go on with another scene, as games do when a level begins anew.
+    """
+    earlier, pictures = {hold.stop: hold for hold in holds}, np.zeros(0, np.int64)
+    if cuts:
+        pictures = STRIDE * np.flatnonzero(find_cuts(measure_motion(frames_THW3[::STRIDE])[1]))
+    return tuple(
+        (hold, _reach(frames_THW3, hold, earlier.get(hold.start), cut=bool(
+            ((pictures > hold.start - STRIDE) & (pictures < hold.stop)).any()
+        ))) for hold in holds
+    )  # fmt: skip
 
 
-def _reach(frames_THW3: np.ndarray, hold: Hold, before: Hold | None) -> Reach:
-    moved_P3, other_P = measure_motion(frames_THW3[hold.start : hold.stop + 1 : STRIDE])
+def _reach(frames_THW3: np.ndarray, hold: Hold, before: Hold | None, *, cut: bool) -> Reach:
+    moved_P3, _ = measure_motion(frames_THW3[hold.start : hold.stop + 1 : STRIDE])
     path_P3 = np.cumsum(np.concatenate([np.zeros((1, 3)), moved_P3]), 0)
     far = {name: float((sign * path_P3[:, axis]).max()) for name, (axis, sign) in DIRECTIONS.items()}
     later_P3 = path_P3[len(path_P3) // 2 :]
@@ -109,7 +123,7 @@ def _reach(frames_THW3: np.ndarray, hold: Hold, before: Hold | None) -> Reach:
         pictures, start = frames_THW3[hold.start + 1 : hold.stop + 1], frames_THW3[before.start]
         errors = np.square(pictures.astype(np.float64) - start).mean((1, 2, 3))
         back = float(10 * np.log10(255**2 / max(errors.min(), 1e-6)))
-    return Reach(**far, rest=float(np.abs(later_P3 - later_P3[0]).max()), cut=bool(other_P.any()), back=back)
+    return Reach(**far, rest=float(np.abs(later_P3 - later_P3[0]).max()), cut=cut, back=back)
 
 
 def learn_effects(judged: Iterable[tuple[Hold, Reach]]) -> dict[str, Effect]:

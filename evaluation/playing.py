@@ -11,9 +11,10 @@ the measure, and 1 is as often as there.
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +35,6 @@ HORIZONS = {"1s": (0, 6), "10s": (10, 16), "60s": (60, 66)}
 SHEET_CLIPS, SHEET_SECONDS = 12, 2
 # From a play to clips (T, H, W, 3) of a model, from its picture and under its keys.
 Player = Callable[[RecordedPlay], list[np.ndarray]]
-Judged = tuple[Hold, Reach]
 
 
 def evaluate_play(
@@ -102,58 +102,90 @@ def evaluate_play(
     return report
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A hold that the game and the clips of the model have in common, and what was measured in each."""
+
+    hold: Hold
+    effects: dict[str, Effect]
+    game: Reach
+    model: list[Reach]
+
+    def done(self) -> tuple[bool, list[bool]]:
+        """Return whether the game, and whether each clip, does what the key does."""
+        key = self.hold.key
+        return does(key, self.game, self.effects), [does(key, reach, self.effects) for reach in self.model]
+
+
 def obedience(plays: list[RecordedPlay], player: Player, *, fps: float) -> dict[str, Any]:
     """Return how often a player's clips do what the keys do in the game.
 
     Args:
-        plays: The plays of the game.
+        plays: The plays of the game; those in folders of their own are of worlds of their own.
         player: The model.
         fps: The pictures per second.
 
     Returns:
-        effects, what each key does: the direction in which the scene moves, and how many pixels at least; keys without
-        a measurable effect are left out. By the time of the hold, "1s", "10s" and "60s", and by key: obeys, the share
-        of the model's holds that do it over that of the game's, at most 1, and their mean as "all";
+        effects, what each key does in each world: the direction in which the scene moves, and how many pixels at least;
+        keys without a measurable effect are left out. By the time of the hold, "1s", "10s" and "60s", and by key:
+        obeys, the share of the model's holds that do it over that of the game's, at most 1, and their mean as "all";
         still_without_keys, the same of holds without a key, whose scene comes to rest; shares_of_the_game and
         shares_of_the_model, with "" for no key; and holds, how many of the game's were judged: those in which its level
         began anew are left out on both sides. return_psnr, of walks there and back: the mean PSNR in dB of the best
         picture on the way back with the first, in the game and in the model. A figure is None where nothing was held.
     """
-    effects = learn_effects(each for play in plays for each in play.judged)
-    pairs: list[tuple[Judged, list[Judged]]] = []
+    worlds: dict[str, list[RecordedPlay]] = {}
+    for play in plays:
+        worlds.setdefault(play.world, []).append(play)
+    effects = {name: learn_effects(one for play in each for one in play.judged) for name, each in worlds.items()}
+    helds: list[_Held] = []
     for play in progress(plays, "playing", unit="play"):
-        kept = [hold for hold, _ in play.judged]
-        clips = [judge_holds(frames_THW3, kept) for frames_THW3 in player(play)]
-        pairs += [(one, [clip[index] for clip in clips]) for index, one in enumerate(play.judged)]
-    pairs = [pair for pair in pairs if not pair[0][1].cut]
-    game: dict[str, dict[str, float | None]] = {}
-    model: dict[str, dict[str, float | None]] = {}
-    holds: dict[str, dict[str, int]] = {}
-    for name, (first, last) in HORIZONS.items():
-        inside = [pair for pair in pairs if first * fps <= pair[0][0].start < last * fps]
-        by_key = {key: [pair for pair in inside if pair[0][0].key == key] for key in (*effects, "")}
-        holds[name] = {key: len(found) for key, found in by_key.items()}
-        game[name] = {key: _share(key, (pair[0] for pair in found), effects) for key, found in by_key.items()}
-        model[name] = {
-            key: _share(key, (each for pair in found for each in pair[1]), effects) for key, found in by_key.items()
-        }
-    ratios = {name: {key: _ratio(model[name][key], game[name][key]) for key in game[name]} for name in HORIZONS}
+        known = effects[play.world]
+        holds = [hold for hold, _ in play.judged]
+        clips = [judge_holds(frames_THW3, holds) for frames_THW3 in player(play)]
+        helds += [
+            _Held(hold, known, reach, [clip[index][1] for clip in clips])
+            for index, (hold, reach) in enumerate(play.judged)
+            if not reach.cut and hold.key in ("", *known)
+        ]
+    keys = sorted({held.hold.key for held in helds} - {""})
+    tables = {
+        name: _by_key(
+            [held for held in helds if first * fps <= held.hold.start < last * fps], keys
+        ) for name, (first, last) in HORIZONS.items()
+    }  # fmt: skip
     return {
-        "effects": {key: dataclasses.asdict(effect) for key, effect in effects.items()},
-        "obeys": {name: _with_mean({key: by[key] for key in effects}) for name, by in ratios.items()},
-        "still_without_keys": {name: by[""] for name, by in ratios.items()},
-        "shares_of_the_game": game, "shares_of_the_model": model, "holds": holds,
-        "return_psnr": _returns(pairs, effects),
+        "effects": {
+            name: {key: dataclasses.asdict(effect) for key, effect in known.items()} for name, known in effects.items()
+        },
+        "obeys": {name: _with_mean({key: table[key].ratio for key in keys}) for name, table in tables.items()},
+        "still_without_keys": {name: table[""].ratio for name, table in tables.items()},
+        "shares_of_the_game": {name: {key: row.game for key, row in by.items()} for name, by in tables.items()},
+        "shares_of_the_model": {name: {key: row.model for key, row in by.items()} for name, by in tables.items()},
+        "holds": {name: {key: row.holds for key, row in by.items()} for name, by in tables.items()},
+        "return_psnr": _returns(helds),
     }  # fmt: skip
 
 
-def _share(key: str, judged: Iterable[Judged], effects: dict[str, Effect]) -> float | None:
-    done = [does(key, reach, effects) for _, reach in judged]
-    return statistics.mean(done) if done else None
+class _Row(NamedTuple):
+    """The figures of a key at one time of the plays."""
+
+    holds: int
+    game: float | None
+    model: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        return min(1.0, self.model / self.game) if self.model is not None and self.game else None
 
 
-def _ratio(model: float | None, game: float | None) -> float | None:
-    return min(1.0, model / game) if model is not None and game else None
+def _by_key(helds: list[_Held], keys: list[str]) -> dict[str, _Row]:
+    table = {}
+    for key in (*keys, ""):
+        done = [held.done() for held in helds if held.hold.key == key]
+        game, model = [one for one, _ in done], [each for _, clips in done for each in clips]
+        table[key] = _Row(len(done), *(statistics.mean(side) if side else None for side in (game, model)))
+    return table
 
 
 def _with_mean(figures: dict[str, float | None]) -> dict[str, float | None]:
@@ -161,15 +193,16 @@ def _with_mean(figures: dict[str, float | None]) -> dict[str, float | None]:
     return figures | {"all": statistics.mean(known) if known else None}
 
 
-def _returns(pairs: list[tuple[Judged, list[Judged]]], effects: dict[str, Effect]) -> dict[str, float | None]:
+def _returns(helds: list[_Held]) -> dict[str, float | None]:
     """Return the mean PSNR of ways back: holds after one whose key does the opposite."""
     back: dict[str, list[float]] = {"game": [], "model": []}
-    for ((before, _), _), ((hold, reach), clips) in itertools.pairwise(pairs):
-        one, other = effects.get(before.key), effects.get(hold.key)
-        if one is None or other is None or before.stop != hold.start or one.direction != OPPOSITE[other.direction]:
+    for before, held in itertools.pairwise(helds):
+        one, other = before.effects.get(before.hold.key), held.effects.get(held.hold.key)
+        if one is None or other is None or before.hold.stop != held.hold.start:
             continue
-        back["game"] += [] if reach.back is None else [reach.back]
-        back["model"] += [each.back for _, each in clips if each.back is not None]
+        if one.direction == OPPOSITE[other.direction]:
+            back["game"] += [] if held.game.back is None else [held.game.back]
+            back["model"] += [reach.back for reach in held.model if reach.back is not None]
     return {side: statistics.mean(values) if values else None for side, values in back.items()}
 
 

@@ -38,7 +38,7 @@ class RecordedPlay:
     """A play of the real game.
 
     Attributes:
-        name: Its name.
+        name: The path of its clip in the folder of recordings.
         prompt: The caption of the world.
         picture_HW3: The first picture, uint8, from which a model plays on.
         track: What was held while each picture was shown.
@@ -50,6 +50,11 @@ class RecordedPlay:
     picture_HW3: np.ndarray
     track: ControlTrack
     judged: tuple[tuple[Hold, Reach], ...]
+
+    @property
+    def world(self) -> str:
+        """The folder of its clip: what is in folders of their own are plays of different games."""
+        return self.name.rpartition("/")[0]
 
 
 def plays_for(generator: VideoGenerator, recordings: Path | None, *, save: bool = False) -> list[RecordedPlay]:
@@ -112,7 +117,7 @@ def _read_play(source: Source, fps: float, height: int, width: int, fit: Fit) ->
     # What is held during the last picture shows in none.
     holds = find_holds(track[: len(track) - 1], fps=fps)
     prompt = (*read_captions(source), "")[0]
-    return RecordedPlay(source.name, prompt, frames_THW3[0], track, judge_holds(frames_THW3, holds))
+    return RecordedPlay(source.name, prompt, frames_THW3[0], track, judge_holds(frames_THW3, holds, cuts=True))
 
 
 def save_plays(folder: Path, plays: list[RecordedPlay]) -> None:

@@ -53,6 +53,8 @@ OTHER_DEFAULTS = {
     ("continue", "num_videos_per_prompt"): None,
     ("continue", "clip"): None,  # where an image is given
     ("play", "prompt"): None,
+    ("play", "model"): "world",  # the one model that is played is the default of its commands
+    ("evaluate play", "model"): "world",
     ("bench", "against"): inspect.Parameter.empty,  # another function, which has to have one
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
     # Those of the run that goes on, or else those of the command.
@@ -179,7 +181,7 @@ def run_examples(sections, folder):
 
 def test_the_examples_with_the_bundled_model_run(sections, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = ("generate", "continue", "stream", "decode", "info", "bench", "bench kernels", "prepare")
+    short = ("generate", "continue", "stream", "decode", "play", "info", "bench", "bench kernels", "prepare")
     names = run_examples({command: sections[command] for command in short}, tmp_path)
     assert names["written"].frames == 9
     assert {path.name for path in tmp_path.glob("*.mp4")} == {

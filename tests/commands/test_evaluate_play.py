@@ -41,7 +41,7 @@ def test_a_model_is_played_as_the_recordings_were_and_later_without_them(run, mo
                          "--contact-sheet", "sheet.png")  # fmt: skip
     report = json.loads(out)
     assert code == 0 and "Traceback" not in err
-    assert report["effects"]["d"]["direction"] == "left" and report["effects"]["a"]["direction"] == "right"
+    assert {key: effect["direction"] for key, effect in report["effects"][""].items()} == {"d": "left", "a": "right"}
     assert report["holds"]["1s"] == {"a": 1, "d": 2, "": 1} and report["plays"] == 1
     assert report["shares_of_the_game"]["1s"] == {"a": 1, "d": 1, "": 1}
     assert set(report["obeys"]["1s"]) == {"a", "d", "all"} and 0 <= report["obeys"]["1s"]["all"] <= 1
