@@ -60,7 +60,7 @@ def find_checkpoint(
         ) from None
     try:
         # Only data files are requested: a repository's code or pickles never reach this machine.
-        wanted = ["config.json", "*.safetensors", "text.model"]
+        wanted = ["config.json", "*.safetensors", "text.model", "plays.json"]
         return Path(
             snapshot_download(
                 str(name),

@@ -16,8 +16,9 @@ nothing, the other up, down or nothing, and each chooses anew after random times
 what leads on, and in some seconds anything. So every key is held in every situation, and running jumps begin anywhere.
 It usually looks a second ahead, and chooses again if it would lose.
 
-With --probes a clip is 64 s long, and the level is played again when it has ended: at 0, 10 and 60 s each key is held
-alone for a second, and nothing for another, in an order of their own. `reelm evaluate play` reads such clips.
+With --probes a clip is 66 s long, and the level is played again when it has ended: from second 0, 10 and 60 on each key
+is held alone for a second, and nothing for another, where that does something: a look ahead tells that the player moves
+or, without a key, comes to rest. What does nothing for 6 s is held at the end. `reelm evaluate play` reads such clips.
 
 The same command writes the same files. Levels are numbered without end: those from 100000 on can be held out.
 """
@@ -28,14 +29,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from recording import Recording, main, probes
+from recording import PROBE_SECONDS, PROBED_SECONDS, PROBES, Recording, main
 
 FPS = 15
 LATE_SECONDS = 5  # into the level, where half of the clips begin
 HOLD_SECONDS, MOOD_SECONDS = 0.5, 3  # on average
 WANDERING = 0.25  # the share of the time in which a hand holds all of its keys equally often
 LOOKING, TRIES = 0.9, 6  # the share of the plans that are tried before they are played, and how many are
-PROBED = ("left", "right", "up")
+PROBED = ("", "left", "right", "up")
+CELLS = 2.0  # how far a key moves the player at least where it does something
 # The game's state has its map and, before it, its things, of which the player is the first.
 SPACE, PLAYER, THING_BYTES, KIND_AT = 100, 0, 124, 24
 END_OF_STATE = 0xCAFECAFE
@@ -181,6 +183,54 @@ def is_lost(env: Any, steps: list[Held]) -> bool:
     return end == "lost"
 
 
+def hands_of(key: str) -> Held:
+    """Return the hands that hold one key alone, or none."""
+    return ("", key, False) if key in ("up", "down") else (key, "", False)
+
+
+def does_something(env: Any, key: str) -> bool:
+    """Return whether the player moves as the key says, or comes to rest without one; the game is left as it was."""
+    state, places, ended = env.get_state(), [], ""
+    for _ in range(PROBE_SECONDS * FPS):
+        places.append(map_and_things(env.get_state()[0])[1][0])
+        ended = ended or step(env, hands_of(key))
+    env.set_state(state)
+    path = np.array(places) - places[0]
+    if not key:
+        rest = path[len(path) // 2 :]
+        return not ended and float(np.abs(rest - rest[0]).max()) < 0.05
+    axis, sign = {"left": (0, -1), "right": (0, 1), "down": (1, -1), "up": (1, 1)}[key]
+    return not ended and float((sign * path[:, axis]).max()) >= CELLS
+
+
+class Prober:
+    """What is held alone from the seconds `PROBES` on, and when."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng, self._waiting, self._end = rng, [""], -1
+
+    def next_key(self, env: Any, picture: int) -> str | None:
+        """Return the key that is probed from this picture on, "" for none; None where the player is free."""
+        if picture % FPS == 0 and picture // FPS in PROBES:
+            self._waiting, self._end = self._rng.permutation(PROBED).tolist(), picture + PROBED_SECONDS * FPS
+        if not self._waiting or picture >= self._end:
+            return None
+        late = self._end - picture <= len(self._waiting) * PROBE_SECONDS * FPS
+        key = next((each for each in self._waiting if does_something(env, each)), self._waiting[0] if late else None)
+        if key is not None:
+            self._waiting.remove(key)
+        return key
+
+
+def choose(env: Any, game: Game, held: Held, rng: np.random.Generator) -> list[Held]:
+    """Return what the player does next: a plan of which half is played, mostly one that does not lose."""
+    for _ in range(TRIES):
+        steps = plan(game, held, FPS, rng)
+        if rng.random() >= LOOKING or not is_lost(env, steps):
+            break
+    return steps[: -(-FPS // 2)]
+
+
 def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
     """Play a level, and return its clips."""
     from procgen import ProcgenGym3Env  # pyright: ignore[reportMissingImports]
@@ -191,21 +241,18 @@ def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
         use_backgrounds=False, distribution_mode=game.mode,
     )  # fmt: skip
     start = (1 if options.probes else int(rng.integers(2))) * LATE_SECONDS * FPS
-    alone = probes(PROBED, FPS, rng) if options.probes else {}
-    probed: dict[int, Held] = {
-        picture: ("", key, False) if key == "up" else (key, "", False) for picture, key in alone.items()
-    }
-    length = max(probed) + 1 if probed else options.seconds * FPS
-    cut = length if probed else options.cut * FPS
+    prober = Prober(rng) if options.probes else None
+    length = ((max(PROBES) + PROBED_SECONDS) if options.probes else options.seconds) * FPS
+    cut = length if options.probes else options.cut * FPS
     held, result, shown = ("", "", False), "", 0
     clips: list[Recording] = []
     while (not result or options.probes) and shown < start + length:
-        now = range(shown - start, shown - start + FPS)
-        for _ in range(TRIES):
-            steps = [probed.get(at, held) for at, held in zip(now, plan(game, held, FPS, rng), strict=True)]
-            if rng.random() >= LOOKING or not is_lost(env, steps):
-                break
-        for held in steps[: -(-FPS // 2)]:
+        key = None if prober is None or shown < start else prober.next_key(env, shown - start)
+        if key is not None:
+            steps = [hands_of(key)] * (PROBE_SECONDS * FPS)
+        else:
+            steps = choose(env, game, held, rng)[: None if prober is None else 1]
+        for held in steps:
             if start <= shown < start + length:
                 if (shown - start) % cut == 0:
                     clips.append(Recording([], [], caption_of(game, env.get_state()[0])))

@@ -20,6 +20,7 @@ same command writes the same files.
 import argparse
 import os
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ def open_game(world: World, seed: int) -> Any:
     game.set_available_buttons([button.MOVE_FORWARD, button.MOVE_BACKWARD, button.TURN_LEFT_RIGHT_DELTA])
     game.set_episode_timeout(10**6)
     game.add_game_args("+sv_cheats 1")
+    settings = Path(tempfile.mkdtemp()) / "vizdoom.ini"  # the game would read, and write, those of the current folder
+    game.set_doom_config_path(str(settings))
     game.set_seed(seed)
     game.init()
     game.send_game_command("god")

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 SHORTEST_SECONDS = 2
-PROBES, PROBE_SECONDS = (0, 10, 60), 1  # when keys are held alone, and for how long each
+# When keys are held alone, for how long each, and in how many seconds all of them: as `reelm evaluate play` counts.
+PROBES, PROBE_SECONDS, PROBED_SECONDS = (0, 10, 60), 1, 6
 
 
 class Recording(NamedTuple):
@@ -33,7 +34,13 @@ Play = Callable[[str, int, argparse.Namespace], Iterable[Recording]]
 
 
 def probes(keys: tuple[str, ...], fps: int, rng: np.random.Generator) -> dict[int, str]:
-    """Return the key that is held alone while it is probed, "" for none, by the number of the picture."""
+    """Return the key that is held alone while it is probed, "" for none, by the number of the picture.
+
+    Raises:
+        ValueError: There are more keys than can be probed in time.
+    """
+    if len(keys) + 1 > PROBED_SECONDS // PROBE_SECONDS:
+        raise ValueError(f"keys: must be at most {PROBED_SECONDS // PROBE_SECONDS - 1} to be probed, got {len(keys)}")
     held: dict[int, str] = {}
     for start in PROBES:
         for index, key in enumerate(rng.permutation(("", *keys)).tolist()):

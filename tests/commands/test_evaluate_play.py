@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reelm.core.controls import read_written
+from reelm.evaluation.playing import evaluate_play
+from reelm.generation.generator import VideoGenerator
+from reelm.generation.video import Video
+from reelm.media.reader import read_clip
 from reelm.media.writer import write_clip
 
-HELD = "jump-8,none-8,a-8,d-8,a+d-4,d-13"
+HELD = "none-8,d-8,none-8," + "a-8,d-8," * 6 + "jump-8,a-2"
 
 
 @pytest.fixture
@@ -42,8 +47,9 @@ def test_a_model_is_played_as_the_recordings_were_and_later_without_them(run, mo
     report = json.loads(out)
     assert code == 0 and "Traceback" not in err
     assert {key: effect["direction"] for key, effect in report["effects"][""].items()} == {"d": "left", "a": "right"}
-    assert report["holds"]["1s"] == {"a": 1, "d": 2, "": 1} and report["plays"] == 1
-    assert report["shares_of_the_game"]["1s"] == {"a": 1, "d": 1, "": 1}
+    assert report["plays"] == 1 and report["without_effect"] == ["jump"]
+    row = report["figures"]["1s"]["d"]
+    assert row["holds"] == 2 and row["game"] == {"shows": 1, "others_show": 0}
     assert set(report["obeys"]["1s"]) == {"a", "d", "all"} and 0 <= report["obeys"]["1s"]["all"] <= 1
     assert report["obeys"]["60s"]["all"] is None is report["still_without_keys"]["10s"]
     assert set(report["drift"]) == {"token_entropy_nats", "distinct_tokens", "sharpness"}
@@ -51,7 +57,33 @@ def test_a_model_is_played_as_the_recordings_were_and_later_without_them(run, mo
     assert sharp["ratio"] == pytest.approx(sharp["last_minute"] / sharp["first_minute"])
     shutil.rmtree(recordings)
     again = json.loads(run(*words)[1])
-    assert {name: again[name] for name in again} == {name: report[name] for name in again}
+    assert again == {name: report[name] for name in again}
+
+
+def test_pictures_and_keys_of_a_model_are_laid_beside_those_of_the_game(model, recordings, monkeypatch):
+    """A generator whose clips are the game's own obeys in all; one that is late by four pictures does not."""
+    frames = read_clip(recordings / "one.mp4").frames_THW3.numpy()
+    generator = VideoGenerator.from_pretrained(model, device="cpu")
+
+    def obeys(late):
+        def continue_clip(*, image, prompt, keys, seed, num_videos_per_prompt):
+            assert np.array_equal(image, frames[0]) and prompt == "a red ball" and len(keys) == len(frames) - 1
+            return [Video(np.concatenate([frames[:1]] * late + [frames[: len(frames) - late]]), 8.0)]
+
+        monkeypatch.setattr(generator, "continue_clip", continue_clip)
+        report = evaluate_play(generator, recordings, samples=1)
+        return report["obeys"]["1s"]["all"], report["delay_pictures"]
+
+    assert obeys(0) == (1.0, {"game": 1, "model": 1})
+    score, delay = obeys(4)
+    assert score < 0.6 and delay["model"] > 3
+
+
+def test_recordings_need_no_captions(run, model, recordings):
+    (recordings / "one.txt").unlink()
+    code, out, _ = run("evaluate", "play", "--model", model, "--device", "cpu", "--samples", 1, "--json",
+                       "--recordings", recordings)  # fmt: skip
+    assert code == 0 and json.loads(out)["plays"] == 1
 
 
 def test_what_it_refuses(run, model, recordings):
@@ -62,7 +94,7 @@ def test_what_it_refuses(run, model, recordings):
         assert code == 2 and err.startswith("reelm: error: ") and err.count("\n") == 1
         return err
 
-    assert "plays.json must exist in the folder" in refused()
+    assert "recordings: must be given: this model has none of its own" in refused()
     assert "recordings: must be an existing folder" in refused("--recordings", "none")
     assert "samples: must be at least 1" in refused("--recordings", recordings, "--samples", 0)
     assert "minutes: must be 0, or at least 2" in refused("--recordings", recordings, "--minutes", 1)
@@ -72,11 +104,36 @@ def test_what_it_refuses(run, model, recordings):
     assert "must have clips with keys beside them" in refused("--recordings", recordings)
 
 
-def test_keys_that_the_model_does_not_have_are_refused(run, model, recordings):
+def test_keys_that_the_model_does_not_have_are_refused_by_the_clip_and_nothing_is_kept(run, model, recordings):
     path = recordings / "one.jsonl"
     path.write_text(path.read_text().replace('"jump"', '"jumps"'))
-    code, _, err = run("evaluate", "play", "--model", model, "--recordings", recordings)
-    assert code == 2 and "did you mean 'jump'" in err
+    code, _, err = run("evaluate", "play", "--model", model, "--recordings", recordings, "--save-recordings")
+    assert code == 2 and "one.mp4" in err and "did you mean 'jump'" in err
+    assert not (Path(model) / "plays.json").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: kept.update(fps=9.0),
+        lambda kept: kept.update(format=2),
+        lambda kept: kept["plays"][0].update(keys=5),
+        lambda kept: kept["plays"][0].update(keys="jumps-9"),
+        lambda kept: kept["plays"][0]["measured"][0]["hold"].update(stop=10**6),
+        lambda kept: kept["plays"][0]["measured"][0].update(path=[[0.0]] * 9),
+        lambda kept: kept["plays"].clear(),
+        lambda kept: kept.pop("plays"),
+    ],
+)
+def test_what_is_kept_and_does_not_fit_is_refused(run, model, recordings, change):
+    words = ["evaluate", "play", "--model", model, "--device", "cpu", "--samples", 1]
+    assert run(*words, "--recordings", recordings, "--save-recordings")[0] == 0
+    path = Path(model) / "plays.json"
+    kept = json.loads(path.read_text())
+    change(kept)
+    path.write_text(json.dumps(kept))
+    code, _, err = run(*words)
+    assert code == 2 and err.count("\n") == 1 and "plays.json" in err
 
 
 def test_a_model_without_keys_is_refused(run, debug, recordings):

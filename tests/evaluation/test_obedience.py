@@ -1,4 +1,4 @@
-"""The judge of what keys do: scrolls that are known to the pixel, holds, effects and shares."""
+"""The judge of what keys do: motions that are known to the pixel, holds, effects, and models of which it is known."""
 
 import functools
 
@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelm.core.controls import read_written
+from reelm.core.controls import ControlTrack, read_written
+from reelm.core.errors import ReelmError
 from reelm.evaluation.motion import GROWTHS, REACH, find_cuts, measure_motion
-from reelm.evaluation.obedience import Effect, Hold, Reach, does, find_holds, judge_holds, learn_effects
-from reelm.evaluation.playing import obedience
+from reelm.evaluation.obedience import Effect, Hold, MeasuredHold, find_holds, learn_effects, measure_holds
+from reelm.evaluation.obedience_report import obedience
 from reelm.evaluation.recorded_plays import RecordedPlay
 from reelm.tests.examples import examples
 
 FPS = 15
-TRACK = read_written("right-15,none-15,left-15,none-15,up-15," * 2 + "none-15")
+TRACK = read_written("right-15,none-15,left-15,none-15,up-15,none-15")
+TRACK = ControlTrack(TRACK.keys + read_written("up-15,left-15,right-15,none-2").keys)
 
 
 @functools.cache
@@ -28,18 +30,21 @@ def world(seed=0):
     return picture
 
 
-def walk(track, *, speed=2, obeys=lambda key, picture: True, seed=0):
+def walk(track, *, speed=2, obeys=lambda key, picture: True, late=0, seed=0):
     """Pictures 64 x 64 of a camera that goes right, left and up under the keys, with a sprite in the middle."""
-    place, frames = np.array([150, 150]), []
+    place, frames = np.array([200, 200]), []
     steps = {"right": (0, 1), "left": (0, -1), "up": (-1, 0)}
     for picture in range(len(track)):
         frame = world(seed)[place[0] : place[0] + 64, place[1] : place[1] + 64].copy()
         frame[28:36, 28:36] = (255, 0, 0)
         frames.append(frame)
-        for key in track.keys[picture]:
+        for key in track.keys[picture - late] if picture >= late else ():
             if obeys(key, picture):
                 place = place + speed * np.array(steps[key])
     return np.stack(frames)
+
+
+# ---- motion
 
 
 @examples(60)
@@ -52,18 +57,6 @@ def test_scrolls_are_measured_to_the_pixel(right, down, seed):
     assert moved.tolist() == [[right, down, 0]] and fit[0] < 3
 
 
-def test_plain_pictures_do_not_move():
-    plain = np.full((3, 64, 64, 3), 90, np.uint8)
-    assert not measure_motion(plain)[0].any() and not measure_motion(plain)[1].any()
-    assert [part.shape for part in measure_motion(plain[:1])] == [(0, 3), (0,)]
-
-
-def test_a_new_scene_is_found_and_fast_motion_is_none():
-    frames = np.concatenate([walk(TRACK)[:40], walk(TRACK, seed=2)[:40]])
-    assert np.flatnonzero(find_cuts(measure_motion(frames)[1])).tolist() == [39]
-    assert not find_cuts(measure_motion(walk(TRACK[:60], speed=7))[1]).any() and not len(find_cuts(np.zeros(0)))
-
-
 @pytest.mark.parametrize("growth", GROWTHS)
 def test_a_scene_that_comes_nearer_or_goes_away_is_measured(growth):
     """A picture that is resampled about its middle, so that the middles of its edges move by this many pixels."""
@@ -72,96 +65,176 @@ def test_a_scene_that_comes_nearer_or_goes_away_is_measured(growth):
     assert measure_motion(pair)[0].tolist() == [[0, 0, growth]]
 
 
-def test_holds_are_of_one_key_and_long_enough():
-    track = read_written("right-15,right+up-20,none-13,left-14")
-    assert find_holds(track, fps=15) == [Hold("right", 0, 15), Hold("left", 48, 62)]
+def test_pixels_are_those_of_pictures_of_64_pixels():
+    pair = np.stack([world()[100:164, 100:170], world()[100:164, 103:173]])
+    large = pair.repeat(3, 1).repeat(3, 2)
+    assert measure_motion(pair)[0].tolist() == measure_motion(large)[0].tolist() == [[-3, 0, 0]]
 
 
-def judged(**options):
-    return judge_holds(walk(TRACK, **options), find_holds(TRACK[: len(TRACK) - 1], fps=FPS))
+def test_plain_pictures_do_not_move_and_neither_does_a_still_scene_with_something_at_its_edge():
+    plain = np.full((3, 64, 64, 3), 90, np.uint8)
+    assert not measure_motion(plain)[0].any() and not measure_motion(plain)[1].any()
+    assert [part.shape for part in measure_motion(plain[:1])] == [(0, 3), (0,)]
+    still = np.stack([world()[100:164, 100:164]] * 8)
+    still[:, -8:] = np.random.default_rng(0).integers(0, 256, still[:, -8:].shape)
+    assert not measure_motion(still)[0].any()
+
+
+def test_pictures_that_nothing_explains_do_not_move():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (20, 64, 64, 3), np.uint8)
+    assert not measure_motion(noise)[0].any()
+
+
+def test_a_new_scene_is_found_and_fast_motion_is_none():
+    frames = np.concatenate([walk(TRACK)[:40], walk(TRACK, seed=2)[:40]])
+    assert np.flatnonzero(find_cuts(measure_motion(frames)[1])).tolist() == [39]
+    assert not find_cuts(measure_motion(walk(TRACK[:60], speed=7))[1]).any() and not len(find_cuts(np.zeros(0)))
+
+
+# ---- holds and effects
+
+
+def test_holds_are_of_one_key_long_enough_a_second_of_each_and_without_turns():
+    track = read_written("right-40,right+up-20,none-13,left-14")
+    assert find_holds(track, fps=15) == [Hold("right", 0, 15), Hold("left", 73, 87)]
+    turns = ControlTrack((frozenset(),) * 40, {"turn": (0.0,) * 20 + (5.0,) * 20})
+    assert find_holds(turns, fps=15) == [Hold("", 0, 15)]
+
+
+def measured(track=TRACK, **options):
+    return measure_holds(walk(track, **options), find_holds(track[: len(track) - 1], fps=FPS))
 
 
 def test_what_keys_do_is_read_off_the_game():
-    effects = learn_effects(judged())
+    effects = learn_effects(measured() * 3)
     assert {key: effect.direction for key, effect in effects.items()} == {
         "right": "left",
         "left": "right",
         "up": "down",
     }
-    assert all(effect.least == pytest.approx(15, abs=1) for effect in effects.values()), "half of 30 pixels"
-    assert "up" not in learn_effects(judged(obeys=lambda key, _: key != "up")), "a key that does nothing has no effect"
-    for hold, reach in judged():
-        assert does(hold.key, reach, effects)
-        assert (reach.rest == 0) == (not hold.key)
+    assert all(effect.least == 15 for effect in effects.values()), "half of 30 pixels"
+    walls = learn_effects([*measured() * 3, *measured(obeys=lambda key, _: False) * 4])
+    assert walls["right"].least == 15, "holds at a wall do not lower it"
+    assert "up" not in learn_effects(measured(obeys=lambda key, _: key != "up") * 3), "what does nothing has no effect"
+    assert learn_effects(measured() * 2) == {}, "four holds of a key are too few"
+    for each in measured():
+        assert each.rests if not each.hold.key else effects[each.hold.key].shown_in(each)
+        assert each.delay("left") == (1 if each.hold.key == "right" else None)
 
 
-def test_a_scene_that_moves_too_little_or_the_other_way_does_not_what_the_key_does():
-    effects = {"right": Effect("left", 10.0)}
-    reach = {
-        "right": 0.0,
-        "left": 0.0,
-        "down": 0.0,
-        "up": 0.0,
-        "nearer": 0.0,
-        "farther": 0.0,
-        "rest": 0.0,
-        "cut": False,
-    }
-    assert does("right", Reach(**reach | {"left": 10.0}), effects)
-    assert not does("right", Reach(**reach | {"left": 9.0}), effects)
-    assert not does("right", Reach(**reach | {"left": 12.0, "right": 14.0}), effects)
+def test_a_scene_that_moves_too_little_or_more_the_other_way_does_not_show_the_effect():
+    def shown(*rights):
+        path = tuple((float(right), 0.0, 0.0) for right in rights)
+        return Effect("left", 10.0).shown_in(MeasuredHold(Hold("right", 0, 2), path))
+
+    assert shown(0, -5, -10) and not shown(0, -5, -9) and not shown(0, -12, 13)
+
+
+# ---- models
+
+
+def play(track=TRACK, name="a", **options):
+    frames, holds = walk(track, **options), find_holds(track[: len(track) - 1], fps=FPS)
+    return RecordedPlay(name, "a wall", frames[0], track, tuple(measure_holds(frames, holds, cuts=True)))
+
+
+PLAYS = [play(name=f"{number}", seed=number) for number in range(5)]
+
+
+def report(model, plays=PLAYS, chosen=PLAYS[:2]):
+    return obedience(plays, chosen, model, fps=FPS)
+
+
+def test_the_game_obeys_itself_and_a_model_as_often_as_it_does():
+    """The twin of a model: clips of which it is known when they obey."""
+    whole = report(lambda each: [walk(each.track, seed=1)])
+    assert whole["obeys"]["1s"] == {"left": 1.0, "right": 1.0, "up": 1.0, "all": 1.0}
+    assert whole["still_without_keys"] == {"1s": 1.0, "10s": None, "60s": None}
+    assert whole["figures"]["1s"]["up"]["holds"] == 2 and whole["figures"]["10s"]["up"]["holds"] == 0
+    assert whole["obeys"]["60s"] == {"left": None, "right": None, "up": None, "all": None}
+    assert whole["delay_pictures"] == {"game": 1, "model": 1}
+
+    half = report(lambda each: [walk(each.track, obeys=lambda key, _: key != "left"), walk(each.track)])
+    assert half["obeys"]["1s"] == {"left": 0.5, "right": 1.0, "up": 1.0, "all": pytest.approx(2.5 / 3)}
+
+
+def other_keys(track):
+    """The same holds with each key in another one's place."""
+    swapped = {"right": "up", "up": "left", "left": "right"}
+    return ControlTrack(tuple(frozenset(swapped[key] for key in keys) for keys in track.keys))
+
+
+@pytest.mark.parametrize("name", ["backwards", "noise", "shuffled", "one way", "other keys", "frozen", "shaking"])
+def test_models_that_do_not_obey(name):
+    """Whatever a model does, it obeys only if it does it when the key is held, and not otherwise."""
+    rng = np.random.default_rng(0)
+
+    def model(each):
+        frames = walk(each.track)
+        if name == "backwards":
+            return [walk(each.track, speed=-2)]
+        if name == "noise":
+            return [rng.integers(0, 256, frames.shape, np.uint8)]
+        if name == "shuffled":
+            return [rng.permutation(frames)]
+        if name == "one way":
+            return [walk(read_written(f"right-{len(each.track)}"), speed=1)]
+        if name == "other keys":
+            return [walk(other_keys(each.track))]
+        if name == "frozen":
+            return [np.broadcast_to(frames[0], frames.shape)]
+        return [
+            np.stack([world()[200 + a : 264 + a, 200 + b : 264 + b] for a, b in rng.integers(-4, 5, (len(frames), 2))])
+        ]
+
+    result = report(model)
+    assert max(result["obeys"]["1s"].values()) <= 0.35, result["figures"]["1s"]
+    if name not in ("backwards", "other keys"):
+        assert result["still_without_keys"]["1s"] <= 0.35, result["figures"]["1s"]["none"]
+        assert result["return_psnr"]["model"] is None
+
+
+def test_a_late_answer_is_seen():
+    late = report(lambda each: [walk(each.track, late=6)])
+    assert late["delay_pictures"] == {"game": 1, "model": 7}
+    later = report(lambda each: [walk(each.track, late=12)])
+    assert later["obeys"]["1s"]["all"] < 0.5 and later["still_without_keys"]["1s"] < 0.5
 
 
 def test_a_walk_there_and_back_comes_back():
-    track = read_written("right-15,left-15,right-15,none-15,right-2")
-    (_, first), (_, second), (_, third), (_, fourth) = judge_holds(walk(track), find_holds(track, fps=FPS))
-    assert first.back is None
-    assert second.back > 50 and third.back > 50 and fourth.back < 25
-
-
-def play():
-    frames, holds = walk(TRACK), find_holds(TRACK[: len(TRACK) - 1], fps=FPS)
-    return RecordedPlay("a", "a wall", frames[0], TRACK, judge_holds(frames, holds))
-
-
-def test_the_game_itself_obeys_in_all_and_a_model_as_often_as_it_does():
-    """The twin of a model: clips of which it is known when they obey."""
-    whole = obedience([play()], lambda each: [walk(each.track, seed=1)], fps=FPS)
-    assert whole["obeys"]["1s"] == {"left": 1.0, "right": 1.0, "up": 1.0, "all": 1.0}
-    assert whole["still_without_keys"] == {"1s": 1.0, "10s": 1.0, "60s": None}
-    assert whole["holds"]["10s"] == {"left": 0, "right": 0, "up": 0, "": 1}
-    assert whole["obeys"]["10s"]["up"] is None and whole["obeys"]["60s"]["all"] is None
-
-    late = obedience(
-        [play()],
-        lambda each: [walk(each.track, obeys=lambda key, at: key != "left"), walk(each.track)],
-        fps=FPS,
-    )
-    assert late["obeys"]["1s"] == {"left": 0.5, "right": 1.0, "up": 1.0, "all": pytest.approx(2.5 / 3)}
-    backwards = obedience([play()], lambda each: [walk(each.track, speed=-2)], fps=FPS)
-    assert backwards["obeys"]["1s"]["all"] == 0 and backwards["still_without_keys"]["1s"] == 1
-    assert obedience([play()], lambda each: [walk(TRACK[5:])], fps=FPS)["still_without_keys"]["1s"] < 1
+    result = report(lambda each: [walk(each.track)])
+    assert result["return_psnr"]["game"] > 50 and result["return_psnr"]["model"] > 50
+    # Back in another world.
+    swapped = report(lambda each: [np.concatenate([walk(each.track)[:106], walk(each.track, seed=3)[106:]])])
+    assert swapped["return_psnr"]["model"] < 25
 
 
 def test_worlds_have_effects_of_their_own():
     """In one a key moves the scene, in the other it does nothing, and is not judged there."""
-    one, frames = play(), walk(TRACK, obeys=lambda key, _: key != "up", speed=4)
-    holds = [hold for hold, _ in one.judged]
-    other = RecordedPlay("other/a", "a wall", frames[0], TRACK, judge_holds(frames, holds))
-    assert (one.world, other.world) == ("", "other")
-    report = obedience([one, other], lambda each: [walk(each.track, speed=4 if each is other else 2)], fps=FPS)
-    assert set(report["effects"][""]) == {"right", "left", "up"} and set(report["effects"]["other"]) == {
+    others = [play(name=f"other/{n}", seed=n, speed=3, obeys=lambda key, _: key != "up") for n in range(3)]
+    result = obedience(
+        PLAYS + others, [PLAYS[0], others[0]], lambda each: [walk(each.track, speed=3 if each.world else 2)], fps=FPS
+    )
+    assert set(result["effects"][""]) == {"right", "left", "up"} and set(result["effects"]["other"]) == {
         "right",
         "left",
     }
-    assert report["effects"]["other"]["right"]["least"] == 2 * report["effects"][""]["right"]["least"]
-    assert report["holds"]["1s"] == {"left": 2, "right": 4, "up": 1, "": 4} and report["obeys"]["1s"]["all"] == 1
+    assert result["effects"]["other"]["right"]["least"] > result["effects"][""]["right"]["least"]
+    holds = {key: row["holds"] for key, row in result["figures"]["1s"].items()}
+    assert holds == {"left": 2, "right": 2, "up": 1, "none": 6}
+    assert result["without_effect"] == []
 
 
 def test_holds_in_which_the_game_begins_anew_are_left_out_on_both_sides():
-    recorded = play()
-    frames = np.concatenate([walk(TRACK)[:8], walk(TRACK, seed=2)[8:]])
-    holds = [hold for hold, _ in recorded.judged]
-    cut = RecordedPlay("b", "a wall", frames[0], TRACK, judge_holds(frames, holds, cuts=True))
-    report = obedience([recorded, cut], lambda each: [walk(each.track)], fps=FPS)
-    assert report["holds"]["1s"]["right"] == 3 and report["holds"]["1s"]["left"] == 2
+    frames, holds = walk(TRACK), [each.hold for each in PLAYS[0].measured]
+    frames = np.concatenate([frames[:8], walk(TRACK, seed=2)[8:]])
+    cut = RecordedPlay("b", "a wall", frames[0], TRACK, tuple(measure_holds(frames, holds, cuts=True)))
+    result = obedience(PLAYS, [PLAYS[0], cut], lambda each: [walk(each.track)], fps=FPS)
+    assert result["figures"]["1s"]["right"]["holds"] == 1 and result["figures"]["1s"]["left"]["holds"] == 2
+
+
+def test_recordings_in_which_no_key_does_anything_are_refused():
+    still = [play(obeys=lambda key, _: False) for _ in range(5)]
+    with pytest.raises(ReelmError, match=r"^recordings: must have keys that move the scene"):
+        report(lambda each: [walk(each.track)], plays=still, chosen=still)
