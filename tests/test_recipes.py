@@ -3,9 +3,15 @@
 import importlib
 import itertools
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
+
+from reelm.data.control_files import read_controls
+from reelm.data.sources import find_sources, read_captions
+from reelm.media.reader import read_clip
 
 
 def script(root, name):
@@ -91,13 +97,15 @@ def test_a_state_of_another_version_is_refused(recorder):
             recorder.caption_of(game, other)
 
 
-def test_probes_hold_each_key_alone_for_a_second(recorder):
-    held = recorder.probes(("left", "right", "up"), 15, np.random.default_rng(0))
+def test_probes_hold_each_key_alone_for_a_second(doom):
+    held = doom.probes(("left", "right", "up"), 15, np.random.default_rng(0))
     assert len(held) == 3 * 4 * 15
     for start in (0, 10, 60):
         keys = [held[start * 15 + picture] for picture in range(60)]
         assert all(len(set(keys[first : first + 15])) == 1 for first in range(0, 60, 15))
         assert set(keys) == {"", "left", "right", "up"}
+    with pytest.raises(ValueError, match="at most 5 to be probed, got 6"):
+        doom.probes(tuple("abcdef"), 15, np.random.default_rng(0))
 
 
 def test_the_parts_of_a_wad_are_listed(doom):
@@ -127,3 +135,89 @@ def test_the_walker_is_seeded_goes_forward_and_turns_at_walls(doom):
     assert sum("w" in held for held in free) > 0.55 * len(free)
     assert sum(bool(held & {"j", "l"}) for held in free) < 0.6 * len(free)
     assert sum(bool(held & {"j", "l"}) for held in at_walls) > 0.99 * len(at_walls)
+
+
+class Game:
+    """A game in place of procgen's: its picture tells the action before it, and the player walks on a floor."""
+
+    actions: list[int]
+
+    def __init__(self, recorder, ends_after):
+        self.recorder, self.ends_after, self.steps, self.x, self.action, self.first = (
+            recorder,
+            ends_after,
+            0,
+            8.0,
+            0,
+            False,
+        )
+
+    def get_state(self):
+        self.saved = (self.steps, self.x, self.action, self.first)
+        return [state_of(self.recorder, 1, [(self.x, 1.5, 0)])]
+
+    def set_state(self, state):
+        self.steps, self.x, self.action, self.first = self.saved
+
+    def observe(self):
+        picture = np.full((1, 64, 64, 3), self.action, np.uint8)
+        return np.array([10.0]), {"rgb": picture}, np.array([self.first])
+
+    def act(self, action):
+        self.steps, self.action = self.steps + 1, int(action[0])
+        keys = self.recorder.ACTIONS[self.action]
+        self.x = min(15.0, max(1.0, self.x + 0.3 * (("right" in keys) - ("left" in keys))))
+        self.first = self.steps % self.ends_after == 0
+
+    def close(self):
+        pass
+
+
+def record(recorder, monkeypatch, ends_after, **options):
+    module = types.ModuleType("procgen")
+    module.ProcgenGym3Env = lambda **_: Game(recorder, ends_after)
+    monkeypatch.setitem(sys.modules, "procgen", module)
+    return recorder.play(
+        "coinrun", 3, types.SimpleNamespace(**{"seed": 0, "seconds": 20, "cut": 4, "probes": False} | options)
+    )
+
+
+def test_what_is_held_during_a_picture_is_what_the_next_one_shows(recorder, monkeypatch):
+    clips = record(recorder, monkeypatch, ends_after=10**6)
+    assert [len(clip.pictures) for clip in clips] == [60] * 5
+    assert all(clip.caption.startswith("a coin run at night on grass, the player") for clip in clips)
+    pictures = [picture for clip in clips for picture in clip.pictures]
+    keys = [held for clip in clips for held in clip.keys]
+    for held, after in zip(keys, pictures[1:], strict=False):
+        assert sorted(recorder.ACTIONS[after[0, 0, 0]]) == held
+    assert len({tuple(held) for held in keys}) > 5
+
+
+def test_a_level_that_ends_ends_its_clips_and_a_probed_one_is_played_again(recorder, monkeypatch):
+    assert sum(len(clip.pictures) for clip in record(recorder, monkeypatch, ends_after=100)) in (25, 100)
+    (clip,) = record(recorder, monkeypatch, ends_after=700, probes=True)
+    assert len(clip.pictures) == len(clip.keys) == 66 * 15
+    for start in (0, 10, 60):
+        inside = clip.keys[start * 15 : (start + 6) * 15]
+        runs = [(held, sum(1 for _ in group)) for held, group in itertools.groupby(map(tuple, inside))]
+        assert {held for held, count in runs if count >= 14} >= {("right",), ("left",), ()}
+
+
+def test_clips_are_written_as_prepare_reads_them(recorder, root, tmp_path, monkeypatch, capsys):
+    recording = script(root, "recording")
+    pictures = [np.full((64, 64, 3), 4 * number, np.uint8) for number in range(30)]
+    clips = [
+        recording.Recording(pictures, [["right"]] * 29 + [[]], "a test"),
+        recording.Recording(pictures[:5], [[]] * 5, ""),
+    ]
+    monkeypatch.setattr(sys, "argv", ["record", "game", "--levels", "7:8", "--out", str(tmp_path / "clips")])
+    recording.main("A test.", ["game"], lambda name, level, options: clips, fps=15)
+    assert "1 clips of 1 levels: 30 pictures" in capsys.readouterr().out, "the one that is too short is left out"
+    (source,) = find_sources(tmp_path / "clips").sources
+    assert source.name == "game-000007-00.mp4" and read_captions(source) == ("a test",)
+    track = read_controls(source).track
+    assert track.keys == (frozenset({"right"}),) * 29 + (frozenset(),)
+    frames = read_clip(source.path).frames_THW3.numpy()
+    assert np.abs(frames.astype(int) - np.stack(pictures)).max() <= 2
+    with pytest.raises(SystemExit):
+        recording.main("A test.", ["game"], lambda name, level, options: clips, fps=15)
