@@ -91,8 +91,8 @@ world:
 	.venv/bin/reelm evaluate --model runs/guided/model
 	cp runs/guided/model/*.safetensors runs/guided/model/*.json runs/guided/model/text.model checkpoints/world/
 
-# Trains the bundled model that is played from nothing, as its card says: records three games in an environment of their
-# own, and takes some hours on two CPU cores.
+# Trains a model that is played from nothing: records three games in an environment of their own, and takes some hours on
+# two CPU cores. docs/play.md has what was measured.
 PROCGEN = runs/procgen/bin/python recipes/record_procgen.py
 run:
 	python3 -m venv runs/procgen
@@ -109,6 +109,8 @@ run:
 		--model.decoder-widths 144 64 32 --model.decoder-depth 4 2 1 --model.decoder-memory 2 \
 		--model.quantizer.spread 0.01 --structure-weight 0 --train.steps 9000 --train.learning-rate 2.5e-3
 	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm --name run \
-		RUNLM
+		--model.order coarse --model.window 8 --model.width 192 --model.depth 6 --model.hidden 384 --model.heads 6 \
+		--model.kv-heads 2 --model.head-dim 32 --windows.num-frames 15 --windows.stride 14 --token-noise 0.1 \
+		--train.steps 9500 --train.warmup 60 --train.ema 0.998 --sampling.guidance-scale 1 --sampling.temperature 1 \
+		--sampling.top-k 200
 	.venv/bin/reelm evaluate play --model runs/run-lm/model --recordings runs/run-plays --save-recordings --samples 2
-	cp runs/run-lm/model/*.safetensors runs/run-lm/model/*.json runs/run-lm/model/text.model checkpoints/run/

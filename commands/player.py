@@ -41,8 +41,7 @@ class Play(ModelCommand):
         ahead: Draw the next pictures while these are shown.
     """
 
-    example = 'reelm play "a coin run at night on grass, the player on a ledge"'
-    model: str = "run"
+    example = "reelm play --model runs/game/model --headless --seconds 60 --json"
     prompt: Annotated[str, Option(positional=True)] = ""
     clip: Path | None = None
     seed: int | None = None

@@ -4,7 +4,8 @@ report = play_by_clock(session, Script(read_written("d-30,none-15"), session), s
 report.frames_per_second, report.key_to_picture_ms["p50"]
 
 The clock is the player's: where the next pictures are not there when they are due, it waits for them. So a script gives
-the same clip on a machine of any speed.
+the same clip on a machine of any speed. A delay of up to one picture is made up for, as soon as pictures are there in
+time again; longer ones are not, since a game that runs too fast for a while cannot be played.
 """
 
 import bisect
@@ -109,7 +110,8 @@ class PlayReport:
         frames_per_second: The pictures that the player saw in a second.
         key_to_picture_ms: From a change of the held keys to the first picture that was drawn under them, in
             milliseconds: {"p50": …, "p95": …}; None where no key changed.
-        ready_before_due: The share of pictures that were drawn when they were due.
+        ready_before_due: The share of steps whose pictures were drawn when they were due, or where a delay was made up
+            for, before the last picture had had its whole time.
         dropped: The latent frames that were drawn, or begun, under keys that were not held then.
         tokens_sha256: A hash of the video tokens.
     """
@@ -146,13 +148,14 @@ def play_by_clock(
     require(seconds is None or 0 < seconds < math.inf, "seconds", "must be finite and above 0", seconds)
     last = None if seconds is None else max(1, round(seconds * session.fps))
     watch, fps, shown, steps, ready, delays = _Watch(session, player), session.fps, 0, 0, 0, list[float]()
-    begun = due = clock()
+    begun = due = shown_at = clock()
     pictures = session.pictures
     while True:
         for picture in pictures:
             watch.until(due, shown / fps, clock, wait)
             show(picture)
-            delays += watch.seen(clock())
+            shown_at = clock()
+            delays += watch.seen(shown_at)
             shown, due = shown + 1, due + 1 / fps
             if stop() or shown == last:
                 watch.until(due, shown / fps, clock, wait)  # the last picture has its time too
@@ -160,10 +163,12 @@ def play_by_clock(
         watch.until(due, shown / fps, clock, wait)
         track = player.next_keys(shown / fps, session.step_pictures)
         watch.look(track.keys[0], clock())
-        ready, steps = ready + session.ready(track), steps + 1
+        in_time, in_full = session.ready(track), shown_at + 1 / fps
         pictures = session.step(track)
+        # Where a delay is made up for, they are due earlier than the last picture has had its time.
+        ready, steps = ready + (in_time or (due < in_full - POLL and clock() <= in_full)), steps + 1
         watch.drawn = track.keys[0]
-        due = max(due, clock())
+        due = max(due, clock() - 1 / fps)
 
 
 class _Watch:

@@ -53,8 +53,6 @@ OTHER_DEFAULTS = {
     ("continue", "num_videos_per_prompt"): None,
     ("continue", "clip"): None,  # where an image is given
     ("play", "prompt"): None,
-    ("play", "model"): "world",  # the one model that is played is the default of its commands
-    ("evaluate play", "model"): "world",
     ("bench", "against"): inspect.Parameter.empty,  # another function, which has to have one
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
     # Those of the run that goes on, or else those of the command.
@@ -172,16 +170,17 @@ def run_examples(sections, folder):
     small = {"steps=5000": "steps=2", "steps=2250": "steps=2", "40_000": "2", "prompts=4": "prompts=1"}
     names = {}
     for command, section in sections.items():
-        (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
-        for text, shorter in small.items():
-            code = code.replace(text, shorter)
-        exec(compile(code, f"docs/python.md: {command}", "exec"), names)
+        # Those of models that are played have none, as no such model is bundled.
+        for code in re.findall(r"```python\n(.*?)```", section, re.S):
+            for text, shorter in small.items():
+                code = code.replace(text, shorter)
+            exec(compile(code, f"docs/python.md: {command}", "exec"), names)
     return names
 
 
 def test_the_examples_with_the_bundled_model_run(sections, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = ("generate", "continue", "stream", "decode", "play", "info", "bench", "bench kernels", "prepare")
+    short = ("generate", "continue", "stream", "decode", "info", "bench", "bench kernels", "prepare")
     names = run_examples({command: sections[command] for command in short}, tmp_path)
     assert names["written"].frames == 9
     assert {path.name for path in tmp_path.glob("*.mp4")} == {
