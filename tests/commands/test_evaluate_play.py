@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from reelm.core.controls import read_written
+from reelm.core.errors import CheckpointError
 from reelm.evaluation.playing import evaluate_play
+from reelm.evaluation.recorded_plays import plays_for
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.video import Video
 from reelm.media.reader import read_clip
@@ -26,7 +28,20 @@ def model(played_checkpoint, empty_folder):
 @pytest.fixture
 def recordings(tmp_path):
     """A clip of a striped wall that moves left while d is held and right while a is, and one without keys."""
-    folder, track, place = tmp_path / "recordings", read_written(HELD), 60
+    return record(tmp_path / "recordings")
+
+
+@pytest.fixture(scope="module")
+def kept_generator(played_checkpoint, tmp_path_factory):
+    """A generator over a copy of the tiny model, beside which the plays of recordings are kept."""
+    folder = tmp_path_factory.mktemp("kept")
+    generator = VideoGenerator.from_pretrained(shutil.copytree(played_checkpoint, folder / "model"), device="cpu")
+    plays_for(generator, record(folder / "recordings"), save=True)
+    return generator
+
+
+def record(folder):
+    track, place = read_written(HELD), 60
     folder.mkdir()
     wall = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 30, 3), np.uint8), 5, 1).repeat(32, 0)
     frames = []
@@ -125,15 +140,18 @@ def test_keys_that_the_model_does_not_have_are_refused_by_the_clip_and_nothing_i
         lambda kept: kept.pop("plays"),
     ],
 )
-def test_what_is_kept_and_does_not_fit_is_refused(run, model, recordings, change):
-    words = ["evaluate", "play", "--model", model, "--device", "cpu", "--samples", 1]
-    assert run(*words, "--recordings", recordings, "--save-recordings")[0] == 0
-    path = Path(model) / "plays.json"
-    kept = json.loads(path.read_text())
+def test_what_is_kept_and_does_not_fit_is_refused(kept_generator, change):
+    path = Path(kept_generator.parts.origin[0]) / "plays.json"
+    whole = path.read_text()
+    kept = json.loads(whole)
     change(kept)
     path.write_text(json.dumps(kept))
-    code, _, err = run(*words)
-    assert code == 2 and err.count("\n") == 1 and "plays.json" in err
+    try:
+        with pytest.raises(CheckpointError, match=r"plays\.json"):
+            plays_for(kept_generator, None)
+    finally:
+        path.write_text(whole)
+    assert len(plays_for(kept_generator, None)) == 1
 
 
 def test_a_model_without_keys_is_refused(run, debug, recordings):

@@ -31,12 +31,12 @@ def world(seed=0):
 
 
 def walk(track, *, speed=2, obeys=lambda key, picture: True, late=0, seed=0):
-    """Pictures 64 x 64 of a camera that goes right, left and up under the keys, with a sprite in the middle."""
+    """Pictures 48 x 48 of a camera that goes right, left and up under the keys, with a sprite in the middle."""
     place, frames = np.array([200, 200]), []
     steps = {"right": (0, 1), "left": (0, -1), "up": (-1, 0)}
     for picture in range(len(track)):
-        frame = world(seed)[place[0] : place[0] + 64, place[1] : place[1] + 64].copy()
-        frame[28:36, 28:36] = (255, 0, 0)
+        frame = world(seed)[place[0] : place[0] + 48, place[1] : place[1] + 48].copy()
+        frame[21:27, 21:27] = (255, 0, 0)
         frames.append(frame)
         for key in track.keys[picture - late] if picture >= late else ():
             if obeys(key, picture):
@@ -139,11 +139,14 @@ def play(track=TRACK, name="a", **options):
     return RecordedPlay(name, "a wall", frames[0], track, tuple(measure_holds(frames, holds, cuts=True)))
 
 
-PLAYS = [play(name=f"{number}", seed=number) for number in range(5)]
+@functools.cache
+def plays():
+    """The plays of the game."""
+    return [play(name=f"{number}", seed=number) for number in range(3)]
 
 
-def report(model, plays=PLAYS, chosen=PLAYS[:2]):
-    return obedience(plays, chosen, model, fps=FPS)
+def report(model, recorded=None, chosen=None):
+    return obedience(recorded or plays(), chosen or plays()[:2], model, fps=FPS)
 
 
 def test_the_game_obeys_itself_and_a_model_as_often_as_it_does():
@@ -185,7 +188,7 @@ def test_models_that_do_not_obey(name):
         if name == "frozen":
             return [np.broadcast_to(frames[0], frames.shape)]
         return [
-            np.stack([world()[200 + a : 264 + a, 200 + b : 264 + b] for a, b in rng.integers(-4, 5, (len(frames), 2))])
+            np.stack([world()[200 + a : 248 + a, 200 + b : 248 + b] for a, b in rng.integers(-4, 5, (len(frames), 2))])
         ]
 
     result = report(model)
@@ -214,7 +217,10 @@ def test_worlds_have_effects_of_their_own():
     """In one a key moves the scene, in the other it does nothing, and is not judged there."""
     others = [play(name=f"other/{n}", seed=n, speed=3, obeys=lambda key, _: key != "up") for n in range(3)]
     result = obedience(
-        PLAYS + others, [PLAYS[0], others[0]], lambda each: [walk(each.track, speed=3 if each.world else 2)], fps=FPS
+        plays() + others,
+        [plays()[0], others[0]],
+        lambda each: [walk(each.track, speed=3 if each.world else 2)],
+        fps=FPS,
     )
     assert set(result["effects"][""]) == {"right", "left", "up"} and set(result["effects"]["other"]) == {
         "right",
@@ -227,14 +233,14 @@ def test_worlds_have_effects_of_their_own():
 
 
 def test_holds_in_which_the_game_begins_anew_are_left_out_on_both_sides():
-    frames, holds = walk(TRACK), [each.hold for each in PLAYS[0].measured]
+    frames, holds = walk(TRACK), [each.hold for each in plays()[0].measured]
     frames = np.concatenate([frames[:8], walk(TRACK, seed=2)[8:]])
     cut = RecordedPlay("b", "a wall", frames[0], TRACK, tuple(measure_holds(frames, holds, cuts=True)))
-    result = obedience(PLAYS, [PLAYS[0], cut], lambda each: [walk(each.track)], fps=FPS)
+    result = obedience(plays(), [plays()[0], cut], lambda each: [walk(each.track)], fps=FPS)
     assert result["figures"]["1s"]["right"]["holds"] == 1 and result["figures"]["1s"]["left"]["holds"] == 2
 
 
 def test_recordings_in_which_no_key_does_anything_are_refused():
-    still = [play(obeys=lambda key, _: False) for _ in range(5)]
+    still = [play(obeys=lambda key, _: False)] * 5
     with pytest.raises(ReelmError, match=r"^recordings: must have keys that move the scene"):
-        report(lambda each: [walk(each.track)], plays=still, chosen=still)
+        report(lambda each: [walk(each.track)], recorded=still, chosen=still)
