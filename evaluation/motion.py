@@ -13,6 +13,8 @@ import itertools
 
 import numpy as np
 
+from ..generation.drift import LUMA
+
 SIDE = 64  # larger pictures are brought to about this side, so that pixels are of one size
 LEAST_SIDE = 32
 REACH = 9  # the largest shift that is tried, in pixels
@@ -22,13 +24,13 @@ LIMIT = 48  # levels: differences above it count as much as this
 # Levels: what a pixel of shift and of growth must gain, so that plain and periodic pictures count as still.
 PER_PIXEL, PER_GROWTH = 0.02, 0.05
 # What nothing explains differs by more levels, and by a larger share of the median over all shifts, than 96% of the
-# pairs of games that scroll or are walked through; of pairs of other pictures of these games half do.
+# pairs of games that scroll or are walked through. Of pairs of any two pictures half do where games are walked through,
+# and a tenth to a fifth where they scroll and much is black.
 UNEXPLAINED_LEVELS, UNEXPLAINED_SHARE = 4.0, 0.8
 # A new start of a level differs by this many times as much as nine in ten of the pairs. It was 20 to 30 levels in games
 # whose pictures scroll, with 90% below 6.
 CUT_TIMES = 2.5
 PAIRS = 256  # compared at once
-LUMA = np.array([299, 587, 114]) / 1000  # of red, green and blue, of Rec. 601
 
 
 def measure_motion(pictures_THW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +44,7 @@ def measure_motion(pictures_THW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whose shorter side is brought to `SIDE` or a little more; and the mean difference that is left then (T - 1,), in
         levels from 0 to `LIMIT`.
     """
-    luma_THW = _shrunk(pictures_THW3 @ LUMA).astype(np.int16)
+    luma_THW = _shrunk(pictures_THW3 @ (np.array(LUMA) / 1000)).astype(np.int16)
     parts = [_motion(luma_THW[first : first + PAIRS + 1]) for first in range(0, len(luma_THW) - 1, PAIRS)]
     if not parts:
         return np.zeros((0, 3)), np.zeros(0)
