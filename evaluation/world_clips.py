@@ -57,6 +57,10 @@ def check_sheet(path: Path) -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = ((name.replace("_", " "), f"({_shown(each)})" if isinstance(each, dict) else _shown(each))
+                 for name, each in value.items())  # fmt: skip
+        return ", ".join(f"{name} {each}" for name, each in inner)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

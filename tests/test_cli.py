@@ -164,7 +164,7 @@ FROZEN = {
                 "--sampling.top-k",
             ),
             *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--token-noise"),
-            "--guidance-temperature",
+            *("--key-guidance", "--guidance-temperature"),
         ),
         *("--seed", "--model.order", "--model.window", "--model.prefix", "--model.width", "--model.depth"),
         *("--model.heads", "--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),

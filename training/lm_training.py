@@ -3,7 +3,8 @@
 The loss is the cross-entropy of every video token under the mask of prefix and window, which is also the mask of the
 ring cache: training and generation see the same context. One caption in ten is left out, for classifier-free guidance
 (Ho and Salimans 2022, arXiv 2207.12598). For a model with a guidance scale (`LMConfig.guidance`) only the second set of
-weights is trained: it learns the guided distribution of a trained model (guidance_distillation.py).
+weights is trained: it learns the guided distribution of a trained model (guidance_distillation.py). A model that is
+played learns guidance by its keys in the same way, in its own weights (`LMTraining.key_guidance`).
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from ..lm.neighbours import carry_over
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
-from .guidance_distillation import GuidanceTeacher
+from .guidance_distillation import GuidanceTeacher, KeyTeacher, PromptTeacher
 from .loop import TrainConfig, TrainState, check_run, train
 from .token_noise import with_noise
 from .validation import HeldOut, Nats
@@ -55,6 +56,9 @@ class LMTraining:
         token_noise: The largest share of a clip's video tokens that the model sees replaced by others, while it is to
             predict the true ones, so that it goes on from its own mistakes (token_noise.py); that of each clip is drawn
             from 0 to this.
+        key_guidance: The scale of guidance by the keys and axes that a model which is played learns from its initial
+            weights (`init`): above 1, the picture does what is held more often; its likelihoods are then no longer
+            those of the game. 1 is a training on the clips themselves.
         guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared,
             such as that at which clips will be drawn.
         seed: The seed of the initial weights and of the order of the clips.
@@ -67,6 +71,7 @@ class LMTraining:
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
     token_noise: float = 0.0
+    key_guidance: float = 1.0
     guidance_temperature: float = 1.0
     seed: int = 0
 
@@ -76,12 +81,19 @@ class LMTraining:
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
         require(0 <= self.token_noise < 1, "token_noise", "must be in [0, 1)", self.token_noise)
-        plain = not self.token_noise or self.model.guidance is None
-        require(plain, "token_noise", "must be 0 where guidance is distilled (--model.guidance)", self.token_noise)
+        require(1 <= self.key_guidance <= 100, "key_guidance", "must be from 1 to 100", self.key_guidance)
+        one = self.key_guidance == 1 or self.model.guidance is None
+        require(one, "key_guidance", "must be 1 where guidance by prompts is distilled (--model.guidance)",
+                self.key_guidance)  # fmt: skip
         name, temperature = "guidance_temperature", self.guidance_temperature
         require(0 < temperature <= 100, name, "must be above 0 and at most 100", temperature)
-        used = temperature == 1 or self.model.guidance is not None
-        require(used, name, "must be 1 where no guidance is distilled (--model.guidance)", temperature)
+        used = temperature == 1 or self.distils
+        require(used, name, "must be 1 where no guidance is distilled (--model.guidance, --key-guidance)", temperature)
+
+    @property
+    def distils(self) -> bool:
+        """Whether the guidance of a trained model is learnt, and not clips."""
+        return self.model.guidance is not None or self.key_guidance != 1
 
 
 class TokenBatch(NamedTuple):
@@ -184,9 +196,7 @@ def train_lm(
     model = VideoTransformer(recipe.model).to(torch_device)
     if init is not None:
         start_from(model, init, text)
-    teacher = None
-    if model.guided is not None:
-        teacher = GuidanceTeacher(model, text, folder, recipe.guidance_temperature, resume=resume)
+    teacher = _teacher(recipe, model, text, folder, resume=resume)
     trained = model if teacher is None else teacher.student
     if levels:
         factor_vocabulary(trained, levels, fresh=init is None)
@@ -226,6 +236,17 @@ def train_lm(
     return result
 
 
+def _teacher(
+    recipe: LMTraining, model: VideoTransformer, text: TextEncoder, folder: Path, *, resume: bool
+) -> GuidanceTeacher | None:
+    """Return the teacher of the guidance that a model is to learn; None where it learns clips."""
+    if model.guided is not None:
+        return PromptTeacher(model, text, folder, recipe.guidance_temperature, resume=resume)
+    if recipe.key_guidance != 1:
+        return KeyTeacher(model, recipe.key_guidance, folder, recipe.guidance_temperature, resume=resume)
+    return None
+
+
 def cross_entropy(
     model: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor,
     controls: Mapping[str, torch.Tensor] | None = None, *, seen_Bthw: torch.Tensor | None = None,
@@ -245,7 +266,7 @@ def _loss(model: Any, batch: TokenBatch, nats: Nats, recipe: LMTraining, step: i
     if not recipe.token_noise:
         return nats(model, *batch)
     rng = np.random.default_rng([recipe.seed, 4, step])
-    return cross_entropy(model, *batch, seen_Bthw=with_noise(batch.tokens_Bthw, recipe.token_noise, rng))
+    return nats(model, *batch, seen_Bthw=with_noise(batch.tokens_Bthw, recipe.token_noise, rng))
 
 
 def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
@@ -305,14 +326,16 @@ def check_guidance(recipe: LMTraining, init: Path | None, *, resume: bool) -> No
 
     Raises:
         ReelmError: The recipe has a guidance scale, and no trained model is its start, or one of other sizes, order or
-            window.
+            window, or one without keys where guidance by keys is learnt.
     """
-    if recipe.model.guidance is None or resume:
+    if not recipe.distils or resume:
         return
     rule = "must be a trained model whose guidance is distilled, where the recipe has a guidance scale"
     require(init is not None, "init", rule, None)
     assert init is not None
     taught = from_dict(LMConfig, _sizes_of(init), "init")
+    played = recipe.key_guidance == 1 or bool(taught.controller)
+    require(played, "key_guidance", "must be 1 for a model that is not played by keys or axes", recipe.key_guidance)
     for name, (wanted, given) in differences(to_dict(taught), to_dict(recipe.model)).items():
         same = name in (*DERIVED, "guidance")
         require(same, f"model.{name}", f"must be {wanted!r} as in the model whose guidance is distilled", given)

@@ -91,6 +91,11 @@ def _making(run: Path) -> Iterator[str]:
     if recipe["model"].get("guidance"):
         scale = recipe["model"]["guidance"]
         yield f"- Guidance in one row, for the scale {scale:g}, was distilled; all else is as in the initial weights."
+    if recipe["key_guidance"] != 1:
+        yield (
+            f"- Guidance by the keys, for the scale {recipe['key_guidance']:g}, was distilled into the weights of the "
+            "initial model: keys show more often than in the clips."
+        )
 
 
 def _measured(run: Path, tokenizer: Path, parts: Pretrained) -> Iterator[str]:
@@ -100,7 +105,8 @@ def _measured(run: Path, tokenizer: Path, parts: Pretrained) -> Iterator[str]:
         yield f"- The tokenizer: {figures['psnr']:.2f} dB, {figures['codebook_use']:.0%} of the codes used."
     if entries:
         best = best_of(entries)
-        what = "nats a token from the guidance of two rows" if parts.config.lm.guidance else "nats a token"
+        guided = parts.config.lm.guidance or read_json(run / "recipe.json")["key_guidance"] != 1
+        what = "nats a token from the guidance of two rows" if guided else "nats a token"
         yield f"- {best.nats_per_token:.3f} {what}; the weights are those of step {best.step:,}."
     if continued.is_file():
         yield from _continued(read_json(continued))

@@ -7,8 +7,9 @@
 A small set of clips is soon overfitted: the training loss still falls while the loss on other clips rises.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -20,12 +21,20 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .run_reports import Checkpoint
 
-# From a model, tokens (B, t, h, w), text ids (B, P), text lengths (B,) and the tokens (B, t, pictures) of its
-# controller's segments by name to the loss, in mean nats a video token.
-Nats = Callable[
-    [VideoTransformer, torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, torch.Tensor] | None], torch.Tensor
-]
 LOG_FILE = "held-out.jsonl"
+
+
+class Nats(Protocol):
+    """A loss of a model on whole clips."""
+
+    def __call__(
+        self, model: VideoTransformer, tokens_Bthw: torch.Tensor, text_BP: torch.Tensor, lengths_B: torch.Tensor,
+        controls: Mapping[str, torch.Tensor] | None = None, /, *, seen_Bthw: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Return the mean loss in nats a video token; `TokenBatch` has the arguments.
+
+        `seen_Bthw` are the tokens that the model sees, where they are not those of the clips.
+        """
 
 
 def read_entries(run: Path) -> list[Checkpoint]:

@@ -11,6 +11,7 @@ from reelm.core.controls import read_written
 from reelm.core.errors import CheckpointError
 from reelm.evaluation.playing import evaluate_play
 from reelm.evaluation.recorded_plays import plays_for
+from reelm.evaluation.world_clips import EvaluationReport
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.video import Video
 from reelm.media.reader import read_clip
@@ -103,6 +104,12 @@ def test_the_last_minute_of_a_long_play_is_compared_with_the_first(kept_generato
     assert drift["distinct_tokens"]["ratio"] == 0.5
     windows[0]["sharpness"] = 0.0
     assert evaluate_play(kept_generator, samples=1, minutes=3)["drift"]["sharpness"]["ratio"] is None
+
+
+def test_the_table_has_figures_within_figures_in_words():
+    figures = {"1s": {"left": {"holds": 2, "model": {"shows": 0.123456, "others_show": None}}}}
+    table = " ".join(str(EvaluationReport(figures=figures)).split())
+    assert table == "figures: 1s left (holds 2, model (shows 0.1235, others show None))"
 
 
 def test_recordings_need_no_captions(run, model, recordings):
