@@ -337,7 +337,7 @@ def check_guidance(recipe: LMTraining, init: Path | None, *, resume: bool) -> No
     played = recipe.key_guidance == 1 or bool(taught.controller)
     require(played, "key_guidance", "must be 1 for a model that is not played by keys or axes", recipe.key_guidance)
     for name, (wanted, given) in differences(to_dict(taught), to_dict(recipe.model)).items():
-        same = name in (*DERIVED, "guidance")
+        same = name.partition(".")[0] in (*DERIVED, "guidance")
         require(same, f"model.{name}", f"must be {wanted!r} as in the model whose guidance is distilled", given)
 
 

@@ -14,7 +14,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.training.guidance_distillation import KeyTeacher, PromptTeacher
-from reelm.training.lm_training import LMTraining, start_from, train_lm
+from reelm.training.lm_training import LMTraining, check_guidance, start_from, train_lm
 from reelm.training.loop import TrainConfig
 from reelm.training.validation import read_entries
 
@@ -229,7 +229,7 @@ def test_a_refused_training_leaves_the_run_that_is_there(data, text, taught, tmp
 
 
 def test_guidance_by_keys_is_learnt_from_a_model_that_is_played_and_not_with_that_by_prompts(
-    data, text, taught, tmp_path
+    data, text, taught, player, tmp_path
 ):
     folder, _ = taught
     with pytest.raises(ReelmError, match="key_guidance: must be 1 for a model that is not played"):
@@ -237,6 +237,8 @@ def test_guidance_by_keys_is_learnt_from_a_model_that_is_played_and_not_with_tha
     with pytest.raises(ReelmError, match="init: must be a trained model whose guidance is distilled"):
         train_lm(recipe(LMConfig(**SIZES), key_guidance=2.0), data, text, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+    # Before the clips are read, the recipe of `reelm train lm` has no keys and no vocabulary yet.
+    check_guidance(recipe(LMConfig(**SIZES | {"vocab_size": 1}), key_guidance=2.0), player[0], resume=False)
     with pytest.raises(ReelmError, match=r"key_guidance: must be 1 where guidance by prompts is distilled"):
         recipe(key_guidance=2.0)
     for wrong in (0.9, 101.0, float("nan")):
