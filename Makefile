@@ -91,8 +91,14 @@ world:
 	.venv/bin/reelm evaluate --model runs/guided/model
 	cp runs/guided/model/*.safetensors runs/guided/model/*.json runs/guided/model/text.model checkpoints/world/
 
-# Trains a model that is played from nothing: records three games in an environment of their own, and takes some hours on
-# two CPU cores. docs/play.md has what was measured.
+# Train the bundled models that are played from nothing: a recorder plays games in an environment of its own; it takes
+# some hours on two CPU cores. docs/play.md has what was measured.
+PLAYED_TOKENIZER = --num-frames 5 --model.temporal 1 --model.front haar --model.encoder-width 64 --model.encoder-depth 3 \
+	--model.encoder-spread 1 --model.decoder-widths 144 64 32 --model.decoder-depth 4 2 1 --model.decoder-memory 2 \
+	--model.quantizer.spread 0.01 --structure-weight 0 --train.steps 9000 --train.learning-rate 2.5e-3
+PLAYED_LM = --model.order coarse --model.window 8 --model.width 192 --model.depth 6 --model.hidden 384 --model.heads 6 \
+	--model.kv-heads 2 --model.head-dim 32 --token-noise 0.1 --sampling.guidance-scale 1 --sampling.temperature 1 \
+	--sampling.top-k 200
 PROCGEN = runs/procgen/bin/python recipes/record_procgen.py
 run:
 	python3 -m venv runs/procgen
@@ -104,13 +110,11 @@ run:
 	$(PROCGEN) jumper --levels 100000:100005 --probes --out runs/run-plays/jumper
 	$(PROCGEN) climber --levels 100000:100003 --probes --out runs/run-plays/climber
 	.venv/bin/reelm prepare runs/run-clips --out runs/run-shards --height 64 --width 64 --fps 15 --held-out-seconds 0
-	.venv/bin/reelm train tokenizer --data runs/run-shards --out runs/run-tokenizer --num-frames 5 --model.temporal 1 \
-		--model.front haar --model.encoder-width 64 --model.encoder-depth 3 --model.encoder-spread 1 \
-		--model.decoder-widths 144 64 32 --model.decoder-depth 4 2 1 --model.decoder-memory 2 \
-		--model.quantizer.spread 0.01 --structure-weight 0 --train.steps 9000 --train.learning-rate 2.5e-3
-	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm --name run \
-		--model.order coarse --model.window 8 --model.width 192 --model.depth 6 --model.hidden 384 --model.heads 6 \
-		--model.kv-heads 2 --model.head-dim 32 --windows.num-frames 15 --windows.stride 14 --token-noise 0.1 \
-		--train.steps 9500 --train.warmup 60 --train.ema 0.998 --sampling.guidance-scale 1 --sampling.temperature 1 \
-		--sampling.top-k 200
-	.venv/bin/reelm evaluate play --model runs/run-lm/model --recordings runs/run-plays --save-recordings --samples 2
+	.venv/bin/reelm train tokenizer --data runs/run-shards --out runs/run-tokenizer $(PLAYED_TOKENIZER)
+	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm $(PLAYED_LM) \
+		--windows.num-frames 15 --windows.stride 14 --train.steps 6600 --train.warmup 60 --train.ema 0.998
+	.venv/bin/reelm train lm --data runs/run-lm/tokens --tokenizer runs/run-tokenizer --out runs/run-guided \
+		--init runs/run-lm/model --text runs/run-lm/text.model --name run --key-guidance 1.5 $(PLAYED_LM) \
+		--train.steps 400 --train.warmup 30 --train.learning-rate 4e-4 --train.ema 0.99
+	.venv/bin/reelm evaluate play --model runs/run-guided/model --recordings runs/run-plays --save-recordings --samples 2
+	cp runs/run-guided/model/*.safetensors runs/run-guided/model/*.json runs/run-guided/model/text.model checkpoints/run/

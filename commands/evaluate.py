@@ -153,6 +153,7 @@ class EvaluatePlay(ModelCommand):
 
     one_thread = False
     example = "reelm evaluate play --model runs/game/model --recordings held-out --minutes 10"
+    model: str = "run"
     recordings: Path | None = None
     save_recordings: bool = False
     plays: int | None = None

@@ -41,7 +41,8 @@ class Play(ModelCommand):
         ahead: Draw the next pictures while these are shown.
     """
 
-    example = "reelm play --model runs/game/model --headless --seconds 60 --json"
+    example = 'reelm play "a coin run at night on grass, the player on a ledge"'
+    model: str = "run"
     prompt: Annotated[str, Option(positional=True)] = ""
     clip: Path | None = None
     seed: int | None = None

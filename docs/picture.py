@@ -1,13 +1,15 @@
-"""Draw the README's picture: an animated webp of clips by the bundled model, with their prompts.
+"""Draw the README's pictures: animated webps of clips by the bundled models, with their prompts.
 
-.venv/bin/python docs/picture.py            # writes docs/world.webp
+.venv/bin/python docs/picture.py            # writes docs/world.webp and docs/run.webp
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 import reelm
+from reelm.core.controls import read_written
 
 PROMPTS = (
     "a red ball moves to the right over grass",
@@ -19,32 +21,52 @@ PROMPTS = (
     "an orange ball rests, the camera pans right on snow",
     "a cyan square moves left, the camera zooms in at night",
 )
+WORLDS = (
+    "a coin run at night on grass, the player on a ledge",
+    "a coin run at night on sand, the player on the ground",
+    "a turquoise cave at night, the rabbit on the ground",
+    "a blue tower at night, the climber on the ground",
+)
+HELD = "right-18,right+up-10,right-12,none-8,left-15,left+up-12"
 SCALE, COLUMNS = 3, 4  # enlargement of a clip, clips per row
 LABEL_HEIGHT, GAP = 30, 8  # pixels
+
+
+def draw(name: str, videos: Sequence[reelm.Video], labels: Sequence[Sequence[str]]) -> None:
+    """Write an animation of clips side by side, with a label below each for each of its pictures."""
+    side = 64 * SCALE
+    rows = -(-len(videos) // COLUMNS)
+    size = (COLUMNS * (side + GAP) + GAP, rows * (side + LABEL_HEIGHT + GAP) + GAP)
+    pictures = []
+    for time in range(len(videos[0].frames)):
+        picture = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(picture)
+        for index, (video, texts) in enumerate(zip(videos, labels, strict=True)):
+            x = GAP + index % COLUMNS * (side + GAP)
+            y = GAP + index // COLUMNS * (side + LABEL_HEIGHT + GAP)
+            frame = Image.fromarray(video.frames[time]).resize((side, side), Image.Resampling.BICUBIC)
+            picture.paste(frame, (x, y))
+            pen.text((x, y + side + 2), texts[time], fill="black", font_size=11)
+        pictures.append(picture)
+    path, duration = Path(__file__).parent / name, round(1000 / videos[0].fps)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, quality=60)
+
+
+def in_two_lines(text: str) -> str:
+    """Return a text in at most two lines of a label."""
+    end = text.rfind(" ", 0, 34) if len(text) > 34 else len(text)
+    return f"{text[:end]}\n{text[end:].strip()}"
 
 
 def main() -> None:
     """Generate the clips with the seeds 0, 1, 2, … and draw them."""
     generator = reelm.VideoGenerator.from_pretrained("world")
     videos = generator.generate(list(PROMPTS), seed=list(range(len(PROMPTS))), seconds=4)
-    assert isinstance(videos, list)
-    side = 64 * SCALE
-    rows = -(-len(PROMPTS) // COLUMNS)
-    size = (COLUMNS * (side + GAP) + GAP, rows * (side + LABEL_HEIGHT + GAP) + GAP)
-    pictures = []
-    for time in range(len(videos[0].frames)):
-        picture = Image.new("RGB", size, "white")
-        draw = ImageDraw.Draw(picture)
-        for index, (prompt, video) in enumerate(zip(PROMPTS, videos, strict=True)):
-            x = GAP + index % COLUMNS * (side + GAP)
-            y = GAP + index // COLUMNS * (side + LABEL_HEIGHT + GAP)
-            frame = Image.fromarray(video.frames[time]).resize((side, side), Image.Resampling.BICUBIC)
-            picture.paste(frame, (x, y))
-            end = prompt.rfind(" ", 0, 34) if len(prompt) > 34 else len(prompt)  # of the first line
-            draw.text((x, y + side + 2), f"{prompt[:end]}\n{prompt[end:].strip()}", fill="black", font_size=11)
-        pictures.append(picture)
-    path = Path(__file__).parent / "world.webp"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=125, loop=0, quality=60)
+    draw("world.webp", videos, [[in_two_lines(prompt)] * len(videos[0].frames) for prompt in PROMPTS])
+    player = reelm.VideoGenerator.from_pretrained("run")
+    plays = player.generate(list(WORLDS), seed=list(range(len(WORLDS))), keys=HELD)
+    held = ["", *(" ".join(sorted(keys)) for keys in read_written(HELD).keys)]
+    draw("run.webp", plays, [[f"{world.split(',')[0]}\n{keys}" for keys in held] for world in WORLDS])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from reelm.core.condition import Text
+from reelm.evaluation.motion import measure_motion
+from reelm.evaluation.recorded_plays import plays_for
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.pixels import decode_clips
 from reelm.generation.scoring import score_clip
@@ -17,6 +19,7 @@ from reelm.world.judge import judge
 from reelm.world.render import render
 from reelm.world.scene import sample_scene
 
+GROUNDS = ("grass", "sand", "snow", "dirt")
 PROMPT = "a red ball moves to the right over grass"
 
 
@@ -97,6 +100,37 @@ def test_a_clip_is_likeliest_under_its_own_prompt(generator):
     print(f"\nnats per token: own prompt {own.nats_per_token:.3f}, none and another",
           *(f"{other.nats_per_token:.3f}" for other in others))  # fmt: skip
     assert all(own.nats_per_token + 0.05 < other.nats_per_token for other in others)
+
+
+@pytest.fixture(scope="module")
+def player():
+    return VideoGenerator.from_pretrained("run", device="cpu")
+
+
+def test_the_played_model_does_what_its_keys_do(player):
+    """A floor far below the figures of its card."""
+    prompts, moved = [f"a coin run at night on {ground}, the player on the ground" for ground in GROUNDS], {}
+    for key in ("left", "right", "none"):
+        videos = player.generate(prompts, seed=[1, 2, 3, 4], keys=f"none-1,{key}-10")
+        moved[key] = np.stack([measure_motion(video.frames)[0].sum(0)[0] for video in videos])
+    assert (moved["left"] >= 4).sum() >= 2 and (moved["right"] <= -4).sum() >= 2
+    assert (abs(moved["none"]) <= 3).sum() >= 3
+
+
+def test_a_play_of_it_is_the_clip_of_its_keys(player):
+    with player.play("a blue cave at night, the rabbit on the ground", seed=3) as session:
+        shown = [session.pictures, *(session.step(keys) for keys in ({"right"}, {"right"}, {"up"}, (), ()))]
+        held = session.held
+    again = player.generate("a blue cave at night, the rabbit on the ground", seed=3, keys=held)
+    assert np.array_equal(np.concatenate(shown), again.frames)
+
+
+def test_it_has_its_plays_of_the_game_and_its_licences(player, root):
+    plays = plays_for(player, None)
+    assert {play.name.split("/")[0] for play in plays} == {"coinrun", "jumper", "climber"} and len(plays) == 16
+    card = (root / "checkpoints" / "run" / "README.md").read_text()
+    for word in ("CC0", "Kenney", "MIT", "obeys", "dB", "TODO"):
+        assert (word in card) == (word != "TODO")
 
 
 def test_the_card_holds_no_unmeasured_promise(root):

@@ -52,7 +52,9 @@ OTHER_DEFAULTS = {
     ("generate", "num_videos_per_prompt"): None,  # one clip too, but not in a list
     ("continue", "num_videos_per_prompt"): None,
     ("continue", "clip"): None,  # where an image is given
+    ("play", "model"): "world",  # from_pretrained has one default for all
     ("play", "prompt"): None,
+    ("evaluate play", "model"): "world",
     ("bench", "against"): inspect.Parameter.empty,  # another function, which has to have one
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
     # Those of the run that goes on, or else those of the command.
@@ -170,7 +172,6 @@ def run_examples(sections, folder):
     small = {"steps=5000": "steps=2", "steps=2250": "steps=2", "40_000": "2", "prompts=4": "prompts=1"}
     names = {}
     for command, section in sections.items():
-        # Those of models that are played have none, as no such model is bundled.
         for code in re.findall(r"```python\n(.*?)```", section, re.S):
             for text, shorter in small.items():
                 code = code.replace(text, shorter)
@@ -180,7 +181,7 @@ def run_examples(sections, folder):
 
 def test_the_examples_with_the_bundled_model_run(sections, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = ("generate", "continue", "stream", "decode", "info", "bench", "bench kernels", "prepare")
+    short = ("generate", "continue", "stream", "decode", "play", "info", "bench", "bench kernels", "prepare")
     names = run_examples({command: sections[command] for command in short}, tmp_path)
     assert names["written"].frames == 9
     assert {path.name for path in tmp_path.glob("*.mp4")} == {
