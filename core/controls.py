@@ -30,6 +30,7 @@ from .plain_values import convert_fields
 
 KEYS, NONE = "keys", "none"
 MOST_KEYS = 10  # a latent frame has one id for each set of keys
+MOST_WRITTEN = 10**6  # pictures of a written track
 MOST_AXES, MOST_BINS, MOST_PICTURES = 16, 1025, 64
 _NAME = re.compile(r"[^\s,+\-]{1,32}")  # what the written form can hold
 
@@ -190,14 +191,16 @@ def read_written(text: str, argument: str = KEYS, known: Sequence[str] = ()) -> 
         known: The names of the keys that there are, if they are known.
 
     Raises:
-        ReelmError: The text is no written form.
+        ReelmError: The text is no written form, or is of more than `MOST_WRITTEN` pictures.
     """
     held: list[frozenset[str]] = []
     for part in text.split(","):
         names, _, count = part.strip().rpartition("-")
         rule = 'must be keys and numbers of pictures, such as "w-24,wj-12,none-8"'
-        whole = count.isascii() and count.isdigit() and 0 < int(count) <= 10**6 and bool(names)
-        require(whole, argument, rule, part)
+        whole = count.isascii() and count.isdigit() and len(count) < 10 and int(count) > 0 and bool(names)
+        require(whole, argument, rule, part if len(part) < 100 else f"{part[:100]}...")
+        total = len(held) + int(count)
+        require(total <= MOST_WRITTEN, argument, f"must be of at most {MOST_WRITTEN} pictures", total)
         held += [_key_set(names, argument, known)] * int(count)
     return ControlTrack(tuple(held))
 

@@ -11,7 +11,7 @@ from ..core.condition import Condition, describe_conditions
 from ..core.config import from_dict
 from ..core.json_values import Json
 from ..core.protocols import LanguageModel
-from ..sampling.plan import NoiseKey, SamplingConfig
+from ..sampling.plan import NoiseKey, PromptSchedule, SamplingConfig, TemperatureSchedule
 
 T = TypeVar("T")
 
@@ -33,7 +33,14 @@ def read_sampling(settings: Json) -> SamplingConfig | None:
         return None
 
 
-def read_latent_schedule(value: object, *types: type[T]) -> tuple[tuple[int, T], ...]:
+def read_schedules(settings: Json) -> tuple[PromptSchedule, TemperatureSchedule]:
+    """Return the schedules by latent frames of a clip's prompts and temperatures; empty ones where there are none."""
+    temperatures = _latent_schedule(settings.get("temperatures"), int, float)
+    possible = all(1e-6 <= temperature <= 100 for _, temperature in temperatures)
+    return _latent_schedule(settings.get("prompts"), str), temperatures if possible else ()
+
+
+def _latent_schedule(value: object, *types: type[T]) -> tuple[tuple[int, T], ...]:
     """Return a schedule by latent frames with values of one of these types, or an empty one."""
     entries = value if isinstance(value, list) else []
     valid = all(isinstance(e, list) and len(e) == 2 and type(e[0]) is int and type(e[1]) in types for e in entries)

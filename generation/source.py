@@ -26,7 +26,7 @@ from .familiarity import note_unfamiliar
 from .options import ClipLike
 from .pixels import encode_frames
 from .pretrained import Pretrained
-from .provenance import missing_conditions, read_key, read_latent_schedule, read_prompt, read_sampling
+from .provenance import missing_conditions, read_key, read_prompt, read_sampling, read_schedules
 from .session import SessionState
 from .video import MAX_RATE_ERROR, Video
 
@@ -148,7 +148,7 @@ def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: Se
     negative, own = settings.get("negative_prompt"), settings.get("lm") == parts.lm_id
     # Those of another model's clip may be of kinds that this one does not read.
     conditions = tuple(condition for condition in session.conditions if condition.kind in parts.lm.reads)
-    prompts = read_latent_schedule(settings.get("prompts"), str) or ((0, session.prompt),)
+    prompts, temperatures = read_schedules(settings)
     return Source(
         frames_THW3,
         session.grids,
@@ -158,8 +158,8 @@ def _own_source(parts: Pretrained, frames_THW3: torch.Tensor | None, session: Se
         missing=missing_conditions(settings, conditions),
         planned=session.planned,
         key=read_key(session.seed, settings),
-        temperatures=read_latent_schedule(settings.get("temperatures"), int, float),
-        prompts=tuple((start, read_prompt(parts.lm, text, own=own)) for start, text in prompts),
+        temperatures=temperatures,
+        prompts=tuple((at, read_prompt(parts.lm, text, own=own)) for at, text in prompts or ((0, session.prompt),)),
         negative_prompt=read_prompt(parts.lm, negative if isinstance(negative, str) else "", own=own),
         sampling=read_sampling(settings),
     )

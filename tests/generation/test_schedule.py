@@ -1,5 +1,7 @@
 """Prompts and temperatures over time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -123,3 +125,11 @@ def test_temperatures_hold_from_their_latent_frame_on(debug_generator):
 def test_temperatures_out_of_range_are_refused(debug_generator, value):
     with pytest.raises(ReelmError, match=r"^temperature: must be between 1e-6 and 100 in a schedule"):
         debug_generator.generate(RED, temperature=value)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), 1e9])
+def test_temperatures_in_a_file_that_no_clip_can_have_are_left_out(debug_generator, wrong):
+    state = debug_generator.generate("a red ball", num_frames=5, seed=1, guidance_scale=1.0).state
+    other = dataclasses.replace(state, settings={**state.settings, "temperatures": [[0, wrong]]}, cache={})
+    longer = debug_generator.continue_clip(other, num_frames=4)
+    assert longer.settings["temperatures"] == []
