@@ -71,6 +71,10 @@ class PixelDecoder:
         """Go on with a clip from an earlier state of it."""
         self._states[clip] = state
 
+    def forget(self, clip: Hashable) -> None:
+        """Let go of the state of a clip of which nothing more is decoded."""
+        self._states.pop(clip, None)
+
 
 def decode_clips(codec: Codec, tokens: Sequence[torch.Tensor], known: int = 0) -> list[np.ndarray]:
     """Return the frames (T, H, W, 3) uint8 of each clip (t, h, w) after its first `known` latent frames."""

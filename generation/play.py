@@ -195,6 +195,11 @@ class PlaySession:
         coming = self._coming
         return coming is not None and coming.done() and self._same(self._guessed, self._track(keys, axes))
 
+    def is_drawing(self) -> bool:
+        """Return whether the thread computes now."""
+        coming = self._coming
+        return not self._closed and coming is not None and not coming.done()
+
     def close(self) -> None:
         """End the play; the work of the thread ends with the pass that it computes."""
         self._closed = True

@@ -7,7 +7,6 @@ for frames in stream:                                   # (n, H, W, 3) uint8, a 
 stream.close()
 """
 
-import dataclasses
 import inspect
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -20,15 +19,16 @@ import torch
 from ..core.ahead import prefetch
 from ..core.clock import Mark, mark
 from ..core.device import can_overlap, thread_modes
-from ..core.errors import ReelmError, require
+from ..core.errors import ReelmError
 from ..core.json_values import Json
 from ..core.modes import changes_other_threads, in_plain_modes, plain_modes
-from ..sampling.engine import Engine, LatentFrame
+from ..sampling.engine import LatentFrame
 from .options import Controls, Number, Prompt, TemperatureTimes
 from .pixels import PixelDecoder
 from .pretrained import Pretrained
-from .request import Request, make_request
+from .request import Request
 from .session import SessionState
+from .steering import Change, apply_change, read_change
 
 
 class ClipStream(Iterator[np.ndarray]):
@@ -114,14 +114,11 @@ class ClipStream(Iterator[np.ndarray]):
         Raises:
             ReelmError: An argument breaks its rule; the stream continues as before.
         """
-        given = {"temperature": temperature, "controls": controls}
-        options = {name: value for name, value in given.items() if value is not None}
-        change = make_request(self._parts, "stream", prompt, {**options, "seed": self.seed}, continuing=True)
-        positive = temperature is None or change.sampling.temperature > 0
-        positive = positive and (temperature is None or self._work.request.sampling.temperature > 0)
-        require(positive, "temperature", "must be above 0 where it changes, and before", temperature)
-        names = frozenset(options) | ({"prompt"} if prompt is not None else set())
-        self._work.changes.append((change, names))
+        change = read_change(
+            self._parts, self._work.request.sampling, self.seed, prompt=prompt, temperature=temperature,
+            controls=controls,
+        )  # fmt: skip
+        self._work.changes.append(change)
 
     @property
     def session(self) -> SessionState:
@@ -152,14 +149,13 @@ class _Work:
     Attributes:
         request: The original request.
         plan: The plan of the clip, with all changes so far.
-        changes: The requests with the values to change at the first latent frame that is not begun, and the names of
-            the options to change.
+        changes: What is to change at the first latent frame that is not begun.
         closed: Whether nothing more is to be drawn.
     """
 
     def __init__(self, parts: Pretrained, request: Request) -> None:
         self._parts, self.request, self.plan = parts, request, request.plans[0]
-        self.changes: list[tuple[Request, frozenset[str]]] = []
+        self.changes: list[Change] = []
         self.closed = False
         self._tokens: list[torch.Tensor] = []
 
@@ -182,31 +178,11 @@ class _Work:
         while not (engine.ended(clip) or self.closed):
             with modes():
                 while self.changes:
-                    self._change(engine, clip, *self.changes.pop(0))
+                    self.plan = apply_change(engine, clip, self.changes.pop(0), self.request.sampling)
                 frames = engine.step()
                 complete = mark(device)
             for frame in frames:
                 yield frame, complete
-
-    def _change(self, engine: Engine, clip: int, change: Request, names: frozenset[str]) -> None:
-        """Change these options of the plan from the first latent frame that is not begun on."""
-        start, new, plan = engine.next_frame(clip), change.plans[0], self.plan
-        if start == plan.latent_frames:  # all latent frames are begun
-            return
-        if "prompt" in names:
-            before = tuple(entry for entry in plan.prompts if entry[0] < start)
-            plan = dataclasses.replace(plan, prompts=before + tuple((start + at, text) for at, text in new.prompts))
-        if "temperature" in names:
-            coming = new.temperatures or ((0, change.sampling.temperature),)
-            before_t = tuple(entry for entry in plan.temperatures if entry[0] < start)
-            if not before_t and start:
-                before_t = ((0, self.request.sampling.temperature),)
-            plan = dataclasses.replace(plan, temperatures=before_t + tuple((start + at, t) for at, t in coming))
-        self.plan = plan
-        engine.change(clip, plan)
-        if "controls" in names:
-            engine.feed(clip, new.controls)
-            self.plan = engine.plan(clip)
 
     def frames(self) -> Generator[np.ndarray, None, None]:
         """Yield the frames (n, H, W, 3) uint8 of every latent frame."""

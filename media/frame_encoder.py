@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class VideoEncoder:
     """An encoder of frames to a video file. `finish` completes the file; `close` without it leaves the file incomplete.
 
     Args:
-        path: The file to write.
+        path: The file to write, or an object with the method `write` for a growing file.
         suffix: The format, ".mp4" or ".mkv".
         fps: The frames per second.
         text: The metadata from `pack_metadata`.
@@ -45,8 +45,9 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, path: Path, suffix: str, fps: float, text: str, *, growing: bool = False, keyframes: int | None = None
-    ) -> None:
+        self, path: Path | BinaryIO, suffix: str, fps: float, text: str, *, growing: bool = False,
+        keyframes: int | None = None,
+    ) -> None:  # fmt: skip
         import av
 
         container, self._codec, self._format = VIDEO[suffix]
@@ -59,7 +60,8 @@ class VideoEncoder:
         if growing:
             # By default Matroska buffers frames for up to 5 seconds, until a cluster is full.
             options |= {"flush_packets": "1"} | ({"cluster_time_limit": "1"} if suffix == ".mkv" else {})
-        self._container = av.open(f"file:{path}", "w", format=container, container_options=options)
+        target: Any = f"file:{path}" if isinstance(path, Path) else path
+        self._container = av.open(target, "w", format=container, container_options=options)
         self._container.metadata["comment"] = text
         self._stream: Any = None
         self._graph: Any = None
