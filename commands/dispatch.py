@@ -17,6 +17,7 @@ from .evaluate import Evaluate, EvaluateModel, EvaluatePlay, EvaluateTokenizer
 from .info import Info
 from .parser import CommandParser
 from .player import Play
+from .serve import Serve
 from .train import Render, TrainText, TrainTokenizer
 from .train_lm import TrainLM
 
@@ -27,6 +28,7 @@ COMMANDS: dict[str, type[Command]] = {
     "stream": Stream,
     "decode": Decode,
     "play": Play,
+    "serve": Serve,
     "bench kernels": BenchKernels,
     "bench tokenizer": BenchTokenizer,
     "bench startup": BenchStartup,

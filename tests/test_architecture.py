@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("core", "media", "kernels", "tokenizer", "lm", "sampling", "generation", "training", "data", "evaluation",
-           "bench", "world", "commands", "checkpoints")  # fmt: skip
+           "bench", "serving", "world", "commands", "checkpoints")  # fmt: skip
 MODULES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 MAY_IMPORT = {
     "core": set(),
@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "bench": {"core", "kernels", "tokenizer", "lm", "sampling", "generation"},
     "evaluation": {"core", "media", "tokenizer", "data", "generation", "bench", "world"},
     "training": {"core", "media", "tokenizer", "lm", "sampling", "data", "generation", "evaluation", "world"},
+    "serving": {"core", "media", "sampling", "generation"},
     "commands": {"core", "media", "kernels", "lm", "tokenizer", "sampling", "generation", "training", "data",
-                 "evaluation", "bench", "world"},
+                 "evaluation", "bench", "serving", "world"},
     "cli": {"core", "commands"},
     "": {"bench", "core", "generation"},  # the package's own __init__
 }  # fmt: skip

@@ -120,6 +120,7 @@ FROZEN = {
             "--out",
         ),
     ],
+    "serve": ["--model", "--host", "--port", "--out", "--token", "--device"],
     "info": [*MODEL, "--words", "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
         *("--out", "--workers", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),

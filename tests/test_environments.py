@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 FILES = ("constraints-lowest.txt", "constraints.txt", "constraints-newest.txt")
-EXTRAS = ("cpu", "train", "metrics", "hub", "dev")
+EXTRAS = ("cpu", "train", "metrics", "hub", "serve", "dev")
 # What the versions of libraries can break: clip files, what is made of them, networks of users, and the kernels.
 TESTED = ("tests/media", "tests/generation", "tests/evaluation/test_saved_networks.py", "tests/kernels")
 

@@ -40,6 +40,7 @@ PYTHON_ONLY = {
     "play_by_clock": {"session", "player", "show", "stop", "clock", "wait"},
     "PlayFile": {"session", "path"},
     "written_keys": {"text"},
+    "serve": {"limits", "say"},
     "benchmark": {"generator"},
     "measure_blocks": {"generator"},
     "evaluate_model": {"generator"},

@@ -1,0 +1,1 @@
+"""A server of models: an HTTP API, live frames over WebSockets, and a page."""

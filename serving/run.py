@@ -1,0 +1,155 @@
+"""A job that is drawn or waits, and what its viewers see of it.
+
+    run = Run(jobs, job, clip, parts, folder, most_seconds=120)
+    scheduler.add(run.drawing)
+    async for item in run.hub.watch(): ...                  # `Accepted` tokens and `DrawnFrame`s
+
+Each latent frame is appended to a file as it is complete; a run that begins again reads them.
+"""
+
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from ..generation.pixels import decode_clips
+from ..generation.pretrained import Pretrained
+from ..sampling.plan import ClipPlan
+from .clip_request import AskedClip
+from .drawing import Drawing, DrawnFrame
+from .hub import Hub
+from .job_store import TOKENS, Job
+
+
+class Accepted(NamedTuple):
+    """The tokens that a pass has accepted, of which the first has this position in the clip."""
+
+    first: int
+    tokens: list[int]
+
+
+class Owner(Protocol):
+    """Whoever keeps a job; the thread of the scheduler calls it."""
+
+    def begin(self, run: "Run") -> None:
+        """Keep that a job has begun."""
+
+    def keep_prompts(self, run: "Run") -> None:
+        """Keep the prompts of a clip that was changed."""
+
+    def finish(self, run: "Run", error: Exception | None) -> None:
+        """Have the clip written, unless it is to be gone on with later."""
+
+
+class Run:
+    """A job that is drawn or waits: the watcher of its drawing.
+
+    Attributes:
+        hub: All that was drawn since the server began with it.
+        plan: The plan of its clip, with all changes.
+        first_frame: The latent frame at which `hub` begins.
+        stopping: Whether the clip ends with the latent frames that it has.
+        deleted: Whether nobody wants it any more.
+        parked: Whether it is left until somebody watches it again.
+        viewers: How many watch it.
+        over: Set when nothing more is done for it.
+    """
+
+    def __init__(
+        self, owner: Owner, job: Job, clip: AskedClip, parts: Pretrained, folder: Path, *, most_seconds: float
+    ) -> None:
+        """Prepare the drawing of a job, after what was drawn of it before.
+
+        Args:
+            owner: Whoever keeps the job.
+            job: The job.
+            clip: The clip that is asked for.
+            parts: The model.
+            folder: The folder of the job.
+            most_seconds: The length with which a clip without an end is ended.
+        """
+        self.hub: Hub[Accepted | DrawnFrame] = Hub()
+        self.job, self.clip, self.plan, self.parts = job, clip, clip.plan, parts
+        self.stopping, self.deleted, self.parked, self.viewers = False, False, False, 0
+        self.over = threading.Event()
+        self._owner, self._file, self._most_seconds = owner, folder / TOKENS, most_seconds
+        past_tS = clip.past(parts, _read_tokens(self._file, parts.lm.layout.frame_size))
+        options = dict[str, Any](clip.asked["options"])  # type: ignore[arg-type]
+        self.first_frame, self._tokens = len(past_tS), [*past_tS.to(torch.int32)]
+        self.drawing = Drawing(
+            clip.request, self, fps=self.parts.config.fps, live=for_viewers(job), past_tS=past_tS,
+            decoder=options.get("decoder") or "auto", block_size=options.get("block_size"),
+        )  # fmt: skip
+
+    @property
+    def latent_frames(self) -> int:
+        """The latent frames of the clip so far."""
+        return len(self._tokens)
+
+    @property
+    def most_frames(self) -> int:
+        """The latent frames with which the clip ends, or is ended where it has no end."""
+        most = max(1, int(self._most_seconds * self.parts.config.fps))
+        return self.plan.latent_frames or self.parts.tokenizer.compression.latent_frames(most)
+
+    def pictures(self, first: int) -> np.ndarray:
+        """Return the pictures (T, H, W, 3) of the latent frames from this one to the beginning of the hub."""
+        tokens_tS = torch.stack(self._tokens[: self.first_frame]).long()
+        grids = self.parts.lm.layout.unpack(tokens_tS)
+        return decode_clips(self.parts.tokenizer, [grids["video"]], first)[0]
+
+    @property
+    def progress(self) -> int:
+        """How much of the clip is drawn, in per cent; 0 for a clip without an end."""
+        return 0 if self.plan.latent_frames is None else 100 * self.latent_frames // self.plan.latent_frames
+
+    @property
+    def tokens_tS(self) -> torch.Tensor:
+        """All latent frames of the clip so far, in writing order."""
+        size = self.parts.lm.layout.frame_size
+        return torch.stack(self._tokens).long() if self._tokens else torch.zeros((0, size), dtype=torch.int64)
+
+    # What the thread of the scheduler calls.
+
+    def tokens(self, first: int, tokens: list[int]) -> None:
+        """Hand tokens on to the viewers."""
+        if self.job.status == "queued":
+            self._owner.begin(self)
+        self.hub.put(Accepted(first, tokens))
+
+    def frame(self, frame: DrawnFrame) -> None:
+        """Keep a latent frame, and hand it on to the viewers."""
+        with self._file.open("ab") as file:
+            file.write(frame.tokens_S.numpy().astype("<i4").tobytes())
+        self._tokens.append(frame.tokens_S)
+        self.hub.put(frame)
+        if self.stopping or self.latent_frames == self.most_frames:
+            self.stopping = True
+            self.drawing.cancel()
+
+    def changed(self, plan: ClipPlan) -> None:
+        """Keep the prompts of a clip that was changed, before it is drawn under them."""
+        self.plan = dataclasses.replace(plan, latent_frames=self.plan.latent_frames)
+        self._owner.keep_prompts(self)
+
+    def ended(self, error: Exception | None) -> None:
+        """Have the clip written."""
+        self._owner.finish(self, error)
+
+
+def for_viewers(job: Job) -> bool:
+    """Return whether a clip is drawn while somebody watches it, and only then."""
+    return bool(job.asked.get("live") or job.asked.get("endless"))
+
+
+def _read_tokens(path: Path, frame_size: int) -> torch.Tensor:
+    """Return the latent frames (t, S) of a file to which they were appended; one that was cut off is left out."""
+    tokens = np.fromfile(path, "<i4") if path.is_file() else np.zeros(0, "<i4")
+    whole = len(tokens) // frame_size * frame_size
+    if path.is_file() and path.stat().st_size != 4 * whole:
+        with path.open("r+b") as file:
+            file.truncate(4 * whole)
+    return torch.from_numpy(tokens[:whole].astype(np.int64)).view(-1, frame_size)
