@@ -110,11 +110,12 @@ def player():
 def test_the_played_model_does_what_its_keys_do(player):
     """A floor far below the figures of its card."""
     prompts, moved = [f"a coin run at night on {ground}, the player on the ground" for ground in GROUNDS], {}
-    for key in ("left", "right", "none"):
+    for key in ("left", "right"):
         videos = player.generate(prompts, seed=[1, 2, 3, 4], keys=f"none-1,{key}-10")
-        moved[key] = np.stack([measure_motion(video.frames)[0].sum(0)[0] for video in videos])
-    assert (moved["left"] >= 4).sum() >= 2 and (moved["right"] <= -4).sum() >= 2
-    assert (abs(moved["none"]) <= 3).sum() >= 3
+        moved[key] = np.stack([measure_motion(video.frames)[0][:, 0] for video in videos])
+    left, right = moved["left"].sum(1), moved["right"].sum(1)
+    assert (left >= 4).sum() >= 2 and (right <= -4).sum() >= 2
+    assert abs(moved["left"][:, :1]).max() <= 1, "before the key shows the scene stands still"
 
 
 def test_a_play_of_it_is_the_clip_of_its_keys(player):
