@@ -149,11 +149,35 @@ def _play(page: object, client: Client, play: str, seconds: float) -> dict[str, 
     return {"key_to_painted_ms_p95": slow, "key_to_picture_alone_ms_p95": figures.key_to_picture_ms["p95"]}
 
 
+def accessibility(client: Client, axe: Path) -> dict[str, float]:
+    """Return how many rules of axe-core the page breaks, in light and dark, wide and at phone width."""
+    from playwright.sync_api import sync_playwright
+
+    broken: set[str] = set()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        for scheme in ("light", "dark"):
+            for width in (1100, 390):
+                page = browser.new_context(
+                    bypass_csp=True, color_scheme=scheme, viewport={"width": width, "height": 900}
+                ).new_page()  # fmt: skip
+                page.goto(client.address)
+                page.locator("#state", has_text="ready").wait_for()
+                page.locator("#gallery video").first.wait_for()
+                page.locator("details:has(#seed)").evaluate("details => { details.open = true; }")
+                page.add_script_tag(path=axe)
+                broken |= {rule["id"] for rule in page.evaluate("axe.run()")["violations"]}
+                page.context.close()
+        browser.close()
+    return {"broken_rules": len(broken)}
+
+
 def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="world")
     parser.add_argument("--play", help="a model that is played")
+    parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -168,6 +192,8 @@ def main() -> None:
         report["beside_50_jobs"] = beside_jobs(client, generator.fps, 20)
         if Path(shutil.which("chromium") or "").name:
             report["page"] = in_browser(client, options.play, 60)
+            if options.axe is not None:
+                report["accessibility"] = accessibility(client, options.axe)
     for name, figures in report.items():
         print(name, figures)
     print(json.dumps(report))

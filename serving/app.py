@@ -290,7 +290,7 @@ def _add_sockets(app: FastAPI, jobs: Jobs) -> None:
         async with line_of(socket) as line:
             if line is None:
                 return
-            run = await asyncio.to_thread(jobs.join, identity)
+            run = await asyncio.to_thread(jobs.join, identity, tokens=tokens)
             if run is None:
                 job = jobs.store.get(identity)
                 await line.say("end", status="deleted" if job is None else job.status)

@@ -113,10 +113,14 @@ class Jobs:
         jobs = [job for job in self.store.unfinished() if not for_viewers(job)]
         return sum(self._begin_again(job) is not None for job in jobs)
 
-    def join(self, identity: str) -> Run | None:
+    def join(self, identity: str, *, tokens: bool = False) -> Run | None:
         """Watch a job, which begins or goes on where it was left; return None where nothing more comes of it.
 
         It may take as long as reading the clip that it continues.
+
+        Args:
+            identity: The id of the job.
+            tokens: Whether its tokens are watched, too.
 
         Raises:
             QueueFullError: As many as are allowed are drawn.
@@ -126,6 +130,7 @@ class Jobs:
                 run = self._runs.get(identity)
                 if run is not None and not run.parked:
                     run.viewers += 1
+                    run.shows_tokens |= tokens
                     return run
                 if run is None and self.running >= self.limits.jobs:
                     raise QueueFullError(f"jobs: must be at most {self.limits.jobs} at a time, got one more")
@@ -133,7 +138,7 @@ class Jobs:
                 run.over.wait(60)  # until it is put away
                 continue
             job = self.store.get(identity)
-            if job is None or job.is_over or self._begin_again(job) is None:
+            if job is None or job.is_over or self._begin_again(job, tokens=tokens) is None:
                 return None
 
     def leave(self, run: Run) -> None:
@@ -227,7 +232,7 @@ class Jobs:
             self._start(job, clip)
         return job
 
-    def _begin_again(self, job: Job) -> Run | None:
+    def _begin_again(self, job: Job, *, tokens: bool = False) -> Run | None:
         """Go on with a job; return None where that is not possible now: no such model is served, or memory is short."""
         source = job.asked.get("source")
         try:
@@ -239,15 +244,16 @@ class Jobs:
         if job.prompts is not None:
             plan = dataclasses.replace(clip.plan, prompts=tuple(job.prompts))
             clip = dataclasses.replace(clip, request=dataclasses.replace(clip.request, plans=[plan]))
-        return self._start(job, clip)
+        return self._start(job, clip, tokens=tokens)
 
-    def _start(self, job: Job, clip: AskedClip) -> Run | None:
+    def _start(self, job: Job, clip: AskedClip, *, tokens: bool = False) -> Run | None:
         """Let a clip be drawn, unless that is done already; return None where the server stops."""
         with self._lock:
             if job.id in self._runs or self._closing:
                 return self._runs.get(job.id)
             parts, folder = self.generator(job.asked["model"]).parts, self.store.folder(job.id)
             run = Run(self, job, clip, parts, folder, most_seconds=self.limits.seconds)
+            run.shows_tokens = tokens
             if run.plan.latent_frames is None:
                 run.drawing.allow(run.first_frame)  # until somebody watches
             self._runs[job.id] = run

@@ -55,6 +55,9 @@ class Run:
         deleted: Whether nobody wants it any more.
         parked: Whether it is left until somebody watches it again.
         viewers: How many watch it.
+        passes: The passes that have accepted tokens of the clip.
+        shows_tokens: Whether a viewer looks at the tokens, too: else none are handed on, since that wakes all viewers
+            at each pass.
         over: Set when nothing more is done for it.
     """
 
@@ -74,7 +77,7 @@ class Run:
         self.hub: Hub[Accepted | DrawnFrame] = Hub()
         self.job, self.clip, self.plan, self.parts = job, clip, clip.plan, parts
         self.stopping, self.deleted, self.parked, self.viewers = False, False, False, 0
-        self.over = threading.Event()
+        self.over, self.passes, self.shows_tokens = threading.Event(), 0, False
         self._owner, self._file, self._most_seconds = owner, folder / TOKENS, most_seconds
         past_tS = clip.past(parts, _read_tokens(self._file, parts.lm.layout.frame_size))
         options = dict[str, Any](clip.asked["options"])  # type: ignore[arg-type]
@@ -118,7 +121,9 @@ class Run:
         """Hand tokens on to the viewers."""
         if self.job.status == "queued":
             self._owner.begin(self)
-        self.hub.put(Accepted(first, tokens))
+        self.passes += 1
+        if self.shows_tokens:
+            self.hub.put(Accepted(first, tokens))
 
     def frame(self, frame: DrawnFrame) -> None:
         """Keep a latent frame, and hand it on to the viewers."""

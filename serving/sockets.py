@@ -143,7 +143,7 @@ def describe_run(run: Run) -> dict[str, object]:
 
 async def _show(line: Line, jobs: Jobs, run: Run, viewer: _Viewer, *, tokens: bool) -> None:
     """Show what is drawn already, then what is drawn."""
-    passes, endless = 0, run.plan.latent_frames is None
+    endless = run.plan.latent_frames is None
     if viewer.next_frame < run.first_frame:
         pictures = await asyncio.to_thread(run.pictures, viewer.next_frame)
         await _show_pictures(line, run, viewer.next_frame, pictures)
@@ -152,12 +152,11 @@ async def _show(line: Line, jobs: Jobs, run: Run, viewer: _Viewer, *, tokens: bo
         jobs.allow(run, viewer.next_frame + MARGIN)
     async for item in run.hub.watch():
         if isinstance(item, Accepted):
-            passes += 1
             if tokens:
-                await line.say("tokens", first=item.first, tokens=item.tokens, passes=passes)
+                await line.say("tokens", first=item.first, tokens=item.tokens, passes=run.passes)
         elif item.number >= viewer.next_frame:
             await _show_pictures(line, run, item.number, item.pictures_nHW3)
-            await line.say("frame", number=item.number, passes=passes, prompt=run.plan.prompt_at(item.number))
+            await line.say("frame", number=item.number, passes=run.passes, prompt=run.plan.prompt_at(item.number))
             viewer.next_frame = item.number + 1
     job = jobs.store.get(run.job.id)
     await line.say("end", status="deleted" if job is None else job.status, error=None if job is None else job.error)
