@@ -49,19 +49,23 @@ async def body_of(request: Request, folder: Path, limits: Limits) -> AsyncIterat
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     files: list[Path] = []
     try:
-        async with asyncio.timeout(limits.wait_seconds):
-            if kind == "multipart/form-data":
-                values = await _read_form(request, folder, files)
-            else:
-                rule = "must be application/json or multipart/form-data"
-                require(kind in ("", "application/json"), "content-type", rule, kind)
-                values = read_object(await request.body(), limits.json_bytes)
+        try:
+            async with asyncio.timeout(limits.wait_seconds):
+                values = await _read_values(request, kind, folder, limits, files)
+        except TimeoutError as error:
+            raise ReelmError(f"body: must come within {limits.wait_seconds:g} s") from error
         yield as_asked(values), files[0] if files else None
-    except TimeoutError as error:
-        raise ReelmError(f"body: must come within {limits.wait_seconds:g} s") from error
     finally:
         for path in files:
             path.unlink(missing_ok=True)
+
+
+async def _read_values(request: Request, kind: str, folder: Path, limits: Limits, files: list[Path]) -> dict[str, Any]:
+    """Return the values of a body of this kind; its file is added to the list."""
+    if kind == "multipart/form-data":
+        return await _read_form(request, folder, files)
+    require(kind in ("", "application/json"), "content-type", "must be application/json or multipart/form-data", kind)
+    return read_object(await request.body(), limits.json_bytes)
 
 
 def read_object(body: bytes, most_bytes: int = 2**16) -> dict[str, Any]:

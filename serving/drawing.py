@@ -38,8 +38,8 @@ class DrawnFrame:
 class Watcher(Protocol):
     """Whoever gets the latent frames of a clip; the thread of the scheduler calls it, and it must not wait."""
 
-    def tokens(self, first: int, tokens: list[int]) -> None:
-        """Take the tokens that a pass has accepted, of which the first has this position in the clip."""
+    def tokens(self, first: int, tokens_n: torch.Tensor) -> None:
+        """Take the tokens (n,) that a pass has accepted, of which the first has this position in the clip."""
 
     def frame(self, frame: DrawnFrame) -> None:
         """Take the next latent frame."""

@@ -134,7 +134,7 @@ class Lane:
         for clip, tokens_n in accepted.items():
             if len(tokens_n):
                 tell = self._drawings[clip].watcher.tokens
-                self._told(clip, tell, self._positions[clip], tokens_n.tolist())
+                self._told(clip, tell, self._positions[clip], tokens_n)
                 self._positions[clip] += len(tokens_n)
 
     def _hand_over(self, frame: LatentFrame) -> None:

@@ -117,13 +117,13 @@ class Run:
 
     # What the thread of the scheduler calls.
 
-    def tokens(self, first: int, tokens: list[int]) -> None:
+    def tokens(self, first: int, tokens_n: torch.Tensor) -> None:
         """Hand tokens on to the viewers."""
         if self.job.status == "queued":
             self._owner.begin(self)
         self.passes += 1
         if self.shows_tokens:
-            self.hub.put(Accepted(first, tokens))
+            self.hub.put(Accepted(first, tokens_n.tolist()))
 
     def frame(self, frame: DrawnFrame) -> None:
         """Keep a latent frame, and hand it on to the viewers."""

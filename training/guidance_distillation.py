@@ -78,11 +78,11 @@ class GuidanceTeacher(ABC):
         controls: Mapping[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Return the guided logits (B, S, V) float32 of whole clips, by a row with and a row without what guides."""
-        given: Given = (text_BP, lengths_B, controls or {})
-        (text_2P, lengths_2, held), (other_2P, other_2, none) = given, self._without(given)
+        held = controls or {}
+        other_BP, others_B, rest = self._without((text_BP, lengths_B, held))
         c_BSV, u_BSV = self._model(
-            tokens_Bthw.repeat(2, 1, 1, 1), torch.cat((text_2P, other_2P)), torch.cat((lengths_2, other_2)),
-            {name: torch.cat((part, none[name])) for name, part in held.items()},
+            tokens_Bthw.repeat(2, 1, 1, 1), torch.cat((text_BP, other_BP)), torch.cat((lengths_B, others_B)),
+            {name: torch.cat((part, rest[name])) for name, part in held.items()},
         ).float().chunk(2)  # fmt: skip
         return (c_BSV - u_BSV).mul_(self._scale).add_(u_BSV)
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 
+import numpy as np
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -155,7 +156,7 @@ def test_a_world_is_played_with_keys_which_are_let_go_when_the_page_is_left(open
     assert page.locator("html").evaluate("html => html.scrollWidth") <= 390
 
 
-def test_a_viewer_comes_back_when_the_server_does(browser, server):
+def test_a_viewer_comes_back_when_the_server_does(browser, server, debug_generator):
     page = browser.new_context().new_page()
     page.goto(f"http://127.0.0.1:{server.port}/")
     page.locator("#state", has_text="ready").wait_for()
@@ -164,6 +165,11 @@ def test_a_viewer_comes_back_when_the_server_does(browser, server):
     server.stop()
     server.start()
     page.locator("#gallery video").wait_for(timeout=60 * SECOND)
+    page.locator("#stage input[type=range]:visible").wait_for()
+    wanted = debug_generator.generate("a red ball", seed=7, seconds=4, guidance_scale=1.0).frames
+    assert f"picture {len(wanted)}, {len(wanted)} drawn" in page.inner_text("#stage figcaption")
+    shown = np.array(picture(page).split(","), int).reshape(*wanted.shape[1:3], 4)[..., :3]
+    assert np.array_equal(shown, wanted[-1])
     page.context.close()
 
 

@@ -22,7 +22,7 @@ class Collector:
 
     def tokens(self, first, tokens):
         assert first == len(self.accepted)
-        self.accepted += tokens
+        self.accepted += tokens.tolist()
 
     def frame(self, frame):
         self.numbers.append(frame.number)

@@ -1,6 +1,6 @@
 """Figures of a server on this machine, each beside what the library does without one, in turns.
 
-    .venv/bin/python benchmarks/serve.py --model world --play run
+    .venv/bin/python benchmarks/measure_server.py --model world --play run
 
 Prints a line for each figure and a line of JSON. Rows of the page need Chromium and Playwright.
 """
