@@ -113,10 +113,7 @@ async def watch(line: Line, jobs: Jobs, run: Run, *, first: int, tokens: bool) -
     """
     await line.say("clip", **describe_run(run))
     viewer = _Viewer(first)
-    await until_first(
-        _show(line, jobs, run, viewer, tokens=tokens), _obey(line, jobs, run, viewer),
-        _until_asleep(run, viewer, jobs.limits.wait_seconds),
-    )  # fmt: skip
+    await until_first(_show(line, jobs, run, viewer, tokens=tokens), _listen(line, jobs, run, viewer))
 
 
 class _Viewer:
@@ -172,14 +169,21 @@ async def _show_pictures(line: Line, run: Run, latent_frame: int, pictures_nHW3:
         await line.show(number, number / fps, picture_HW3)
 
 
+async def _listen(line: Line, jobs: Jobs, run: Run, viewer: _Viewer) -> None:
+    """Do what the viewer says; one that shows nothing any more of a clip without an end is let go."""
+    ending = asyncio.ensure_future(_until_asleep(run, viewer, jobs.limits.wait_seconds))
+    try:
+        await until_first(_obey(line, jobs, run, viewer), ending)
+    finally:
+        ending.cancel()
+
+
 async def _until_asleep(run: Run, viewer: _Viewer, seconds: float) -> None:
-    """Return when a viewer of a clip without an end has shown nothing of it for so long."""
     while run.plan.latent_frames is not None or time.monotonic() < viewer.shown + seconds:
         await asyncio.sleep(seconds / 10)
 
 
 async def _obey(line: Line, jobs: Jobs, run: Run, viewer: _Viewer) -> None:
-    """Do what the viewer says until it goes away."""
     async for message in line.messages():
         try:
             kind = message.get("type")

@@ -167,6 +167,16 @@ def test_a_full_queue_answers_429(make_jobs):
         assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
 
 
+def hang_up(client, socket):
+    """Close a WebSocket, and wait until nothing is drawn; the test client would cancel what the server does then."""
+    socket.close()
+    for _ in range(300):
+        if client.jobs.running == 0:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it is still drawn")
+
+
 def pictures(socket):
     """The pictures and the other messages until the end."""
     shown, said = {}, []
@@ -243,12 +253,7 @@ def test_a_clip_whose_viewer_goes_away_is_parked_and_goes_on_with_the_next_one(c
     job = ask(client, seed=7, live=True, num_frames=201)
     with client.websocket_connect(f"/v1/videos/{job['id']}/stream") as socket:
         socket.receive()
-    for _ in range(300):
-        if client.jobs.running == 0:
-            break
-        time.sleep(0.01)
-    else:
-        raise AssertionError("it is still drawn")
+        hang_up(client, socket)
     assert client.get(f"/v1/videos/{job['id']}").json()["status"] in ("queued", "in_progress")
     with client.websocket_connect(f"/v1/videos/{job['id']}/stream") as socket:
         assert pictures(socket)[1][-1]["status"] == "completed"
@@ -346,6 +351,7 @@ def test_a_viewer_goes_on_where_the_line_broke(client, debug_generator):
                 number, width, height, _ = HEADER.unpack(message["bytes"][: HEADER.size])
                 pixels = np.frombuffer(message["bytes"][HEADER.size :], np.uint8)
                 shown[number] = pixels.reshape(height, width, 3)
+        hang_up(client, socket)
     with client.websocket_connect(f"/v1/videos/{job['id']}/stream?first=3") as socket:
         rest, said = pictures(socket)
     if said[0]["type"] == "clip":  # it was not over yet
