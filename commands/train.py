@@ -30,6 +30,8 @@ class TrainTokenizer(RunCommand):
         preset: The sizes of the model, in place of the options of --model: tiny, small or base (1, 8, 100 million
             parameters). It is small if --data is given and no option of --model.
         compression: The pixels per token of the preset, frames x rows x columns; 4x8x8 unless given.
+        init: The tokenizer whose weights are the start, with its sizes (a bundled name or a folder); the weights are
+            random unless given.
         decoder_of: The folder of a trained tokenizer whose decoder alone is trained further, with the same sizes; its
             tokens do not change.
     """
@@ -39,6 +41,7 @@ class TrainTokenizer(RunCommand):
     fps: float | None = None
     preset: Literal["tiny", "small", "base"] | None = None
     compression: Literal["4x8x8", "8x8x8", "4x16x16", "8x16x16"] | None = None
+    init: str | None = None
     decoder_of: Path | None = None
     recipe: Annotated[Any, Option(group=_tokenizer_options, prefixed=False)]
 
@@ -58,8 +61,8 @@ class TrainTokenizer(RunCommand):
         keep_freed_memory()
         report = train_video_tokenizer(
             self.out, data=self.data, fps=self.fps, preset=self.preset, compression=self.compression,
-            decoder_of=self.decoder_of, recipe=from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options"),
-            device=self.device, resume=self.resume,
+            init=self.init, decoder_of=self.decoder_of, device=self.device, resume=self.resume,
+            recipe=from_dict(TokenizerTraining, dataclasses.asdict(self.recipe), "options"),
         )  # fmt: skip
         if report.prepared is not None:
             print(summary(report.prepared))

@@ -25,6 +25,8 @@ from .files import as_path, atomic_path, atomic_write
 from .json_values import Json, JsonValue, json_text
 
 Result = TypeVar("Result")
+# In a file a matrix may be in int8; the scales of its rows are a tensor of their own, named like it and this.
+SCALES = ".scales"
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -153,7 +155,8 @@ def load_weights(
 
     Args:
         module: The module to fill; make a new one inside `uninitialised`.
-        path: A safetensors file with one tensor for each parameter and buffer of the module.
+        path: A safetensors file with one tensor for each parameter and buffer of the module. A matrix may be in int8,
+            with the scale of each row in a tensor of its name and `SCALES`.
         device, dtype: The device and dtype that the parameters get; by default those that they have.
         replace: A function that is called with the name of each parameter once it is loaded. It may replace the
             parameter's layer by another one that is made from these values and has its own memory, and returns whether
@@ -163,7 +166,7 @@ def load_weights(
         CheckpointError: A file, a tensor or a shape is missing, unexpected or wrong. `module` must not be used then.
     """
     version, wanted, buffers = _version(path), module.state_dict(), dict(module.named_buffers())
-    _check_sizes(wanted, load_tensors(path), path.name)
+    scaled = _check_sizes(wanted, load_tensors(path), path.name)
     largest = max(tensor.numel() for tensor in wanted.values())
     # One buffer for all parameters that are replaced: allocating and freeing each would fragment the heap.
     buffer = torch.empty(0 if replace is None else largest, device=device, dtype=dtype)
@@ -171,6 +174,8 @@ def load_weights(
         del wanted[name]  # it would keep the memory of the parameter that is overwritten
         # The file is opened for each tensor, since closing it returns the memory of the tensors read so far.
         tensor = _finite_tensor(path, name)
+        if name in scaled:
+            tensor = tensor.float().mul_(_finite_tensor(path, name + SCALES)[:, None])
         if name in buffers:
             buffers[name].copy_(tensor)
             continue
@@ -202,19 +207,26 @@ def _version(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str) -> None:
-    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], file: str) -> set[str]:
+    """Check names, shapes and dtypes, and return the names of the matrices that are in int8, with scales."""
+    scaled = {name for name, tensor in wanted.items() if tensor.ndim == 2 and name + SCALES in tensors}
+    expected = dict(wanted)
+    for name in scaled:
+        expected[name] = torch.empty(wanted[name].shape, dtype=torch.int8, device="meta")
+        expected[name + SCALES] = torch.empty(len(wanted[name]), device="meta")
+    missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or extra:
         raise CheckpointError(
             f"model: {file} must hold what its config asks for; missing {missing[:3]}, extra {extra[:3]}"
         )
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"model: {file}: {name} must have shape {tuple(wanted[name].shape)}, got {tuple(tensor.shape)}"
+                f"model: {file}: {name} must have shape {tuple(expected[name].shape)}, got {tuple(tensor.shape)}"
             )
-        if tensor.is_floating_point() != wanted[name].is_floating_point():
-            raise CheckpointError(f"model: {file}: {name} must be {wanted[name].dtype}, got {tensor.dtype}")
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise CheckpointError(f"model: {file}: {name} must be {expected[name].dtype}, got {tensor.dtype}")
+    return scaled
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -17,6 +17,8 @@ from .layout import Compression, FrameLayout, TokenGrid
 
 Backend = Literal["reference", "triton"]
 Precision = Literal["full", "int8"]
+# The numbers in the file of a language model.
+Storage = Literal["float16", "int8"]
 
 # The cached tensors (keys and values, or whatever the model caches) of the rows of one clip, by name, on the CPU.
 CacheState = Mapping[str, torch.Tensor]

@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
+from ..core.errors import require
 from ..core.signals import deferred_signals
 
 Job = TypeVar("Job")
@@ -40,6 +41,10 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
         work: A function at the top level of a module, so that other processes can import it.
         jobs: The arguments of the calls; they must be picklable.
         workers: The number of processes; with 0 the jobs run in this process, and one that kills it is not survived.
+
+    Raises:
+        ReelmError: No process can start, as where a script without `if __name__ == "__main__":` calls this: each
+            process imports the script.
     """
     if workers == 0:
         yield from map(work, jobs)
@@ -51,12 +56,21 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
                 yield result
                 done += 1
         except BrokenProcessPool:
+            rule = 'must be 0 where no process can start; a script needs `if __name__ == "__main__":`'
+            require(done > 0 or _can_start(), "workers", rule, workers)
             # Any job without a result may have done it. Run the first of them alone; the others start again.
             try:
                 yield from _run_in_pool(work, jobs[done : done + 1], 1)
             except BrokenProcessPool:
                 yield DIED
             done += 1
+
+
+def _can_start() -> bool:
+    try:
+        return list(_run_in_pool(bool, [0], 1)) == [False]
+    except BrokenProcessPool:
+        return False
 
 
 def _run_in_pool(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Generator[Result, None, None]:

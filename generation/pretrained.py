@@ -1,7 +1,7 @@
 """Load and save whole checkpoint folders: config.json, tokenizer.safetensors, and the language model's files.
 
 parts = load_pretrained("world", device="auto")
-save_pretrained(folder, config, tokenizer, lm)              # weights in float16
+save_pretrained(folder, config, tokenizer, lm)              # weights in float16, or store="int8"
 """
 
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ from ..core.errors import CheckpointError, ReelmError, require
 from ..core.json_values import Json
 from ..core.modes import in_plain_modes
 from ..core.plain_values import convert_fields
-from ..core.protocols import LanguageModel, LanguageModelConfig, Precision
-from ..lm.quantization import pick_numerics
+from ..core.protocols import LanguageModel, LanguageModelConfig, Precision, Storage
+from ..lm.quantization import pick_numerics, store_int8
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
 from ..sampling.plan import ClipPlan, SamplingConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig
@@ -228,10 +228,23 @@ def _load_again(
     return parts
 
 
-def save_pretrained(folder: Path, config: ModelConfig, tokenizer: VideoTokenizer, lm: LanguageModel) -> None:
-    """Write the folder that `load_pretrained` reads, with the weights in float16."""
+def save_pretrained(
+    folder: Path, config: ModelConfig, tokenizer: VideoTokenizer, lm: LanguageModel, *, store: Storage = "float16"
+) -> None:
+    """Write the folder that `load_pretrained` reads.
+
+    Args:
+        folder: The folder; files in it are replaced.
+        config: The config of the model.
+        tokenizer: The tokenizer, whose weights are written in float16.
+        lm: The language model.
+        store: The numbers in its file: "float16", or "int8" for its matrices, with a scale for each row, in half the
+            bytes. They are floating-point numbers again when they are loaded.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in tokenizer.state_dict().items()}
     save_tensors(folder / "tokenizer.safetensors", tensors)
     lm.save(folder)
+    if store == "int8":
+        store_int8(folder / "lm.safetensors")
     save_json(folder / "config.json", to_dict(config) | {"lm": write_lm_config(config.lm)})

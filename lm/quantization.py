@@ -2,6 +2,7 @@
 
     check_precision(Numerics(weights="int8"))             # raises an error where int8 weights are not supported
     quantize_linears(model)                               # in place, for inference
+    store_int8(folder / "lm.safetensors")                 # a smaller file; what is loaded is floating-point again
 
 Weights have a scale for each output. Embeddings and norms keep their dtype.
 
@@ -14,11 +15,13 @@ On a GPU inputs keep their dtype, and weights are converted to floating-point nu
 (kernels/int8_linear.py). The error of the bundled model's weights is 0.7 to 0.9%.
 """
 
+from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import nn
 
+from ..core.checkpoint import SCALES, load_tensors, save_tensors
 from ..core.device import pick_dtype
 from ..core.errors import require
 from ..core.protocols import Numerics, Precision
@@ -78,6 +81,17 @@ class Int8Linear(nn.Module):
             inputs, 1.0, 128, self.weight, self.scales_O, self.zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return out.mul_(largest)
+
+
+def store_int8(path: Path) -> None:
+    """Replace the matrices in a safetensors file by int8 with a scale for each row, which `load_weights` reads."""
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in load_tensors(path).items():
+        if tensor.is_floating_point() and tensor.ndim == 2:
+            stored[name], stored[name + SCALES] = quantize(tensor)
+        else:
+            stored[name] = tensor
+    save_tensors(path, stored)
 
 
 def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision, device: torch.device) -> Numerics:

@@ -127,7 +127,7 @@ FROZEN = {
         *("--held-out-seconds", "--clips-per-shard"),
     ],
     "train tokenizer": [
-        *("--out", "--resume", "--device", "--data", "--fps", "--preset", "--compression", "--decoder-of"),
+        *("--out", "--resume", "--device", "--data", "--fps", "--preset", "--compression", "--init", "--decoder-of"),
         *("--batch-size", "--num-frames", "--height", "--width", "--moving-weight", "--structure-weight"),
         *("--adversarial-weight", "--perceptual-weight", "--lpips-weights", "--seed", "--model.temporal"),
         *("--model.spatial", "--model.front", "--model.encoder-width", "--model.encoder-depth"),
@@ -165,7 +165,7 @@ FROZEN = {
                 "--sampling.top-k",
             ),
             *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--token-noise"),
-            *("--key-guidance", "--guidance-temperature"),
+            *("--key-guidance", "--guidance-temperature", "--store"),
         ),
         *("--seed", "--model.order", "--model.window", "--model.prefix", "--model.width", "--model.depth"),
         *("--model.heads", "--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),

@@ -2,13 +2,17 @@
 
     TokenizerConfig(temporal=4, spatial=8)                  # the tokenizer of the bundled checkpoint "world"
     tokenizer_preset("small", "4x8x8")                      # a tokenizer for natural video
+    tokenizer_sizes(Path("runs/tokenizer"))                 # those of a trained one
 
 The sizes, costs and quality of the presets are in docs/tokenizer.md; a test checks the figures.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from ..core.checkpoint import read_json
+from ..core.config import from_dict
 from ..core.errors import require
 from ..core.layout import Compression
 from ..core.plain_values import convert_fields
@@ -159,3 +163,15 @@ def tokenizer_preset(name: str, compression: str) -> TokenizerConfig:
     require(compression in COMPRESSIONS, "compression", f"must be one of {', '.join(COMPRESSIONS)}", compression)
     temporal, spatial, _ = map(int, compression.split("x"))
     return TokenizerConfig(temporal=temporal, spatial=spatial, front="haar", **_SIZES[name])
+
+
+def tokenizer_sizes(folder: Path) -> TokenizerConfig:
+    """Return the sizes of the tokenizer in the folder of its training, or in a checkpoint.
+
+    Raises:
+        ReelmError: The file is missing or damaged.
+    """
+    trained, checkpoint = folder / "tokenizer.json", folder / "config.json"
+    if trained.is_file() or not checkpoint.is_file():
+        return from_dict(TokenizerConfig, read_json(trained), trained.name)
+    return from_dict(TokenizerConfig, read_json(checkpoint).get("tokenizer"), checkpoint.name)

@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core.checkpoint import load_weights, read_json, uninitialised
-from ..core.config import from_dict, to_dict
+from ..core.checkpoint import load_weights, uninitialised
+from ..core.config import to_dict
 from ..core.device import pick_device
 from ..core.errors import require
 from ..core.layout import Compression, TokenGrid
@@ -32,7 +32,7 @@ from ..core.modes import in_plain_modes
 from .inputs import check_chunk, check_frames, check_latents, check_tokens
 from .network import ConvState, Decoder, Encoder
 from .quantizer import Quantizer
-from .tokenizer_config import TokenizerConfig
+from .tokenizer_config import TokenizerConfig, tokenizer_sizes
 
 
 class VideoTokenizer(nn.Module):
@@ -208,13 +208,12 @@ class VideoTokenizer(nn.Module):
 
 @in_plain_modes
 def load_tokenizer(folder: Path, *, device: str = "auto") -> VideoTokenizer:
-    """Load a tokenizer from the folder of its training, which holds tokenizer.json and tokenizer.safetensors.
+    """Load a tokenizer from the folder of its training, or from a checkpoint.
 
     Raises:
         ReelmError: A file is missing or damaged, or tensors have other shapes than the config says.
     """
-    config = from_dict(TokenizerConfig, read_json(folder / "tokenizer.json"), "tokenizer.json")
     with uninitialised():
-        tokenizer = VideoTokenizer(config)
+        tokenizer = VideoTokenizer(tokenizer_sizes(folder))
     load_weights(tokenizer, folder / "tokenizer.safetensors")
     return tokenizer.to(pick_device(device)).eval().requires_grad_(False)

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.plain_values import convert_fields
 from ..core.progress import note
+from ..core.protocols import Storage
 from ..data.token_shards import Shards, read_shards
 from ..lm.lm_config import LMConfig
 from ..lm.neighbours import carry_over
@@ -61,6 +62,8 @@ class LMTraining:
             those of the game. 1 is a training on the clips themselves.
         guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared,
             such as that at which clips will be drawn.
+        store: The numbers of the matrices in the model's checkpoint: "float16", or "int8" with a scale for each row, in
+            half the bytes.
         seed: The seed of the initial weights and of the order of the clips.
     """
 
@@ -73,11 +76,13 @@ class LMTraining:
     token_noise: float = 0.0
     key_guidance: float = 1.0
     guidance_temperature: float = 1.0
+    store: Storage = "float16"
     seed: int = 0
 
     def __post_init__(self) -> None:
         convert_fields(self)
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
+        require(self.store in get_args(Storage), "store", "must be 'float16' or 'int8'", self.store)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
         require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
         require(0 <= self.token_noise < 1, "token_noise", "must be in [0, 1)", self.token_noise)

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-from ..core.checkpoint import find_checkpoint, read_json, save_json
+from ..core.checkpoint import find_checkpoint, save_json
 from ..core.config import differences, from_dict, to_dict
 from ..core.controls import NO_CONTROLLER
 from ..core.errors import require
@@ -31,7 +31,7 @@ from ..lm.lm_config import LMConfig
 from ..lm.text import TextEncoder, train_text, words_of
 from ..lm.transformer import VideoTransformer
 from ..sampling.plan import SamplingConfig
-from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
+from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset, tokenizer_sizes
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
 from .lm_training import LMTraining, train_lm
@@ -155,7 +155,7 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
         init=None if begun or options.init is None else find_checkpoint(options.init),
         on_checkpoint=lambda lm: write_samples(parts(lm), captions, out / "samples.png"),
     )  # fmt: skip
-    save_pretrained(out / "model", config, codec, lm)
+    save_pretrained(out / "model", config, codec, lm, store=whole.store)
     measured = [] if tokens.held_out is None else read_entries(out)
     last = measured[-1] if measured else None
     best = best_of(measured) if measured else None  # `train_lm` has returned this one
@@ -238,6 +238,7 @@ def train_video_tokenizer(
     fps: float | None = None,
     preset: Preset | None = None,
     compression: Compression | None = None,
+    init: str | None = None,
     decoder_of: Path | None = None,
     recipe: TokenizerTraining | None = None,
     device: str = "auto",
@@ -254,6 +255,7 @@ def train_video_tokenizer(
         preset: The sizes of the model, in place of `recipe.model`: tiny, small or base (1, 8, 100 million parameters).
             With `data` and a recipe whose model is the default it is small.
         compression: The compression of the preset: frames x rows x columns of a token, by default 4x8x8.
+        init: The tokenizer whose weights are the start (a bundled name or a folder). The model has its sizes.
         decoder_of: The folder of a tokenizer whose decoder alone is trained. The model has its sizes, and all its
             tokens stay the same.
         recipe: The sizes, the optimizer, the length and the losses.
@@ -265,22 +267,23 @@ def train_video_tokenizer(
             read to find out.
     """
     given = TokenizerRun(
-        data=data, fps=fps, preset=preset, compression=compression, decoder_of=decoder_of, recipe=recipe
+        data=data, fps=fps, preset=preset, compression=compression, init=init, decoder_of=decoder_of, recipe=recipe
     )
     options = agreed_options(out, given, resume=resume)
     own = options.recipe or TokenizerTraining()
     options = dataclasses.replace(options, recipe=own)
     data, decoder_of, begun = options.data, options.decoder_of, (out / STATE).exists()
+    start = None if options.init is None else find_checkpoint(options.init)
     whole = tokenizer_recipe(
-        own, data=data, preset=options.preset, compression=options.compression,
-        decoder_of=decoder_of,
-    )  # fmt: skip
+        own, data=data, preset=options.preset, compression=options.compression, init=start, decoder_of=decoder_of
+    )
     check_stage(whole, out, decoder_of, begun)
     check_tokenizer_run(whole, options)
     record_options(out, options)
+    start = None if begun else start
     if data is None:
         prepared = None
-        train_tokenizer(whole, out, decoder_of=decoder_of, device=device, resume=begun)
+        train_tokenizer(whole, out, init=start, decoder_of=decoder_of, device=device, resume=begun)
     else:
         shards, prepared = (out / "shards", None) if begun and is_prepared(out / "shards") else prepare_once(
             data, out, fps=options.fps
@@ -295,7 +298,7 @@ def train_video_tokenizer(
                 note(line)
             held_out = held_out_clips(held_out_shards, whole.model.temporal)
             clips = TrainingClips(batch=crops.batch, held_out=held_out)
-            train_tokenizer(whole, out, clips=clips, decoder_of=decoder_of, device=device, resume=begun)
+            train_tokenizer(whole, out, clips=clips, init=start, decoder_of=decoder_of, device=device, resume=begun)
     return TokenizerReport(out, RunProgress.read(out), HeldOutFigures.read(out), prepared)
 
 
@@ -305,20 +308,22 @@ def tokenizer_recipe(
     data: Path | None = None,
     preset: Preset | None = None,
     compression: Compression | None = None,
+    init: Path | None = None,
     decoder_of: Path | None = None,
 ) -> TokenizerTraining:
-    """Return the recipe with the model of the preset, or of the tokenizer in `decoder_of`.
+    """Return the recipe with the model of the preset, or of the tokenizer in `init` or `decoder_of`.
 
     Raises:
-        ReelmError: The sizes are given twice, or `decoder_of` has no tokenizer.
+        ReelmError: The sizes are given twice, or there is no tokenizer in the folder.
     """
     changed = {name: value for name, (value, _) in
                differences(to_dict(recipe.model), to_dict(TokenizerConfig()), "model.").items()}  # fmt: skip
-    if decoder_of is not None:
+    require(init is None or decoder_of is None, "init", "must not be given together with decoder_of", str(init))
+    source, folder = ("init", init) if decoder_of is None else ("decoder_of", decoder_of)
+    if folder is not None:
         for name, value in {"preset": preset, "compression": compression, **changed}.items():
-            require(value is None, name, "must not be given together with decoder_of, which has its sizes", value)
-        path = decoder_of / "tokenizer.json"
-        return dataclasses.replace(recipe, model=from_dict(TokenizerConfig, read_json(path), path.name))
+            require(value is None, name, f"must not be given together with {source}, which has its sizes", value)
+        return dataclasses.replace(recipe, model=tokenizer_sizes(folder))
     given = {name: value for name, value in (("preset", preset), ("compression", compression)) if value}
     if changed and given:
         name, value = next(iter(given.items()))

@@ -39,6 +39,7 @@ class TokenizerRun:
     fps: float | None = None
     preset: Preset | None = None
     compression: Compression | None = None
+    init: str | None = None
     decoder_of: Path | None = None
     recipe: TokenizerTraining | None = None
 

@@ -2,6 +2,7 @@
 
     train_tokenizer(TokenizerTraining(), Path("runs/tokenizer"))                        # on the rendered world
     train_tokenizer(recipe, Path("runs/tokenizer"), clips=TrainingClips(batch=..., held_out=...))
+    train_tokenizer(recipe, Path("runs/more"), init=Path("runs/tokenizer"))             # from its weights on
     train_tokenizer(recipe, Path("runs/sharper"), decoder_of=Path("runs/tokenizer"))    # only the decoder
 
 The first stage has no discriminator. The second (`second_stage.py`) keeps every token as it is, and may have one.
@@ -148,14 +149,30 @@ def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None
         load_lpips(recipe.lpips_weights)
 
 
+def _trained(source: Path, argument: str, recipe: TokenizerTraining, device: torch.device) -> VideoTokenizer:
+    model = load_tokenizer(source, device=str(device))
+    require(recipe.model == model.config, "model", f"must be the sizes of the tokenizer in {argument}", recipe.model)
+    return model
+
+
 def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: torch.device) -> VideoTokenizer:
     """Load the tokenizer that a second stage starts from, and whose tokens it keeps."""
-    model = load_tokenizer(source, device=str(device))
-    require(recipe.model == model.config, "model", "must be the sizes of the tokenizer in decoder_of", recipe.model)
+    model = _trained(source, "decoder_of", recipe, device)
     if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
         same = load_tokenizer(folder, device="cpu").tokens_id == model.tokens_id
         require(same, "decoder_of", "must be the tokenizer that the run began with", str(source))
     return model
+
+
+def _start(
+    recipe: TokenizerTraining, folder: Path, init: Path | None, decoder_of: Path | None, device: torch.device
+) -> VideoTokenizer:
+    torch.manual_seed(recipe.seed)
+    # Made for a second stage as well, so that its discriminator is drawn from the same state of the generator.
+    model = VideoTokenizer(recipe.model).to(device)
+    if init is not None:
+        model.load_state_dict(_trained(init, "init", recipe, device).state_dict())
+    return model if decoder_of is None else _first_stage(decoder_of, recipe, folder, device)
 
 
 def _second_stage(model: VideoTokenizer, recipe: TokenizerTraining) -> SecondStage:
@@ -175,6 +192,7 @@ def train_tokenizer(
     folder: Path,
     *,
     clips: TrainingClips | None = None,
+    init: Path | None = None,
     decoder_of: Path | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -188,21 +206,21 @@ def train_tokenizer(
         recipe: The model and the options of the training.
         folder: The folder of the run.
         clips: The clips to train on; None renders the world.
+        init: The folder of a trained tokenizer of the same sizes, whose weights are the start of the first stage.
         decoder_of: The folder of the tokenizer whose decoder alone is trained, which is the second stage.
         device: The device: auto, cpu or cuda[:n].
         resume: Whether the run in the folder is continued.
 
     Raises:
-        ReelmError: A size does not fit; the first stage is given a loss of the second; or the sizes of the second
-            stage or, when it is resumed, its tokens are not those of `decoder_of`.
+        ReelmError: A size does not fit; `init` is given with `decoder_of`, or to a run that goes on; the first stage is
+            given a loss of the second; the sizes are not those of `init` or `decoder_of`; or the tokens of a second
+            stage that is resumed are not those of `decoder_of`.
     """
     torch_device = pick_device(device)
     check_stage(recipe, folder, decoder_of, resume)
-    torch.manual_seed(recipe.seed)
-    # Made for a second stage as well, so that its discriminator is drawn from the same state of the generator.
-    model = VideoTokenizer(recipe.model).to(torch_device)
-    if decoder_of is not None:
-        model = _first_stage(decoder_of, recipe, folder, torch_device)
+    alone = init is None or (decoder_of is None and not resume)
+    require(alone, "init", "must not be given with decoder_of or resume, which have weights of their own", str(init))
+    model = _start(recipe, folder, init, decoder_of, torch_device)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
     second = None if decoder_of is None else _second_stage(model, recipe)
     moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from reelm.core import checkpoint
-from reelm.core.checkpoint import find_checkpoint, load_tensors, load_weights, save_tensors, uninitialised
+from reelm.core.checkpoint import SCALES, find_checkpoint, load_tensors, load_weights, save_tensors, uninitialised
 from reelm.core.errors import CheckpointError
 from reelm.generation.pretrained import load_pretrained, read_config
 from reelm.lm.transformer import VideoTransformer
@@ -75,6 +75,28 @@ def test_wrong_shapes_names_and_values_are_named(folder):
         save_file(good | change, folder / "lm.safetensors")
         with pytest.raises(CheckpointError, match=message):
             load_pretrained(folder, device="cpu")
+
+
+def test_a_matrix_in_int8_is_its_rows_times_their_scales(tmp_path):
+    whole, scales = torch.randint(-127, 128, (3, 5), dtype=torch.int8), torch.rand(3) + 0.1
+    linear, path, bias = nn.Linear(5, 3), tmp_path / "linear.safetensors", torch.rand(3)
+    stored = {"weight": whole, f"weight{SCALES}": scales, "bias": bias}
+    save_file(stored, path)
+    load_weights(linear, path)
+    assert torch.equal(linear.weight, whole * scales[:, None]) and torch.equal(linear.bias, bias)
+    for change, message in (
+        ({f"weight{SCALES}": scales[:2].clone()}, r"weight.scales must have shape \(3,\), got \(2,\)"),
+        ({f"weight{SCALES}": scales / 0}, "weight.scales must be finite"),
+        ({"weight": whole.float()}, "weight must be torch.int8"),
+        ({f"bias{SCALES}": scales.clone()}, "extra .'bias.scales'"),
+    ):
+        save_file(stored | change, path)
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(linear, path)
+    del stored[f"weight{SCALES}"]
+    save_file(stored, path)
+    with pytest.raises(CheckpointError, match=r"weight must be torch\.float32, got torch\.int8"):
+        load_weights(linear, path)
 
 
 def test_unknown_options_and_parts_that_do_not_fit_are_refused(folder):

@@ -87,3 +87,11 @@ def test_workers_end_when_their_parent_is_killed():
     while any(_runs(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(_runs(worker) for worker in workers)
+
+
+def test_a_script_that_its_processes_cannot_import_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("from reelm.data.pool import run_all\nprint(list(run_all(abs, [1, -2], 2)))\n")
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and not ran.stdout
+    assert "ReelmError: workers: must be 0 where no process can start; a script needs" in ran.stderr.splitlines()[-1]

@@ -4,10 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
+from reelm.core.checkpoint import BUNDLED, SCALES, load_tensors
 from reelm.core.errors import ReelmError
 from reelm.data.token_recipes import render_tokens
 from reelm.generation.generator import VideoGenerator
+from reelm.generation.pretrained import read_config
 from reelm.lm.lm_config import LMConfig
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
@@ -17,7 +20,7 @@ from reelm.training.loop import TrainConfig
 from reelm.training.recipes import tokenizer_recipe, train_language_model, train_video_tokenizer
 from reelm.training.run_reports import RunProgress
 from reelm.training.text_training import train_text_model
-from reelm.training.tokenizer_training import TokenizerTraining
+from reelm.training.tokenizer_training import TokenizerTraining, train_tokenizer
 
 SIZES = TokenizerConfig(
     encoder_width=8, decoder_widths=(8,), decoder_depth=(1,), decoder_memory=1, quantizer=QuantizerConfig(levels=(4, 4))
@@ -66,6 +69,37 @@ def test_a_model_of_tokens_takes_the_sizes_of_the_data(folders, tmp_path, capsys
     assert capsys.readouterr().out == ""
 
 
+def test_a_model_that_is_stored_in_int8_is_the_trained_one_within_half_a_step(folders, tmp_path):
+    folder, _ = folders
+    report = train_language_model(
+        tmp_path / "lm", data=folder / "tokens", tokenizer=folder / "tokenizer",
+        recipe=dataclasses.replace(LM, store="int8"), device="cpu",
+    )  # fmt: skip
+    stored, trained = load_tensors(report.model / "lm.safetensors"), load_tensors(tmp_path / "lm" / "lm.safetensors")
+    loaded = VideoGenerator.from_pretrained(report.model, device="cpu").parts.lm
+    assert {stored[name].dtype for name, tensor in trained.items() if tensor.ndim == 2} == {torch.int8}
+    for name in ("token_embedding.weight", "place_embedding.weight", "text_embedding.weight"):
+        error = (loaded.get_parameter(name) - trained[name]).abs() / stored[name + SCALES][:, None]
+        assert 0.1 < error.max() < 0.6  # of a step; the half is passed by what float16 rounds first
+
+
+def test_a_tokenizer_s_training_begins_with_the_weights_of_another(folders, tmp_path):
+    folder, _ = folders
+    slow = dataclasses.replace(
+        TOKENIZER, model=TokenizerConfig(), train=TrainConfig(steps=1, learning_rate=1e-9, warmup=0)
+    )
+    out, source = tmp_path / "more", folder / "tokenizer"
+    train_video_tokenizer(out, init=str(source), recipe=slow, device="cpu")
+    before, after = load_tensors(source / "tokenizer.safetensors"), load_tensors(out / "tokenizer.safetensors")
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)
+    more = dataclasses.replace(slow, train=TrainConfig(steps=2, learning_rate=1e-9, warmup=0))
+    assert train_video_tokenizer(out, recipe=more, resume=True, device="cpu").progress == RunProgress(2, 2)
+    with pytest.raises(ReelmError, match="init: must not be given with decoder_of or resume"):
+        train_tokenizer(TOKENIZER, tmp_path / "other", init=source, decoder_of=source, device="cpu")
+    with pytest.raises(ReelmError, match="model: must be the sizes of the tokenizer in init"):
+        train_tokenizer(TokenizerTraining(), tmp_path / "other", init=source, device="cpu")
+
+
 def test_what_is_refused_leaves_nothing(folders, tmp_path):
     folder, _ = folders
     windows = dataclasses.replace(OWN_WINDOWS, stride=2)
@@ -93,6 +127,10 @@ def test_which_sizes_a_tokenizer_s_recipe_has(folders):
     assert tokenizer_recipe(TokenizerTraining(), data=data).model == tokenizer_preset("small", "4x8x8")
     assert tokenizer_recipe(TOKENIZER, data=data) == TOKENIZER
     assert tokenizer_recipe(TokenizerTraining(), decoder_of=folder / "tokenizer").model == SIZES
+    assert tokenizer_recipe(TokenizerTraining(), init=folder / "tokenizer").model == SIZES
+    assert tokenizer_recipe(TokenizerTraining(), init=BUNDLED / "run").model == read_config(BUNDLED / "run").tokenizer
+    with pytest.raises(ReelmError, match="init: must not be given together with decoder_of"):
+        tokenizer_recipe(TokenizerTraining(), init=BUNDLED / "run", decoder_of=folder / "tokenizer")
     with pytest.raises(ReelmError, match="preset: must not be given together with options of --model"):
         tokenizer_recipe(TOKENIZER, preset="tiny")
     with pytest.raises(ReelmError, match=r"model.encoder_width: must not be given together with decoder_of"):
