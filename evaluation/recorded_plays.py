@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.checkpoint import find_checkpoint, load_tensors, read_json, save_json, save_tensors
+from ..core.checkpoint import find_checkpoint, load_tensors, read_json, save_tensors
 from ..core.config import from_dict, to_dict
 from ..core.controls import Controller, ControlTrack, read_written
 from ..core.errors import CheckpointError, ClipError, ReelmError, require
+from ..core.files import atomic_write
+from ..core.json_values import json_text
 from ..core.progress import note, progress
 from ..data.control_files import read_controls
 from ..data.recode import noted
@@ -180,7 +182,7 @@ def _save_plays(folder: Path, plays: list[RecordedPlay], config: ModelConfig) ->
     ))  # fmt: skip
     pictures_NHW3 = torch.from_numpy(np.stack([play.picture_HW3 for play in plays]))
     save_tensors(folder / PICTURES, {"pictures": pictures_NHW3})
-    save_json(folder / PLAYS, to_dict(table))
+    atomic_write(folder / PLAYS, json_text(to_dict(table)) + "\n")  # on one line: it is four times as long otherwise
 
 
 def _load_plays(folder: Path, config: ModelConfig, controller: Controller) -> list[RecordedPlay]:

@@ -12,9 +12,9 @@ and back) and j and l (turn left and right). The game takes 35 steps a second an
 that two or three steps pass between two of them. recording.py says what files a clip is. Captions tell the world,
 whether there is a wall ahead, and what lies in sight: "a maze of grey walls, a wall ahead, a medkit in sight".
 
-The player goes forward most of the time and turns now and then, mostly away from walls; in some seconds it does
-anything. With --probes each key is held alone for a second at 0, 10 and 60 s, as `reelm evaluate play` wants it. The
-same command writes the same files.
+The player is in one of three moods for some seconds each: it explores, which is to go forward and to turn now and then,
+mostly away from walls; it does anything; or it holds one key at a time, or none. With --probes each key is held alone
+for a second at 0, 10 and 60 s, as `reelm evaluate play` wants it. The same command writes the same files.
 """
 
 import argparse
@@ -33,7 +33,8 @@ SIZE, SCALE = 64, 3  # the picture, and how many pixels of the screen make one o
 TURN = 2.0  # degrees in a step
 KEYS = ("w", "s", "j", "l")
 LATEST_SECONDS = 10  # into the world, where a recording begins at the latest
-HOLD_SECONDS, MOOD_SECONDS, WANDERING = 0.7, 3, 0.3  # as in record_procgen.py
+HOLD_SECONDS, MOOD_SECONDS = 0.7, 3  # on average
+MOODS = {"explores": 0.5, "wanders": 0.2, "tries": 0.3}  # and how often each is
 NEAR = 12  # of 255 in the depth of the picture: there is a wall ahead
 # What a world without drawings of its own holds.
 PLAIN_LUMPS = {"MAP01", "TEXTMAP", "BEHAVIOR", "DIALOGUE", "ZNODES", "SCRIPTS", "ENDMAP", "DECORATE"}
@@ -70,19 +71,28 @@ class Walker:
     """The scripted player: two hands, which hold forward, back or nothing, and a turn or nothing."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng, self._walk, self._turn, self._wanders = rng, "w", "", False
+        self._rng, self._walk, self._turn, self._mood = rng, "w", "", "explores"
 
     def held(self, blocked: bool) -> frozenset[str]:
-        """Return what is held now; a player that is blocked turns, and then goes on."""
+        """Return what is held now; a player that explores and is blocked turns, and then goes on."""
         rng = self._rng
         if rng.random() < 1 / (MOOD_SECONDS * FPS):
-            self._wanders = bool(rng.random() < WANDERING)
-        if blocked and not self._turn and rng.random() < 0.5:
+            self._mood = str(rng.choice(list(MOODS), p=list(MOODS.values())))
+        walk_changes, turn_changes = rng.random(2) < 1 / (HOLD_SECONDS * FPS)
+        if self._mood == "tries":
+            if walk_changes:
+                key = str(rng.choice(["", *KEYS]))
+                self._walk, self._turn = (key, "") if key in ("w", "s") else ("", key)
+            elif self._walk and self._turn:
+                self._turn = ""
+            return frozenset({self._walk, self._turn}) - {""}
+        explores = self._mood == "explores"
+        if explores and blocked and not self._turn and rng.random() < 0.5:
             self._turn = str(rng.choice(["j", "l"]))
-        if rng.random() < 1 / (HOLD_SECONDS * FPS):
-            self._walk = str(rng.choice(["w", "s", ""], p=[1 / 3] * 3 if self._wanders else [0.8, 0.06, 0.14]))
-        if not (blocked and self._turn) and rng.random() < 1 / (HOLD_SECONDS * FPS):
-            self._turn = str(rng.choice(["j", "l", ""], p=[1 / 3] * 3 if self._wanders else [0.2, 0.2, 0.6]))
+        if walk_changes:
+            self._walk = str(rng.choice(["w", "s", ""], p=[0.8, 0.06, 0.14] if explores else [1 / 3] * 3))
+        if turn_changes and not (explores and blocked and self._turn):
+            self._turn = str(rng.choice(["j", "l", ""], p=[0.2, 0.2, 0.6] if explores else [1 / 3] * 3))
         return frozenset({self._walk, self._turn}) - {""}
 
 

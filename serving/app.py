@@ -308,10 +308,8 @@ def _add_sockets(app: FastAPI, jobs: Jobs) -> None:
             first = await line.first()
             require(app.state.plays < jobs.limits.plays, "plays", f"must be at most {jobs.limits.plays} at a time",
                     "one more")  # fmt: skip
-            generator = jobs.generator(first.get("model"))
             app.state.plays += 1
             try:
-                guests = jobs.scheduler(first.get("model")).guests
-                await play(line, generator, first, guests, most_seconds=jobs.limits.seconds)
+                await play(line, jobs, first)
             finally:
                 app.state.plays -= 1

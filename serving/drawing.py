@@ -62,6 +62,7 @@ class Drawing:
         live: Whether somebody looks at it, so that it comes before clips at which nobody looks.
         decoder, block_size: The decoder by name, as in `generate`.
         cancelled: Whether nothing more is to be drawn.
+        drawn_seconds: The time of the passes in which it was.
         changes: What is to be changed at its first latent frame that is not begun.
     """
 
@@ -71,7 +72,7 @@ class Drawing:
     ) -> None:  # fmt: skip
         self.request, self.watcher, self.fps, self.live, self.past_tS = request, watcher, fps, live, past_tS
         self.decoder, self.block_size = decoder, block_size
-        self.cancelled, self.changes = False, queue.SimpleQueue[Change]()
+        self.cancelled, self.changes, self.drawn_seconds = False, queue.SimpleQueue[Change](), 0.0
         self._shown_until = 0.0
         self._allowed: int | None = None
 

@@ -22,12 +22,13 @@ from pathlib import Path
 from ..core.errors import ReelmError, require
 from ..core.json_values import Json
 from ..generation.generator import VideoGenerator
+from ..generation.session import SessionState
 from ..generation.steering import read_change
 from ..generation.video import Video
 from .clip_request import AskedClip, cut, read_asked
 from .job_store import CLIP, INPUT, TOKENS, Job, JobStore, new_id
 from .limits import Limits
-from .run import Run, for_viewers
+from .run import Run, append_tokens, for_viewers
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,25 @@ class Jobs:
         finally:
             with self._lock:
                 self._coming -= 1
+
+    def keep(self, asked: Json, session: SessionState) -> Job:
+        """Keep a clip that was drawn elsewhere, such as a play, as a job of which nothing but its file is missing.
+
+        Args:
+            asked: What it would be asked for by.
+            session: Its tokens.
+
+        Raises:
+            ReelmError: An argument is refused.
+        """
+        name, identity = self._name(asked.get("model")), new_id()
+        parts, folder = self.generators[name].parts, self.store.folder(identity)
+        clip = read_asked(parts, {**asked, "model": name}, None, self.limits)
+        folder.mkdir()
+        append_tokens(folder / TOKENS, parts.lm.layout.pack({**session.segments, "video": session.tokens_thw}))
+        job = self.store.add(clip.asked, identity=identity)
+        self._start(job, clip)
+        return job
 
     def recover(self) -> int:
         """Go on with the jobs that a server has left, and return how many there are.
@@ -252,7 +272,7 @@ class Jobs:
             if job.id in self._runs or self._closing:
                 return self._runs.get(job.id)
             parts, folder = self.generator(job.asked["model"]).parts, self.store.folder(job.id)
-            run = Run(self, job, clip, parts, folder, most_seconds=self.limits.seconds)
+            run = Run(self, job, clip, parts, folder, self.limits)
             run.shows_tokens = tokens
             if run.plan.latent_frames is None:
                 run.drawing.allow(run.first_frame)  # until somebody watches

@@ -8,10 +8,13 @@ while lane.waiting():
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Hashable
 
 import torch
 
+from ..core.errors import ReelmError
+from ..generation.admission import admit
 from ..generation.pixels import PixelDecoder
 from ..generation.pretrained import Pretrained
 from ..generation.request import pick_decoder
@@ -26,6 +29,24 @@ def lane_key(drawing: Drawing) -> Hashable:
     """Return what the clips of a lane have in common: the settings, the decoder, and whether prompts are negated."""
     request = drawing.request
     return request.sampling, drawing.decoder, drawing.block_size, request.negatives, drawing.live
+
+
+def fitting_capacity(parts: Pretrained, drawing: Drawing, most: int) -> int:
+    """Return for how many clips like this one there is memory, at most so many: a power of two of them, or all.
+
+    Raises:
+        ReelmError: There is not enough for one; see `admit`.
+    """
+    capacity, request = most, drawing.request
+    while True:
+        try:
+            # A latent frame is handed over when it is drawn. A clip without a length needs what one with a length does.
+            admit(parts, dataclasses.replace(request, plans=request.plans * capacity, batch_size=capacity), whole=False)
+            return capacity
+        except ReelmError:
+            if capacity == 1:
+                raise
+            capacity = 2 ** ((capacity - 1).bit_length() - 1)
 
 
 class Lane:
@@ -97,9 +118,11 @@ class Lane:
                 self._end(clip)
         if not self._drawings:
             return
-        self._engine.decoder = self._decoders[len(self._drawings) - 1]
+        self._engine.decoder, begun = self._decoders[len(self._drawings) - 1], time.monotonic()
         for frame in self._engine.step():
             self._hand_over(frame)
+        for drawing in self._drawings.values():
+            drawing.drawn_seconds += time.monotonic() - begun
         for clip, drawing in [*self._drawings.items()]:
             if clip in self._failed or self._complete[clip] == drawing.request.plans[0].latent_frames:
                 self._end(clip)

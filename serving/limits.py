@@ -13,6 +13,7 @@ class Limits:
     Attributes:
         jobs: The most clips that are drawn or wait for it; one more is refused until one of them is done.
         seconds: The longest clip, also one without an end, and the longest play.
+        drawing_seconds: For how long a clip may be drawn, which is the time of the passes in which it is.
         json_bytes: The largest body without a file.
         body_bytes: The largest body with a file.
         upload_pixels: The largest picture of an uploaded clip, height times width.
@@ -27,6 +28,7 @@ class Limits:
 
     jobs: int = 64
     seconds: float = 120.0
+    drawing_seconds: float = 3600.0
     json_bytes: int = 2**16
     body_bytes: int = 64 * 2**20
     upload_pixels: int = 4096 * 4096

@@ -1,6 +1,6 @@
 """A job that is drawn or waits, and what its viewers see of it.
 
-    run = Run(jobs, job, clip, parts, folder, most_seconds=120)
+    run = Run(jobs, job, clip, parts, folder, Limits())
     scheduler.add(run.drawing)
     async for item in run.hub.watch(): ...                  # `Accepted` tokens and `DrawnFrame`s
 
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from ..core.errors import require
 from ..generation.pixels import decode_clips
 from ..generation.pretrained import Pretrained
 from ..sampling.plan import ClipPlan
@@ -22,6 +23,7 @@ from .clip_request import AskedClip
 from .drawing import Drawing, DrawnFrame
 from .hub import Hub
 from .job_store import TOKENS, Job
+from .limits import Limits
 
 
 class Accepted(NamedTuple):
@@ -62,7 +64,7 @@ class Run:
     """
 
     def __init__(
-        self, owner: Owner, job: Job, clip: AskedClip, parts: Pretrained, folder: Path, *, most_seconds: float
+        self, owner: Owner, job: Job, clip: AskedClip, parts: Pretrained, folder: Path, limits: Limits
     ) -> None:
         """Prepare the drawing of a job, after what was drawn of it before.
 
@@ -72,13 +74,13 @@ class Run:
             clip: The clip that is asked for.
             parts: The model.
             folder: The folder of the job.
-            most_seconds: The length with which a clip without an end is ended.
+            limits: The limits of the server; a clip without an end is ended with the longest length.
         """
         self.hub: Hub[Accepted | DrawnFrame] = Hub()
         self.job, self.clip, self.plan, self.parts = job, clip, clip.plan, parts
         self.stopping, self.deleted, self.parked, self.viewers = False, False, False, 0
         self.over, self.passes, self.shows_tokens = threading.Event(), 0, False
-        self._owner, self._file, self._most_seconds = owner, folder / TOKENS, most_seconds
+        self._owner, self._file, self._limits = owner, folder / TOKENS, limits
         past_tS = clip.past(parts, _read_tokens(self._file, parts.lm.layout.frame_size))
         options = dict[str, Any](clip.asked["options"])  # type: ignore[arg-type]
         self.first_frame, self._tokens = len(past_tS), [*past_tS.to(torch.int32)]
@@ -93,9 +95,14 @@ class Run:
         return len(self._tokens)
 
     @property
+    def given_frames(self) -> int:
+        """The latent frames of the clip that it continues."""
+        return 0 if self.clip.source is None else len(self.clip.source.tokens_thw)
+
+    @property
     def most_frames(self) -> int:
         """The latent frames with which the clip ends, or is ended where it has no end."""
-        most = max(1, int(self._most_seconds * self.parts.config.fps))
+        most = max(1, int(self._limits.seconds * self.parts.config.fps))
         return self.plan.latent_frames or self.parts.tokenizer.compression.latent_frames(most)
 
     def pictures(self, first: int) -> np.ndarray:
@@ -106,8 +113,9 @@ class Run:
 
     @property
     def progress(self) -> int:
-        """How much of the clip is drawn, in per cent; 0 for a clip without an end."""
-        return 0 if self.plan.latent_frames is None else 100 * self.latent_frames // self.plan.latent_frames
+        """How much of what is to be drawn of the clip is drawn, in per cent; 0 for a clip without an end."""
+        given, ends = self.given_frames, self.plan.latent_frames
+        return 0 if ends is None else 100 * (self.latent_frames - given) // max(1, ends - given)
 
     @property
     def tokens_tS(self) -> torch.Tensor:
@@ -118,7 +126,13 @@ class Run:
     # What the thread of the scheduler calls.
 
     def tokens(self, first: int, tokens_n: torch.Tensor) -> None:
-        """Hand tokens on to the viewers."""
+        """Hand tokens on to the viewers.
+
+        Raises:
+            ReelmError: The clip was drawn for longer than is allowed, which ends it.
+        """
+        most, spent = self._limits.drawing_seconds, self.drawing.drawn_seconds
+        require(spent <= most, "clip", f"must be drawn in at most {most:g} s", round(spent, 1))
         if self.job.status == "queued":
             self._owner.begin(self)
         self.passes += 1
@@ -127,8 +141,7 @@ class Run:
 
     def frame(self, frame: DrawnFrame) -> None:
         """Keep a latent frame, and hand it on to the viewers."""
-        with self._file.open("ab") as file:
-            file.write(frame.tokens_S.numpy().astype("<i4").tobytes())
+        append_tokens(self._file, frame.tokens_S)
         self._tokens.append(frame.tokens_S)
         self.hub.put(frame)
         if self.stopping or self.latent_frames == self.most_frames:
@@ -148,6 +161,12 @@ class Run:
 def for_viewers(job: Job) -> bool:
     """Return whether a clip is drawn while somebody watches it, and only then."""
     return bool(job.asked.get("live") or job.asked.get("endless"))
+
+
+def append_tokens(path: Path, tokens_tS: torch.Tensor) -> None:
+    """Add latent frames in writing order to the file of a clip."""
+    with path.open("ab") as file:
+        file.write(tokens_tS.numpy().astype("<i4").tobytes())
 
 
 def _read_tokens(path: Path, frame_size: int) -> torch.Tensor:

@@ -4,7 +4,8 @@
     scheduler.add(Drawing(request, watcher, fps=parts.config.fps))        # from any thread
     scheduler.close()
 
-Clips of the same settings are drawn in passes together (lane.py), and come and go at any latent frame. A watched clip
+Clips of the same settings are drawn in passes together (lane.py), and come and go at any latent frame. A lane is made
+when there is memory for it: until then, its clips wait for those of other lanes. A watched clip
 has a deadline: its next picture is due when the last one has been shown. Lanes with a clip that is less than `AHEAD`
 seconds before its deadline take turns; while there is none, or they wait for their viewers, lanes of clips that nobody
 watches do.
@@ -16,10 +17,10 @@ import time
 from collections.abc import Callable, Hashable
 
 from ..core.device import thread_modes
-from ..core.errors import require
+from ..core.errors import ReelmError, require
 from ..generation.pretrained import Pretrained
 from .drawing import Drawing
-from .lane import Lane, end, lane_key
+from .lane import Lane, end, fitting_capacity, lane_key
 
 AHEAD = 1.0  # seconds
 MOST_LANES = 8  # of watched clips, and of others: engines that are kept, each with a cache of its own
@@ -113,6 +114,9 @@ class Scheduler:
     def _add(self, drawing: Drawing) -> bool:
         """Add a clip to a lane with room, if there is one or can be one, and return whether there is."""
         key = lane_key(drawing)
+        lane = self._lanes.get(key)
+        if lane is not None and not lane.drawings and lane.free < self.capacity:
+            del self._lanes[key]  # there may be memory for a larger one now
         if key not in self._lanes:
             peers = [other for other, lane in self._lanes.items() if lane.live == drawing.live]
             idle = [other for other in peers if not self._lanes[other].drawings]
@@ -120,11 +124,31 @@ class Scheduler:
                 return False
             if len(peers) >= MOST_LANES:
                 del self._lanes[idle[0]]
-            self._lanes[key] = Lane(self._parts, drawing, capacity=self.capacity)
+            capacity = self._capacity(drawing)
+            if not capacity:
+                return False
+            self._lanes[key] = Lane(self._parts, drawing, capacity=capacity)
         if not self._lanes[key].free:
             return False
         self._lanes[key].add(drawing)
         return True
+
+    def _capacity(self, drawing: Drawing) -> int:
+        """Return for how many clips like this one there is memory; 0 where it has to wait for other lanes.
+
+        Raises:
+            ReelmError: There is too little memory even without other lanes.
+        """
+        while True:
+            try:
+                return fitting_capacity(self._parts, drawing, self.capacity)
+            except ReelmError:
+                idle = [key for key, lane in self._lanes.items() if not lane.drawings]
+                if not self._lanes:
+                    raise
+                if not idle:
+                    return 0
+                del self._lanes[idle[0]]
 
     def _next(self) -> tuple[Hashable | None, bool]:
         """Return the lane whose pass comes next, if there is one, and whether one is held back for a guest."""

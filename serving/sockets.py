@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import struct
 import threading
 import time
@@ -21,16 +22,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..core.controls import ControlTrack
 from ..core.errors import ReelmError, require
-from ..generation.generator import VideoGenerator
+from ..core.json_values import Json
 from ..generation.play import PlaySession
 from ..generation.play_clock import play_by_clock
 from .bodies import read_object
+from .job_store import Job
 from .jobs import Jobs
 from .run import Accepted, Run
 
 HEADER = struct.Struct("<IHHd")  # the number of the picture, its width and height, the second at which it is shown
 MARGIN = 2  # latent frames that a clip without an end is drawn beyond the one that its viewer has shown last
 LATE = 4  # messages that wait: pictures are left out then
+log = logging.getLogger(__name__)
 PLAY_FIELDS = ("type", "model", "prompt", "seed", "temperature")
 
 
@@ -136,7 +139,7 @@ def describe_run(run: Run) -> dict[str, object]:
         "id": run.job.id, "fps": config.fps, "width": config.width, "height": config.height, "rows": rows,
         "columns": columns, "order": layout.raster_S.tolist(), "given": layout.frame_size - layout.video.size,
         "temporal": run.parts.tokenizer.compression.t, "latent_frames": run.plan.latent_frames,
-        "given_frames": 0 if run.clip.source is None else len(run.clip.source.tokens_thw),
+        "given_frames": run.given_frames,
         "prompt": run.plan.last_prompt, "seed": run.plan.key.seed,
     }  # fmt: skip
 
@@ -237,23 +240,22 @@ class SocketPlayer:
         return ControlTrack((keys,) * pictures)
 
 
-async def play(line: Line, generator: VideoGenerator, first: dict[str, Any], guests: set[Callable[[], bool]], *,
-               most_seconds: float) -> None:  # fmt: skip
-    """Play a model until the player stops or goes away.
+async def play(line: Line, jobs: Jobs, first: dict[str, Any]) -> None:
+    """Play a model until the player stops or goes away, and keep the clip.
 
     Args:
         line: The player.
-        generator: The model.
-        first: The first message, with the prompt and the seed.
-        guests: The scheduler's guests, among whom the play is while it goes on.
-        most_seconds: The longest play.
+        jobs: The jobs of the server, among whose clips it is kept.
+        first: The first message, with the model, the prompt and the seed.
 
     Raises:
         ReelmError: An argument is refused.
     """
     for name in first:
         require(name in PLAY_FIELDS, "start", f"must have names of {', '.join(PLAY_FIELDS)}", name)
-    options = {name: first[name] for name in ("seed", "temperature") if first.get(name) is not None}
+    generator, guests = jobs.generator(first.get("model")), jobs.scheduler(first.get("model")).guests
+    asked = {name: value for name, value in first.items() if value is not None and name != "type"}
+    options = {name: asked[name] for name in ("seed", "temperature") if name in asked}
     loop, coming, stop = asyncio.get_running_loop(), asyncio.Queue[tuple[Any, ...]](), threading.Event()
 
     def put(*item: object) -> None:
@@ -264,7 +266,7 @@ async def play(line: Line, generator: VideoGenerator, first: dict[str, Any], gue
     player.fps = session.fps
     guest = session.is_drawing
     guests.add(guest)
-    playing = asyncio.ensure_future(asyncio.to_thread(_play, session, player, put, stop, most_seconds))
+    playing = asyncio.ensure_future(asyncio.to_thread(_play, session, player, put, stop, jobs, asked))
     try:
         height, width = session.pictures.shape[1:3]
         await line.say("ready", keys=session.keys, fps=session.fps, width=width, height=height, seed=session.seed,
@@ -278,17 +280,28 @@ async def play(line: Line, generator: VideoGenerator, first: dict[str, Any], gue
 
 
 def _play(
-    session: PlaySession, player: SocketPlayer, put: Callable[..., None], stop: threading.Event, seconds: float
-) -> None:
-    """Play in a thread, which gives the loop its pictures, and at last the figures."""
-    figures: dict[str, Any] = {}
+    session: PlaySession, player: SocketPlayer, put: Callable[..., None], stop: threading.Event, jobs: Jobs,
+    asked: dict[str, Any],
+) -> None:  # fmt: skip
+    """Play in a thread, which gives the loop its pictures, and at last the figures and the id of the clip."""
+    figures, identity = dict[str, Any](), None
+    most = jobs.limits.seconds - (1 + session.step_pictures) / session.fps  # with the first picture and the last step
     try:
-        report = play_by_clock(
-            session, player, lambda picture: put("picture", picture), seconds=seconds, stop=stop.is_set
-        )
+        report = play_by_clock(session, player, lambda picture: put("picture", picture), seconds=most, stop=stop.is_set)
         figures = dataclasses.asdict(report)
+        if len(session.held):
+            identity = _keep(jobs, session, asked).id
+    except Exception:
+        log.exception("a play failed, or could not be kept")
     finally:
-        put("end", figures)
+        put("end", figures, identity)
+
+
+def _keep(jobs: Jobs, session: PlaySession, asked: dict[str, Any]) -> Job:
+    """Keep a play as the clip that its keys and its seed make."""
+    options: Json = {"seed": session.seed, "keys": session.held.written}
+    options |= {name: asked[name] for name in ("temperature",) if name in asked}
+    return jobs.keep({"model": asked.get("model"), "prompt": session.prompt or None, "options": options}, session.session)
 
 
 async def _send_play(line: Line, fps: float, coming: "asyncio.Queue[tuple[Any, ...]]") -> None:
@@ -302,7 +315,7 @@ async def _send_play(line: Line, fps: float, coming: "asyncio.Queue[tuple[Any, .
         elif kind == "receipt":
             await line.say("receipt", id=values[0], picture=values[1])
         else:
-            await line.say("end", figures=values[0])
+            await line.say("end", figures=values[0], id=values[1])
             return
 
 

@@ -13,6 +13,7 @@ let models = [];
 let viewers = [];
 let playing = null;
 let source = null; // a file, or { id, frames } of a clip of this server
+let held; // the keys of a link to a play
 
 function tell(message) {
   $("error").textContent = message;
@@ -36,7 +37,7 @@ function asked(second) {
   const endless = $("endless").checked;
   const values = {
     model: source?.id ? undefined : model().id, live: true, seed: number("seed"), prompt: $("prompt").value.trim() || undefined,
-    seconds: endless ? undefined : number("seconds"), endless: endless || undefined, ...settings(second),
+    seconds: endless || held ? undefined : number("seconds"), endless: endless || undefined, keys: held, ...settings(second),
   };
   if (source?.id && source.frames) values.frames = source.frames;
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
@@ -100,9 +101,9 @@ function entry(job) {
   if (job.status === "completed") {
     item.append(element("video", { src: contentOf(job.id, "mp4"), controls: true, loop: true, muted: true, preload: "auto" }));
   }
-  const text = Array.isArray(job.prompt) ? job.prompt.map(([, each]) => each).join(", then ") : job.prompt ?? "continued";
+  const text = Array.isArray(job.prompt) ? job.prompt.map(([, each]) => each).join(", then ") : job.prompt ?? (job.continues ? "continued" : "without a prompt");
   item.append(element("p", { textContent: text }));
-  const used = Object.entries(job.options).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
+  const used = Object.entries(job.options).map(([name, value]) => (name === "keys" ? "played" : `${name.replaceAll("_", " ")} ${value}`));
   item.append(element("p", { className: "told", textContent: [job.status, ...(job.seconds ? [`${job.seconds} s`] : []), ...used].join(", ") }));
   const row = item.appendChild(element("p", { className: "row" }));
   if (job.status === "completed") {
@@ -117,7 +118,7 @@ function entry(job) {
       ...["mp4", "gif", "session"].map((form) => element("a", { href: contentOf(job.id, form), textContent: form, download: "" })),
     );
   }
-  if (job.status === "completed" && typeof job.prompt === "string" && !job.continues && !job.endless) row.append(element("a", { href: linkTo(job), textContent: "the same again" }));
+  if (job.status === "completed" && !Array.isArray(job.prompt) && !job.continues && !job.endless) row.append(element("a", { href: linkTo(job), textContent: "the same again" }));
   row.append(button("Delete", async () => { await ask(`/v1/videos/${job.id}`, { method: "DELETE" }); list(); }));
   return item;
 }
@@ -129,8 +130,8 @@ function button(text, act) {
 }
 
 function linkTo({ model: name, prompt, options }) {
-  const { seed, seconds, guidance_scale: guidance, temperature, decoder } = options;
-  const values = Object.entries({ model: name, prompt, seed, seconds, guidance, temperature, decoder });
+  const { seed, seconds, guidance_scale: guidance, temperature, decoder, keys } = options;
+  const values = Object.entries({ model: name, prompt: prompt ?? "", seed, seconds, guidance, temperature, decoder, keys });
   return `#${new URLSearchParams(values.filter(([, value]) => value !== undefined))}`;
 }
 
@@ -144,7 +145,8 @@ function followLink() {
   }
   $("endless").checked = $("compare").checked = false;
   begin(null);
-  make();
+  held = values.get("keys") ?? undefined;
+  make().finally(() => { held = undefined; });
 }
 
 async function list() {
@@ -172,13 +174,22 @@ function choose() {
 function play() {
   playing = new Play({
     canvas: $("world"), latency: $("latency"), pads: $("pads"), keys: model().keys, onError: tell,
-    onEnd: () => { $("begin").disabled = false; $("leave").disabled = true; },
+    onEnd: (id) => { $("begin").disabled = false; $("leave").disabled = true; if (id) kept(id).catch((error) => tell(error.message)); },
   });
   $("begin").disabled = true;
   $("leave").disabled = false;
   const values = { model: model().id, prompt: $("prompt").value.trim() || undefined, seed: number("seed"), temperature: number("temperature") };
   playing.begin(values);
   $("begin").blur();
+}
+
+async function kept(id) {
+  let status = "queued";
+  while (["queued", "in_progress"].includes(status)) {
+    await new Promise((done) => setTimeout(done, 300));
+    ({ status } = await (await ask(`/v1/videos/${id}`)).json());
+  }
+  list();
 }
 
 function dropped(event) {

@@ -59,7 +59,7 @@ export class Play {
     if (said.type === "ready") Object.assign(this.canvas, { width: said.width, height: said.height });
     else if (said.type === "receipt" && this.waiting.has(said.id)) this.waiting.get(said.id).picture = said.picture;
     else if (said.type === "error") this.onError(said.message);
-    else if (said.type === "end") this.end();
+    else if (said.type === "end") this.end(said.id);
   }
 
   show({ number, image }) {
@@ -84,7 +84,7 @@ export class Play {
     else this.end();
   }
 
-  end() {
+  end(id) {
     if (this.over) return;
     this.over = true;
     removeEventListener("keydown", this.down);
@@ -92,6 +92,6 @@ export class Play {
     removeEventListener("blur", this.release);
     document.removeEventListener("visibilitychange", this.hidden);
     this.socket.close();
-    this.onEnd();
+    this.onEnd(id);
   }
 }

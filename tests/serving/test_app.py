@@ -261,7 +261,7 @@ def test_a_clip_whose_viewer_goes_away_is_parked_and_goes_on_with_the_next_one(c
     assert np.array_equal(Video.load(clip_of(client, job["id"], tmp_path)).tokens, alone.tokens)
 
 
-def test_a_world_is_played_with_receipts(client):
+def test_a_world_is_played_with_receipts_and_kept(client, played_generator, tmp_path):
     with client.websocket_connect("/v1/play") as socket:
         socket.send_json({"model": "played", "prompt": "a red ball", "seed": 3})
         ready = socket.receive_json()
@@ -279,8 +279,13 @@ def test_a_world_is_played_with_receipts(client):
         assert receipts[0]["id"] == 5 and receipts[0]["picture"] >= 1
         assert errors and "did you mean 'jump'" in errors[0]["message"]
         socket.send_json({"type": "stop"})
-        figures = pictures(socket)[1][-1]["figures"]
-        assert figures["pictures"] >= 6
+        end = pictures(socket)[1][-1]
+        assert end["figures"]["pictures"] >= 6
+    job = wait(client, end["id"])
+    assert job["status"] == "completed" and job["options"]["seed"] == 3
+    kept = Video.load(clip_of(client, job["id"], tmp_path))
+    again = played_generator.generate("a red ball", seed=3, keys=job["options"]["keys"])
+    assert len(kept.tokens) == len(again.tokens) and np.array_equal(kept.tokens, again.tokens)
     with client.websocket_connect("/v1/play") as socket:
         socket.send_bytes(b"\x00")
         assert "must be a JSON object" in socket.receive_json()["message"]

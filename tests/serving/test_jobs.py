@@ -95,6 +95,12 @@ def test_a_clip_that_cannot_be_kept_fails_alone(make_jobs, monkeypatch):
     assert found[1].error == "the clip could not be drawn"
 
 
+def test_a_clip_that_takes_too_long_is_ended(make_jobs):
+    jobs = make_jobs(drawing_seconds=1e-9)
+    job = wait(jobs, submit(jobs).id)
+    assert (job.status, job.error.partition(",")[0]) == ("failed", "clip: must be drawn in at most 1e-09 s")
+
+
 def test_a_clip_is_deleted_while_it_is_drawn(make_jobs):
     jobs = make_jobs()
     identity = submit(jobs).id

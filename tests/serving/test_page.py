@@ -153,6 +153,9 @@ def test_a_world_is_played_with_keys_which_are_let_go_when_the_page_is_left(open
     page.keyboard.up("Space")
     page.click("#leave")
     page.locator("#begin:enabled").wait_for()
+    page.locator("#gallery li", has_text="played").locator("video").wait_for()
+    page.click("#gallery >> text=the same again")  # without a prompt, by its seed and its keys
+    page.locator("#gallery li:nth-child(2) video").wait_for()
     assert page.locator("html").evaluate("html => html.scrollWidth") <= 390
 
 

@@ -1,11 +1,14 @@
 """Clips of a scheduler are those of `generate`, whoever else is drawn, and watched ones come first."""
 
+import dataclasses
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from reelm.core.errors import ReelmError
+from reelm.generation import admission
 from reelm.generation.request import make_request
 from reelm.generation.steering import read_change
 from reelm.serving import lane as lanes
@@ -147,6 +150,36 @@ def test_what_fails_ends_its_clips_and_nothing_else(scheduler, debug_generator, 
         with pytest.raises(RuntimeError, match="no memory"):
             drawing.watcher.frames()
     assert len(draw(scheduler, debug_generator, seed=1, num_frames=5).watcher.frames()) == 5
+
+
+def test_a_lane_has_as_many_rows_as_fit_and_waits_for_memory(debug_generator, monkeypatch):
+    parts, free = debug_generator.parts, [2**40]
+    request = make_request(parts, "generate", "a red ball", {"guidance_scale": 1.0, "num_frames": 13})
+    two = admission.admit(parts, dataclasses.replace(request, plans=request.plans * 2, batch_size=2), whole=False)
+    monkeypatch.setattr(admission, "available_memory", lambda device: free[0])
+    drawing = Drawing(request, Collector(), fps=8.0)
+    assert lanes.fitting_capacity(parts, drawing, 7) == 7
+    free[0] = two.call
+    assert lanes.fitting_capacity(parts, drawing, 7) == 2
+    scheduler = Scheduler(parts, capacity=7)
+    try:
+        first = Drawing(make_request(parts, "stream", "a red ball", {"seed": 1}), Collector(), fps=8.0)
+        first.allow(2)
+        scheduler.add(first)
+        while len(first.watcher.numbers) < 2:
+            first.watcher.came.wait(1)
+        free[0] = 0
+        second = draw(scheduler, debug_generator, seed=2, num_frames=5, temperature=0.5)
+        assert not second.watcher.done.wait(0.1) and second.watcher.numbers == []
+        free[0] = two.call
+        first.cancel()
+        scheduler.wake()
+        assert len(second.watcher.frames()) == 5
+        free[0] = 0
+        with pytest.raises(ReelmError, match="memory: must be at least"):
+            draw(scheduler, debug_generator, seed=2, num_frames=5, temperature=0.6).watcher.frames()
+    finally:
+        scheduler.close()
 
 
 def test_a_closed_scheduler_ends_all_clips(debug_generator):
