@@ -300,8 +300,10 @@ def _play(
 def _keep(jobs: Jobs, session: PlaySession, asked: dict[str, Any]) -> Job:
     """Keep a play as the clip that its keys and its seed make."""
     options: Json = {"seed": session.seed, "keys": session.held.written}
-    options |= {name: asked[name] for name in ("temperature",) if name in asked}
-    return jobs.keep({"model": asked.get("model"), "prompt": session.prompt or None, "options": options}, session.session)
+    if "temperature" in asked:
+        options["temperature"] = asked["temperature"]
+    clip: Json = {"model": asked.get("model"), "prompt": session.prompt or None, "options": options}
+    return jobs.keep(clip, session.session)
 
 
 async def _send_play(line: Line, fps: float, coming: "asyncio.Queue[tuple[Any, ...]]") -> None:
