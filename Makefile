@@ -2,7 +2,7 @@
 PY = .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world run
+.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world run halls
 
 install:
 	python3 -m venv .venv
@@ -96,9 +96,11 @@ world:
 PLAYED_TOKENIZER = --num-frames 5 --model.temporal 1 --model.front haar --model.encoder-width 64 --model.encoder-depth 3 \
 	--model.encoder-spread 1 --model.decoder-widths 144 64 32 --model.decoder-depth 4 2 1 --model.decoder-memory 2 \
 	--model.quantizer.spread 0.01 --structure-weight 0 --train.steps 9000 --train.learning-rate 2.5e-3
-PLAYED_LM = --model.order coarse --model.window 8 --model.width 192 --model.depth 6 --model.hidden 384 --model.heads 6 \
-	--model.kv-heads 2 --model.head-dim 32 --token-noise 0.1 --sampling.guidance-scale 1 --sampling.temperature 1 \
-	--sampling.top-k 200
+PLAYED_LM = --model.order coarse --model.window 8 --model.depth 6 --model.heads 6 --model.kv-heads 2 --model.head-dim 32 \
+	--token-noise 0.1 --sampling.guidance-scale 1 --sampling.temperature 1 --sampling.top-k 200
+RUN_LM = $(PLAYED_LM) --model.width 192 --model.hidden 384
+HALLS_LM = $(PLAYED_LM) --model.width 160 --model.hidden 320 --model.neighbour-dim 48
+PLAYED_GUIDANCE = --key-guidance 1.5 --train.steps 400 --train.warmup 30 --train.learning-rate 4e-4 --train.ema 0.99
 PROCGEN = runs/procgen/bin/python recipes/record_procgen.py
 run:
 	python3 -m venv runs/procgen
@@ -111,10 +113,30 @@ run:
 	$(PROCGEN) climber --levels 100000:100003 --probes --out runs/run-plays/climber
 	.venv/bin/reelm prepare runs/run-clips --out runs/run-shards --height 64 --width 64 --fps 15 --held-out-seconds 0
 	.venv/bin/reelm train tokenizer --data runs/run-shards --out runs/run-tokenizer $(PLAYED_TOKENIZER)
-	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm $(PLAYED_LM) \
+	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm $(RUN_LM) \
 		--windows.num-frames 15 --windows.stride 14 --train.steps 6600 --train.warmup 60 --train.ema 0.998
 	.venv/bin/reelm train lm --data runs/run-lm/tokens --tokenizer runs/run-tokenizer --out runs/run-guided \
-		--init runs/run-lm/model --text runs/run-lm/text.model --name run --key-guidance 1.5 $(PLAYED_LM) \
-		--train.steps 400 --train.warmup 30 --train.learning-rate 4e-4 --train.ema 0.99
+		--init runs/run-lm/model --text runs/run-lm/text.model --name run $(RUN_LM) $(PLAYED_GUIDANCE)
 	.venv/bin/reelm evaluate play --model runs/run-guided/model --recordings runs/run-plays --save-recordings --samples 2
 	cp runs/run-guided/model/*.safetensors runs/run-guided/model/*.json runs/run-guided/model/text.model checkpoints/run/
+
+VIZDOOM = runs/vizdoom/bin/python recipes/record_vizdoom.py
+halls:
+	python3 -m venv runs/vizdoom
+	runs/vizdoom/bin/pip install -q vizdoom==1.3.2 "av>=18.1"
+	$(VIZDOOM) halls --levels 0:270 --cut 2 --out runs/halls-clips/halls
+	$(VIZDOOM) maze --levels 0:220 --cut 2 --out runs/halls-clips/maze
+	$(VIZDOOM) yard --levels 0:110 --cut 2 --out runs/halls-clips/yard
+	$(VIZDOOM) halls --levels 100000:100004 --probes --out runs/halls-plays/halls
+	$(VIZDOOM) maze --levels 100000:100004 --probes --out runs/halls-plays/maze
+	$(VIZDOOM) yard --levels 100000:100004 --probes --out runs/halls-plays/yard
+	.venv/bin/reelm prepare runs/halls-clips --out runs/halls-shards --height 64 --width 64 --fps 12 --held-out-seconds 0
+	.venv/bin/reelm train tokenizer --data runs/halls-shards --out runs/halls-tokenizer --init run --num-frames 5 \
+		--structure-weight 0 --train.steps 2300 --train.learning-rate 2e-3
+	.venv/bin/reelm train lm --data runs/halls-shards --tokenizer runs/halls-tokenizer --out runs/halls-lm $(HALLS_LM) \
+		--windows.num-frames 24 --windows.stride 24 --train.steps 4000 --train.warmup 60 --train.ema 0.998
+	.venv/bin/reelm train lm --data runs/halls-lm/tokens --tokenizer runs/halls-tokenizer --out runs/halls-guided \
+		--init runs/halls-lm/model --text runs/halls-lm/text.model --name halls --store int8 $(HALLS_LM) $(PLAYED_GUIDANCE)
+	.venv/bin/reelm evaluate play --model runs/halls-guided/model --recordings runs/halls-plays --save-recordings --samples 2
+	cp runs/halls-guided/model/*.safetensors runs/halls-guided/model/*.json runs/halls-guided/model/text.model \
+		checkpoints/halls/

@@ -22,7 +22,7 @@ from torch import nn
 
 from ..core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from ..core.config import check_same, to_dict
-from ..core.device import has_bfloat16
+from ..core.device import faster_in_bfloat16
 from ..core.errors import INSTALL, CheckpointError, require
 from ..core.files import atomic_path, check_writable
 from ..core.log import Entry, StepLog
@@ -51,7 +51,7 @@ class TrainConfig:
         clip: The largest norm of a gradient.
         ema: The decay of the moving average of the weights, which is what is saved for use; 0 keeps no average.
         precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
-            "auto", which is bfloat16 on a GPU and on a CPU that has AVX512-BF16.
+            "auto", which is the faster one on the device where the run begins; a run that goes on keeps it.
         checkpoint_minutes: The minutes between two checkpoints.
         report_steps: The number of steps between two lines of metrics.
     """
@@ -119,10 +119,11 @@ class TrainState:
     The auxiliary module has optimizers of its own, its gradient is clipped by itself, and it has no moving average.
 
     Attributes:
+        precision: The precision of the products where the run decides it itself; empty before it has begun.
         stopped: Whether a signal has asked the run to end, so that nothing is to be done but to save it.
     """
 
-    stopped = False
+    precision, stopped = "", False
 
     def __init__(self, model: nn.Module, config: TrainConfig, auxiliary: nn.Module | None = None) -> None:
         self.model, self.config, self.step = model, config, 0
@@ -161,7 +162,8 @@ class TrainState:
         for index, optimizer in enumerate(self.optimizers):
             for number, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{index}.{number}.{k}": v for k, v in values.items()}
-        save_tensors(path, tensors, {"step": str(self.step), "steps": str(self.config.steps)})
+        save_tensors(path, tensors, {"step": str(self.step), "steps": str(self.config.steps),
+                                     "precision": self.precision})  # fmt: skip
 
     def load(self, path: Path) -> None:
         """Read the state from a file that `save` wrote.
@@ -171,7 +173,8 @@ class TrainState:
         """
         tensors = load_tensors(path)
         with safe_open(path, framework="pt") as file:
-            step = (file.metadata() or {}).get("step", "")
+            metadata = file.metadata() or {}
+        step, self.precision = metadata.get("step", ""), metadata.get("precision", "")
         if not (step.isascii() and step.isdigit()):
             raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
         self.step = int(step)
@@ -289,7 +292,9 @@ def train(
     if state.step >= config.steps and on_checkpoint is not None:
         on_checkpoint(state)  # a kill right after the last state was written may have prevented it
     device = next(model.parameters()).device
-    half = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16(device))
+    if config.precision == "auto" and not state.precision:
+        state.precision = "bfloat16" if faster_in_bfloat16(device) else "float32"
+    half = "bfloat16" in (config.precision, state.precision)
     for module in state.modules.values():
         module.train()
     last = time.monotonic()

@@ -11,6 +11,7 @@ from torch import nn
 
 from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.core.errors import CheckpointError, ReelmError
+from reelm.training import loop
 from reelm.training.loop import TrainConfig, TrainState, train
 
 
@@ -144,9 +145,16 @@ def test_bfloat16_is_for_the_products_alone(tmp_path, monkeypatch):
     for supported, precision, wanted in (
         (False, "auto", single), (False, "bfloat16", half), (True, "auto", half), (True, "float32", single)
     ):  # fmt: skip
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda answer=supported: answer)
+        monkeypatch.setattr(loop, "faster_in_bfloat16", lambda device, answer=supported: answer)
         train(make(), watching, config(steps=1, precision=precision), tmp_path / f"{supported}-{precision}")
         assert seen.pop() == (wanted, {single})
+
+
+def test_a_run_that_goes_on_keeps_the_precision_with_which_it_began(tmp_path, monkeypatch):
+    for number, faster in enumerate((True, False)):
+        monkeypatch.setattr(loop, "faster_in_bfloat16", lambda device, answer=faster: answer)
+        state = train(make(), loss, config(steps=number + 1), tmp_path, resume=number > 0)
+        assert state.precision == "bfloat16"
 
 
 def test_without_an_average_the_weights_themselves_are_kept(tmp_path):
