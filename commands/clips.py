@@ -75,7 +75,7 @@ class _Clip(ModelCommand):
         given = {name: getattr(self, name) for name in names} | self.given_sampling()
         return given if self.keys is None else given | {"keys": written_keys(self.keys)}
 
-    def prompts(self, prompt: P) -> P | list[tuple[float, str]]:
+    def schedule(self, prompt: P) -> P | list[tuple[float, str]]:
         """Return the prompt, or its schedule if it changes."""
         if not self.then:
             return prompt
@@ -186,24 +186,34 @@ class _Clip(ModelCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(_Clip):
-    """Generate clips from a prompt.
+    """Generate clips from a prompt, or from a file of prompts.
 
     Attributes:
         prompt: The text that the clip shows.
+        prompts: A file of prompts in place of one: each line is a JSON object with a prompt and options of its own. The
+            same command again draws the clips that are missing in --out.
+        out: The folder for the clips of --prompts and results.jsonl, new or empty or that of the same command.
         num_videos_per_prompt: The number of samples; several are written to out-1.mp4, out-2.mp4, ...
-        batch_size: The number of clips that are drawn at once; all unless given.
+        batch_size: The number of clips that are drawn at once; all unless given, and with --prompts 8.
         save_state: Save the session next to the clip, so that `reelm continue` need not read the clip's tokens again.
     """
 
     example = 'reelm generate "a red ball rolls to the right over grass" --seconds 2 --seed 7 -o ball.mp4'
-    prompt: Prompt
+    prompt: Annotated[str | None, Option(positional=True)] = None
+    prompts: Path | None = None
+    out: Path | None = None
     num_videos_per_prompt: int = 1
     batch_size: int | None = None
     save_state: bool = False
 
     def run(self) -> int:
-        paths = self.paths(_slug(self.prompt), self.num_videos_per_prompt)
-        prompt, count, options = self.prompts(self.prompt), len(paths), self.arguments()
+        require((self.prompt is None) != (self.prompts is None), "prompt, prompts", "must be exactly one of the two",
+                self.prompt)  # fmt: skip
+        if self.prompts is not None:
+            return self._draw_file(self.prompts)
+        require(self.out is None, "out", "must be given with prompts alone (--output names a clip)", self.out)
+        paths = self.paths(_slug(str(self.prompt)), self.num_videos_per_prompt)
+        prompt, count, options = self.schedule(str(self.prompt)), len(paths), self.arguments()
         self.check("generate", prompt, num_videos_per_prompt=count, batch_size=self.batch_size)
         generator = self.load()
         with self.sessions(paths, save_state=self.save_state) as sessions:
@@ -213,6 +223,28 @@ class Generate(_Clip):
             )  # fmt: skip
             files = [video.save(path, overwrite=self.overwrite) for video, path in zip(videos, paths, strict=True)]
         self.print_video(files + sessions.kept, videos[0])
+        return 0
+
+    def _draw_file(self, prompts: Path) -> int:
+        from ..generation.prompt_file import draw_prompts
+
+        require(self.out is not None, "out", "must be given with prompts", None)
+        assert self.out is not None
+        for name in ("then", "output", "num_videos_per_prompt", "overwrite"):
+            same = getattr(self, name) == getattr(type(self), name)
+            require(same, name, "must not be given with prompts", getattr(self, name))
+        options = {name: value for name, value in self.arguments().items() if name != "seed" and value is not None}
+        report = draw_prompts(
+            self.load(), prompts, self.out, seed=self.seed or 0, batch_size=self.batch_size or 8,
+            save_state=self.save_state, **options,
+        )  # fmt: skip
+        if self.json:
+            print(strict_json(dataclasses.asdict(report)))
+            return 0
+        clips, refused = report.rows - len(report.refused), report.refused
+        print(f"wrote {report.out}: the clips of {clips} of {report.rows} rows ({report.known} were done before)")
+        for number, reason in refused.items():
+            print(f"row {number} is refused: {reason}")
         return 0
 
 
@@ -242,7 +274,7 @@ class Continue(_Clip):
 
     def run(self) -> int:
         paths = self.paths(f"{self.clip.stem}-longer", self.num_videos_per_prompt, inputs=[self.clip])
-        prompt, count, options = self.prompts(self.prompt), len(paths), self.arguments()
+        prompt, count, options = self.schedule(self.prompt), len(paths), self.arguments()
         config = self.check("continue_clip", prompt, num_videos_per_prompt=count)
         clip, kept = self.read(config.fps, paths)
         fit = kept.fit if kept is not None else self.fit or "crop"
@@ -334,7 +366,7 @@ class Stream(_Clip):
         from ..media.writer import ClipWriter
 
         path = free_name(_slug(self.prompt)) if self.output is None else self.output
-        prompt = self.prompts(self.prompt)
+        prompt = self.schedule(self.prompt)
         # Checks the path before the model is loaded, without opening a file.
         growing = ClipWriter(path, fps=1, overwrite=self.overwrite).growing
         self.check("stream", prompt)

@@ -18,7 +18,8 @@ from .errors import ReelmError
 from .files import as_path, atomic_write
 from .json_values import Json
 
-FolderKind = Literal["shards", "token shards", "training of a tokenizer", "training of a language model", "evaluation"]
+FolderKind = Literal["shards", "token shards", "training of a tokenizer", "training of a language model", "evaluation",
+                     "clips of prompts"]  # fmt: skip
 _MARKER = "reelm.json"
 _SHOWN = 3  # the most file names in a message
 

@@ -1,8 +1,10 @@
-"""A log of a run: a file of JSON lines in ascending order of their steps.
+"""Logs: files of JSON lines, to which one is appended at a time.
 
-    log = StepLog(folder / "metrics.jsonl")
+    log = LineLog(folder / "results.jsonl")
+    log.add({"row": 3, "seed": 7})                     # written to the file at once
+
+    log = StepLog(folder / "metrics.jsonl")            # one of a run, in ascending order of steps
     log.cut(20)                                        # a run that resumes from step 20 writes the later lines again
-    log.add({"step": 40, "loss": 0.5})                 # written to the file at once
 
 Each entry is appended in one write, so its cost does not grow with the log. A partial line that a killed run has left
 is not an entry.
@@ -10,12 +12,11 @@ is not an entry.
 
 import json
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .files import atomic_write
 
-# The step, and the figures that were measured at it.
-Entry: TypeAlias = dict[str, float]
+Entry: TypeAlias = dict[str, Any]
 
 
 def read_log(path: Path) -> list[Entry]:
@@ -29,7 +30,7 @@ def read_log(path: Path) -> list[Entry]:
     return entries
 
 
-class StepLog:
+class LineLog:
     """A log file that entries are appended to.
 
     Attributes:
@@ -46,16 +47,20 @@ class StepLog:
     def _text(self) -> bytes:
         return "".join(json.dumps(entry) + "\n" for entry in self.entries).encode()
 
+    def add(self, entry: Entry) -> None:
+        """Append an entry."""
+        self.entries.append(entry)
+        # Unbuffered, so that the line is one write and is in the file when this returns.
+        with self._path.open("ab", buffering=0) as file:
+            file.write((json.dumps(entry) + "\n").encode())
+
+
+class StepLog(LineLog):
+    """A log of the steps of a run: the step of each entry, and the figures that were measured at it."""
+
     def cut(self, step: int) -> None:
         """Drop the entries of later steps than `step`, from the file too."""
         kept = [entry for entry in self.entries if entry["step"] <= step]
         if len(kept) < len(self.entries):
             self.entries = kept
             atomic_write(self._path, self._text())
-
-    def add(self, entry: Entry) -> None:
-        """Append the entry of a later step."""
-        self.entries.append(entry)
-        # Unbuffered, so that the line is one write and is in the file when this returns.
-        with self._path.open("ab", buffering=0) as file:
-            file.write((json.dumps(entry) + "\n").encode())

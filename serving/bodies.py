@@ -22,7 +22,7 @@ from starlette.requests import Request
 
 from ..core.errors import ReelmError, require
 from ..core.json_values import Json
-from .clip_request import OPTIONS
+from ..generation.json_request import JSON_OPTIONS
 from .limits import Limits
 
 FLAGS = ("live", "endless")
@@ -97,10 +97,10 @@ def as_asked(values: dict[str, Any]) -> Json:
     Raises:
         ReelmError: A name is unknown, or a value is of the wrong kind.
     """
-    options = {name: value for name, value in values.items() if name in OPTIONS and value is not None}
+    options = {name: value for name, value in values.items() if name in JSON_OPTIONS and value is not None}
     for name in values:
-        known = name in (*FIELDS, "size") or name in OPTIONS
-        require(known, "body", f"must have names of {', '.join(sorted((*FIELDS, 'size', *OPTIONS)))}", name)
+        known = name in (*FIELDS, "size") or name in JSON_OPTIONS
+        require(known, "body", f"must have names of {', '.join(sorted((*FIELDS, 'size', *JSON_OPTIONS)))}", name)
     for name in FLAGS:
         require(isinstance(values.get(name, False), bool), name, "must be true or false", values.get(name))
     if values.get("size") is not None:

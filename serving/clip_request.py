@@ -18,6 +18,7 @@ from ..core.json_values import Json
 from ..generation.admission import admit
 from ..generation.continuation import inherit
 from ..generation.detail import decode_after
+from ..generation.json_request import check_json_options, read_json_prompt
 from ..generation.pretrained import Pretrained
 from ..generation.request import Request, make_request
 from ..generation.session import SessionState
@@ -25,10 +26,6 @@ from ..generation.source import Source, read_source
 from ..generation.video import Video
 from ..sampling.plan import ClipPlan
 from .limits import Limits
-
-# The options that may be given, by the names that they have in `generate` and `continue_clip`.
-OPTIONS = frozenset({"seed", "seconds", "num_frames", "negative_prompt", "guidance_scale", "guidance", "temperature",
-                     "top_k", "top_p", "min_p", "height", "width", "decoder", "block_size", "keys", "fit"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,7 @@ def read_asked(parts: Pretrained, asked: Json, source: Path | None, limits: Limi
         ReelmError: An argument is refused, the source cannot be read, or the clip would not fit into memory.
     """
     options: dict[str, Any] = dict(asked.get("options") or {})  # type: ignore[arg-type]
-    for name in options:
-        require(name in OPTIONS, "options", f"must be of {', '.join(sorted(OPTIONS))}", name)
+    check_json_options(options)
     endless, prompt, fit = bool(asked.get("endless")), asked.get("prompt"), options.pop("fit", "crop")
     continuing = source is not None
     clip = None if source is None else read_source(parts, read_clip_of(source, limits), fit)
@@ -89,7 +85,7 @@ def read_asked(parts: Pretrained, asked: Json, source: Path | None, limits: Limi
     for name in ("seconds", "num_frames"):
         require(not endless or options.get(name) is None, name, "must not be given for a clip without an end",
                 options.get(name))  # fmt: skip
-    request = make_request(parts, call, _prompt(prompt), options, continuing=continuing)
+    request = make_request(parts, call, read_json_prompt(prompt), options, continuing=continuing)
     if clip is not None:
         request, clip = inherit(parts, request, clip, {**options, "prompt": prompt})
     frames = request.plans[0].latent_frames
@@ -105,16 +101,6 @@ def read_clip_of(path: Path, limits: Limits) -> Video | SessionState:
     if path.suffix == ".safetensors":
         return SessionState.load(path, "clip")
     return Video.load(path, limits=limits.upload)
-
-
-def _prompt(prompt: Any) -> Any:
-    """Return a prompt; a schedule is a list of pairs in JSON."""
-    if isinstance(prompt, list):
-        pairs = all(isinstance(entry, list) and len(entry) == 2 for entry in prompt)
-        require(pairs, "prompt", "must be a text or a list of pairs (second, text)", prompt)
-        return [tuple(entry) for entry in prompt]
-    require(prompt is None or isinstance(prompt, str), "prompt", "must be a text", prompt)
-    return prompt
 
 
 def cut(session: SessionState, latent_frames: int) -> SessionState:

@@ -54,7 +54,10 @@ TRAIN = [
     *("--train.clip", "--train.ema", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
 ]
 FROZEN = {
-    "generate": [*MODEL, *CLIP, *SAMPLING, "--num-videos-per-prompt", "--batch-size", "--save-state"],
+    "generate": [
+        *(*MODEL, *CLIP, *SAMPLING, "--prompts", "--out"),
+        *("--num-videos-per-prompt", "--batch-size", "--save-state"),
+    ],
     "continue": [
         *MODEL,
         *CLIP,

@@ -46,6 +46,7 @@ PYTHON_ONLY = {
     "evaluate_model": {"generator"},
     "evaluate_on_clips": {"generator"},
     "evaluate_play": {"generator"},
+    "draw_prompts": {"generator"},
 }
 DRAWING = {"generator", "height", "width", "conditions", "axes", "controls", "callback_on_step_end", "logits_processor"}
 # Defaults that Python has alone.
@@ -56,6 +57,11 @@ OTHER_DEFAULTS = {
     ("play", "model"): "world",  # from_pretrained has one default for all
     ("play", "prompt"): None,
     ("evaluate play", "model"): "world",
+    ("generate", "prompt"): inspect.Parameter.empty,
+    ("generate", "prompts"): inspect.Parameter.empty,  # a function of its own
+    ("generate", "out"): inspect.Parameter.empty,
+    ("generate", "seed"): 0,
+    ("generate", "batch_size"): 8,
     ("bench", "against"): inspect.Parameter.empty,  # another function, which has to have one
     ("bench", "preset"): inspect.Parameter.empty,  # a function of its own, in place of from_pretrained
     # Those of the run that goes on, or else those of the command.
