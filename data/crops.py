@@ -49,6 +49,10 @@ class CropLoader:
             for index, clip_THW3 in enumerate(frames_BTHW3)
         ])  # fmt: skip
 
+    def name(self, step: int) -> str:
+        """Return the clips of a step, each with the first frame of its crop."""
+        return ", ".join(f"{source} from frame {frame} on" for source, frame in self._loader.sources(step))
+
     def notes(self) -> list[str]:
         """Return what the user should know of clips that are left out."""
         left_out, frames = self._loader.left_out, self._loader.num_frames

@@ -122,6 +122,12 @@ class ClipLoader:
         require(step >= 0, "step", "must be at least 0", step)
         return self._read_batch(step * self.batch_size)
 
+    def sources(self, step: int) -> list[tuple[str, int]]:
+        """Return the clip and the frame at which each window of the batch of `step` begins."""
+        picks = self.picks(step * self.batch_size)
+        samples = [self.shards.samples[pick.sample] for pick in picks]
+        return [(each.source, each.first_frame + pick.start) for each, pick in zip(samples, picks, strict=True)]
+
     def __iter__(self) -> Iterator[ClipBatch]:
         """Yield this rank's part of the batches without end, from the loaded state on."""
         while True:

@@ -143,14 +143,23 @@ class TokenBatches:
             self._orders[which, epoch] = rng.permutation(len(self.sets[which].captions))
         return self._orders[which, epoch]
 
-    def __call__(self, step: int) -> TokenBatch:
-        """Return the batch of a step, on the CPU."""
-        recipe, which = self.recipe, int(self.choice[step])
+    def _clips(self, step: int) -> list[int]:
+        which = int(self.choice[step])
         shards = self.sets[which]
-        size = max(1, recipe.batch_tokens // shards.tokens_Bthw[0].numel())
+        size = max(1, self.recipe.batch_tokens // shards.tokens_Bthw[0].numel())
         first = int((self.choice[:step] == which).sum()) * size
         count = len(shards.captions)
-        clips = [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
+        return [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
+
+    def name(self, step: int) -> str:
+        """Return the clips of a step by their numbers in the data, and their lengths."""
+        frames = self.sets[int(self.choice[step])].tokens_Bthw.shape[1]
+        numbers = ", ".join(map(str, self._clips(step)))
+        return f"clips {numbers} of those of {frames} latent frames, in the order of the shards"
+
+    def __call__(self, step: int) -> TokenBatch:
+        """Return the batch of a step, on the CPU."""
+        recipe, shards, clips = self.recipe, self.sets[int(self.choice[step])], self._clips(step)
         rng = np.random.default_rng([recipe.seed, 3, step])
         prompts = [
             "" if rng.random() < recipe.drop_caption else shards.captions[i][rng.integers(len(shards.captions[i]))]
@@ -234,7 +243,8 @@ def train_lm(
             each.text = text
         return result.eval().requires_grad_(False)
 
-    state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export)
+    state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
+                  batch_name=batches.name)  # fmt: skip
     result = averaged(state)
     if validation is not None:
         load_weights(result, validation.best)

@@ -29,6 +29,7 @@ from ..core.log import Entry, StepLog
 from ..core.plain_values import convert_fields
 from ..core.progress import note, progress
 from ..core.signals import stop_signals
+from .step_guard import StepGuard
 
 RECIPE, STATE = "recipe.json", "state.safetensors"
 # The options that may differ when a run is resumed: its length, and how often it writes.
@@ -50,6 +51,9 @@ class TrainConfig:
         weight_decay: The decoupled weight decay, on matrices and kernels only.
         clip: The largest norm of a gradient.
         ema: The decay of the moving average of the weights, which is what is saved for use; 0 keeps no average.
+        spike: How many times the mean norm of the gradients before it the norm of a gradient may be. A step of a larger
+            one is left out, as is one that is not finite (step_guard.py).
+        most_left_out: The number of steps in a row that may be left out; one more ends the run.
         precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
             "auto", which is the faster one on the device where the run begins; a run that goes on keeps it.
         checkpoint_minutes: The minutes between two checkpoints.
@@ -63,6 +67,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
+    spike: float = 50.0
+    most_left_out: int = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0
     report_steps: int = 20
@@ -80,6 +86,8 @@ class TrainConfig:
         require(0 < self.clip < math.inf, "clip", "must be finite and above 0", self.clip)
         require(0 <= self.ema < 1, "ema", "must be in [0, 1)", self.ema)
         require(0 < minutes < math.inf, "checkpoint_minutes", "must be finite and above 0", minutes)
+        require(1 < self.spike < math.inf, "spike", "must be finite and above 1", self.spike)
+        require(self.most_left_out >= 0, "most_left_out", "must be at least 0", self.most_left_out)
         require(self.report_steps >= 1, "report_steps", "must be at least 1", self.report_steps)
 
     def rate(self, step: int) -> float:
@@ -130,25 +138,36 @@ class TrainState:
         self.modules = {"model": model} if auxiliary is None else {"model": model, "auxiliary": auxiliary}
         self.optimizers = [each for module in self.modules.values() for each in make_optimizers(module, config)]
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.guard = StepGuard(config.spike, config.most_left_out)
+        self._held: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def hold(self) -> None:
+        """Keep what computing a loss changes, such as a codebook, in case that the step is left out."""
+        self._held = [(buffer, buffer.clone()) for buffer in self.model.buffers() if buffer.is_floating_point()]
 
     def advance(self, loss: torch.Tensor) -> torch.Tensor:
-        """Make one optimizer step on `loss` and return the norm of the model's gradient before clipping."""
+        """Make one optimizer step on `loss`, or leave it out; return the norm of the model's gradient before clipping.
+
+        After a step that is left out, `guard.left_out` is above 0, and the model is as it was at `hold`.
+        """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         loss.backward()
         norms = [nn.utils.clip_grad_norm_(module.parameters(), self.config.clip) for module in self.modules.values()]
-        finite = all(bool(norm.isfinite()) for norm in norms)
-        require(finite, "loss", f"must have a finite gradient at step {self.step}", float(loss.detach()))
+        self.step += 1
+        if not self.guard.accepts(*map(float, norms)):
+            for buffer, held in self._held:
+                buffer.copy_(held)
+            return norms[0]
         for optimizer in self.optimizers:
             optimizer.step()
         # Early on the average follows the weights closely, so that it forgets their initial values.
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.config.ema else 0.0
+        decay = min(self.config.ema, self.step / (9 + self.step)) if self.config.ema else 0.0
         weights = self.model.state_dict()
         names = list(self.average)
         torch._foreach_lerp_([self.average[n] for n in names], [weights[n] for n in names], 1 - decay)
-        self.step += 1
         return norms[0]
 
     def average_model(self) -> dict[str, torch.Tensor]:
@@ -162,8 +181,8 @@ class TrainState:
         for index, optimizer in enumerate(self.optimizers):
             for number, values in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{index}.{number}.{k}": v for k, v in values.items()}
-        save_tensors(path, tensors, {"step": str(self.step), "steps": str(self.config.steps),
-                                     "precision": self.precision})  # fmt: skip
+        counts = {"step": str(self.step), "steps": str(self.config.steps)}
+        save_tensors(path, tensors, {**counts, "precision": self.precision, **self.guard.values()})
 
     def load(self, path: Path) -> None:
         """Read the state from a file that `save` wrote.
@@ -178,6 +197,7 @@ class TrainState:
         if not (step.isascii() and step.isdigit()):
             raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
         self.step = int(step)
+        self.guard.load(metadata)
         groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "auxiliary": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
@@ -249,6 +269,7 @@ def train(
     resume: bool = False,
     auxiliary: nn.Module | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
+    batch_name: Callable[[int], str] = "batch {}".format,
 ) -> TrainState:
     """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM; both leave a checkpoint.
 
@@ -262,9 +283,11 @@ def train(
         auxiliary: A second module that is trained in the same steps. The value of `loss` includes its loss; neither
             module's loss may have a gradient with respect to the other's weights.
         on_checkpoint: A function that is called after each checkpoint, e.g. to export the weights.
+        batch_name: A function from a step to the name of its batch, for the note of a step that is left out.
 
     Raises:
-        ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True.
+        ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or more steps
+            in a row than `most_left_out` were left out, after a checkpoint without them.
     """
     path = check_run(folder, resume, recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,12 +297,7 @@ def train(
         state.load(path)
     log = StepLog(folder / "metrics.jsonl")
     log.cut(state.step)
-    if config.steps <= config.warmup:
-        peak = config.learning_rate * config.rate(config.steps - 1)
-        note(
-            f"warning: train.warmup: the learning rate rises for {config.warmup} steps and falls after them, but the "
-            f"training ends after {config.steps}: it reaches {peak:.3g} of {config.learning_rate:.3g} and never falls"
-        )
+    _warn_of_warmup(config)
     if recipe is not None:
         save_json(folder / RECIPE, _plain(recipe))
 
@@ -302,20 +320,36 @@ def train(
         for step in progress(range(state.step, config.steps), "training", unit="step", done=state.step):
             # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
             torch.manual_seed(step)
+            state.hold()
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 value, metrics = loss(model, step)
             norm = state.advance(value)
-            if state.step % config.report_steps == 0 or state.step == config.steps:
+            if state.guard.left_out:
+                note(f"warning: step {step} is left out: its gradient has the norm {float(norm):.3g}, "
+                     f"{state.guard.mean:.3g} is the mean of those before; it has {batch_name(step)}")  # fmt: skip
+            elif state.step % config.report_steps == 0 or state.step == config.steps:
                 figures = {"loss": value.detach(), "norm": norm, **metrics}
                 log.add({"step": state.step, **{name: round(float(figure), 5) for name, figure in figures.items()}})
             state.stopped = bool(stopped)
-            if stopped or state.step == config.steps or time.monotonic() - last > 60 * config.checkpoint_minutes:
+            late = time.monotonic() - last > 60 * config.checkpoint_minutes
+            if stopped or late or state.guard.gives_up or state.step == config.steps:
                 checkpoint()
                 last = time.monotonic()
+            rule = f"must be finite, and its gradient no spike; more than {config.most_left_out} steps are left out"
+            require(not state.guard.gives_up, "loss", rule, float(value.detach()))
             if stopped:
                 note(f"stopped at step {state.step} of {config.steps}; go on with --resume")
                 break
     return state
+
+
+def _warn_of_warmup(config: TrainConfig) -> None:
+    if config.steps <= config.warmup:
+        peak = config.learning_rate * config.rate(config.steps - 1)
+        note(
+            f"warning: train.warmup: the learning rate rises for {config.warmup} steps and falls after them, but the "
+            f"training ends after {config.steps}: it reaches {peak:.3g} of {config.learning_rate:.3g} and never falls"
+        )
 
 
 def draw_losses(log: list[Entry], path: Path) -> None:

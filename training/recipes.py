@@ -297,7 +297,7 @@ def train_video_tokenizer(
             for line in [*crops.notes(), *window_notes(ClipShards(shards), held_out_shards, OWN_WINDOWS.num_frames)]:
                 note(line)
             held_out = held_out_clips(held_out_shards, whole.model.temporal)
-            clips = TrainingClips(batch=crops.batch, held_out=held_out)
+            clips = TrainingClips(batch=crops.batch, name=crops.name, held_out=held_out)
             train_tokenizer(whole, out, clips=clips, init=start, decoder_of=decoder_of, device=device, resume=begun)
     return TokenizerReport(out, RunProgress.read(out), HeldOutFigures.read(out), prepared)
 

@@ -108,10 +108,12 @@ class TrainingClips:
 
     Attributes:
         batch: The function from a step to its batch (B, T, H, W, 3) uint8.
+        name: The function from a step to the name of its batch.
         held_out: The names and frames (T, H, W, 3) uint8 of clips that are in no batch.
     """
 
     batch: Callable[[int], torch.Tensor]
+    name: Callable[[int], str] = "batch {}".format
     held_out: list[tuple[str, torch.Tensor]]
 
 
@@ -262,7 +264,15 @@ def train_tokenizer(
 
     trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
     state = train(
-        trained, loss, recipe.train, folder, recipe=recipe, resume=resume, auxiliary=auxiliary, on_checkpoint=export
+        trained,
+        loss,
+        recipe.train,
+        folder,
+        recipe=recipe,
+        resume=resume,
+        auxiliary=auxiliary,
+        on_checkpoint=export,
+        batch_name="the scenes of step {}".format if clips is None else clips.name,
     )
     model.load_state_dict(averaged(state))
     return model.eval()

@@ -11,8 +11,10 @@ from torch import nn
 
 from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.core.errors import CheckpointError, ReelmError
+from reelm.core.log import read_log
 from reelm.training import loop
 from reelm.training.loop import TrainConfig, TrainState, train
+from reelm.training.step_guard import StepGuard
 
 
 class Net(nn.Module):
@@ -188,14 +190,63 @@ def test_a_refused_resume_makes_no_folder(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def broken(model, step):
-        value, figures = loss(model, step)
-        return value * float("nan"), figures
+def spoilt(bad, factor=float("nan")):
+    """The loss of the tests, times a number at some steps; at each a buffer is changed, as a codebook is."""
 
-    with pytest.raises(ReelmError, match="loss: must have a finite gradient at step 0"):
-        train(make(), broken, config(), tmp_path)
-    assert not (tmp_path / "state.safetensors").exists()
+    def of(model, step):
+        value, figures = loss(model, step)
+        model.codebook.mul_(factor if step in bad else 0.5)
+        return value * (factor if step in bad else 1), figures
+
+    return of
+
+
+def make_coded():
+    model = make()
+    model.register_buffer("codebook", torch.ones(3))
+    return model
+
+
+def test_steps_that_are_not_finite_are_left_out_and_named(tmp_path, capsys):
+    state = train(make_coded(), spoilt({3, 4}), config(steps=8, report_steps=1, most_left_out=2), tmp_path,
+                  batch_name="the clips of {}".format)  # fmt: skip
+    err = capsys.readouterr().err
+    assert "step 3 is left out: its gradient has the norm nan" in err and "it has the clips of 4" in err
+    assert torch.equal(state.model.codebook, torch.full((3,), 0.5**6))
+    assert all(bool(p.isfinite().all()) for p in (*state.model.parameters(), *state.average.values()))
+    assert [entry["step"] for entry in read_log(tmp_path / "metrics.jsonl")] == [1, 2, 3, 6, 7, 8]
+
+
+def test_nothing_but_steps_that_are_not_finite_ends_the_run_after_a_checkpoint_that_goes_on(tmp_path):
+    options = {"steps": 8, "most_left_out": 2}
+    with pytest.raises(ReelmError, match="loss: must be finite, and its gradient no spike; more than 2 steps"):
+        train(make_coded(), spoilt({3, 4, 5}), config(**options), tmp_path)
+    state = train(make_coded(), spoilt({3, 4, 5}), config(**options), tmp_path, resume=True)
+    assert state.step == 8 and bool(state.average["head.weight"].isfinite().all())
+
+
+def test_a_spike_is_left_out_also_in_a_run_that_goes_on(tmp_path):
+    def stopping(model, step):
+        if step == 110:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return spoilt({120}, 1e4)(model, step)
+
+    whole = train(make_coded(), spoilt({120}, 1e4), config(steps=130), tmp_path / "whole")
+    assert train(make_coded(), stopping, config(steps=130), tmp_path / "parts").step == 111
+    parts = train(make_coded(), spoilt({120}, 1e4), config(steps=130), tmp_path / "parts", resume=True)
+    assert whole.guard.values() == parts.guard.values() and whole.guard.steps == 100
+    assert all(torch.equal(whole.average[name], parts.average[name]) for name in whole.average)
+    assert torch.equal(whole.model.codebook, torch.full((3,), 0.5**129))
+
+
+def test_what_a_guard_accepts():
+    guard = StepGuard(spike=3.0, most=1)
+    assert all(guard.accepts(norm) for norm in [1e6] * 10 + [1.0] * 90), "at first any"
+    mean = guard.mean
+    assert not guard.accepts(3.1 * mean) and not guard.gives_up and guard.mean == mean
+    assert not guard.accepts(1.0, float("inf")) and guard.gives_up
+    assert guard.accepts(2.9 * mean) and guard.left_out == 0
+    assert guard.mean == pytest.approx(mean + 0.01 * 1.9 * mean)
 
 
 def test_a_training_that_is_shorter_than_its_warm_up_says_what_rate_it_reaches(tmp_path, capsys):
@@ -207,7 +258,7 @@ def test_a_training_that_is_shorter_than_its_warm_up_says_what_rate_it_reaches(t
             assert f"ends after {steps}: it reaches {reached} of 0.01 and never falls" in err
 
 
-@pytest.mark.parametrize("name", ["weight_decay", "clip", "checkpoint_minutes", "learning_rate", "ema"])
+@pytest.mark.parametrize("name", ["weight_decay", "clip", "spike", "checkpoint_minutes", "learning_rate", "ema"])
 def test_options_that_are_not_finite_are_refused(name):
     for value in (float("nan"), float("inf"), -1.0):
         with pytest.raises(ReelmError, match=f"^{name}: must be"):
