@@ -103,11 +103,14 @@ class RunCommand(Command):
         out: The folder of the run, new or empty; after Ctrl-C it contains a checkpoint.
         resume: Go on with the run in that folder, with the options that it has. Of other options only --train.steps,
             --train.checkpoint-minutes, --train.report-steps and --device may be given anew.
+        config: A TOML file of options, which have the names of those here: steps in a table [train] is --train.steps.
+            Those of the command line come before them.
         device: The device to compute on: auto, cpu or cuda[:n].
     """
 
     out: Path
     resume: bool = False
+    config: Path | None = None
     device: str = "auto"
 
     def print_progress(self, files: str, progress: "RunProgress") -> int:

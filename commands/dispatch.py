@@ -9,12 +9,13 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core.errors import ReelmError
-from .base import Command
+from .base import Command, RunCommand
 from .bench import Bench, BenchBlocks, BenchKernels, BenchStartup, BenchTokenizer
 from .clips import Continue, Decode, Generate, Stream
 from .data import Encode, Prepare
 from .evaluate import Evaluate, EvaluateModel, EvaluatePlay, EvaluateTokenizer
 from .info import Info
+from .option_file import with_file
 from .parser import CommandParser
 from .player import Play
 from .serve import Serve
@@ -76,10 +77,10 @@ def run(words: Sequence[str]) -> int:
 
 def parse(name: str, words: Sequence[str]) -> Command:
     """Return the command of this name with the options in these words; the rest are those of a run that goes on."""
-    parser = _parser(name)
-    command = parser.parse(list(words))
+    parser, words = _parser(name), with_file(words) if issubclass(COMMANDS[name], RunCommand) else list(words)
+    command = parser.parse(words)
     recorded = command.recorded()
-    return command if recorded is None else parser.parse(list(words), recorded)
+    return command if recorded is None else parser.parse(words, recorded)
 
 
 def _parser(name: str) -> CommandParser[Command]:

@@ -131,7 +131,18 @@ FROZEN = {
         *("--held-out-seconds", "--clips-per-shard"),
     ],
     "train tokenizer": [
-        *("--out", "--resume", "--device", "--data", "--fps", "--preset", "--compression", "--init", "--decoder-of"),
+        *(
+            "--out",
+            "--resume",
+            "--config",
+            "--device",
+            "--data",
+            "--fps",
+            "--preset",
+            "--compression",
+            "--init",
+            "--decoder-of",
+        ),
         *("--batch-size", "--num-frames", "--height", "--width", "--moving-weight", "--structure-weight"),
         *("--adversarial-weight", "--perceptual-weight", "--lpips-weights", "--seed", "--model.temporal"),
         *("--model.spatial", "--model.front", "--model.encoder-width", "--model.encoder-depth"),
@@ -151,6 +162,7 @@ FROZEN = {
         *(
             "--out",
             "--resume",
+            "--config",
             "--device",
             "--data",
             "--tokenizer",

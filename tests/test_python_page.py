@@ -16,6 +16,7 @@ from reelm.media.writer import write_clip
 # Options that are a form of something else in Python, and what that is.
 COMMAND_LINE_ONLY = {
     "json": "how a report is printed",
+    "config": "the arguments that a file has",
     "then": "an entry of a prompt's schedule",
     "output": "the path of Video.save or write_stream",
     "keep_source": "which of the examples",
