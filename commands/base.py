@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast, get_type_hints
+
+from .parser import Option
 
 if TYPE_CHECKING:
     from ..core.protocols import Precision
@@ -102,14 +104,15 @@ class RunCommand(Command):
     Attributes:
         out: The folder of the run, new or empty; after Ctrl-C it contains a checkpoint.
         resume: Go on with the run in that folder, with the options that it has. Of other options only --train.steps,
-            --train.checkpoint-minutes, --train.report-steps and --device may be given anew.
+            --train.checkpoint-minutes, --train.report-steps and --device may be given anew. With "auto", go on if the
+            folder holds a run, and else begin: one command for both.
         config: A TOML file of options, which have the names of those here: steps in a table [train] is --train.steps.
             Those of the command line come before them.
         device: The device to compute on: auto, cpu or cuda[:n].
     """
 
     out: Path
-    resume: bool = False
+    resume: Annotated[bool | Literal["auto"], Option(bare=True)] = False
     config: Path | None = None
     device: str = "auto"
 

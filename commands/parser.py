@@ -45,6 +45,7 @@ class Option:
         group: A function that returns the dataclass whose fields are options in place of this field.
         prefixed: Whether the options of the group begin with the name of this field.
         default: The text of the help about the default value, in place of the value.
+        bare: Whether the option may stand without a value, which is True; its type is bool or a Literal.
     """
 
     positional: bool = False
@@ -53,6 +54,7 @@ class Option:
     group: Callable[[], type] | None = None
     prefixed: bool = True
     default: str | None = None
+    bare: bool = False
 
 
 class CommandParser(Generic[C]):
@@ -149,7 +151,10 @@ class CommandParser(Generic[C]):
         keywords["dest"] = name
         flags = [flag] if option.short is None else [option.short, flag]
         self._names += flags
-        if hint is bool:
+        if option.bare:
+            (kind,) = [each for each in get_args(hint) if each is not bool]
+            keywords |= _values(kind, option) | {"nargs": "?", "const": True}
+        elif hint is bool:
             # A switch that is on unless given has a second name, which turns it off.
             keywords["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
             self._names += [f"--no-{flag[2:]}"] if field.default else []

@@ -232,8 +232,8 @@ def test_a_stopped_run_on_own_clips_goes_on_to_the_bit(run, shards, monkeypatch)
         return batch(crops, step)
 
     monkeypatch.setattr(CropLoader, "batch", interrupted)
-    assert run(*train, "--out", "parts")[0] == 143
-    assert run(*train, "--out", "parts", "--resume")[0] == 0
+    assert run(*train, "--out", "parts", "--resume", "auto")[0] == 143  # the same command begins, and goes on
+    assert run(*train, "--out", "parts", "--resume", "auto")[0] == 0
     assert seen == [0, 1, 2]
     for name in ("metrics.jsonl", "tokenizer.safetensors", "held-out.json"):
         assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()

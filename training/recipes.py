@@ -11,6 +11,7 @@ The loops, the losses and the options are in tokenizer_training.py and lm_traini
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from ..core.checkpoint import find_checkpoint, save_json
 from ..core.config import differences, from_dict, to_dict
@@ -64,7 +65,7 @@ def train_language_model(
     sampling: SamplingConfig | None = None,
     recipe: LMTraining | None = None,
     device: str = "auto",
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
 ) -> LanguageModelReport:
     """Train a language model, and write the checkpoint that `VideoGenerator.from_pretrained` loads.
 
@@ -87,7 +88,8 @@ def train_language_model(
         recipe: The sizes, the optimizer and the length; the vocabularies, rows and columns are replaced by those of the
             data and the tokenizer.
         device: The device: auto, cpu or cuda[:n].
-        resume: Whether the run in `out` goes on. Options that are not given are those that it has.
+        resume: Whether the run in `out` goes on; "auto" for whether there is one. Options that are not given are those
+            that it has.
 
     Raises:
         ReelmError: An argument is refused; this comes before anything is encoded or trained, unless the data must be
@@ -242,7 +244,7 @@ def train_video_tokenizer(
     decoder_of: Path | None = None,
     recipe: TokenizerTraining | None = None,
     device: str = "auto",
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
 ) -> TokenizerReport:
     """Train a tokenizer on a folder of clips, or on rendered clips.
 
@@ -260,7 +262,8 @@ def train_video_tokenizer(
             tokens stay the same.
         recipe: The sizes, the optimizer, the length and the losses.
         device: The device: auto, cpu or cuda[:n].
-        resume: Whether the run in `out` goes on. Options that are not given are those that it has.
+        resume: Whether the run in `out` goes on; "auto" for whether there is one. Options that are not given are those
+            that it has.
 
     Raises:
         ReelmError: An argument is refused; nothing was trained, and nothing was prepared unless the clips had to be

@@ -63,7 +63,7 @@ class ModelRun:
 AnyRun = TypeVar("AnyRun", TokenizerRun, ModelRun)
 
 
-def agreed_options(out: Path, given: AnyRun, *, resume: bool) -> AnyRun:
+def agreed_options(out: Path, given: AnyRun, *, resume: bool | Literal["auto"]) -> AnyRun:
     """Check that a run can begin or go on in `out`, and return its options; nothing is written.
 
     A run that was interrupted before its first checkpoint may go on with `resume`, or begin again without it.
@@ -71,13 +71,16 @@ def agreed_options(out: Path, given: AnyRun, *, resume: bool) -> AnyRun:
     Args:
         out: The folder of the run.
         given: The options that are given.
-        resume: Whether the run in the folder is to go on.
+        resume: Whether the run in the folder is to go on; "auto" for whether there is one.
 
     Raises:
         ReelmError: The folder is not one of a run of this kind; it holds a run and `resume` is False, or it holds none
             and `resume` is True; or an option differs from that of the run that goes on.
     """
     check_folder(out, given.kind)
+    require(resume in (True, False, "auto"), "resume", "must be True, False or 'auto'", resume)
+    if resume == "auto":
+        resume = kind_of(out) == given.kind
     if not resume:
         rule = "must be a new folder, or be given with --resume to go on with the run in it"
         require(not (out / STATE).exists(), "out", rule, str(out))
