@@ -8,10 +8,11 @@ uninterrupted one and no state of a loader has to be saved. The folder of a run 
 module, such as a discriminator, can be trained in the same steps as `auxiliary`.
 """
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from torch import nn
 from ..core.checkpoint import load_tensors, read_json, save_json, save_tensors
 from ..core.config import check_same, to_dict
 from ..core.device import faster_in_bfloat16
-from ..core.errors import INSTALL, CheckpointError, require
+from ..core.errors import INSTALL, CheckpointError, ReelmError, require
 from ..core.files import atomic_path, check_writable
 from ..core.log import Entry, StepLog
 from ..core.plain_values import convert_fields
@@ -140,6 +141,15 @@ class TrainState:
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.guard = StepGuard(config.spike, config.most_left_out)
         self._held: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def begin(self, device: torch.device) -> str:
+        """Set the modules to be trained, and return the precision of the products, which a new run may decide."""
+        for module in self.modules.values():
+            module.train()
+        if self.config.precision != "auto":
+            return self.config.precision
+        self.precision = self.precision or ("bfloat16" if faster_in_bfloat16(device) else "float32")
+        return self.precision
 
     def hold(self) -> None:
         """Keep what computing a loss changes, such as a codebook, in case that the step is left out."""
@@ -270,6 +280,7 @@ def train(
     auxiliary: nn.Module | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
     batch_name: Callable[[int], str] = "batch {}".format,
+    batch_option: str = "batch_size",
 ) -> TrainState:
     """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM; both leave a checkpoint.
 
@@ -284,10 +295,11 @@ def train(
             module's loss may have a gradient with respect to the other's weights.
         on_checkpoint: A function that is called after each checkpoint, e.g. to export the weights.
         batch_name: A function from a step to the name of its batch, for the note of a step that is left out.
+        batch_option: The option by which a step takes less memory.
 
     Raises:
         ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or more steps
-            in a row than `most_left_out` were left out, after a checkpoint without them.
+            in a row than `most_left_out` were left out, after a checkpoint without them; or memory is short.
     """
     path = check_run(folder, resume, recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -310,23 +322,19 @@ def train(
     if state.step >= config.steps and on_checkpoint is not None:
         on_checkpoint(state)  # a kill right after the last state was written may have prevented it
     device = next(model.parameters()).device
-    if config.precision == "auto" and not state.precision:
-        state.precision = "bfloat16" if faster_in_bfloat16(device) else "float32"
-    half = "bfloat16" in (config.precision, state.precision)
-    for module in state.modules.values():
-        module.train()
+    half = state.begin(device) == "bfloat16"
     last = time.monotonic()
     with stop_signals() as stopped:
         for step in progress(range(state.step, config.steps), "training", unit="step", done=state.step):
             # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
             torch.manual_seed(step)
             state.hold()
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                value, metrics = loss(model, step)
-            norm = state.advance(value)
+            with _short_of_memory(batch_option):
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    value, metrics = loss(model, step)
+                norm = state.advance(value)
             if state.guard.left_out:
-                note(f"warning: step {step} is left out: its gradient has the norm {float(norm):.3g}, "
-                     f"{state.guard.mean:.3g} is the mean of those before; it has {batch_name(step)}")  # fmt: skip
+                _note_left_out(state, float(norm), batch_name(step))
             elif state.step % config.report_steps == 0 or state.step == config.steps:
                 figures = {"loss": value.detach(), "norm": norm, **metrics}
                 log.add({"step": state.step, **{name: round(float(figure), 5) for name, figure in figures.items()}})
@@ -335,12 +343,29 @@ def train(
             if stopped or late or state.guard.gives_up or state.step == config.steps:
                 checkpoint()
                 last = time.monotonic()
-            rule = f"must be finite, and its gradient no spike; more than {config.most_left_out} steps are left out"
-            require(not state.guard.gives_up, "loss", rule, float(value.detach()))
+            state.guard.check(float(value.detach()))
             if stopped:
                 note(f"stopped at step {state.step} of {config.steps}; go on with --resume")
                 break
     return state
+
+
+@contextlib.contextmanager
+def _short_of_memory(option: str) -> Iterator[None]:
+    """Say which option is to be smaller where a device has no memory left."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's allocator of CPUs raises no class of its own
+        short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not short:
+            raise
+        told = str(error).partition("\n")[0]
+        raise ReelmError(f"{option}: must be smaller for this machine's memory ({told})") from error
+
+
+def _note_left_out(state: TrainState, norm: float, batch: str) -> None:
+    mean = f"{state.guard.mean:.3g} is the mean of those before"
+    note(f"warning: step {state.step - 1} is left out: its gradient has the norm {norm:.3g}, {mean}; it has {batch}")
 
 
 def _warn_of_warmup(config: TrainConfig) -> None:

@@ -13,6 +13,8 @@ of the loss where some batches are left out.)
 import math
 from collections.abc import Mapping
 
+from ..core.errors import require
+
 FIRST_STEPS = 100  # in which the norms change too much to tell which of them is a spike
 FORGETTING = 0.01
 
@@ -54,3 +56,12 @@ class StepGuard:
     def gives_up(self) -> bool:
         """Whether more steps in a row were left out than may be."""
         return self.left_out > self._most
+
+    def check(self, loss: float) -> None:
+        """Check that the run may go on.
+
+        Raises:
+            ReelmError: More steps in a row were left out than may be.
+        """
+        rule = f"must be finite, and its gradient no spike; more than {self._most} steps in a row are left out"
+        require(not self.gives_up, "loss", rule, loss)

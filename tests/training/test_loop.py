@@ -225,6 +225,18 @@ def test_nothing_but_steps_that_are_not_finite_ends_the_run_after_a_checkpoint_t
     assert state.step == 8 and bool(state.average["head.weight"].isfinite().all())
 
 
+def test_where_memory_is_short_the_option_that_helps_is_named(tmp_path):
+    def large(model, step):
+        return torch.empty(2**60).sum(), {}
+
+    def full(model, step):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    for number, broken in enumerate((large, full)):
+        with pytest.raises(ReelmError, match="batch_tokens: must be smaller for this machine's memory"):
+            train(make(), broken, config(), tmp_path / str(number), batch_option="batch_tokens")
+
+
 def test_a_spike_is_left_out_also_in_a_run_that_goes_on(tmp_path):
     def stopping(model, step):
         if step == 110:
