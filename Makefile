@@ -134,7 +134,7 @@ halls:
 	.venv/bin/reelm train tokenizer --data runs/halls-shards --out runs/halls-tokenizer --init run --num-frames 5 \
 		--structure-weight 0 --train.steps 2300 --train.learning-rate 2e-3
 	.venv/bin/reelm train lm --data runs/halls-shards --tokenizer runs/halls-tokenizer --out runs/halls-lm $(HALLS_LM) \
-		--windows.num-frames 24 --windows.stride 24 --train.steps 4000 --train.warmup 60 --train.ema 0.998
+		--windows.num-frames 24 --windows.stride 24 --train.steps 2700 --train.warmup 60 --train.ema 0.998
 	.venv/bin/reelm train lm --data runs/halls-lm/tokens --tokenizer runs/halls-tokenizer --out runs/halls-guided \
 		--init runs/halls-lm/model --text runs/halls-lm/text.model --name halls --store int8 $(HALLS_LM) $(PLAYED_GUIDANCE)
 	.venv/bin/reelm evaluate play --model runs/halls-guided/model --recordings runs/halls-plays --save-recordings --samples 2

@@ -2,11 +2,13 @@
 
 import { open, readPicture } from "./api.js";
 
+const SOONEST = 0.75; // of the time between two pictures
+const MOST_COMING = 4; // pictures
 const ARROWS = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" };
 
 export class Play {
   constructor({ canvas, latency, pads, keys, onEnd, onError }) {
-    Object.assign(this, { canvas, latency, keys, onEnd, onError, held: new Set(), sent: 0, waiting: new Map(), delays: [] });
+    Object.assign(this, { canvas, latency, keys, onEnd, onError, held: new Set(), sent: 0, waiting: new Map(), delays: [], coming: [] });
     pads.replaceChildren(...keys.map((key) => this.pad(key)));
     this.down = (event) => this.press(event, true);
     this.up = (event) => this.press(event, false);
@@ -21,7 +23,7 @@ export class Play {
     document.addEventListener("visibilitychange", this.hidden);
     this.socket = open("/v1/play");
     this.socket.onopen = () => this.socket.send(JSON.stringify({ type: "start", ...values }));
-    this.socket.onmessage = ({ data }) => (data instanceof ArrayBuffer ? this.show(readPicture(data)) : this.hear(JSON.parse(data)));
+    this.socket.onmessage = ({ data }) => (data instanceof ArrayBuffer ? this.arrive(readPicture(data)) : this.hear(JSON.parse(data)));
     this.socket.onclose = () => this.end();
   }
 
@@ -60,6 +62,26 @@ export class Play {
     else if (said.type === "receipt" && this.waiting.has(said.id)) this.waiting.get(said.id).picture = said.picture;
     else if (said.type === "error") this.onError(said.message);
     else if (said.type === "end") this.end(said.id);
+  }
+
+  arrive(picture) {
+    this.coming.push(picture);
+    if (this.coming.length > MOST_COMING) Object.assign(this, { coming: [picture], last: undefined }); // after a break
+    this.pace();
+  }
+
+  // What comes in time is shown at once; pictures that come in a burst are spread by their times.
+  pace() {
+    clearTimeout(this.timer);
+    if (!this.coming.length || this.over) return;
+    const wait = this.last ? this.last.at + SOONEST * 1000 * (this.coming[0].second - this.last.second) - performance.now() : 0;
+    if (wait > 0) {
+      this.timer = setTimeout(() => this.pace(), wait);
+      return;
+    }
+    this.last = { at: performance.now(), second: this.coming[0].second };
+    this.show(this.coming.shift());
+    this.pace();
   }
 
   show({ number, image }) {

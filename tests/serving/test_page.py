@@ -1,5 +1,6 @@
 """The page in a headless Chromium; without it, and without Playwright, these tests skip."""
 
+import itertools
 import re
 import shutil
 import socket
@@ -184,3 +185,22 @@ def test_what_is_refused_is_told(open_page, server):
         page.click("#go")
     page.get_by_role("alert").wait_for()
     assert "seconds: must be at most 0.5" in page.inner_text("#error")
+
+
+def test_a_burst_of_pictures_is_spread_by_their_times(open_page):
+    page = open_page()
+    shown = page.locator("#pads").evaluate("""async (pads) => {
+        const { Play } = await import("/page/play.js");
+        const play = new Play({ canvas: null, latency: null, pads, keys: [], onEnd: () => {}, onError: () => {} });
+        const shown = [];
+        play.show = ({ number }) => shown.push([number, performance.now()]);
+        const numbers = [0, 1, 2];
+        for (const number of numbers) play.arrive({ number, second: number / 5 });
+        await new Promise((done) => setTimeout(done, 600));
+        for (let number = 3; number < 9; number += 1) play.arrive({ number, second: number / 5 });
+        await new Promise((done) => setTimeout(done, 600));
+        return shown;
+    }""")
+    numbers, times = zip(*shown, strict=True)
+    assert numbers == (0, 1, 2, 3, 8), "what came after a break is the newest one"
+    assert all(150 <= later - before < 400 for before, later in itertools.pairwise(times[:3]))
