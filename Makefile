@@ -138,5 +138,6 @@ halls:
 	.venv/bin/reelm train lm --data runs/halls-lm/tokens --tokenizer runs/halls-tokenizer --out runs/halls-guided \
 		--init runs/halls-lm/model --text runs/halls-lm/text.model --name halls --store int8 $(HALLS_LM) $(PLAYED_GUIDANCE)
 	.venv/bin/reelm evaluate play --model runs/halls-guided/model --recordings runs/halls-plays --save-recordings --samples 2
+	mkdir -p checkpoints/halls
 	cp runs/halls-guided/model/*.safetensors runs/halls-guided/model/*.json runs/halls-guided/model/text.model \
 		checkpoints/halls/

@@ -233,19 +233,20 @@ class Generate(_Clip):
         for name in ("then", "output", "num_videos_per_prompt", "overwrite"):
             same = getattr(self, name) == getattr(type(self), name)
             require(same, name, "must not be given with prompts", getattr(self, name))
-        options = {name: value for name, value in self.arguments().items() if name != "seed" and value is not None}
+        given = {name: value for name, value in self.arguments().items() if name != "seed" and value is not None}
         report = draw_prompts(
-            self.load(), prompts, self.out, seed=self.seed or 0, batch_size=self.batch_size or 8,
-            save_state=self.save_state, **options,
+            self.load(), prompts, self.out, seed=0 if self.seed is None else self.seed,
+            batch_size=8 if self.batch_size is None else self.batch_size, save_state=self.save_state,
+            **given | self.given_sampling(),
         )  # fmt: skip
+        clips, refused = report.rows - len(report.refused), report.refused
         if self.json:
             print(strict_json(dataclasses.asdict(report)))
-            return 0
-        clips, refused = report.rows - len(report.refused), report.refused
+            return 0 if clips else 1
         print(f"wrote {report.out}: the clips of {clips} of {report.rows} rows ({report.known} were done before)")
         for number, reason in refused.items():
             print(f"row {number} is refused: {reason}")
-        return 0
+        return 0 if clips else 1
 
 
 @dataclass(frozen=True, kw_only=True)

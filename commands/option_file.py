@@ -7,7 +7,8 @@
 
 words = with_file(["--config", "recipe.toml", "--out", "runs/lm"])      # the file first, so that the others win
 
-So a file has the names, the rules and the messages of the command line, and a name that is none is refused there.
+So a file has the names, the rules and the messages of the command line, and a name that is none is refused there. Its
+paths are those of the command line, too: from the current folder on.
 """
 
 import tomllib
@@ -26,11 +27,13 @@ def with_file(words: Sequence[str]) -> list[str]:
     Raises:
         ReelmError: The file cannot be read, or is no TOML of texts, numbers, truth values and lists of these.
     """
+    files = []
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == FLAG and (equals or index + 1 < len(words)):
-            return [*_words(_read(Path(value if equals else words[index + 1])), ""), *words]
-    return [*words]
+            files.append(Path(value if equals else words[index + 1]))
+    require(len(files) < 2, "config", "must be given once", [str(path) for path in files])
+    return [*(word for path in files for word in _words(_read(path), "")), *words]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -43,12 +46,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _words(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for key, value in table.items():
         name = f"{prefix}{key.replace('_', '-')}"
+        require(f"--{name}" != FLAG, "config", "must name no other file of options", value)
         if isinstance(value, dict):
             yield from _words(value, f"{name}.")
         elif isinstance(value, list):
             yield from (f"--{name}", *(_word(name, each) for each in value))
         elif isinstance(value, bool):
-            yield from [f"--{name}"] if value else []
+            yield f"--{name}" if value else f"--no-{name}"
         else:
             yield f"--{name}={_word(name, value)}"
 

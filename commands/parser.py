@@ -154,13 +154,22 @@ class CommandParser(Generic[C]):
         if option.bare:
             (kind,) = [each for each in get_args(hint) if each is not bool]
             keywords |= _values(kind, option) | {"nargs": "?", "const": True}
+            self._add_off(section, flag, name)
         elif hint is bool:
             # A switch that is on unless given has a second name, which turns it off.
             keywords["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
-            self._names += [f"--no-{flag[2:]}"] if field.default else []
+            if field.default:
+                self._names.append(f"--no-{flag[2:]}")
+            else:
+                self._add_off(section, flag, name)
         else:
             keywords |= {"required": _is_required(field), **_values(hint, option, none=field.default is not None)}
         section.add_argument(*flags, **keywords)
+
+    def _add_off(self, section: Any, flag: str, name: str) -> None:
+        """Add the name that turns off a switch which a file of options has turned on; the help is silent on it."""
+        self._names.append(f"--no-{flag[2:]}")
+        section.add_argument(self._names[-1], dest=name, action="store_false", help=argparse.SUPPRESS)
 
 
 class _OneLineErrors(argparse.ArgumentParser):

@@ -2,7 +2,7 @@
 
 device = pick_device("auto")             # cuda if there is one, else cpu
 dtype = pick_dtype("auto", device)       # bfloat16 on cuda, float32 on cpu
-faster_in_bfloat16(device)               # are its products faster than in float32?
+faster_in_bfloat16(device)               # are its products in bfloat16 faster than in float32?
 can_overlap(device)                      # can two threads compute at the same time?
 """
 

@@ -10,7 +10,9 @@ Each entry is appended in one write, so its cost does not grow with the log. A p
 is not an entry.
 """
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -48,11 +50,23 @@ class LineLog:
         return "".join(json.dumps(entry) + "\n" for entry in self.entries).encode()
 
     def add(self, entry: Entry) -> None:
-        """Append an entry."""
+        """Append an entry.
+
+        Raises:
+            OSError: The disk is full; what is there of the line is no entry.
+        """
         self.entries.append(entry)
+        line = (json.dumps(entry) + "\n").encode()
         # Unbuffered, so that the line is one write and is in the file when this returns.
         with self._path.open("ab", buffering=0) as file:
-            file.write((json.dumps(entry) + "\n").encode())
+            if (file.write(line) or 0) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def replace(self, entries: list[Entry]) -> None:
+        """Put others in the place of all entries."""
+        if entries != self.entries:
+            self.entries = entries
+            atomic_write(self._path, self._text())
 
 
 class StepLog(LineLog):
@@ -60,7 +74,4 @@ class StepLog(LineLog):
 
     def cut(self, step: int) -> None:
         """Drop the entries of later steps than `step`, from the file too."""
-        kept = [entry for entry in self.entries if entry["step"] <= step]
-        if len(kept) < len(self.entries):
-            self.entries = kept
-            atomic_write(self._path, self._text())
+        self.replace([entry for entry in self.entries if entry["step"] <= step])

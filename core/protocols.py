@@ -17,7 +17,7 @@ from .layout import Compression, FrameLayout, TokenGrid
 
 Backend = Literal["reference", "triton"]
 Precision = Literal["full", "int8"]
-# The numbers in the file of a language model.
+# The numbers of the matrices in the file of a language model.
 Storage = Literal["float16", "int8"]
 
 # The cached tensors (keys and values, or whatever the model caches) of the rows of one clip, by name, on the CPU.
@@ -209,8 +209,13 @@ class LanguageModel(Protocol[AnyCache]):
     def cost(self, rows: int, count: int) -> Cost:
         """Return the memory and arithmetic of passes over `count` positions of so many rows."""
 
-    def save(self, folder: Path) -> None:
-        """Write the weights, and all other files that the model needs, to a checkpoint folder."""
+    def save(self, folder: Path, store: Storage = "float16") -> None:
+        """Write the weights, and all other files that the model needs, to a checkpoint folder.
+
+        Args:
+            folder: The folder.
+            store: The numbers of the matrices: "float16", or "int8" with a scale for each row.
+        """
 
 
 class LanguageModelConfig(Protocol):

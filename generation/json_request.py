@@ -1,10 +1,10 @@
 """Arguments of `generate` and `continue_clip` that come as JSON: from a server's clients, or a file of prompts.
 
-check_json_options({"seconds": 2, "seed": 7})
+check_json_options({"seconds": 2, "seed": 7}, JSON_OPTIONS)
 read_json_prompt([[0, "a red ball rolls"], [1.0, "a blue ring spins"]])     # a schedule, as `generate` takes it
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ..core.errors import require
@@ -15,14 +15,14 @@ JSON_OPTIONS = frozenset({"seed", "seconds", "num_frames", "negative_prompt", "g
                           "fit"})  # fmt: skip
 
 
-def check_json_options(options: Iterable[str]) -> None:
-    """Check that all names are of `JSON_OPTIONS`.
+def check_json_options(options: Iterable[str], known: Collection[str]) -> None:
+    """Check that all names are known.
 
     Raises:
         ReelmError: One is not.
     """
     for name in options:
-        require(name in JSON_OPTIONS, "options", f"must be of {', '.join(sorted(JSON_OPTIONS))}", name)
+        require(name in known, "options", f"must be of {', '.join(sorted(known))}", name)
 
 
 def read_json_prompt(prompt: Any) -> Any:

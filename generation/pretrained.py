@@ -20,7 +20,7 @@ from ..core.json_values import Json
 from ..core.modes import in_plain_modes
 from ..core.plain_values import convert_fields
 from ..core.protocols import LanguageModel, LanguageModelConfig, Precision, Storage
-from ..lm.quantization import pick_numerics, store_int8
+from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
 from ..sampling.plan import ClipPlan, SamplingConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig
@@ -238,13 +238,11 @@ def save_pretrained(
         config: The config of the model.
         tokenizer: The tokenizer, whose weights are written in float16.
         lm: The language model.
-        store: The numbers in its file: "float16", or "int8" for its matrices, with a scale for each row, in half the
+        store: The numbers of the matrices in its file: "float16", or "int8" with a scale for each row, in half the
             bytes. They are floating-point numbers again when they are loaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in tokenizer.state_dict().items()}
     save_tensors(folder / "tokenizer.safetensors", tensors)
-    lm.save(folder)
-    if store == "int8":
-        store_int8(folder / "lm.safetensors")
+    lm.save(folder, store)
     save_json(folder / "config.json", to_dict(config) | {"lm": write_lm_config(config.lm)})

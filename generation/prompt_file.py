@@ -5,7 +5,8 @@
 
 The folder gets a clip for each row, and results.jsonl: for each row its number, its seed and the hash of its tokens, or
 the reason for which it was refused. The same call again draws what is missing alone: rows that are finished, by their
-contents, are left as they are. A row gives the clip that `generate` gives with its prompt, options and seed alone.
+lines and contents, are left as they are, and so are clips of rows that were changed since. A row gives the clip that
+`generate` gives with its prompt, options and seed alone.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from ..core.files import as_path
 from ..core.folders import FolderKind, check_folder, mark_folder, options_of
 from ..core.json_values import Json
 from ..core.log import LineLog
+from ..core.plain_values import to_python
 from ..core.progress import progress
 from .generator import VideoGenerator
 from .json_request import check_json_options, read_json_prompt
@@ -27,7 +29,7 @@ from .request import read_request
 from .video import Video
 
 KIND: FolderKind = "clips of prompts"
-RESULTS = "results.jsonl"
+RESULTS, SESSION = "results.jsonl", ".session.safetensors"
 
 
 class RowOptions(TypedDict, total=False):
@@ -45,6 +47,10 @@ class RowOptions(TypedDict, total=False):
     decoder: str
     block_size: int
     keys: str
+
+
+ROW_OPTIONS = frozenset(RowOptions.__annotations__) | {"seed"}
+LENGTHS = frozenset({"seconds", "num_frames", "keys"})  # a row that has one of them has its own length
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def draw_prompts(
     Args:
         generator: The model.
         prompts: The file; each line is a JSON object with `prompt`, a text or a list of pairs (second, text), and any
-            of `RowOptions`. Empty lines are no rows, but count.
+            of `RowOptions` and `seed`. Empty lines are no rows, but count.
         out: The folder, a new or empty one or that of an earlier call.
         seed: The seed of row 0 if it has none; row n has n more.
         batch_size: The most clips that are drawn at a time. Rows that differ in more than their prompts and seeds are
@@ -123,19 +129,23 @@ def draw_prompts(
     require(type(batch_size) is int and batch_size >= 1, "batch_size", "must be at least 1", batch_size)
     require(type(seed) is int and seed >= 0, "seed", "must be at least 0", seed)
     check_folder(out, KIND)
-    made_by: Json = {"language_model": generator.parts.lm_id, "tokenizer": generator.parts.tokenizer_id}
-    require(options_of(out) in ({}, made_by), "model", "must be that of the clips in the folder", generator.parts.name)
+    parts = generator.parts
+    numerics: Json = {"dtype": str(parts.lm.numerics.dtype), **parts.lm.numerics.precisions}
+    made_by: Json = {"language_model": parts.lm_id, "tokenizer": parts.tokenizer_id, **numerics}
+    require(options_of(out) in ({}, made_by), "model", "must be that of the clips in the folder", parts.name)
     rows = read_rows(prompts, seed=seed, options=options)
     mark_folder(out, KIND, made_by)
-    log = LineLog(out / RESULTS)
-    results = {entry["identity"]: entry for entry in log.entries if _is_there(out, entry)}
+    log, wanted = LineLog(out / RESULTS), {row.identity for row in rows}
+    found = {entry["identity"]: entry for entry in log.entries if _is_done(out, entry, save_state=save_state)}
+    results = {identity: entry for identity, entry in found.items() if identity in wanted}
+    log.replace([*results.values()])
     missing = [row for row in rows if row.identity not in results]
     for chunk in progress(_chunks(missing, batch_size), "drawing", unit="batch"):
         for row, result in _draw(generator, chunk, keep_state=save_state):
             if isinstance(result, Video):
-                result.save(out / f"{row.stem}.mp4")
                 if save_state and result.state is not None:
-                    result.state.save(out / f"{row.stem}.session.safetensors")
+                    result.state.save(out / f"{row.stem}{SESSION}")
+                result.save(out / f"{row.stem}.mp4")
             results[row.identity] = _entry(row, result)
             log.add(results[row.identity])
     refused = {row.number: results[row.identity]["error"] for row in rows if "error" in results[row.identity]}
@@ -149,10 +159,11 @@ def read_rows(prompts: Path, *, seed: int, options: Mapping[str, Any]) -> list[R
         ReelmError: The file cannot be read, or has no row.
     """
     try:
-        lines = as_path(prompts, "prompts").read_text(encoding="utf-8").splitlines()
+        lines = as_path(prompts, "prompts").read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ReelmError(f"prompts: must be a text file that can be read, got {str(prompts)!r}: {error}") from error
-    rows = [_row(number, line, seed, options) for number, line in enumerate(lines) if line.strip()]
+    common = {name: to_python(value) for name, value in options.items()}
+    rows = [_row(number, line, seed, common) for number, line in enumerate(lines) if line.strip()]
     require(bool(rows), "prompts", "must have a row", str(prompts))
     return rows
 
@@ -163,12 +174,13 @@ def _row(number: int, line: str, seed: int, options: Mapping[str, Any]) -> Row:
         require(isinstance(values, dict) and "prompt" in values, "row", "must be an object with a prompt", line)
         prompt = read_json_prompt(values.pop("prompt"))
         require(prompt is not None, "prompt", "must be a text or a list of pairs (second, text)", prompt)
-        check_json_options(values)
+        check_json_options(values, ROW_OPTIONS)
     except (ValueError, RecursionError) as error:
         told = str(error) if isinstance(error, ReelmError) else f"row: must be JSON: {error}"
         return Row(number, None, {}, told, _identity(number, line))
-    given = {name: value for name, value in values.items() if value is not None}
-    chosen = {"seed": seed + number, **options, **given}
+    given = {name: value for name, value in values.items() if value is not None or name == "top_k"}  # it may be None
+    common = {name: value for name, value in options.items() if name not in LENGTHS or LENGTHS.isdisjoint(given)}
+    chosen = {"seed": seed + number, **common, **given}
     return Row(number, prompt, chosen, "", _identity(number, [prompt, chosen]))
 
 
@@ -176,8 +188,12 @@ def _identity(number: int, values: object) -> str:
     return hashlib.sha256(json.dumps([number, values], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_there(out: Path, entry: Mapping[str, Any]) -> bool:
-    return "file" not in entry or (out / entry["file"]).is_file()
+def _is_done(out: Path, entry: Mapping[str, Any], *, save_state: bool) -> bool:
+    """Return whether the files of a result are there, or it is a reason that the same call would give again."""
+    if "file" not in entry:
+        return not entry["again"]
+    clip = out / entry["file"]
+    return clip.is_file() and (not save_state or clip.with_name(clip.stem + SESSION).is_file())
 
 
 def _chunks(rows: Sequence[Row], batch_size: int) -> list[list[Row]]:
@@ -188,13 +204,23 @@ def _chunks(rows: Sequence[Row], batch_size: int) -> list[list[Row]]:
     return [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
 
 
-def _draw(generator: VideoGenerator, rows: Sequence[Row], *, keep_state: bool) -> Iterator[tuple[Row, Video | str]]:
+class _Reason(str):
+    """Why a row is refused.
+
+    Attributes:
+        again: Whether another call may draw it, as where memory is short now.
+    """
+
+    again = False
+
+
+def _draw(generator: VideoGenerator, rows: Sequence[Row], *, keep_state: bool) -> Iterator[tuple[Row, Video | _Reason]]:
     """Yield the clip of each row, or the reason for which it is refused."""
     good = []
     for row in rows:
         error = row.error or _refusal(generator, row)
         if error:
-            yield row, error
+            yield row, _Reason(error)
         else:
             good.append(row)
     if not good:
@@ -206,7 +232,9 @@ def _draw(generator: VideoGenerator, rows: Sequence[Row], *, keep_state: bool) -
         )
     except ReelmError as error:
         if len(good) == 1:
-            yield good[0], str(error)
+            reason = _Reason(error)
+            reason.again = True
+            yield good[0], reason
             return
         for half in (good[: len(good) // 2], good[len(good) // 2 :]):  # memory may be short for all of them at a time
             yield from _draw(generator, half, keep_state=keep_state)
@@ -223,10 +251,10 @@ def _refusal(generator: VideoGenerator, row: Row) -> str:
     return ""
 
 
-def _entry(row: Row, result: Video | str) -> dict[str, Any]:
+def _entry(row: Row, result: Video | _Reason) -> dict[str, Any]:
     entry = {"row": row.number, "identity": row.identity}
-    if isinstance(result, str):
-        return {**entry, "error": result}
+    if isinstance(result, _Reason):
+        return {**entry, "error": str(result), "again": result.again}
     assert result.tokens is not None
     digest = hashlib.sha256(result.tokens.astype("<i8").tobytes()).hexdigest()
     return {**entry, "file": f"{row.stem}.mp4", "prompt": row.prompt, **row.options, "frames": len(result.frames),

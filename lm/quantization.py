@@ -2,7 +2,7 @@
 
     check_precision(Numerics(weights="int8"))             # raises an error where int8 weights are not supported
     quantize_linears(model)                               # in place, for inference
-    store_int8(folder / "lm.safetensors")                 # a smaller file; what is loaded is floating-point again
+    save_tensors(path, stored(model.state_dict(), "int8"))          # what is loaded is floating-point again
 
 Weights have a scale for each output. Embeddings and norms keep their dtype.
 
@@ -15,16 +15,16 @@ On a GPU inputs keep their dtype, and weights are converted to floating-point nu
 (kernels/int8_linear.py). The error of the bundled model's weights is 0.7 to 0.9%.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import get_args
 
 import torch
 from torch import nn
 
-from ..core.checkpoint import SCALES, load_tensors, save_tensors
+from ..core.checkpoint import SCALES
 from ..core.device import pick_dtype
 from ..core.errors import require
-from ..core.protocols import Numerics, Precision
+from ..core.protocols import Numerics, Precision, Storage
 from ..kernels.backend import HAS_TRITON
 from ..kernels.int8_linear import int8_linear
 from ..kernels.quantize import quantize
@@ -83,15 +83,20 @@ class Int8Linear(nn.Module):
         return out.mul_(largest)
 
 
-def store_int8(path: Path) -> None:
-    """Replace the matrices in a safetensors file by int8 with a scale for each row, which `load_weights` reads."""
-    stored: dict[str, torch.Tensor] = {}
-    for name, tensor in load_tensors(path).items():
-        if tensor.is_floating_point() and tensor.ndim == 2:
-            stored[name], stored[name + SCALES] = quantize(tensor)
+def stored(weights: Mapping[str, torch.Tensor], store: Storage) -> dict[str, torch.Tensor]:
+    """Return weights as they are written to a file, which `load_weights` reads.
+
+    Args:
+        weights: The weights by name.
+        store: "float16", or "int8" with a scale for each row of a matrix; other tensors are in float16 then, too.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in weights.items():
+        if store == "int8" and tensor.is_floating_point() and tensor.ndim == 2:
+            tensors[name], tensors[name + SCALES] = quantize(tensor)
         else:
-            stored[name] = tensor
-    save_tensors(path, stored)
+            tensors[name] = tensor.half() if tensor.is_floating_point() else tensor
+    return tensors
 
 
 def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision, device: torch.device) -> Numerics:

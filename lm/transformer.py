@@ -25,7 +25,7 @@ from ..core.checkpoint import save_tensors
 from ..core.condition import Condition
 from ..core.errors import require
 from ..core.files import atomic_write
-from ..core.protocols import Backend, Cost, Numerics, Precision
+from ..core.protocols import Backend, Cost, Numerics, Precision, Storage
 from ..core.token_history import HISTORY, tokens_at
 from ..kernels.attention import attention
 from ..kernels.cached_attention import attention_step, cached_attention, prefix_attention
@@ -38,6 +38,7 @@ from .control_embedding import ControlEmbedding
 from .lm_config import LMConfig, cache_dtype
 from .neighbours import neighbours, order_tables
 from .positions import prefix_rotation, video_rotation
+from .quantization import stored
 from .text import PromptReader
 
 
@@ -181,11 +182,10 @@ class VideoTransformer(PromptReader, nn.Module):
         """Return the cost of passes over `count` positions of each of `rows` rows."""
         return self.config.cost(rows, count, self.numerics)
 
-    def save(self, folder: Path) -> None:
-        """Write lm.safetensors, in float16, and text.model into a checkpoint folder."""
+    def save(self, folder: Path, store: Storage = "float16") -> None:
+        """Write lm.safetensors and text.model into a checkpoint folder; `LanguageModel` has the arguments."""
         assert self.text is not None
-        tensors = {name: x.half() if x.is_floating_point() else x for name, x in self.state_dict().items()}
-        save_tensors(folder / "lm.safetensors", tensors)
+        save_tensors(folder / "lm.safetensors", stored(self.state_dict(), store))
         atomic_write(folder / "text.model", self.text.model)
 
     def make_cache(self, rows: int, *, ahead: int = 1) -> RingCache:

@@ -18,7 +18,7 @@ from ..core.json_values import Json
 from ..generation.admission import admit
 from ..generation.continuation import inherit
 from ..generation.detail import decode_after
-from ..generation.json_request import check_json_options, read_json_prompt
+from ..generation.json_request import JSON_OPTIONS, check_json_options, read_json_prompt
 from ..generation.pretrained import Pretrained
 from ..generation.request import Request, make_request
 from ..generation.session import SessionState
@@ -62,7 +62,9 @@ class AskedClip:
         return Video.from_session(state, frames_THW3, parts.config.fps)
 
 
-def read_asked(parts: Pretrained, asked: Json, source: Path | None, limits: Limits) -> AskedClip:
+def read_asked(
+    parts: Pretrained, asked: Json, source: Path | None, limits: Limits, *, drawn: bool = False
+) -> AskedClip:
     """Check what is asked for.
 
     Args:
@@ -70,12 +72,13 @@ def read_asked(parts: Pretrained, asked: Json, source: Path | None, limits: Limi
         asked: The prompt (or a schedule of prompts), the options, and whether the clip is endless.
         source: The clip or session to continue, if there is one.
         limits: The limits of the server.
+        drawn: Whether it is drawn already, so that it takes no memory for that.
 
     Raises:
         ReelmError: An argument is refused, the source cannot be read, or the clip would not fit into memory.
     """
     options: dict[str, Any] = dict(asked.get("options") or {})  # type: ignore[arg-type]
-    check_json_options(options)
+    check_json_options(options, JSON_OPTIONS)
     endless, prompt, fit = bool(asked.get("endless")), asked.get("prompt"), options.pop("fit", "crop")
     continuing = source is not None
     clip = None if source is None else read_source(parts, read_clip_of(source, limits), fit)
@@ -91,7 +94,8 @@ def read_asked(parts: Pretrained, asked: Json, source: Path | None, limits: Limi
     frames = request.plans[0].latent_frames
     seconds = 0.0 if frames is None else parts.config.tokenizer.compression.frames(frames) / parts.config.fps
     require(seconds <= limits.seconds, "seconds", f"must be at most {limits.seconds:g} in all", seconds)
-    admit(parts, request, whole=not endless, continuing=continuing)
+    if not drawn:
+        admit(parts, request, whole=not endless, continuing=continuing)
     kept = {**options, **({"fit": fit} if continuing else {})}
     return AskedClip({**asked, "options": kept}, request, clip)
 

@@ -117,10 +117,14 @@ class Jobs:
         """
         name, identity = self._name(asked.get("model")), new_id()
         parts, folder = self.generators[name].parts, self.store.folder(identity)
-        clip = read_asked(parts, {**asked, "model": name}, None, self.limits)
+        clip = read_asked(parts, {**asked, "model": name}, None, self.limits, drawn=True)
         folder.mkdir()
-        append_tokens(folder / TOKENS, parts.lm.layout.pack({**session.segments, "video": session.tokens_thw}))
-        job = self.store.add(clip.asked, identity=identity)
+        try:
+            append_tokens(folder / TOKENS, parts.lm.layout.pack({**session.segments, "video": session.tokens_thw}))
+            job = self.store.add(clip.asked, identity=identity)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._start(job, clip)
         return job
 
@@ -277,7 +281,10 @@ class Jobs:
             if run.plan.latent_frames is None:
                 run.drawing.allow(run.first_frame)  # until somebody watches
             self._runs[job.id] = run
-        self.scheduler(job.asked["model"]).add(run.drawing)
+        if run.latent_frames == run.plan.latent_frames:  # it is drawn, and not written
+            self.finish(run, None)
+        else:
+            self.scheduler(job.asked["model"]).add(run.drawing)
         return run
 
     def _cancel(self, run: Run) -> None:

@@ -118,11 +118,12 @@ class Lane:
                 self._end(clip)
         if not self._drawings:
             return
-        self._engine.decoder, begun = self._decoders[len(self._drawings) - 1], time.monotonic()
+        self._engine.decoder, drawn, begun = self._decoders[len(self._drawings) - 1], self.waiting(), time.monotonic()
         for frame in self._engine.step():
             self._hand_over(frame)
-        for drawing in self._drawings.values():
-            drawing.drawn_seconds += time.monotonic() - begun
+        spent = time.monotonic() - begun
+        for drawing in drawn:
+            drawing.drawn_seconds += spent
         for clip, drawing in [*self._drawings.items()]:
             if clip in self._failed or self._complete[clip] == drawing.request.plans[0].latent_frames:
                 self._end(clip)
@@ -134,9 +135,14 @@ class Lane:
         self._drawings.clear()
 
     def _told(self, clip: int, tell: Callable[..., object], *values: object) -> None:
-        """Tell the watcher of a clip something. What goes wrong there, such as a full disk, ends this clip alone."""
+        """Tell the watcher of a clip something. What goes wrong there, such as a full disk, ends this clip alone.
+
+        A `ReelmError` of the watcher is its refusal to have more drawn.
+        """
         try:
             tell(*values)
+        except ReelmError as error:
+            self._failed.setdefault(clip, error)
         except Exception as error:
             log.exception("a watcher failed")
             self._failed.setdefault(clip, error)

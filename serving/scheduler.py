@@ -25,6 +25,7 @@ from .lane import Lane, end, fitting_capacity, lane_key
 AHEAD = 1.0  # seconds
 MOST_LANES = 8  # of watched clips, and of others: engines that are kept, each with a cache of its own
 PAUSE = 0.002  # seconds between two looks at guests
+RETRY_SECONDS = 0.1  # between two looks at the memory, where it was short
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +48,7 @@ class Scheduler:
         self._arrivals: list[Drawing] = []
         self._queue: list[Drawing] = []  # of the thread alone, like the lanes
         self._lanes: dict[Hashable, Lane] = {}  # the one whose turn comes next is the first
+        self._short_until = 0.0  # until when no lane is made, since there was no memory for one
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
 
@@ -81,7 +83,8 @@ class Scheduler:
                 continue
             with self._wake:
                 if not (self._news or self._closing):
-                    self._wake.wait(PAUSE if held_back else None)
+                    short = time.monotonic() < self._short_until
+                    self._wake.wait(PAUSE if held_back else RETRY_SECONDS if short else None)
                 self._news = False
         for key, lane in [*self._lanes.items()]:
             for drawing in lane.drawings:
@@ -91,7 +94,10 @@ class Scheduler:
             end(drawing)
 
     def _admit(self) -> None:
-        """Move clips into lanes that have room, watched ones first."""
+        """Move clips into lanes that have room, watched ones first.
+
+        While a watched one waits for memory, no other one begins, so that lanes become idle and are let go.
+        """
         with self._wake:
             self._queue += self._arrivals
             self._arrivals.clear()
@@ -99,6 +105,9 @@ class Scheduler:
         for drawing in sorted(self._queue, key=lambda drawing: not drawing.live):
             if drawing.cancelled:
                 end(drawing)
+                continue
+            if not drawing.live and any(other.live for other in waiting) and time.monotonic() < self._short_until:
+                waiting.append(drawing)
                 continue
             try:
                 with self._modes():
@@ -137,18 +146,20 @@ class Scheduler:
         """Return for how many clips like this one there is memory; 0 where it has to wait for other lanes.
 
         Raises:
-            ReelmError: There is too little memory even without other lanes.
+            ReelmError: There is too little memory even without other lanes and guests.
         """
-        while True:
+        while time.monotonic() >= self._short_until:
             try:
                 return fitting_capacity(self._parts, drawing, self.capacity)
             except ReelmError:
                 idle = [key for key, lane in self._lanes.items() if not lane.drawings]
-                if not self._lanes:
+                if not (self._lanes or self.guests):
                     raise
-                if not idle:
-                    return 0
-                del self._lanes[idle[0]]
+                if idle:
+                    del self._lanes[idle[0]]
+                else:
+                    self._short_until = time.monotonic() + RETRY_SECONDS
+        return 0
 
     def _next(self) -> tuple[Hashable | None, bool]:
         """Return the lane whose pass comes next, if there is one, and whether one is held back for a guest."""

@@ -25,6 +25,7 @@ from ..core.errors import ReelmError, require
 from ..core.json_values import Json
 from ..generation.play import PlaySession
 from ..generation.play_clock import play_by_clock
+from .answers import without_paths
 from .bodies import read_object
 from .job_store import Job
 from .jobs import Jobs
@@ -276,6 +277,7 @@ async def play(line: Line, jobs: Jobs, first: dict[str, Any]) -> None:
         stop.set()
         await asyncio.gather(playing, return_exceptions=True)
         guests.discard(guest)
+        jobs.scheduler(first.get("model")).wake()  # there may be memory for a clip that waits
         await asyncio.to_thread(session.close)
 
 
@@ -284,17 +286,20 @@ def _play(
     asked: dict[str, Any],
 ) -> None:  # fmt: skip
     """Play in a thread, which gives the loop its pictures, and at last the figures and the id of the clip."""
-    figures, identity = dict[str, Any](), None
+    figures, identity, told = dict[str, Any](), None, None
     most = jobs.limits.seconds - (1 + session.step_pictures) / session.fps  # with the first picture and the last step
     try:
         report = play_by_clock(session, player, lambda picture: put("picture", picture), seconds=most, stop=stop.is_set)
         figures = dataclasses.asdict(report)
         if len(session.held):
             identity = _keep(jobs, session, asked).id
+    except ReelmError as error:
+        told = without_paths(str(error), jobs)
     except Exception:
         log.exception("a play failed, or could not be kept")
+        told = "the play failed, or could not be kept"
     finally:
-        put("end", figures, identity)
+        put("end", figures, identity, told)
 
 
 def _keep(jobs: Jobs, session: PlaySession, asked: dict[str, Any]) -> Job:
@@ -317,7 +322,7 @@ async def _send_play(line: Line, fps: float, coming: "asyncio.Queue[tuple[Any, .
         elif kind == "receipt":
             await line.say("receipt", id=values[0], picture=values[1])
         else:
-            await line.say("end", figures=values[0], id=values[1])
+            await line.say("end", figures=values[0], id=values[1], error=values[2])
             return
 
 

@@ -244,7 +244,7 @@ def train_lm(
         return result.eval().requires_grad_(False)
 
     state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
-                  batch_name=batches.name, batch_option="batch_tokens")  # fmt: skip
+                  batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens))  # fmt: skip
     result = averaged(state)
     if validation is not None:
         load_weights(result, validation.best)

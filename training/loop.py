@@ -140,7 +140,7 @@ class TrainState:
         self.optimizers = [each for module in self.modules.values() for each in make_optimizers(module, config)]
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.guard = StepGuard(config.spike, config.most_left_out)
-        self._held: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._held: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
 
     def begin(self, device: torch.device) -> str:
         """Set the modules to be trained, and return the precision of the products, which a new run may decide."""
@@ -153,7 +153,10 @@ class TrainState:
 
     def hold(self) -> None:
         """Keep what computing a loss changes, such as a codebook, in case that the step is left out."""
-        self._held = [(buffer, buffer.clone()) for buffer in self.model.buffers() if buffer.is_floating_point()]
+        self._held = [
+            (module, {name: buffer.clone() for name, buffer in module.named_buffers()})
+            for module in self.modules.values()
+        ]
 
     def advance(self, loss: torch.Tensor) -> torch.Tensor:
         """Make one optimizer step on `loss`, or leave it out; return the norm of the model's gradient before clipping.
@@ -168,8 +171,10 @@ class TrainState:
         norms = [nn.utils.clip_grad_norm_(module.parameters(), self.config.clip) for module in self.modules.values()]
         self.step += 1
         if not self.guard.accepts(*map(float, norms)):
-            for buffer, held in self._held:
-                buffer.copy_(held)
+            for module, held in self._held:
+                buffers = dict(module.named_buffers())  # a quantizer may have put others in their places
+                for name, buffer in held.items():
+                    buffers[name].copy_(buffer)
             return norms[0]
         for optimizer in self.optimizers:
             optimizer.step()
@@ -227,7 +232,8 @@ class TrainState:
         found = {name.rpartition(".")[0] for name in groups["optimizer"]}
         # A parameter that never had a gradient has no state, but no optimizer is without any.
         each = {name.partition(".")[0] for name in found} == {str(index) for index in range(len(self.optimizers))}
-        if not (found <= owned and each):
+        none = not found and metadata.get("accepted_steps") == "0"  # all steps were left out
+        if not (found <= owned and (each or none)):
             raise CheckpointError(f"resume: {path.name} must belong to this optimizer ({self.config.optimizer})")
         shapes = ({name: tensor.shape for name, tensor in group.items()} for group in (groups["average"], self.average))
         if len({frozenset(each.items()) for each in shapes}) > 1:
@@ -280,7 +286,7 @@ def train(
     auxiliary: nn.Module | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
     batch_name: Callable[[int], str] = "batch {}".format,
-    batch_option: str = "batch_size",
+    batch_option: tuple[str, int] = ("batch_size", 1),
 ) -> TrainState:
     """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM; both leave a checkpoint.
 
@@ -295,7 +301,7 @@ def train(
             module's loss may have a gradient with respect to the other's weights.
         on_checkpoint: A function that is called after each checkpoint, e.g. to export the weights.
         batch_name: A function from a step to the name of its batch, for the note of a step that is left out.
-        batch_option: The option by which a step takes less memory.
+        batch_option: The name and the value of the option by which a step takes less memory.
 
     Raises:
         ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or more steps
@@ -351,7 +357,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _short_of_memory(option: str) -> Iterator[None]:
+def _short_of_memory(option: tuple[str, int]) -> Iterator[None]:
     """Say which option is to be smaller where a device has no memory left."""
     try:
         yield
@@ -359,13 +365,13 @@ def _short_of_memory(option: str) -> Iterator[None]:
         short = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
         if not short:
             raise
-        told = str(error).partition("\n")[0]
-        raise ReelmError(f"{option}: must be smaller for this machine's memory ({told})") from error
+        (name, value), reason = option, str(error).partition("\n")[0]
+        raise ReelmError(f"{name}: must be smaller for the memory of this machine, got {value} ({reason})") from error
 
 
 def _note_left_out(state: TrainState, norm: float, batch: str) -> None:
     mean = f"{state.guard.mean:.3g} is the mean of those before"
-    note(f"warning: step {state.step - 1} is left out: its gradient has the norm {norm:.3g}, {mean}; it has {batch}")
+    note(f"warning: step {state.step} is left out: its gradient has the norm {norm:.3g}, {mean}; it has {batch}")
 
 
 def _warn_of_warmup(config: TrainConfig) -> None:

@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from ..core.checkpoint import find_checkpoint, save_json
+from ..core.checkpoint import find_checkpoint, read_json, save_json
 from ..core.config import differences, from_dict, to_dict
 from ..core.controls import NO_CONTROLLER
 from ..core.errors import require
@@ -36,7 +36,7 @@ from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset, toke
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
 from .lm_training import LMTraining, train_lm
-from .loop import STATE
+from .loop import RECIPE, STATE
 from .model_card import model_card, write_card
 from .run_checks import check_model_run, check_text, check_tokenizer_run, warn_of_a_short_run
 from .run_options import Compression, ModelRun, Preset, TokenizerRun, agreed_options, record_options
@@ -276,14 +276,16 @@ def train_video_tokenizer(
     own = options.recipe or TokenizerTraining()
     options = dataclasses.replace(options, recipe=own)
     data, decoder_of, begun = options.data, options.decoder_of, (out / STATE).exists()
-    start = None if options.init is None else find_checkpoint(options.init)
-    whole = tokenizer_recipe(
-        own, data=data, preset=options.preset, compression=options.compression, init=start, decoder_of=decoder_of
-    )
+    start = None if begun or options.init is None else find_checkpoint(options.init)
+    if begun and options.init is not None:
+        whole = dataclasses.replace(own, model=from_dict(TokenizerConfig, read_json(out / RECIPE)["model"], RECIPE))
+    else:
+        whole = tokenizer_recipe(
+            own, data=data, preset=options.preset, compression=options.compression, init=start, decoder_of=decoder_of
+        )
     check_stage(whole, out, decoder_of, begun)
     check_tokenizer_run(whole, options)
     record_options(out, options)
-    start = None if begun else start
     if data is None:
         prepared = None
         train_tokenizer(whole, out, init=start, decoder_of=decoder_of, device=device, resume=begun)

@@ -29,7 +29,7 @@ class StepGuard:
     """
 
     def __init__(self, spike: float, most: int) -> None:
-        """Begin without norms; `most` is the number of steps in a row that may be left out, and one more may not."""
+        """Begin without norms; `most` is the number of steps in a row that may be left out: one more ends the run."""
         self._spike, self._most = spike, most
         self.mean, self.steps, self.left_out = 0.0, 0, 0
 
@@ -45,12 +45,14 @@ class StepGuard:
         return True
 
     def values(self) -> dict[str, str]:
-        """Return the mean norm and the number of steps as texts."""
-        return {"mean_norm": repr(self.mean), "accepted_steps": str(self.steps)}
+        """Return the attributes as texts; a run that goes on after it was ended begins to count anew."""
+        left_out = 0 if self.gives_up else self.left_out
+        return {"mean_norm": repr(self.mean), "accepted_steps": str(self.steps), "left_out_steps": str(left_out)}
 
     def load(self, values: Mapping[str, str]) -> None:
         """Take over what `values` has returned."""
         self.mean, self.steps = float(values.get("mean_norm", 0)), int(values.get("accepted_steps", 0))
+        self.left_out = int(values.get("left_out_steps", 0))
 
     @property
     def gives_up(self) -> bool:
@@ -63,5 +65,5 @@ class StepGuard:
         Raises:
             ReelmError: More steps in a row were left out than may be.
         """
-        rule = f"must be finite, and its gradient no spike; more than {self._most} steps in a row are left out"
+        rule = f"must have a finite gradient that is no spike in one of {self._most + 1} steps in a row"
         require(not self.gives_up, "loss", rule, loss)

@@ -189,6 +189,21 @@ def _second_stage(model: VideoTokenizer, recipe: TokenizerTraining) -> SecondSta
     )  # fmt: skip
 
 
+def _export(
+    folder: Path, config: TokenizerConfig, weights: dict[str, torch.Tensor], held_out: list[tuple[str, torch.Tensor]],
+    step: int, device: torch.device,
+) -> None:  # fmt: skip
+    """Write a tokenizer with these weights, and what it makes of the held-out clips."""
+    save_json(folder / "tokenizer.json", to_dict(config))
+    save_tensors(folder / "tokenizer.safetensors", weights)
+    with uninitialised():
+        tokenizer = VideoTokenizer(config).to(device).eval()
+    tokenizer.load_state_dict(weights)
+    if held_out:
+        figures = judge_held_out(tokenizer, held_out, folder / "reconstructions.png")
+        save_json(folder / "held-out.json", {"step": step, "split": "held-out", **figures})
+
+
 def train_tokenizer(
     recipe: TokenizerTraining,
     folder: Path,
@@ -251,16 +266,8 @@ def train_tokenizer(
         return model.state_dict() | {prefix + name: tensor for name, tensor in state.average_model().items()}
 
     def export(state: TrainState) -> None:
-        save_json(folder / "tokenizer.json", to_dict(recipe.model))
-        weights = averaged(state)
-        save_tensors(folder / "tokenizer.safetensors", weights)
-        with uninitialised():
-            tokenizer = VideoTokenizer(recipe.model).to(torch_device).eval()
-        tokenizer.load_state_dict(weights)
         held_out = _world_held_out(recipe) if clips is None else clips.held_out
-        if held_out:
-            figures = judge_held_out(tokenizer, held_out, folder / "reconstructions.png")
-            save_json(folder / "held-out.json", {"step": state.step, "split": "held-out", **figures})
+        _export(folder, recipe.model, averaged(state), held_out, state.step, torch_device)
 
     trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
     state = train(
@@ -273,6 +280,7 @@ def train_tokenizer(
         auxiliary=auxiliary,
         on_checkpoint=export,
         batch_name="the scenes of step {}".format if clips is None else clips.name,
+        batch_option=("batch_size", recipe.batch_size),
     )
     model.load_state_dict(averaged(state))
     return model.eval()

@@ -61,7 +61,7 @@ export class Play {
     if (said.type === "ready") Object.assign(this.canvas, { width: said.width, height: said.height });
     else if (said.type === "receipt" && this.waiting.has(said.id)) this.waiting.get(said.id).picture = said.picture;
     else if (said.type === "error") this.onError(said.message);
-    else if (said.type === "end") this.end(said.id);
+    else if (said.type === "end") this.end(said.id, said.error);
   }
 
   arrive(picture) {
@@ -106,7 +106,7 @@ export class Play {
     else this.end();
   }
 
-  end(id) {
+  end(id, error) {
     if (this.over) return;
     this.over = true;
     removeEventListener("keydown", this.down);
@@ -114,6 +114,7 @@ export class Play {
     removeEventListener("blur", this.release);
     document.removeEventListener("visibilitychange", this.hidden);
     this.socket.close();
+    if (error) this.onError(error);
     this.onEnd(id);
   }
 }

@@ -47,7 +47,10 @@ def test_a_file_is_its_words_and_those_of_the_command_line_win(file):
 def test_lists_and_what_is_false(file):
     path = file("resume = false\nout = 'runs'\n[model]\ndecoder_widths = [16, 8]\ndecoder_depth = [1, 1]")
     command = parse("train tokenizer", ["--config", path])
-    assert command.recipe.model.decoder_widths == (16, 8) and not command.resume
+    assert command.recipe.model.decoder_widths == (16, 8) and command.resume is False
+    path = file("out = 'runs'\nresume = true\n[windows]\nmirror = true")
+    command = parse("train lm", ["--config", path, "--no-windows.mirror", "--no-resume"])
+    assert (command.windows.mirror, command.resume) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,9 @@ def test_lists_and_what_is_false(file):
         ("[train]\nsteps = 'many'", "train.steps"),
         ("[train]\nsteps = 2026-11-30", "train.steps: must be a text, a number"),
         ("[train", "config: must be a TOML file"),
+        ("[windows]\nmiror = false", "--no-windows.miror: is no option of reelm train lm; did you mean --no-windows.m"),
+        ("[train]\nsteps = false", "--no-train.steps: is no option"),
+        ("config = 'other.toml'", "config: must name no other file of options"),
     ],
 )
 def test_what_is_no_option_is_refused(file, text, told):
@@ -65,3 +71,5 @@ def test_what_is_no_option_is_refused(file, text, told):
         parse("train lm", ["--out", "runs", "--config", file(text)])
     with pytest.raises(ReelmError, match="config: must be a TOML file"):
         parse("train lm", ["--out", "runs", "--config", "none.toml"])
+    with pytest.raises(ReelmError, match="config: must be given once"):
+        parse("train lm", ["--out", "runs", "--config", "a.toml", "--config=b.toml"])

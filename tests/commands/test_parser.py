@@ -84,7 +84,7 @@ def test_words_become_the_fields():
     [
         ("a -o x --sead 3", "--sead: is no option of reelm do; did you mean --seed?"),
         ("a -o x --no_detail", "--no_detail: is no option of reelm do; did you mean --no-detail?"),
-        ("a -o x --no-quick", "--no-quick: is no option of reelm do; did you mean --quick?"),
+        ("a -o x --no-quik", "--no-quik: is no option of reelm do; did you mean --no-quick?"),
         ("a -o x --model.kinds vq", "--model.kinds: is no option of reelm do; did you mean --model.kind?"),
         ("a -o x --frobnicate=3", "--frobnicate: is no option of reelm do; reelm do --help lists them"),
         ("a -o x -q", "-q: is no option of reelm do; reelm do --help lists them"),

@@ -35,5 +35,5 @@ def test_bfloat16_is_chosen_by_a_trial_where_the_cpu_has_it(monkeypatch):
     assert not faster_in_bfloat16(cpu)
 
 
-def test_the_trial_is_short():
-    assert 0 < device._product_seconds(torch.float32) < 1
+def test_the_trial_takes_time():
+    assert device._product_seconds(torch.float32) > 0

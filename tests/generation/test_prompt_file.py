@@ -101,6 +101,29 @@ def test_rows_that_do_not_fit_together_are_drawn_alone(debug_generator, prompts,
     report = draw_prompts(debug_generator, prompts, tmp_path / "clips")
     assert report.refused.keys() == {3} and report.refused[3].startswith("memory: must be at least")
     assert len([*(tmp_path / "clips").glob("*.mp4")]) == 3
+    prompts.write_text(prompts.read_text().replace("3000", "0.5"))
+    monkeypatch.setattr(admission, "available_memory", lambda device: 0)
+    assert draw_prompts(debug_generator, prompts, tmp_path / "clips").refused.keys() == {3}
+    monkeypatch.undo()
+    report = draw_prompts(debug_generator, prompts, tmp_path / "clips")
+    assert (report.known, report.refused) == (3, {}), "there is memory again"
+
+
+def test_what_a_row_says_comes_before_what_all_have(debug_generator, prompts, tmp_path):
+    """A line separator inside of a text ends no line."""
+    rows = [{"prompt": "a red\u2028ball", "num_frames": 5, "top_k": None}, {"prompt": "a red ball"}]
+    prompts.write_text("\ufeff" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    report = draw_prompts(debug_generator, prompts, tmp_path / "clips", seconds=1, top_k=1, temperature=np.float32(0.5))
+    assert (report.rows, report.refused) == (2, {})
+    short, long = results(tmp_path / "clips")
+    assert (short["frames"], short["top_k"], long["top_k"]) == (5, None, 1) and long["frames"] > 5
+    before = prompts.read_text()
+    prompts.write_text(before.replace("a red ball", "a star"))
+    draw_prompts(debug_generator, prompts, tmp_path / "clips", seconds=1, top_k=1, temperature=np.float32(0.5))
+    assert [entry["prompt"] for entry in results(tmp_path / "clips")] == ["a red\u2028ball", "a star"]
+    with pytest.raises(ReelmError, match="model: must be that"):
+        draw_prompts(VideoGenerator.from_pretrained(debug_generator.parts.origin[0], cache="int8"), prompts,
+                     tmp_path / "clips")  # fmt: skip
 
 
 def test_what_is_refused_leaves_nothing(debug_generator, coarse_checkpoint, prompts, tmp_path):

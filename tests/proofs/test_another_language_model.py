@@ -170,7 +170,8 @@ class PlainTransformer(nn.Module):
     def cost(self, rows, count):
         return self.config.cost(rows, count, self.numerics)
 
-    def save(self, folder):
+    def save(self, folder, store="float16"):
+        assert store == "float16"
         save_tensors(folder / "lm.safetensors", {name: x.half() for name, x in self.state_dict().items()})
 
     @property

@@ -191,11 +191,12 @@ def test_a_refused_resume_makes_no_folder(tmp_path):
 
 
 def spoilt(bad, factor=float("nan")):
-    """The loss of the tests, times a number at some steps; at each a buffer is changed, as a codebook is."""
+    """The loss of the tests, times a number at some steps; each changes a buffer and replaces one, as codebooks do."""
 
     def of(model, step):
         value, figures = loss(model, step)
-        model.codebook.mul_(factor if step in bad else 0.5)
+        model.codebook = model.codebook * (factor if step in bad else 0.5)
+        model.begun.fill_(True)
         return value * (factor if step in bad else 1), figures
 
     return of
@@ -204,6 +205,7 @@ def spoilt(bad, factor=float("nan")):
 def make_coded():
     model = make()
     model.register_buffer("codebook", torch.ones(3))
+    model.register_buffer("begun", torch.tensor(False))
     return model
 
 
@@ -211,18 +213,37 @@ def test_steps_that_are_not_finite_are_left_out_and_named(tmp_path, capsys):
     state = train(make_coded(), spoilt({3, 4}), config(steps=8, report_steps=1, most_left_out=2), tmp_path,
                   batch_name="the clips of {}".format)  # fmt: skip
     err = capsys.readouterr().err
-    assert "step 3 is left out: its gradient has the norm nan" in err and "it has the clips of 4" in err
+    assert "step 4 is left out: its gradient has the norm nan" in err and "it has the clips of 4" in err
     assert torch.equal(state.model.codebook, torch.full((3,), 0.5**6))
     assert all(bool(p.isfinite().all()) for p in (*state.model.parameters(), *state.average.values()))
     assert [entry["step"] for entry in read_log(tmp_path / "metrics.jsonl")] == [1, 2, 3, 6, 7, 8]
 
 
-def test_nothing_but_steps_that_are_not_finite_ends_the_run_after_a_checkpoint_that_goes_on(tmp_path):
-    options = {"steps": 8, "most_left_out": 2}
-    with pytest.raises(ReelmError, match="loss: must be finite, and its gradient no spike; more than 2 steps"):
-        train(make_coded(), spoilt({3, 4, 5}), config(**options), tmp_path)
-    state = train(make_coded(), spoilt({3, 4, 5}), config(**options), tmp_path, resume=True)
+@pytest.mark.parametrize("first", [0, 3])
+def test_nothing_but_steps_that_are_not_finite_ends_the_run_after_a_checkpoint_that_goes_on(tmp_path, first):
+    options, broken = {"steps": 8, "most_left_out": 2}, spoilt({first, first + 1, first + 2})
+    with pytest.raises(ReelmError, match="loss: must have a finite gradient that is no spike in one of 3 steps"):
+        train(make_coded(), broken, config(**options), tmp_path)
+    state = train(make_coded(), broken, config(**options), tmp_path, resume=True)
     assert state.step == 8 and bool(state.average["head.weight"].isfinite().all())
+    assert bool(state.model.begun) and torch.equal(state.model.codebook, torch.full((3,), 0.5**5))
+
+
+def test_what_a_first_step_has_begun_is_undone_where_it_is_left_out(tmp_path):
+    with pytest.raises(ReelmError, match="loss: must have a finite gradient"):
+        train(model := make_coded(), spoilt({0}), config(most_left_out=0), tmp_path)
+    assert not model.begun and torch.equal(model.codebook, torch.ones(3))
+
+
+def test_a_stop_among_steps_that_are_left_out_goes_on_counting(tmp_path):
+    def stopping(model, step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return spoilt(range(9))(model, step)
+
+    assert train(make_coded(), stopping, config(most_left_out=2), tmp_path).guard.left_out == 2
+    with pytest.raises(ReelmError, match="loss: must have a finite gradient"):
+        train(make_coded(), spoilt(range(3)), config(most_left_out=2), tmp_path, resume=True)
 
 
 def test_where_memory_is_short_the_option_that_helps_is_named(tmp_path):
@@ -233,8 +254,8 @@ def test_where_memory_is_short_the_option_that_helps_is_named(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     for number, broken in enumerate((large, full)):
-        with pytest.raises(ReelmError, match="batch_tokens: must be smaller for this machine's memory"):
-            train(make(), broken, config(), tmp_path / str(number), batch_option="batch_tokens")
+        with pytest.raises(ReelmError, match="batch_tokens: must be smaller for the memory of this machine, got 7"):
+            train(make(), broken, config(), tmp_path / str(number), batch_option=("batch_tokens", 7))
 
 
 def test_a_spike_is_left_out_also_in_a_run_that_goes_on(tmp_path):

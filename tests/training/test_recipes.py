@@ -1,6 +1,7 @@
 """Trainings from Python by the names of folders: nothing goes to stdout, and what the commands print is returned."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,12 +89,14 @@ def test_a_tokenizer_s_training_begins_with_the_weights_of_another(folders, tmp_
     slow = dataclasses.replace(
         TOKENIZER, model=TokenizerConfig(), train=TrainConfig(steps=1, learning_rate=1e-9, warmup=0)
     )
-    out, source = tmp_path / "more", folder / "tokenizer"
+    out, source = tmp_path / "more", shutil.copytree(folder / "tokenizer", tmp_path / "source")
     train_video_tokenizer(out, init=str(source), recipe=slow, device="cpu")
     before, after = load_tensors(source / "tokenizer.safetensors"), load_tensors(out / "tokenizer.safetensors")
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)
+    source.rename(tmp_path / "elsewhere")  # a run that goes on has weights of its own
     more = dataclasses.replace(slow, train=TrainConfig(steps=2, learning_rate=1e-9, warmup=0))
     assert train_video_tokenizer(out, recipe=more, resume=True, device="cpu").progress == RunProgress(2, 2)
+    source = tmp_path / "elsewhere"
     with pytest.raises(ReelmError, match="init: must not be given with decoder_of or resume"):
         train_tokenizer(TOKENIZER, tmp_path / "other", init=source, decoder_of=source, device="cpu")
     with pytest.raises(ReelmError, match="model: must be the sizes of the tokenizer in init"):
