@@ -100,7 +100,7 @@ PLAYED_LM = --model.order coarse --model.window 8 --model.depth 6 --model.heads 
 	--token-noise 0.1 --sampling.guidance-scale 1 --sampling.temperature 1 --sampling.top-k 200
 RUN_LM = $(PLAYED_LM) --model.width 192 --model.hidden 384
 HALLS_LM = $(PLAYED_LM) --model.width 160 --model.hidden 320 --model.neighbour-dim 48
-PLAYED_GUIDANCE = --key-guidance 1.5 --train.steps 400 --train.warmup 30 --train.learning-rate 4e-4 --train.ema 0.99
+PLAYED_GUIDANCE = --key-guidance 1.5 --train.warmup 30 --train.learning-rate 4e-4 --train.ema 0.99
 PROCGEN = runs/procgen/bin/python recipes/record_procgen.py
 run:
 	python3 -m venv runs/procgen
@@ -116,7 +116,7 @@ run:
 	.venv/bin/reelm train lm --data runs/run-shards --tokenizer runs/run-tokenizer --out runs/run-lm $(RUN_LM) \
 		--windows.num-frames 15 --windows.stride 14 --train.steps 6600 --train.warmup 60 --train.ema 0.998
 	.venv/bin/reelm train lm --data runs/run-lm/tokens --tokenizer runs/run-tokenizer --out runs/run-guided \
-		--init runs/run-lm/model --text runs/run-lm/text.model --name run $(RUN_LM) $(PLAYED_GUIDANCE)
+		--init runs/run-lm/model --text runs/run-lm/text.model --name run $(RUN_LM) $(PLAYED_GUIDANCE) --train.steps 400
 	.venv/bin/reelm evaluate play --model runs/run-guided/model --recordings runs/run-plays --save-recordings --samples 2
 	cp runs/run-guided/model/*.safetensors runs/run-guided/model/*.json runs/run-guided/model/text.model checkpoints/run/
 
@@ -136,7 +136,8 @@ halls:
 	.venv/bin/reelm train lm --data runs/halls-shards --tokenizer runs/halls-tokenizer --out runs/halls-lm $(HALLS_LM) \
 		--windows.num-frames 24 --windows.stride 24 --train.steps 2700 --train.warmup 60 --train.ema 0.998
 	.venv/bin/reelm train lm --data runs/halls-lm/tokens --tokenizer runs/halls-tokenizer --out runs/halls-guided \
-		--init runs/halls-lm/model --text runs/halls-lm/text.model --name halls --store int8 $(HALLS_LM) $(PLAYED_GUIDANCE)
+		--init runs/halls-lm/model --text runs/halls-lm/text.model --name halls --store int8 $(HALLS_LM) $(PLAYED_GUIDANCE) \
+		--train.steps 320
 	.venv/bin/reelm evaluate play --model runs/halls-guided/model --recordings runs/halls-plays --save-recordings --samples 2
 	mkdir -p checkpoints/halls
 	cp runs/halls-guided/model/*.safetensors runs/halls-guided/model/*.json runs/halls-guided/model/text.model \

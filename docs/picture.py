@@ -1,6 +1,6 @@
 """Draw the README's pictures: animated webps of clips by the bundled models, with their prompts.
 
-.venv/bin/python docs/picture.py            # writes docs/world.webp and docs/run.webp
+.venv/bin/python docs/picture.py            # writes docs/world.webp, docs/run.webp and docs/halls.webp
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,27 @@ PROMPTS = (
     "an orange ball rests, the camera pans right on snow",
     "a cyan square moves left, the camera zooms in at night",
 )
-WORLDS = (
-    "a coin run at night on grass, the player on a ledge",
-    "a coin run at night on sand, the player on the ground",
-    "a turquoise cave at night, the rabbit on the ground",
-    "a blue tower at night, the climber on the ground",
-)
-HELD = "right-18,right+up-10,right-12,none-8,left-15,left+up-12"
+# The worlds of the models that are played, and what is held in them.
+PLAYS = {
+    "run": (
+        (
+            "a coin run at night on grass, the player on a ledge",
+            "a coin run at night on sand, the player on the ground",
+            "a turquoise cave at night, the rabbit on the ground",
+            "a blue tower at night, the climber on the ground",
+        ),
+        "right-18,right+up-10,right-12,none-8,left-15,left+up-12",
+    ),
+    "halls": (
+        (
+            "halls of many rooms, the way is free",
+            "halls of many rooms, a wall ahead",
+            "a maze of grey walls, the way is free",
+            "a yard with green walls, the way is free, a medkit in sight",
+        ),
+        "w-12,l+w-12,w-8,j-15,none-6,s-8",
+    ),
+}
 SCALE, COLUMNS = 3, 4  # enlargement of a clip, clips per row
 LABEL_HEIGHT, GAP = 30, 8  # pixels
 
@@ -63,10 +77,11 @@ def main() -> None:
     generator = reelm.VideoGenerator.from_pretrained("world")
     videos = generator.generate(list(PROMPTS), seed=list(range(len(PROMPTS))), seconds=4)
     draw("world.webp", videos, [[in_two_lines(prompt)] * len(videos[0].frames) for prompt in PROMPTS])
-    player = reelm.VideoGenerator.from_pretrained("run")
-    plays = player.generate(list(WORLDS), seed=list(range(len(WORLDS))), keys=HELD)
-    held = ["", *(" ".join(sorted(keys)) for keys in read_written(HELD).keys)]
-    draw("run.webp", plays, [[f"{world.split(',')[0]}\n{keys}" for keys in held] for world in WORLDS])
+    for name, (worlds, written) in PLAYS.items():
+        player = reelm.VideoGenerator.from_pretrained(name)
+        plays = player.generate(list(worlds), seed=list(range(len(worlds))), keys=written)
+        held = ["", *(" ".join(sorted(keys)) for keys in read_written(written).keys)]
+        draw(f"{name}.webp", plays, [[f"{world.split(',')[0]}\n{keys}" for keys in held] for world in worlds])
 
 
 if __name__ == "__main__":

@@ -107,15 +107,25 @@ def player():
     return VideoGenerator.from_pretrained("run", device="cpu")
 
 
-def test_the_played_model_does_what_its_keys_do(player):
-    """A floor far below the figures of its card."""
-    prompts, moved = [f"a coin run at night on {ground}, the player on the ground" for ground in GROUNDS], {}
-    for key in ("left", "right"):
-        videos = player.generate(prompts, seed=[1, 2, 3, 4], keys=f"none-1,{key}-10")
-        moved[key] = np.stack([measure_motion(video.frames)[0][:, 0] for video in videos])
-    left, right = moved["left"].sum(1), moved["right"].sum(1)
-    assert (left >= 4).sum() >= 2 and (right <= -4).sum() >= 2
-    assert abs(moved["left"][:, :1]).max() <= 1, "before the key shows the scene stands still"
+@pytest.fixture(scope="module")
+def walker():
+    return VideoGenerator.from_pretrained("halls", device="cpu")
+
+
+def moved_by(player, prompts, key):
+    """How far to the right the scene moves from each picture to the next while a key is held, after one without."""
+    videos = player.generate(prompts, seed=[1, 2, 3, 4], keys=f"none-1,{key}-10")
+    return np.stack([measure_motion(video.frames)[0][:, 0] for video in videos])
+
+
+def test_the_played_models_do_what_their_keys_do(player, walker):
+    """A floor far below the figures of their cards."""
+    runs = [f"a coin run at night on {ground}, the player on the ground" for ground in GROUNDS]
+    walks = ["a maze of grey walls, the way is free", "a yard with green walls, the way is free"] * 2
+    for model, prompts, left_key, right_key in ((player, runs, "left", "right"), (walker, walks, "j", "l")):
+        left, right = (moved_by(model, prompts, key) for key in (left_key, right_key))
+        assert (left.sum(1) >= 4).sum() >= 2 and (right.sum(1) <= -4).sum() >= 2
+        assert abs(left[:, :1]).max() <= 1, "before the key shows the scene stands still"
 
 
 def test_a_play_of_it_is_the_clip_of_its_keys(player):
@@ -126,12 +136,16 @@ def test_a_play_of_it_is_the_clip_of_its_keys(player):
     assert np.array_equal(np.concatenate(shown), again.frames)
 
 
-def test_it_has_its_plays_of_the_game_and_its_licences(player, root):
-    plays = plays_for(player, None)
-    assert {play.name.split("/")[0] for play in plays} == {"coinrun", "jumper", "climber"} and len(plays) == 16
-    card = (root / "checkpoints" / "run" / "README.md").read_text()
-    for word in ("CC0", "Kenney", "MIT", "obeys", "dB", "TODO"):
-        assert (word in card) == (word != "TODO")
+def test_they_have_their_plays_of_the_games_and_their_licences(player, walker, root):
+    for model, worlds, count, licences in (
+        (player, {"coinrun", "jumper", "climber"}, 16, ("CC0", "Kenney", "MIT")),
+        (walker, {"halls", "maze", "yard"}, 12, ("BSD", "Freedoom", "MIT")),
+    ):  # fmt: skip
+        plays = plays_for(model, None)
+        assert {play.name.split("/")[0] for play in plays} == worlds and len(plays) == count
+        card = (root / "checkpoints" / model.parts.name / "README.md").read_text()
+        for word in (*licences, "obeys", "dB", "TODO"):
+            assert (word in card) == (word != "TODO")
 
 
 def test_the_card_holds_no_unmeasured_promise(root):

@@ -7,6 +7,7 @@ import { Viewer } from "./viewer.js";
 const $ = (id) => document.getElementById(id);
 const EXAMPLES = {
   world: ["a red ball rolls to the right over grass", "a blue ring spins at night", "a yellow star rises over sand, the camera zooms in"],
+  halls: ["halls of many rooms, the way is free", "a maze of grey walls, a wall ahead", "a yard with green walls, the way is free, a medkit in sight"],
   run: ["a coin run at night on grass, the player on a ledge", "a blue cave at night, the rabbit on the ground"],
 };
 let models = [];
