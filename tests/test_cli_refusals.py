@@ -109,7 +109,7 @@ def test_a_clip_that_is_none_is_refused(run, debug):
     ("words", "message"),
     [
         (["generate", "ball", "--frobnicate"], "--frobnicate: is no option of reelm generate; "),
-        (["generate"], "PROMPT: must be given; "),
+        (["generate"], "prompt, prompts: must be exactly one of the two, got None"),
         (["info", "--seed", "1"], "--seed: is no option of reelm info; did you mean "),
     ],
 )
