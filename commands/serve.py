@@ -1,5 +1,6 @@
 """The command that serves models over HTTP: serve."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +33,14 @@ class Serve(Command):
 
     def run(self) -> int:
         try:
+            import torch
+
+            from ..core.device import cpu_cores
             from ..serving.server import serve
         except ImportError as error:
             raise ReelmError(f"serve: must have its extra (pip install 'reelm[serve]'), got {error}") from error
+        if "OMP_NUM_THREADS" not in os.environ:  # the others are for decoding pixels, and for those who ask
+            torch.set_num_threads(max(1, cpu_cores() // 2))
         return serve(
             self.model, host=self.host, port=self.port, out=self.out, token=self.token, device=self.device,
             say=lambda line: print(line, flush=True),

@@ -94,8 +94,12 @@ def thread_modes(device: torch.device) -> Callable[[], ExitStack]:
     return modes
 
 
+def cpu_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def can_overlap(device: torch.device) -> bool:
     """Return whether two threads can compute without slowing each other: on a GPU, or with enough CPU cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # torch's threads wait for each other after every matrix product, which takes long with more threads than cores.
-    return device.type == "cuda" or 2 * torch.get_num_threads() <= cores
+    return device.type == "cuda" or 2 * torch.get_num_threads() <= cpu_cores()

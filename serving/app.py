@@ -11,11 +11,12 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
@@ -36,7 +37,7 @@ from .guard import Guard, error_body
 from .job_store import CLIP, Job
 from .jobs import Jobs, QueueFullError
 from .run import Run
-from .schemas import CLIP_BODY, JOB, JOBS
+from .schemas import CLIP_BODY, JOB, JOBS, REFUSALS, SCORE_BODY
 from .sockets import MARGIN, Line, play, watch
 
 PAGE = Path(__file__).parent / "page"
@@ -59,7 +60,7 @@ def make_app(jobs: Jobs, *, hosts: Sequence[str], token: str | None = None) -> F
         token: What requests have to bring along, or None.
     """
 
-    app = FastAPI(title="reelm", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="reelm", version=__version__, docs_url=None, redoc_url=None, responses=REFUSALS)
     app.state.jobs, app.state.sockets, app.state.plays = jobs, 0, 0
     app.state.uploads = asyncio.Semaphore(jobs.limits.uploads)
     _add_errors(app, jobs)
@@ -100,7 +101,11 @@ def _add_errors(app: FastAPI, jobs: Jobs) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         body = error_body(str(error.detail), "invalid_request_error")
-        return JSONResponse(body, error.status_code, error.headers)
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # of which Starlette names those of one route
+            here = [each for each in app.routes if isinstance(each, APIRoute) and each.matches(request.scope)[0].value]
+            headers = {"allow": ", ".join(sorted(method for route in here for method in route.methods or ()))}
+        return JSONResponse(body, error.status_code, headers)
 
 
 def _job(jobs: Jobs, identity: str) -> Job:
@@ -140,9 +145,9 @@ def _add_videos(app: FastAPI, jobs: Jobs) -> None:
 
     @app.get("/v1/videos", responses=JOBS, summary="List the clips")
     async def listed(
-        limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None, order: str = "desc"
-    ) -> JSONResponse:
-        require(order in ("asc", "desc"), "order", "must be asc or desc", order)
+        limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> JSONResponse:  # fmt: skip
         found = jobs.store.page(limit=limit + 1, after=after, newest_first=order == "desc")
         return JSONResponse(list_of([describe_job(job, jobs) for job in found], limit))
 
@@ -161,9 +166,8 @@ def _add_content(app: FastAPI, jobs: Jobs) -> None:
     @app.get(
         "/v1/videos/{identity}/content", summary="A finished clip, whole or in ranges", response_class=FileResponse
     )
-    async def content(identity: str, format: str = "mp4") -> FileResponse:
+    async def content(identity: str, format: Literal["mp4", "gif", "webp", "session"] = "mp4") -> FileResponse:
         job = _job(jobs, identity)
-        require(format in FORMS, "format", f"must be one of {', '.join(FORMS)}", format)
         require(job.status == "completed", "video", "must be completed", job.status)
         suffix, kind = FORMS[format]
         path = await asyncio.to_thread(_in_form, jobs.store.folder(job.id), suffix)
@@ -232,9 +236,11 @@ def _add_others(app: FastAPI, jobs: Jobs) -> None:
     async def models() -> dict[str, object]:
         return {"object": "list", "data": [_model(name, jobs) for name in jobs.generators]}
 
-    @app.post("/v1/score", openapi_extra=CLIP_BODY, summary="How likely a clip is under a prompt")
+    @app.post("/v1/score", openapi_extra=SCORE_BODY, summary="How likely a clip is under a prompt")
     async def score(request: Request) -> JSONResponse:
         async with _body(app, jobs, request) as (asked, upload):
+            unused = sorted({*asked, *asked["options"]} - {"options", "prompt", "model"})  # type: ignore[misc]
+            require(not unused, "body", "must have a clip, a prompt and a model alone", ", ".join(unused))
             require(upload is not None, "body", "must have a clip", None)
             assert upload is not None
             found = await asyncio.to_thread(_score, jobs, upload, asked)

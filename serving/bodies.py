@@ -17,7 +17,6 @@ from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from ..core.errors import ReelmError, require
@@ -97,18 +96,19 @@ def as_asked(values: dict[str, Any]) -> Json:
     Raises:
         ReelmError: A name is unknown, or a value is of the wrong kind.
     """
-    options = {name: value for name, value in values.items() if name in JSON_OPTIONS and value is not None}
     for name in values:
         known = name in (*FIELDS, "size") or name in JSON_OPTIONS
         require(known, "body", f"must have names of {', '.join(sorted((*FIELDS, 'size', *JSON_OPTIONS)))}", name)
+    values = {name: value for name, value in values.items() if value is not None}
+    options = {name: value for name, value in values.items() if name in JSON_OPTIONS}
     for name in FLAGS:
         require(isinstance(values.get(name, False), bool), name, "must be true or false", values.get(name))
-    if values.get("size") is not None:
+    if "size" in values:
         options |= _size(values["size"])
     for name in ("seconds", "num_frames"):
         if isinstance(options.get(name), str):  # OpenAI's clients write seconds as a text
             options[name] = _number(name, options[name])
-    asked = {name: values[name] for name in FIELDS if values.get(name) is not None}
+    asked = {name: values[name] for name in FIELDS if name in values}
     require(isinstance(asked.get("model", ""), str), "model", "must be a name", asked.get("model"))
     return asked | {"options": options}
 
@@ -127,8 +127,10 @@ async def _read_form(request: Request, folder: Path, files: list[Path]) -> dict[
                     values[name] = value == "true"
                 else:
                     values[name] = value if name in TEXTS else _number(name, value)
-    except (HTTPException, LookupError, UnicodeError, MultiPartException) as error:
-        raise ReelmError(f"body: must be a form, got {type(error).__name__}") from error
+    except HTTPException as error:  # as which a form that cannot be read is raised
+        raise ReelmError(f"body: must be a form that can be read ({error.detail})") from error
+    except (LookupError, UnicodeError) as error:
+        raise ReelmError(f"body: must be a form in a known encoding, got {error}") from error
     return values
 
 

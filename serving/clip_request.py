@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..core.errors import require
@@ -24,6 +25,7 @@ from ..generation.request import Request, make_request
 from ..generation.session import SessionState
 from ..generation.source import Source, read_source
 from ..generation.video import Video
+from ..media.fitting import FITS
 from ..sampling.plan import ClipPlan
 from .limits import Limits
 
@@ -53,12 +55,18 @@ class AskedClip:
             return drawn_tS
         return torch.cat([parts.lm.layout.pack(self.source.grids), drawn_tS])
 
-    def video(self, parts: Pretrained, plan: ClipPlan, tokens_tS: torch.Tensor) -> Video:
-        """Return the clip of all these latent frames, with those of its source, as the generator would."""
+    def video(
+        self, parts: Pretrained, plan: ClipPlan, tokens_tS: torch.Tensor, frames_THW3: np.ndarray | None = None
+    ) -> Video:
+        """Return the clip of all these latent frames, with those of its source, as the generator would.
+
+        Its frames are decoded from them unless they are given.
+        """
         detailed = self.source is not None and self.source.detailed
         settings = parts.settings(self.request.sampling, plan, detail=detailed)
         state = SessionState.from_plan(plan, parts.lm.layout.unpack(tokens_tS), {}, settings)
-        (frames_THW3,) = decode_after(parts.tokenizer, self.source, [state.tokens_thw])
+        if frames_THW3 is None:
+            (frames_THW3,) = decode_after(parts.tokenizer, self.source, [state.tokens_thw])
         return Video.from_session(state, frames_THW3, parts.config.fps)
 
 
@@ -81,6 +89,7 @@ def read_asked(
     check_json_options(options, JSON_OPTIONS)
     endless, prompt, fit = bool(asked.get("endless")), asked.get("prompt"), options.pop("fit", "crop")
     continuing = source is not None
+    require(fit in FITS, "fit", f"must be one of {FITS}", fit)
     clip = None if source is None else read_source(parts, read_clip_of(source, limits), fit)
     if clip is None or clip.key is None:
         options.setdefault("seed", secrets.randbits(32))

@@ -7,17 +7,22 @@ drawing.change(read_change(parts, sampling, seed, prompt="a red ball rolls"))
 drawing.cancel()
 """
 
+import logging
 import queue
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from ..core.errors import ReelmError
 from ..generation.request import Request
 from ..generation.steering import Change
 from ..sampling.plan import ClipPlan
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class DrawnFrame:
 
 
 class Watcher(Protocol):
-    """Whoever gets the latent frames of a clip; the thread of the scheduler calls it, and it must not wait."""
+    """Whoever gets the latent frames of a clip. The threads that draw and paint call it, and it must not wait."""
 
     def tokens(self, first: int, tokens_n: torch.Tensor) -> None:
         """Take the tokens (n,) that a pass has accepted, of which the first has this position in the clip."""
@@ -62,6 +67,7 @@ class Drawing:
         live: Whether somebody looks at it, so that it comes before clips at which nobody looks.
         decoder, block_size: The decoder by name, as in `generate`.
         cancelled: Whether nothing more is to be drawn.
+        failed: What went wrong with it, or with its watcher, which ends it; None if nothing did.
         drawn_seconds: The time of the passes in which it was.
         changes: What is to be changed at its first latent frame that is not begun.
     """
@@ -73,6 +79,7 @@ class Drawing:
         self.request, self.watcher, self.fps, self.live, self.past_tS = request, watcher, fps, live, past_tS
         self.decoder, self.block_size = decoder, block_size
         self.cancelled, self.changes, self.drawn_seconds = False, queue.SimpleQueue[Change](), 0.0
+        self.failed: Exception | None = None
         self._shown_until = 0.0
         self._allowed: int | None = None
 
@@ -89,6 +96,11 @@ class Drawing:
         self.cancelled = True
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more is to be drawn, because it is cancelled or has failed."""
+        return self.cancelled or self.failed is not None
+
+    @property
     def target(self) -> int | None:
         """The number of latent frames to draw for now; None for no end."""
         ends = [end for end in (self.request.plans[0].latent_frames, self._allowed) if end is not None]
@@ -98,7 +110,27 @@ class Drawing:
         """Return for how many seconds after `now` (time.monotonic) the pictures last that were handed over."""
         return self._shown_until - now
 
+    def attempt(self, action: Callable[..., object], *values: object) -> None:
+        """Do something for this clip. What goes wrong, such as a full disk of its watcher, ends it alone.
+
+        A `ReelmError` of the watcher is its refusal to have more drawn.
+        """
+        try:
+            action(*values)
+        except Exception as error:
+            if not isinstance(error, ReelmError):
+                log.exception("a clip failed")
+            self.failed = self.failed or error
+
     def hand_over(self, frame: DrawnFrame) -> None:
         """Give the watcher a latent frame; pictures that are late are shown at once."""
         self._shown_until = max(self._shown_until, time.monotonic()) + len(frame.pictures_nHW3) / self.fps
         self.watcher.frame(frame)
+
+
+def end(drawing: Drawing, error: Exception | None = None) -> None:
+    """Tell the watcher of a clip that nothing more comes, because of this error or of what has failed, if anything."""
+    try:
+        drawing.watcher.ended(drawing.failed or error)
+    except Exception:
+        log.exception("a watcher failed")

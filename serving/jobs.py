@@ -314,18 +314,16 @@ class Jobs:
         return cut(session, kept).save(folder / f"{INPUT}.safetensors")
 
     def _finish(self, run: Run, error: Exception | None) -> None:
-        identity, plan, tokens_tS = run.job.id, run.plan, run.tokens_tS
+        identity, drawn = run.job.id, run.latent_frames
         try:
             if run.deleted:
                 return
             if error is not None:
                 told = str(error) if isinstance(error, ReelmError) else "the clip could not be drawn"
                 self.store.update(identity, status="failed", error=told)
-            elif len(tokens_tS) == plan.latent_frames or (run.stopping and len(tokens_tS)):
-                plan = dataclasses.replace(plan, latent_frames=len(tokens_tS))
-                video = run.clip.video(run.parts, plan, tokens_tS)
-                video.save(self.store.folder(identity) / CLIP)
-                self.store.update(identity, status="completed", latent_frames=len(tokens_tS))
+            elif drawn == run.plan.latent_frames or (run.stopping and drawn):
+                run.video().save(self.store.folder(identity) / CLIP)
+                self.store.update(identity, status="completed", latent_frames=drawn)
                 (self.store.folder(identity) / TOKENS).unlink(missing_ok=True)
         except Exception:
             log.exception("a clip could not be written")

@@ -18,6 +18,7 @@ import torch
 from ..core.errors import require
 from ..generation.pixels import decode_clips
 from ..generation.pretrained import Pretrained
+from ..generation.video import Video
 from ..sampling.plan import ClipPlan
 from .clip_request import AskedClip
 from .drawing import Drawing, DrawnFrame
@@ -34,7 +35,7 @@ class Accepted(NamedTuple):
 
 
 class Owner(Protocol):
-    """Whoever keeps a job; the thread of the scheduler calls it."""
+    """Whoever keeps a job; the threads of the scheduler call it."""
 
     def begin(self, run: "Run") -> None:
         """Keep that a job has begun."""
@@ -111,6 +112,15 @@ class Run:
         grids = self.parts.lm.layout.unpack(tokens_tS)
         return decode_clips(self.parts.tokenizer, [grids["video"]], first)[0]
 
+    def video(self) -> Video:
+        """Return the clip of the latent frames so far, as the generator would; what was shown is not decoded again."""
+        plan, tokens_tS = dataclasses.replace(self.plan, latent_frames=self.latent_frames), self.tokens_tS
+        shown = [item.pictures_nHW3 for item in self.hub.items if isinstance(item, DrawnFrame)]
+        if self.clip.source is not None or not shown:
+            return self.clip.video(self.parts, plan, tokens_tS)
+        before = [self.pictures(0)] if self.first_frame else []
+        return self.clip.video(self.parts, plan, tokens_tS, np.concatenate(before + shown))
+
     @property
     def progress(self) -> int:
         """How much of what is to be drawn of the clip is drawn, in per cent; 0 for a clip without an end."""
@@ -123,7 +133,7 @@ class Run:
         size = self.parts.lm.layout.frame_size
         return torch.stack(self._tokens).long() if self._tokens else torch.zeros((0, size), dtype=torch.int64)
 
-    # What the thread of the scheduler calls.
+    # What the threads of the scheduler call.
 
     def tokens(self, first: int, tokens_n: torch.Tensor) -> None:
         """Hand tokens on to the viewers.

@@ -19,8 +19,9 @@ from collections.abc import Callable, Hashable
 from ..core.device import thread_modes
 from ..core.errors import ReelmError, require
 from ..generation.pretrained import Pretrained
-from .drawing import Drawing
-from .lane import Lane, end, fitting_capacity, lane_key
+from .drawing import Drawing, end
+from .lane import Lane, fitting_capacity, lane_key
+from .painter import Painter
 
 AHEAD = 1.0  # seconds
 MOST_LANES = 8  # of watched clips, and of others: engines that are kept, each with a cache of its own
@@ -45,6 +46,7 @@ class Scheduler:
         self.capacity, self.guests, self.passes = capacity, set[Callable[[], bool]](), 0
         self._parts, self._modes = parts, thread_modes(parts.lm.device)
         self._wake, self._news, self._closing = threading.Condition(), False, False
+        self._painter = Painter(parts.tokenizer, parts.lm.layout, self._modes, self.wake)
         self._arrivals: list[Drawing] = []
         self._queue: list[Drawing] = []  # of the thread alone, like the lanes
         self._lanes: dict[Hashable, Lane] = {}  # the one whose turn comes next is the first
@@ -90,6 +92,7 @@ class Scheduler:
             for drawing in lane.drawings:
                 drawing.cancel()
             self._step(key)
+        self._painter.close()
         for drawing in self._queue + self._arrivals:
             end(drawing)
 
@@ -136,7 +139,7 @@ class Scheduler:
             capacity = self._capacity(drawing)
             if not capacity:
                 return False
-            self._lanes[key] = Lane(self._parts, drawing, capacity=capacity)
+            self._lanes[key] = Lane(self._parts, drawing, self._painter, capacity=capacity)
         if not self._lanes[key].free:
             return False
         self._lanes[key].add(drawing)

@@ -55,7 +55,8 @@ class Line:
 
     async def _send(self, sending: Any) -> None:
         try:
-            await asyncio.wait_for(sending, self._wait_seconds)
+            async with asyncio.timeout(self._wait_seconds):
+                await sending
         except TimeoutError as error:
             raise WebSocketDisconnect(1008) from error
 

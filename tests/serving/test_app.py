@@ -114,6 +114,7 @@ def test_a_picture_is_uploaded_and_continued(client, tmp_path):
         ({"prompt": "a ball", "live": 1}, "live: must be true or false"),
         ({"prompt": {"a": 1}}, "prompt: must be a text"),
         ({"prompt": "a ball", "endless": True, "seconds": 2}, "seconds: must not be given"),
+        ({"prompt": "a ball", "fit": {}}, "fit: must be one of"),
         ([], "body: must be a JSON object"),
         ({"prompt": "a ball \ud800"}, "body: must be a JSON object"),
         ({"prompt": "a ball", "seed": json.loads("[" * 50 + "]" * 50)}, "body: must be a JSON object of few levels"),
@@ -304,6 +305,8 @@ def test_a_clip_is_scored(client, debug_generator, tmp_path):
         answer = client.post("/v1/score", data={"prompt": "a red ball"}, files={"video": ("clip.mp4", file)})
     wanted = debug_generator.score(path, "a red ball").nats_per_token
     assert answer.json()["nats_per_token"] == pytest.approx(wanted, rel=1e-6)
+    answer = client.post("/v1/score", json={"prompt": "a red ball", "seed": 1, "live": True})
+    assert "must have a clip, a prompt and a model alone, got 'live, seed'" in answer.json()["error"]["message"]
 
 
 def test_health_metrics_models_and_the_description(client):
@@ -318,8 +321,29 @@ def test_health_metrics_models_and_the_description(client):
     assert [model["id"] for model in models] == ["debug", "played"] and "jump" in models[1]["keys"]
     described = client.get("/openapi.json").json()
     assert {"/v1/videos", "/v1/videos/{identity}/content", "/v1/score"} <= set(described["paths"])
+    assert all("4XX" in call["responses"] and "422" not in call["responses"]
+               for calls in described["paths"].values() for call in calls.values())  # fmt: skip
     page = client.get("/")
     assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_what_is_null_is_as_if_it_were_not_given(client):
+    assert ask(client, seed=7, live=None, size=None, keys=None)["options"]["seed"] == 7
+
+
+def test_a_method_that_an_address_has_not_is_refused_with_those_that_it_has(client):
+    for path, methods in (("/v1/videos", "GET, POST"), ("/v1/videos/video_x", "DELETE, GET")):
+        answer = client.put(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+def test_a_form_that_cannot_be_read_is_refused_with_the_reason(client):
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/videos", headers=form, content=b"--x\r\nno header\r\n\r\n1\r\n--x--\r\n")
+    told = answer.json()["error"]["message"]
+    assert (
+        answer.status_code == 400 and told.startswith("body: must be a form that can be read (") and "HTTP" not in told
+    )
 
 
 def test_other_sites_other_names_and_visitors_without_the_token_are_not_let_in(make_jobs):

@@ -34,7 +34,7 @@ def begin(jobs, identity, latent_frames):
         time.sleep(0.001)
 
 
-def test_a_server_that_is_started_again_goes_on_where_it_was(make_jobs, debug_generator):
+def test_a_server_that_is_started_again_goes_on_where_it_was(make_jobs, debug_generator, tmp_path):
     jobs = make_jobs()
     ids = [submit(jobs, seed=seed).id for seed in range(3)]
     begin(jobs, ids[0], 3)
@@ -52,6 +52,7 @@ def test_a_server_that_is_started_again_goes_on_where_it_was(make_jobs, debug_ge
         video = Video.load(jobs.store.folder(identity) / CLIP)
         alone = debug_generator.generate("a red ball", seed=seed, **OPTIONS)
         assert np.array_equal(video.tokens, alone.tokens)
+        assert np.array_equal(video.frames, Video.load(alone.save(tmp_path / f"{seed}.mp4")).frames)
         assert not (jobs.store.folder(identity) / TOKENS).exists()
     assert make_jobs().recover() == 0
 

@@ -46,8 +46,9 @@ class Collector:
         return np.concatenate(self.pictures)
 
 
-@pytest.fixture
-def scheduler(debug_generator):
+@pytest.fixture(params=[True, False], ids=["painter of its own", "one thread"])
+def scheduler(debug_generator, request, monkeypatch):
+    monkeypatch.setattr("reelm.serving.painter.can_overlap", lambda device: request.param)
     scheduler = Scheduler(debug_generator.parts, capacity=3)
     yield scheduler
     scheduler.close()
