@@ -104,8 +104,8 @@ class RunCommand(Command):
     Attributes:
         out: The folder of the run, new or empty; after Ctrl-C it contains a checkpoint.
         resume: Go on with the run in that folder, with the options that it has. Of other options only --train.steps,
-            --train.checkpoint-minutes, --train.report-steps and --device may be given anew. With "auto", go on if the
-            folder holds a run, and else begin: one command for both.
+            --train.checkpoint-minutes, --train.report-steps, --train.parts, --train.shards and --device may be given
+            anew. With "auto", go on if the folder holds a run, and else begin: one command for both.
         config: A TOML file of options, which have the names of those here: steps in a table [train] is --train.steps.
             Those of the command line come before them.
         device: The device to compute on: auto, cpu or cuda[:n].
@@ -115,6 +115,17 @@ class RunCommand(Command):
     resume: Annotated[bool | Literal["auto"], Option(bare=True)] = False
     config: Path | None = None
     device: str = "auto"
+
+    def run(self) -> int:
+        """Train, as one of the processes that torchrun has started or alone, and return the exit code."""
+        from ..training.ranks import torchrun_ranks
+
+        with torchrun_ranks(self.device):
+            return self.train()
+
+    @abstractmethod
+    def train(self) -> int:
+        """Train, print what became of it, and return the exit code."""
 
     def print_progress(self, files: str, progress: "RunProgress") -> int:
         """Print the step that the run in `out` has reached, and return the exit code: 130 if the run was stopped.

@@ -51,7 +51,8 @@ class TrainTokenizer(RunCommand):
 
         return recorded_options(self.out, TokenizerRun) if self.resume else None
 
-    def run(self) -> int:
+    def train(self) -> int:
+        """Train a tokenizer, and print what became of it."""
         from ..core.config import from_dict
         from ..core.files import free_path
         from ..core.memory import keep_freed_memory

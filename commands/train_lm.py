@@ -70,7 +70,8 @@ class TrainLM(RunCommand):
 
         return recorded_options(self.out, ModelRun) if self.resume else None
 
-    def run(self) -> int:
+    def train(self) -> int:
+        """Train a language model, and print what became of it."""
         from ..core.config import from_dict
         from ..core.memory import keep_freed_memory
         from ..data.encode import Windows

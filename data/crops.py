@@ -28,24 +28,30 @@ class CropLoader:
         height: The height of a crop in pixels.
         width: The width of a crop in pixels.
         seed: The seed of the order, the crop positions and the mirroring.
+        rank: The index of this process, which reads its part of each batch.
+        world_size: The number of processes.
 
     Raises:
         ReelmError: A crop is larger or longer than the clips.
     """
 
     def __init__(
-        self, shards: ClipShards, batch_size: int, num_frames: int, *, height: int, width: int, seed: int
-    ) -> None:
+        self, shards: ClipShards, batch_size: int, num_frames: int, *, height: int, width: int, seed: int,
+        rank: int = 0, world_size: int = 1,
+    ) -> None:  # fmt: skip
         for name, size, limit in (("height", height, shards.height), ("width", width, shards.width)):
             require(1 <= size <= limit, name, f"must be from 1 to {limit}, which the clips have", size)
-        self._loader = ClipLoader(shards, batch_size, num_frames, seed, workers=WORKERS, flip=True, stills=True)
-        self._size, self._seed = (height, width), seed
+        self._loader = ClipLoader(
+            shards, batch_size, num_frames, seed, rank=rank, world_size=world_size, workers=WORKERS, flip=True,
+            stills=True,
+        )  # fmt: skip
+        self._size, self._seed, self._rank, self._world_size = (height, width), seed, rank, world_size
 
     def batch(self, step: int) -> torch.Tensor:
-        """Return the crops (B, T, H, W, 3) uint8 of a step; they do not depend on what was read before."""
+        """Return this process's crops (B, T, H, W, 3) uint8 of a step; they do not depend on what was read before."""
         frames_BTHW3 = self._loader.batch(step).frames_BTHW3
         return torch.stack([
-            random_crop(clip_THW3, *self._size, self._seed, 3, step, index)
+            random_crop(clip_THW3, *self._size, self._seed, 3, step, index * self._world_size + self._rank)
             for index, clip_THW3 in enumerate(frames_BTHW3)
         ])  # fmt: skip
 

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "commands": {"core", "media", "kernels", "lm", "tokenizer", "sampling", "generation", "training", "data",
                  "evaluation", "bench", "serving", "world"},
     "cli": {"core", "commands"},
+    "__main__": {"cli"},
     "": {"bench", "core", "generation"},  # the package's own __init__
 }  # fmt: skip
 TRAINING_DATA = {"training/tokenizer_training.py", "data/rendered.py", "evaluation/world_clips.py"}

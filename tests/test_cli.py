@@ -51,8 +51,8 @@ CLIP = [
 SAMPLING = ["--guidance-scale", "--guidance", "--temperature", "--top-k", "--top-p", "--min-p"]
 TRAIN = [
     *("--train.steps", "--train.learning-rate", "--train.optimizer", "--train.warmup", "--train.weight-decay"),
-    *("--train.clip", "--train.ema", "--train.spike", "--train.most-left-out", "--train.precision"),
-    *("--train.checkpoint-minutes", "--train.report-steps"),
+    *("--train.clip", "--train.ema", "--train.spike", "--train.most-left-out", "--train.parts"),
+    *("--train.shards", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
 ]
 FROZEN = {
     "generate": [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ..core.errors import require
@@ -163,6 +164,8 @@ class Quantizer(nn.Module):
             # again and again.
             book: Any = library._codebook
             vectors = latents_BSD.shape[0] * latents_BSD.shape[1]
+            if dist.is_initialized():  # the library adds up what all processes of a training have counted
+                vectors *= dist.get_world_size()
             book.threshold_ema_dead_code = book.reset_cluster_size = DEAD_SHARE * vectors / config.codebook_size
             for own, other in _STATE.items():  # versions of the library differ in the flag's shape and dtype
                 setattr(book, other, getattr(self, own).view_as(getattr(book, other)).to(getattr(book, other).dtype))

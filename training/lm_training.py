@@ -33,8 +33,11 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
 from .guidance_distillation import GuidanceTeacher, KeyTeacher, PromptTeacher
-from .loop import TrainConfig, TrainState, check_run, train
+from .loop import check_run, train
+from .ranks import ONE_RANK, Ranks, Share
 from .token_noise import with_noise
+from .train_config import TrainConfig
+from .train_state import TrainState
 from .validation import HeldOut, Nats
 
 IGNORED = -100  # a target that counts for nothing
@@ -116,10 +119,11 @@ class TokenBatch(NamedTuple):
     text_lengths_B: torch.Tensor
     controls: dict[str, torch.Tensor]
 
-    def to(self, device: torch.device) -> "TokenBatch":
-        """Return the batch on a device."""
-        tokens, text, lengths = (part.to(device) for part in self[:3])
-        return TokenBatch(tokens, text, lengths, {name: part.to(device) for name, part in self.controls.items()})
+    def part(self, share: Share, device: torch.device) -> "TokenBatch":
+        """Return a part of the batch, on a device."""
+        tokens, text, lengths = (share.of(part).to(device) for part in self[:3])
+        controls = {name: share.of(part).to(device) for name, part in self.controls.items()}
+        return TokenBatch(tokens, text, lengths, controls)
 
 
 class TokenBatches:
@@ -143,10 +147,14 @@ class TokenBatches:
             self._orders[which, epoch] = rng.permutation(len(self.sets[which].captions))
         return self._orders[which, epoch]
 
+    def size(self, shards: Shards) -> int:
+        """Return the number of clips of a step that has clips of this set."""
+        return max(1, self.recipe.batch_tokens // shards.tokens_Bthw[0].numel())
+
     def _clips(self, step: int) -> list[int]:
         which = int(self.choice[step])
         shards = self.sets[which]
-        size = max(1, self.recipe.batch_tokens // shards.tokens_Bthw[0].numel())
+        size = self.size(shards)
         first = int((self.choice[:step] == which).sum()) * size
         count = len(shards.captions)
         return [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
@@ -182,6 +190,7 @@ def train_lm(
     resume: bool = False,
     init: Path | None = None,
     on_checkpoint: Callable[[VideoTransformer], None] | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> VideoTransformer:
     """Train a language model and write lm.json, lm.safetensors and text.model to the folder.
 
@@ -193,38 +202,38 @@ def train_lm(
         init: The folder of a trained model whose weights are the start; see `start_from`.
         on_checkpoint: A function that is called with the averaged model at every checkpoint, e.g. to draw samples; not
             at that of a run that a signal stops.
+        ranks: The processes of the training, each of which gets the model.
 
     Raises:
-        ReelmError: The data's grid or vocabulary is not the model's, or `init` has another model or text model, or
-            there is none to distil guidance from.
+        ReelmError: A batch cannot be divided among the processes; the data's grid or vocabulary is not the model's, or
+            `init` has another model or text model, or there is none to distil guidance from.
     """
     torch_device = pick_device(device)
-    sets = read_shards(data)
     # Both are checked before any work, though the held-out ones are first read at a checkpoint.
-    others = [] if held_out is None else read_shards(held_out)
+    sets, others = read_shards(data), [] if held_out is None else read_shards(held_out)
     _check_data(sets + others, text, recipe.model)
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
     check_run(folder, resume, recipe)
     check_guidance(recipe, init, resume=resume)
-    torch.manual_seed(recipe.seed)
-    model = VideoTransformer(recipe.model).to(torch_device)
-    if init is not None:
-        start_from(model, init, text)
-    teacher = _teacher(recipe, model, text, folder, resume=resume)
+    model, teacher = _start(recipe, text, folder, init, torch_device, ranks, resume=resume)
     trained = model if teacher is None else teacher.student
     if levels:
         factor_vocabulary(trained, levels, fresh=init is None)
     batches, nats = TokenBatches(sets, text, recipe), teacher or cross_entropy
+    for shards in sets:
+        ranks.check_batch(batches.size(shards), recipe.train.parts, "batch_tokens")
 
-    def loss(model: Any, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return _loss(model, batches(step).to(torch_device), nats, recipe, step), {}
+    def loss(model: Any, step: int, share: Share) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return _loss(model, batches, step, share, nats, torch_device), {}
 
     validation = None
-    if held_out is not None:
+    if held_out is not None and ranks.first:
         validation = HeldOut(others, text, folder, nats, batch_tokens=recipe.batch_tokens, resume=resume)
 
     def export(state: TrainState) -> None:
         lm = averaged(state)
+        if not ranks.first:
+            return
         save_json(folder / "lm.json", to_dict(recipe.model))
         save_tensors(folder / "lm.safetensors", lm.state_dict())
         atomic_write(folder / "text.model", text.model)
@@ -244,11 +253,24 @@ def train_lm(
         return result.eval().requires_grad_(False)
 
     state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
-                  batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens))  # fmt: skip
+                  batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens), ranks=ranks)  # fmt: skip
     result = averaged(state)
     if validation is not None:
         load_weights(result, validation.best)
     return result
+
+
+def _start(
+    recipe: LMTraining, text: TextEncoder, folder: Path, init: Path | None, device: torch.device, ranks: Ranks, *,
+    resume: bool,
+) -> tuple[VideoTransformer, GuidanceTeacher | None]:  # fmt: skip
+    """Return the model with its first weights, and the teacher whose guidance it learns, if it does."""
+    torch.manual_seed(recipe.seed)
+    model = VideoTransformer(recipe.model).to(device)
+    if init is not None:
+        start_from(model, init, text)
+    with ranks.in_turn():  # the first process writes the weights of the teacher
+        return model, _teacher(recipe, model, text, folder, resume=resume or not ranks.first)
 
 
 def _teacher(
@@ -276,12 +298,14 @@ def cross_entropy(
     return F.cross_entropy(logits_BSV.flatten(0, 1).float(), targets_BtS.flatten(), ignore_index=IGNORED)
 
 
-def _loss(model: Any, batch: TokenBatch, nats: Nats, recipe: LMTraining, step: int) -> torch.Tensor:
-    """Return the loss of a step, with the noise of the recipe in the tokens that the model sees."""
+def _loss(model: Any, batches: TokenBatches, step: int, share: Share, nats: Nats, device: torch.device) -> torch.Tensor:
+    """Return the loss of a part of the batch of a step, with the noise of the recipe in the tokens that are seen."""
+    recipe, batch = batches.recipe, batches(step)
     if not recipe.token_noise:
-        return nats(model, *batch)
-    rng = np.random.default_rng([recipe.seed, 4, step])
-    return nats(model, *batch, seen_Bthw=with_noise(batch.tokens_Bthw, recipe.token_noise, rng))
+        return nats(model, *batch.part(share, device))
+    # Drawn for the whole batch, so that it does not depend on the number of parts.
+    noisy_Bthw = with_noise(batch.tokens_Bthw, recipe.token_noise, np.random.default_rng([recipe.seed, 4, step]))
+    return nats(model, *batch.part(share, device), seen_Bthw=share.of(noisy_Bthw).to(device))
 
 
 def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:

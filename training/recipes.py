@@ -10,6 +10,7 @@ The loops, the losses and the options are in tokenizer_training.py and lm_traini
 
 import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,7 @@ from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
 from .lm_training import LMTraining, train_lm
 from .loop import RECIPE, STATE
 from .model_card import model_card, write_card
+from .ranks import Ranks, torchrun_ranks
 from .run_checks import check_model_run, check_text, check_tokenizer_run, warn_of_a_short_run
 from .run_options import Compression, ModelRun, Preset, TokenizerRun, agreed_options, record_options
 from .run_reports import (
@@ -101,6 +103,13 @@ def train_language_model(
         data=data, tokenizer=tokenizer, fps=fps, text=text, init=init, name=name, windows=windows, sampling=sampling,
         recipe=recipe,
     )  # fmt: skip
+    with torchrun_ranks(device) as ranks:
+        return _train_language_model(out, given, ranks, device=ranks.device(device), resume=resume)
+
+
+def _train_language_model(
+    out: Path, given: ModelRun, ranks: Ranks, *, device: str, resume: bool | Literal["auto"]
+) -> LanguageModelReport:
     options = agreed_options(out, given, resume=resume)
     begun = (out / STATE).exists()
     data, tokenizer = options.data, options.tokenizer
@@ -114,11 +123,15 @@ def train_language_model(
     codec = load_tokenizer(tokenizer, device=device)
     check_model_run(codec, options, seeded, begun=begun)
     warn_of_a_short_run(tokenizer)
-    record_options(out, options)
-    return _run(out, options, codec, begun=begun, device=device)
+    ranks.wait()  # until all have looked at the folder
+    if ranks.first:
+        record_options(out, options)
+    return _run(out, options, codec, ranks, begun=begun, device=device)
 
 
-def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, device: str) -> LanguageModelReport:
+def _run(
+    out: Path, options: ModelRun, codec: VideoTokenizer, ranks: Ranks, *, begun: bool, device: str
+) -> LanguageModelReport:
     """Encode the clips, train, and write the model, its card and its continuations; all options are given."""
     data, tokenizer, whole, sampling, windows = (
         options.data, options.tokenizer, options.recipe, options.sampling, options.windows
@@ -131,14 +144,17 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
         captions = [caption for sample in shards.samples for caption in sample.captions]
         check_text(_text_encoder(options.text, captions, None), captions, options.init, prefix)
 
-    tokens = clip_tokens(
-        codec, data, out, seeded, fps=options.fps, known=tokenizer / "shards", resume=begun, check=check_clips
-    )
+    with ranks.in_turn():
+        tokens = clip_tokens(
+            codec, data, out, seeded, fps=options.fps, known=tokenizer / "shards", resume=begun, check=check_clips
+        )
     sets = read_shards(tokens.train)
     captions = [caption for shards in sets for texts in shards.captions for caption in texts]
     rule = "must be none where no clip has a caption"
     require(any(captions) or whole.model.guidance is None, "guidance", rule, whole.model.guidance)
-    encoder = _text_encoder(options.text, captions, out)
+    with ranks.in_turn():
+        trained = None if ranks.first else out / "text.model"  # by the first process
+        encoder = _text_encoder(options.text or trained, captions, out)
     whole = dataclasses.replace(whole, model=_sizes(codec, encoder, sets, whole.model))
     called = options.name or out.resolve().name
     measured_tokenizer = HeldOutFigures.read(tokenizer)
@@ -155,16 +171,19 @@ def _run(out: Path, options: ModelRun, codec: VideoTokenizer, *, begun: bool, de
         whole, tokens.train, encoder, out, held_out=tokens.held_out,
         levels=quantizer.levels if quantizer.kind == "fsq" else (), device=device, resume=begun,
         init=None if begun or options.init is None else find_checkpoint(options.init),
-        on_checkpoint=lambda lm: write_samples(parts(lm), captions, out / "samples.png"),
+        on_checkpoint=lambda lm: write_samples(parts(lm), captions, out / "samples.png"), ranks=ranks,
     )  # fmt: skip
-    save_pretrained(out / "model", config, codec, lm, store=whole.store)
+    if ranks.first:
+        save_pretrained(out / "model", config, codec, lm, store=whole.store)
     measured = [] if tokens.held_out is None else read_entries(out)
     last = measured[-1] if measured else None
     best = best_of(measured) if measured else None  # `train_lm` has returned this one
+    ranks.wait()  # until all is written
     progress, continued = RunProgress.read(out), None
-    if tokens.clips is not None and progress.finished:
+    if ranks.first and tokens.clips is not None and progress.finished:
         continued = _continue_held_out(tokens.clips, parts(lm), out)
-    write_card(out, model_card(out, tokenizer, parts(lm)))
+    if ranks.first:
+        write_card(out, model_card(out, tokenizer, parts(lm)))
     return LanguageModelReport(
         out, out / "model", progress, best, last,
         None if tokens.clips is None else least_frames(codec.compression.t), continued, tokens.prepared,
@@ -272,6 +291,13 @@ def train_video_tokenizer(
     given = TokenizerRun(
         data=data, fps=fps, preset=preset, compression=compression, init=init, decoder_of=decoder_of, recipe=recipe
     )
+    with torchrun_ranks(device) as ranks:
+        return _train_tokenizer(out, given, ranks, device=ranks.device(device), resume=resume)
+
+
+def _train_tokenizer(
+    out: Path, given: TokenizerRun, ranks: Ranks, *, device: str, resume: bool | Literal["auto"]
+) -> TokenizerReport:
     options = agreed_options(out, given, resume=resume)
     own = options.recipe or TokenizerTraining()
     options = dataclasses.replace(options, recipe=own)
@@ -285,25 +311,35 @@ def train_video_tokenizer(
         )
     check_stage(whole, out, decoder_of, begun)
     check_tokenizer_run(whole, options)
-    record_options(out, options)
+    ranks.wait()  # until all have looked at the folder
+    if ranks.first:
+        record_options(out, options)
     if data is None:
         prepared = None
-        train_tokenizer(whole, out, init=start, decoder_of=decoder_of, device=device, resume=begun)
+        train_tokenizer(whole, out, init=start, decoder_of=decoder_of, device=device, resume=begun, ranks=ranks)
     else:
-        shards, prepared = (out / "shards", None) if begun and is_prepared(out / "shards") else prepare_once(
-            data, out, fps=options.fps
-        )  # fmt: skip
+        with ranks.in_turn():
+            shards, prepared = (out / "shards", None) if begun and is_prepared(out / "shards") else prepare_once(
+                data, out, fps=options.fps
+            )  # fmt: skip
+        ranks.check_batch(whole.batch_size, whole.train.parts, "batch_size")
         loader = CropLoader(
-            ClipShards(shards), whole.batch_size, whole.num_frames,
-            height=whole.height, width=whole.width, seed=whole.seed,
+            ClipShards(shards), whole.batch_size, whole.num_frames, height=whole.height, width=whole.width,
+            seed=whole.seed, rank=ranks.rank, world_size=ranks.count,
         )  # fmt: skip
         with contextlib.closing(loader) as crops:
             held_out_shards = ClipShards(shards, "held-out")
             for line in [*crops.notes(), *window_notes(ClipShards(shards), held_out_shards, OWN_WINDOWS.num_frames)]:
                 note(line)
             held_out = held_out_clips(held_out_shards, whole.model.temporal)
-            clips = TrainingClips(batch=crops.batch, name=crops.name, held_out=held_out)
-            train_tokenizer(whole, out, clips=clips, init=start, decoder_of=decoder_of, device=device, resume=begun)
+            read = functools.lru_cache(maxsize=1)(crops.batch)
+            clips = TrainingClips(
+                batch=lambda step, share: ranks.own_part(share).of(read(step)), name=crops.name, held_out=held_out
+            )
+            train_tokenizer(
+                whole, out, clips=clips, init=start, decoder_of=decoder_of, device=device, resume=begun, ranks=ranks
+            )
+    ranks.wait()  # until all is written
     return TokenizerReport(out, RunProgress.read(out), HeldOutFigures.read(out), prepared)
 
 

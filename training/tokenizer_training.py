@@ -32,9 +32,12 @@ from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from ..world.render import render
 from ..world.scene import sample_scene
 from .discriminator import LEAST_SIDE
-from .loop import TrainConfig, TrainState, check_run, train
+from .loop import check_run, train
 from .losses import reconstruction_loss, structure_loss
+from .ranks import ONE_RANK, WHOLE_BATCH, Ranks, Share
 from .second_stage import SecondStage
+from .train_config import TrainConfig
+from .train_state import TrainState
 
 # The default weights of moving pixels and of the structure loss.
 WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
@@ -107,20 +110,22 @@ class TrainingClips:
     """A user's clips to train on.
 
     Attributes:
-        batch: The function from a step to its batch (B, T, H, W, 3) uint8.
+        batch: The function from a step and a part of its batch to that part (B, T, H, W, 3) uint8.
         name: The function from a step to the name of its batch.
         held_out: The names and frames (T, H, W, 3) uint8 of clips that are in no batch.
     """
 
-    batch: Callable[[int], torch.Tensor]
+    batch: Callable[[int, Share], torch.Tensor]
     name: Callable[[int], str] = "batch {}".format
     held_out: list[tuple[str, torch.Tensor]]
 
 
-def training_clips(recipe: TokenizerTraining, step: int, device: torch.device) -> torch.Tensor:
-    """Return the rendered batch (B, T, H, W, 3) uint8 of a step, which depends on the seed and the step alone."""
+def training_clips(
+    recipe: TokenizerTraining, step: int, device: torch.device, share: Share = WHOLE_BATCH
+) -> torch.Tensor:
+    """Return a part (B, T, H, W, 3) uint8 of the rendered batch of a step, which depends on seed and step alone."""
     first = step * recipe.batch_size
-    scenes = [sample_scene(recipe.seed, first + i, split="train") for i in range(recipe.batch_size)]
+    scenes = share.of([sample_scene(recipe.seed, first + i, split="train") for i in range(recipe.batch_size)])
     # Batches begin at different frames of the first seconds, so that later phases of a motion are seen, too.
     start = (step * 7) % 24
     return render(scenes, recipe.num_frames, height=recipe.height, width=recipe.width, first_frame=start, device=device)
@@ -213,6 +218,7 @@ def train_tokenizer(
     decoder_of: Path | None = None,
     device: str = "auto",
     resume: bool = False,
+    ranks: Ranks = ONE_RANK,
 ) -> VideoTokenizer:
     """Train a tokenizer and write tokenizer.json and tokenizer.safetensors to the folder.
 
@@ -227,9 +233,11 @@ def train_tokenizer(
         decoder_of: The folder of the tokenizer whose decoder alone is trained, which is the second stage.
         device: The device: auto, cpu or cuda[:n].
         resume: Whether the run in the folder is continued.
+        ranks: The processes of the training, each of which gets the tokenizer.
 
     Raises:
-        ReelmError: A size does not fit; `init` is given with `decoder_of`, or to a run that goes on; the first stage is
+        ReelmError: A size does not fit, or a batch cannot be divided among the processes; a second stage is given
+            several; `init` is given with `decoder_of`, or to a run that goes on; the first stage is
             given a loss of the second; the sizes are not those of `init` or `decoder_of`; or the tokens of a second
             stage that is resumed are not those of `decoder_of`.
     """
@@ -237,13 +245,18 @@ def train_tokenizer(
     check_stage(recipe, folder, decoder_of, resume)
     alone = init is None or (decoder_of is None and not resume)
     require(alone, "init", "must not be given with decoder_of or resume, which have weights of their own", str(init))
+    require(decoder_of is None or ranks.count == 1, "decoder_of", "must not be given to several processes", ranks.count)
+    ranks.check_batch(recipe.batch_size, recipe.train.parts, "batch_size")
     model = _start(recipe, folder, init, decoder_of, torch_device)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
     second = None if decoder_of is None else _second_stage(model, recipe)
     moving_weight, structure_weight = recipe.weights(WORLD_WEIGHTS if clips is None else NATURAL_WEIGHTS)
 
-    def loss(_: torch.nn.Module, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch = training_clips(recipe, step, torch_device) if clips is None else clips.batch(step).to(torch_device)
+    def loss(_: torch.nn.Module, step: int, share: Share) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        if clips is None:
+            batch = training_clips(recipe, step, torch_device, share)
+        else:
+            batch = clips.batch(step, share).to(torch_device)
         frames = batch.float() / 255
         if second is None:
             reconstruction, tokens, quantizer_loss = model(frames)
@@ -266,8 +279,11 @@ def train_tokenizer(
         return model.state_dict() | {prefix + name: tensor for name, tensor in state.average_model().items()}
 
     def export(state: TrainState) -> None:
+        weights = averaged(state)
+        if not ranks.first:
+            return
         held_out = _world_held_out(recipe) if clips is None else clips.held_out
-        _export(folder, recipe.model, averaged(state), held_out, state.step, torch_device)
+        _export(folder, recipe.model, weights, held_out, state.step, torch_device)
 
     trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
     state = train(
@@ -281,6 +297,9 @@ def train_tokenizer(
         on_checkpoint=export,
         batch_name="the scenes of step {}".format if clips is None else clips.name,
         batch_option=("batch_size", recipe.batch_size),
+        ranks=ranks,
     )
-    model.load_state_dict(averaged(state))
-    return model.eval()
+    with uninitialised():
+        trained_model = VideoTokenizer(recipe.model).to(torch_device)
+    trained_model.load_state_dict(averaged(state))
+    return trained_model.eval()

@@ -221,7 +221,7 @@ from reelm.data.encode import Windows, encode_shards
 from reelm.data.prepare import prepare
 from reelm.generation.generator import VideoGenerator
 from reelm.media.writer import write_clip
-from reelm.training.loop import TrainConfig
+from reelm.training.train_config import TrainConfig
 from reelm.training.tokenizer_training import TokenizerTraining, train_tokenizer
 model, clips, out = map(Path, sys.argv[1:])
 generator = VideoGenerator.from_pretrained(model, device="cpu")

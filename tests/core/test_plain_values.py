@@ -20,7 +20,7 @@ from reelm.lm.lm_config import LMConfig
 from reelm.media.writer import write_clip
 from reelm.sampling.plan import SamplingConfig
 from reelm.tokenizer.quantizer import QuantizerConfig
-from reelm.training.loop import TrainConfig
+from reelm.training.train_config import TrainConfig
 
 
 class Whole:

@@ -210,7 +210,8 @@ TRAINING = """
 import json, sys, time
 from pathlib import Path
 import torch
-from reelm.training.loop import TrainConfig, train
+from reelm.training.loop import train
+from reelm.training.train_config import TrainConfig
 from reelm.data.clip_shards import ClipShards
 from reelm.data.loader import ClipLoader
 
@@ -220,7 +221,7 @@ loader = ClipLoader(ClipShards(data), 4, 9, seed=5, workers=workers, flip=True)
 torch.manual_seed(0)
 model = torch.nn.Linear(24 * 32 * 3, 4)
 
-def loss(model, step):
+def loss(model, step, share):
     batch = loader.batch(step)
     time.sleep(pause)
     with (out / "order.jsonl").open("a") as file:

@@ -17,8 +17,9 @@ from reelm.lm.transformer import LMConfig
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
 from reelm.training.lm_training import LMTraining, train_lm
-from reelm.training.loop import TrainConfig
+from reelm.training.ranks import Share
 from reelm.training.tokenizer_training import TokenizerTraining, TrainingClips, train_tokenizer
+from reelm.training.train_config import TrainConfig
 
 from .formula import formula_clip
 from .models import CAPTIONS, GRIDS
@@ -49,8 +50,9 @@ def codec(kind: str, **options) -> TokenizerTraining:
 
 
 def formula_clips(clips: int = 2) -> TrainingClips:
-    def batch(step: int) -> torch.Tensor:
-        return torch.stack([torch.from_numpy(formula_clip(5, 16, 24, clips * step + n)) for n in range(clips)])
+    def batch(step: int, share: Share) -> torch.Tensor:
+        numbers = share.of([*range(clips * step, clips * step + clips)])
+        return torch.stack([torch.from_numpy(formula_clip(5, 16, 24, number)) for number in numbers])
 
     return TrainingClips(batch=batch, held_out=[])
 

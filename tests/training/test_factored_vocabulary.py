@@ -14,7 +14,7 @@ from reelm.lm.transformer import VideoTransformer
 from reelm.tokenizer.quantizer import Quantizer, QuantizerConfig
 from reelm.training.factored_vocabulary import FactoredTable, factor_vocabulary, merge_factors
 from reelm.training.lm_training import LMTraining, train_lm
-from reelm.training.loop import TrainConfig
+from reelm.training.train_config import TrainConfig
 
 LEVELS = (4, 3, 2)
 SIZES = LMConfig(vocab_size=24, rows=2, columns=2, window=3, text_vocab_size=16, prefix=4, width=16, depth=1, heads=2,

@@ -15,7 +15,7 @@ from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.training.guidance_distillation import KeyTeacher, PromptTeacher
 from reelm.training.lm_training import LMTraining, check_guidance, start_from, train_lm
-from reelm.training.loop import TrainConfig
+from reelm.training.train_config import TrainConfig
 from reelm.training.validation import read_entries
 
 CAPTIONS = ["a red ball", "a blue ring"]

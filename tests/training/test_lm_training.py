@@ -14,8 +14,8 @@ from reelm.lm.text import TextEncoder, train_text
 from reelm.tests.engines import as_grids
 from reelm.training import lm_training
 from reelm.training.lm_training import LMTraining, TokenBatches, cross_entropy, train_lm
-from reelm.training.loop import TrainConfig
 from reelm.training.token_noise import with_noise
+from reelm.training.train_config import TrainConfig
 from reelm.training.validation import nats_per_token
 
 CAPTIONS = ["a red ball", "a blue ring"]

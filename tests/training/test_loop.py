@@ -12,9 +12,11 @@ from torch import nn
 from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.core.errors import CheckpointError, ReelmError
 from reelm.core.log import read_log
-from reelm.training import loop
-from reelm.training.loop import TrainConfig, TrainState, train
+from reelm.training import train_state
+from reelm.training.loop import train
 from reelm.training.step_guard import StepGuard
+from reelm.training.train_config import TrainConfig
+from reelm.training.train_state import TrainState
 
 
 class Net(nn.Module):
@@ -32,7 +34,7 @@ def make():
     return Net()
 
 
-def loss(model, step):
+def loss(model, step, share):
     x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
     return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
 
@@ -50,10 +52,10 @@ def losses(folder):
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, optimizer):
     whole = train(make(), loss, config(optimizer=optimizer), tmp_path / "whole")
 
-    def stopping(model, step):
+    def stopping(model, step, share):
         if step == 12:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss(model, step)
+        return loss(model, step, share)
 
     part = train(make(), stopping, config(optimizer=optimizer), tmp_path / "parts")
     assert part.step == 13
@@ -70,12 +72,12 @@ def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path
     class Killed(BaseException):
         pass
 
-    def killed(model, step):
+    def killed(model, step, share):
         if step:
             assert len(losses(tmp_path / "parts")) == step  # though no checkpoint has come
         if step == 12:
             raise Killed
-        return loss(model, step)
+        return loss(model, step, share)
 
     with pytest.raises(Killed):
         train(make(), killed, config(), tmp_path / "parts")
@@ -138,23 +140,23 @@ def test_every_option_changes_the_result(tmp_path, change):
 def test_bfloat16_is_for_the_products_alone(tmp_path, monkeypatch):
     seen = []
 
-    def watching(model, step):
+    def watching(model, step, share):
         x = torch.ones(8, 6)
         seen.append((model(x).dtype, {p.dtype for p in model.parameters()}))
-        return loss(model, step)
+        return loss(model, step, share)
 
     single, half = torch.float32, torch.bfloat16
     for supported, precision, wanted in (
         (False, "auto", single), (False, "bfloat16", half), (True, "auto", half), (True, "float32", single)
     ):  # fmt: skip
-        monkeypatch.setattr(loop, "faster_in_bfloat16", lambda device, answer=supported: answer)
+        monkeypatch.setattr(train_state, "faster_in_bfloat16", lambda device, answer=supported: answer)
         train(make(), watching, config(steps=1, precision=precision), tmp_path / f"{supported}-{precision}")
         assert seen.pop() == (wanted, {single})
 
 
 def test_a_run_that_goes_on_keeps_the_precision_with_which_it_began(tmp_path, monkeypatch):
     for number, faster in enumerate((True, False)):
-        monkeypatch.setattr(loop, "faster_in_bfloat16", lambda device, answer=faster: answer)
+        monkeypatch.setattr(train_state, "faster_in_bfloat16", lambda device, answer=faster: answer)
         state = train(make(), loss, config(steps=number + 1), tmp_path, resume=number > 0)
         assert state.precision == "bfloat16"
 
@@ -193,8 +195,8 @@ def test_a_refused_resume_makes_no_folder(tmp_path):
 def spoilt(bad, factor=float("nan")):
     """The loss of the tests, times a number at some steps; each changes a buffer and replaces one, as codebooks do."""
 
-    def of(model, step):
-        value, figures = loss(model, step)
+    def of(model, step, share):
+        value, figures = loss(model, step, share)
         model.codebook = model.codebook * (factor if step in bad else 0.5)
         model.begun.fill_(True)
         return value * (factor if step in bad else 1), figures
@@ -236,10 +238,10 @@ def test_what_a_first_step_has_begun_is_undone_where_it_is_left_out(tmp_path):
 
 
 def test_a_stop_among_steps_that_are_left_out_goes_on_counting(tmp_path):
-    def stopping(model, step):
+    def stopping(model, step, share):
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return spoilt(range(9))(model, step)
+        return spoilt(range(9))(model, step, share)
 
     assert train(make_coded(), stopping, config(most_left_out=2), tmp_path).guard.left_out == 2
     with pytest.raises(ReelmError, match="loss: must have a finite gradient"):
@@ -247,10 +249,10 @@ def test_a_stop_among_steps_that_are_left_out_goes_on_counting(tmp_path):
 
 
 def test_where_memory_is_short_the_option_that_helps_is_named(tmp_path):
-    def large(model, step):
+    def large(model, step, share):
         return torch.empty(2**60).sum(), {}
 
-    def full(model, step):
+    def full(model, step, share):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     for number, broken in enumerate((large, full)):
@@ -259,10 +261,10 @@ def test_where_memory_is_short_the_option_that_helps_is_named(tmp_path):
 
 
 def test_a_spike_is_left_out_also_in_a_run_that_goes_on(tmp_path):
-    def stopping(model, step):
+    def stopping(model, step, share):
         if step == 110:
             os.kill(os.getpid(), signal.SIGTERM)
-        return spoilt({120}, 1e4)(model, step)
+        return spoilt({120}, 1e4)(model, step, share)
 
     whole = train(make_coded(), spoilt({120}, 1e4), config(steps=130), tmp_path / "whole")
     assert train(make_coded(), stopping, config(steps=130), tmp_path / "parts").step == 111

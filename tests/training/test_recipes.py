@@ -17,11 +17,11 @@ from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 from reelm.training.clip_tokens import OWN_WINDOWS, clip_tokens
 from reelm.training.lm_training import LMTraining
-from reelm.training.loop import TrainConfig
 from reelm.training.recipes import tokenizer_recipe, train_language_model, train_video_tokenizer
 from reelm.training.run_reports import RunProgress
 from reelm.training.text_training import train_text_model
 from reelm.training.tokenizer_training import TokenizerTraining, train_tokenizer
+from reelm.training.train_config import TrainConfig
 
 SIZES = TokenizerConfig(
     encoder_width=8, decoder_widths=(8,), decoder_depth=(1,), decoder_memory=1, quantizer=QuantizerConfig(levels=(4, 4))

@@ -19,9 +19,10 @@ from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
 from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training.discriminator import Discriminator, hinge
-from reelm.training.loop import TrainConfig
+from reelm.training.ranks import WHOLE_BATCH
 from reelm.training.second_stage import SecondStage
 from reelm.training.tokenizer_training import TokenizerTraining, TrainingClips, train_tokenizer
+from reelm.training.train_config import TrainConfig
 
 
 def recipe(kind="fsq", **changes):
@@ -75,11 +76,11 @@ def second(folder, out, kind="fsq", **options):
 def noise_clips(stop_in=None):
     """Clips of one's own; with a folder, a run in it is stopped at its second step."""
 
-    def batch(step):
+    def batch(step, share=WHOLE_BATCH):
         if stop_in is not None and step == 1 and not (stop_in / "state.safetensors").exists():
             os.kill(os.getpid(), signal.SIGTERM)
         noise = torch.Generator().manual_seed(step)
-        return torch.randint(256, (1, 5, 16, 16, 3), generator=noise, dtype=torch.uint8)
+        return share.of(torch.randint(256, (1, 5, 16, 16, 3), generator=noise, dtype=torch.uint8))
 
     return TrainingClips(batch=batch, held_out=[("a.mp4", batch(1000)[0])])
 

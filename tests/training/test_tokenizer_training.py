@@ -11,14 +11,15 @@ from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
 from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training import tokenizer_training as training
-from reelm.training.loop import TrainConfig
 from reelm.training.losses import moving_pixels, reconstruction_loss, structure_loss
+from reelm.training.ranks import WHOLE_BATCH
 from reelm.training.tokenizer_training import (
     TokenizerTraining,
     TrainingClips,
     train_tokenizer,
     training_clips,
 )
+from reelm.training.train_config import TrainConfig
 
 
 def recipe(kind="fsq", **changes):
@@ -36,10 +37,10 @@ def test_a_stopped_and_resumed_run_has_the_same_losses(tmp_path, monkeypatch, ki
     train_tokenizer(recipe(kind), tmp_path / "whole", device="cpu")
     original = training.training_clips
 
-    def stopping(wanted, step, device):
+    def stopping(wanted, step, device, share):
         if step == 2 and not (tmp_path / "parts" / "state.safetensors").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(wanted, step, device)
+        return original(wanted, step, device, share)
 
     monkeypatch.setattr(training, "training_clips", stopping)
     train_tokenizer(recipe(kind), tmp_path / "parts", device="cpu")
@@ -66,8 +67,9 @@ def noise_clips(size=32):
     """A training's own clips: they follow from the step, and one is held out."""
     noise = torch.Generator()
 
-    def batch(step):
-        return torch.randint(256, (2, 5, size, size, 3), generator=noise.manual_seed(step), dtype=torch.uint8)
+    def batch(step, share=WHOLE_BATCH):
+        clips_BTHW3 = torch.randint(256, (2, 5, size, size, 3), generator=noise.manual_seed(step), dtype=torch.uint8)
+        return share.of(clips_BTHW3)
 
     return TrainingClips(batch=batch, held_out=[("a.mp4", batch(1000)[0]), ("b.mp4", batch(1001)[0])])
 
@@ -77,10 +79,10 @@ def test_a_run_on_own_clips_resumes_to_the_bit_and_ends_with_a_tokenizer(tmp_pat
     clips, parts = noise_clips(), tmp_path / "parts"
     whole = train_tokenizer(recipe(kind), tmp_path / "whole", clips=clips, device="cpu")
 
-    def stopping(step):
+    def stopping(step, share):
         if step == 2 and not (parts / "state.safetensors").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return clips.batch(step)
+        return clips.batch(step, share)
 
     stopped = TrainingClips(batch=stopping, held_out=clips.held_out)
     train_tokenizer(recipe(kind), parts, clips=stopped, device="cpu")

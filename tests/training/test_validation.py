@@ -15,7 +15,7 @@ from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.tests.engines import as_grids
 from reelm.training.lm_training import LMTraining, cross_entropy, train_lm
-from reelm.training.loop import TrainConfig
+from reelm.training.train_config import TrainConfig
 from reelm.training.validation import HeldOut, nats_per_token
 
 SIZES = LMConfig(vocab_size=12, rows=2, columns=2, window=3, text_vocab_size=16, prefix=4, width=16, depth=1, heads=2,

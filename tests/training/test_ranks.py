@@ -1,0 +1,163 @@
+"""Several processes train what one does, on the same batches: data parallel and with divided weights."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from reelm.core.checkpoint import load_tensors
+from reelm.core.errors import ReelmError
+from reelm.data.token_shards import write_shard
+from reelm.lm.lm_config import LMConfig
+from reelm.lm.text import TextEncoder, train_text
+from reelm.tokenizer.quantizer import QuantizerConfig
+from reelm.tokenizer.tokenizer_config import TokenizerConfig
+from reelm.training import lm_training
+from reelm.training.lm_training import LMTraining, train_lm
+from reelm.training.ranks import Ranks, Share
+from reelm.training.tokenizer_training import TokenizerTraining, train_tokenizer
+from reelm.training.train_config import TrainConfig
+
+CAPTIONS = ["a red ball", "a blue ring"]
+MODEL = LMConfig(vocab_size=12, rows=2, columns=2, window=3, text_vocab_size=16, prefix=5, width=16, depth=2,
+                 heads=2, kv_heads=1, head_dim=8, hidden=16, neighbour_dim=4)  # fmt: skip
+QUANTIZERS = {"fsq": QuantizerConfig(levels=(5, 5), spread=0.0), "vq": QuantizerConfig(kind="vq", codebook_size=16)}
+WAYS = {"data": 1, "divided": 2}  # and in how many parts weights are divided
+
+
+def lm_recipe(**train):
+    options = {"steps": 50, "warmup": 5, "report_steps": 1, "learning_rate": 1e-2, "precision": "float32"} | train
+    return LMTraining(model=MODEL, batch_tokens=96, token_noise=0.2, train=TrainConfig(**options))
+
+
+def tokenizer_as(ranks, folder, kind, **train):
+    """Train a tokenizer of a kind, with a loss that is the mean of those of the clips."""
+    model = TokenizerConfig(encoder_width=8, decoder_widths=(8,), decoder_depth=(1,), quantizer=QUANTIZERS[kind])
+    options = {"steps": 12, "warmup": 2, "report_steps": 1, "precision": "float32"} | train
+    recipe = TokenizerTraining(
+        model=model, batch_size=4, num_frames=5, height=16, width=16, moving_weight=1, train=TrainConfig(**options)
+    )
+    return train_tokenizer(recipe, folder, device="cpu", ranks=ranks)
+
+
+def write_data(folder):
+    """Write token shards of clips of two lengths, and a text model."""
+    generator = torch.Generator().manual_seed(0)
+    (folder / "tokens").mkdir()
+    for index, frames in enumerate((3, 3, 6)):
+        tokens = torch.randint(12, (20, frames, 2, 2), generator=generator)
+        write_shard(folder / "tokens" / f"{index}.safetensors", tokens, [[CAPTIONS[n % 2]] for n in range(20)], fps=8)
+    (folder / "text.model").write_bytes(train_text(CAPTIONS))
+
+
+def train_as(ranks, folder, *, resume=False, **train):
+    text = TextEncoder((folder.parent / "text.model").read_bytes())
+    return train_lm(lm_recipe(**train), folder.parent / "tokens", text, folder, levels=(4, 3), device="cpu",
+                    resume=resume, ranks=ranks)  # fmt: skip
+
+
+def work(rank, folder):
+    """What each of two processes does, in the same order."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    ranks = Ranks(rank, 2)
+    for name, shards in WAYS.items():
+        train_as(ranks, folder / name, shards=shards)
+        tokenizer_as(ranks, folder / f"{name}-fsq", "fsq", shards=shards)
+        learned = dict(tokenizer_as(ranks, folder / f"{name}-vq", "vq", shards=shards).quantizer.named_buffers())
+        both = [None, None]
+        dist.all_gather_object(both, learned)
+        assert all(torch.equal(both[0][key], both[1][key]) for key in learned)
+    with pytest.raises(ReelmError, match="shards: must divide the number of processes, 2, got 3"):
+        train_as(ranks, folder / "refused", shards=3)
+    with pytest.raises(ReelmError, match="batch_tokens: must make a number of clips that 2 processes, with 3 parts"):
+        train_as(ranks, folder / "refused", parts=3)
+    stop_one(ranks, folder / "stopped")
+    train_as(ranks, folder / "stopped", resume=True, shards=2)
+    stop_one(ranks, folder / "on-one")
+    dist.destroy_process_group()
+
+
+def stop_one(ranks, folder):
+    """Stop a run of both processes by a signal that only the second one gets."""
+    loss = lm_training.cross_entropy
+    calls = []
+
+    def stopping(*args, **options):
+        calls.append(args)
+        if len(calls) == 8 and not ranks.first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(*args, **options)
+
+    lm_training.cross_entropy = stopping
+    try:
+        train_as(ranks, folder, shards=2)
+    finally:
+        lm_training.cross_entropy = loss
+    assert len(calls) == 8
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folders of the same trainings by one process, and by two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_data(folder)
+    train_as(Ranks(), folder / "one")
+    train_as(Ranks(), folder / "parts", parts=2)
+    for kind in QUANTIZERS:
+        tokenizer_as(Ranks(), folder / f"one-{kind}", kind)
+    mp.spawn(work, (folder,), nprocs=2)
+    return folder
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("way", ["parts", *WAYS])
+def test_losses_are_those_of_one_process(runs, way):
+    assert losses(runs / way) == pytest.approx(losses(runs / "one"), abs=1e-5)
+    one, other = (load_tensors(runs / name / "lm.safetensors") for name in ("one", way))
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(tensor, other[name], atol=2e-4) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_tokenizer_is_trained_as_by_one_process(runs, way):
+    assert losses(runs / f"{way}-fsq") == pytest.approx(losses(runs / "one-fsq"), abs=2e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_learned_codebook_counts_the_vectors_of_all_processes(runs, way):
+    """The first codes are drawn from the vectors of all, at random; `work` has found them equal in both processes."""
+    one, other = (load_tensors(runs / f"{name}-vq" / "tokenizer.safetensors") for name in ("one", way))
+    counts = [each["quantizer.cluster_size_Z"] for each in (one, other)]
+    assert float(counts[1].sum()) == pytest.approx(float(counts[0].sum()), rel=1e-4)
+
+
+def test_a_run_that_a_signal_to_one_process_has_stopped_goes_on_to_the_same_weights(runs):
+    whole, stopped = (load_tensors(runs / name / "lm.safetensors") for name in ("divided", "stopped"))
+    assert losses(runs / "stopped") == losses(runs / "divided")
+    assert all(torch.equal(tensor, stopped[name]) for name, tensor in whole.items())
+
+
+def test_one_process_goes_on_with_a_run_of_two(runs):
+    assert len(losses(runs / "on-one")) == 8
+    train_as(Ranks(), runs / "on-one", resume=True)
+    assert losses(runs / "on-one") == pytest.approx(losses(runs / "one"), abs=1e-5)
+
+
+def test_parts_of_a_batch_are_all_of_it():
+    rows = list(range(12))
+    for count, parts in ((1, 1), (2, 3), (3, 2)):
+        shares = [share for rank in range(count) for share in Ranks(rank, count).shares(parts)]
+        assert [row for share in shares for row in share.of(rows)] == rows
+        own = [
+            Ranks(rank, count).own_part(share) for rank in range(count) for share in Ranks(rank, count).shares(parts)
+        ]
+        assert own == [Share(part, parts) for _ in range(count) for part in range(parts)]

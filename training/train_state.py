@@ -1,0 +1,203 @@
+"""The state of a training: weights, moving average, optimizers and step, in one safetensors file.
+
+    state = TrainState(model, config)
+    state.begin_step()
+    state.backward(loss(model, step, share))
+    norm = state.advance()
+    state.save(path)                        # of any number of processes: any other number goes on with it
+
+With several processes (ranks.py) each may have a part of every tensor. The file has whole tensors.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from ..core.checkpoint import load_tensors, save_tensors
+from ..core.device import faster_in_bfloat16
+from ..core.errors import CheckpointError
+from .ranks import ONE_RANK, Ranks, part_of, whole
+from .step_guard import StepGuard
+from .train_config import TrainConfig
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Return AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # Muon is meant for hidden matrices; AdamW trains the embeddings and the head (Jordan et al. 2024).
+    hidden = [p for name, p in parameters.items() if config.optimizer == "muon" and p.ndim == 2 and "blocks." in name]
+    chosen = {id(p) for p in hidden}
+    rest = [p for p in parameters.values() if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.98), fused=True
+    )
+    if not hidden:
+        return [adamw]
+    # "match_rms_adamw" scales Muon's step to AdamW's, so that one learning rate serves both (arXiv 2502.16982).
+    muon = torch.optim.Muon(
+        hidden, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adamw, muon]
+
+
+class TrainState:
+    """The weights, moving average, optimizers and step of a run, which one safetensors file holds.
+
+    The auxiliary module has optimizers of its own, its gradient is clipped by itself, and it has no moving average.
+    Where there are several processes, all must call each method in the same order.
+
+    Attributes:
+        precision: The precision of the products where the run decides it itself; empty before it has begun.
+        stopped: Whether a signal has asked the run to end, so that nothing is to be done but to save it.
+    """
+
+    precision, stopped = "", False
+
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, auxiliary: nn.Module | None = None, ranks: Ranks = ONE_RANK
+    ) -> None:
+        self.model, self.config, self.step, self.ranks = model, config, 0, ranks
+        self.modules = {"model": model} if auxiliary is None else {"model": model, "auxiliary": auxiliary}
+        for module in self.modules.values():
+            blocks = getattr(module, "blocks", ())
+            ranks.divide(module, blocks if isinstance(blocks, nn.ModuleList) else (), config.shards)
+        self.optimizers = [each for module in self.modules.values() for each in make_optimizers(module, config)]
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.guard = StepGuard(config.spike, config.most_left_out)
+        self._held: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
+
+    def begin(self, device: torch.device) -> str:
+        """Set the modules to be trained, and return the precision of the products, which a new run may decide."""
+        for module in self.modules.values():
+            module.train()
+        if self.config.precision != "auto":
+            return self.config.precision
+        if not self.precision:
+            (half,) = self.ranks.any_of(faster_in_bfloat16(device))
+            self.precision = "bfloat16" if half else "float32"
+        return self.precision
+
+    def begin_step(self) -> None:
+        """Forget the gradients; keep what computing a loss changes, such as a codebook: the step may be left out."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * self.config.rate(self.step)
+        self._held = [
+            (module, {name: buffer.clone() for name, buffer in module.named_buffers()})
+            for module in self.modules.values()
+        ]
+
+    def backward(self, loss: torch.Tensor, *, last: bool = True) -> None:
+        """Add the gradient of the loss of a part of the batch; the processes share theirs after the last part."""
+        for module in self.modules.values():
+            if self.ranks.count > 1:
+                module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        (loss / self.config.parts).backward()
+
+    def advance(self) -> torch.Tensor:
+        """Make one optimizer step, or leave it out; return the norm of the model's gradient before clipping.
+
+        After a step that is left out, `guard.left_out` is above 0, and the model is as it was at `begin_step`.
+        """
+        norms = [
+            whole(nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)) for module in self.modules.values()
+        ]
+        self.step += 1
+        if not self.guard.accepts(*map(float, norms)):
+            for module, held in self._held:
+                buffers = dict(module.named_buffers())  # a quantizer may have put others in their places
+                for name, buffer in held.items():
+                    buffers[name].copy_(buffer)
+            return norms[0]
+        for optimizer in self.optimizers:
+            optimizer.step()
+        # Early on the average follows the weights closely, so that it forgets their initial values.
+        decay = min(self.config.ema, self.step / (9 + self.step)) if self.config.ema else 0.0
+        weights = self.model.state_dict()
+        names = list(self.average)
+        torch._foreach_lerp_([self.average[n] for n in names], [weights[n] for n in names], 1 - decay)
+        return norms[0]
+
+    def average_model(self) -> dict[str, torch.Tensor]:
+        """Return the averaged weights and the buffers under the names of the model's state dict, to save for use."""
+        return {name: whole(self.average.get(name, tensor)) for name, tensor in self.model.state_dict().items()}
+
+    def save(self, path: Path) -> None:
+        """Write the whole state to a file atomically."""
+        tensors: dict[str, torch.Tensor] = {}
+        for name, tensor in self._tensors():
+            gathered = whole(tensor)
+            if self.ranks.first:  # which has the memory of its machine for it
+                tensors[name] = gathered if self.ranks.count == 1 else gathered.cpu()
+        if self.ranks.first:
+            counts = {"step": str(self.step), "steps": str(self.config.steps)}
+            save_tensors(path, tensors, {**counts, "precision": self.precision, **self.guard.values()})
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for group, module in self.modules.items():
+            yield from ((f"{group}.{name}", tensor) for name, tensor in module.state_dict().items())
+        yield from ((f"average.{name}", tensor) for name, tensor in self.average.items())
+        for index, optimizer in enumerate(self.optimizers):
+            for number, values in optimizer.state_dict()["state"].items():
+                yield from ((f"optimizer.{index}.{number}.{name}", tensor) for name, tensor in values.items())
+
+    def load(self, path: Path) -> None:
+        """Read the state from a file that `save` wrote.
+
+        Raises:
+            CheckpointError: The file is damaged, or belongs to another model or optimizer.
+        """
+        tensors = load_tensors(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        step, self.precision = metadata.get("step", ""), metadata.get("precision", "")
+        if not (step.isascii() and step.isdigit()):
+            raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
+        self.step = int(step)
+        self.guard.load(metadata)
+        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "auxiliary": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        if groups["auxiliary"] and "auxiliary" not in self.modules:
+            raise CheckpointError(f"resume: {path.name} must belong to this model: it has an auxiliary module, too")
+        try:
+            for group, module in self.modules.items():
+                own = module.state_dict()
+                module.load_state_dict({k: part_of(v, own.get(k, v)) for k, v in groups[group].items()})
+        except RuntimeError as error:
+            raise CheckpointError(f"resume: {path.name} must belong to this model: {error}") from error
+        owned = {
+            f"{index}.{number}"
+            for index, optimizer in enumerate(self.optimizers)
+            for number in range(sum(len(group["params"]) for group in optimizer.param_groups))
+        }
+        found = {name.rpartition(".")[0] for name in groups["optimizer"]}
+        # A parameter that never had a gradient has no state, but no optimizer is without any.
+        each = {name.partition(".")[0] for name in found} == {str(index) for index in range(len(self.optimizers))}
+        none = not found and metadata.get("accepted_steps") == "0"  # all steps were left out
+        if not (found <= owned and (each or none)):
+            raise CheckpointError(f"resume: {path.name} must belong to this optimizer ({self.config.optimizer})")
+        shapes = ({name: tensor.shape for name, tensor in group.items()} for group in (groups["average"], self.average))
+        if len({frozenset(each.items()) for each in shapes}) > 1:
+            raise CheckpointError(f"resume: {path.name} must belong to this model: its moving average does not fit")
+        for name, tensor in self.average.items():
+            tensor.copy_(part_of(groups["average"][name], tensor))
+        for index, optimizer in enumerate(self.optimizers):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for name, tensor in groups["optimizer"].items():
+                owner, number, key = name.split(".")
+                if int(owner) == index:
+                    like = parameters[int(number)]
+                    part = part_of(tensor, like) if tensor.shape == like.shape else tensor
+                    state.setdefault(int(number), {})[key] = part
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
