@@ -100,19 +100,7 @@ def train(
             in a row than `most_left_out` were left out, after a checkpoint without them; or memory is short.
     """
     path = check_run(folder, resume, recipe)
-    if ranks.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        check_writable(path, "out")
-    state = TrainState(model, config, auxiliary, ranks)
-    if resume:
-        state.load(path)
-    ranks.wait()  # until all have read what the first one may write now
-    log = StepLog(folder / "metrics.jsonl") if ranks.first else None
-    if log is not None:
-        log.cut(state.step)
-    _warn_of_warmup(config)
-    if recipe is not None and ranks.first:
-        save_json(folder / RECIPE, _plain(recipe))
+    state, log = _begin(TrainState(model, config, auxiliary, ranks), folder, recipe, resume=resume)
 
     def checkpoint() -> None:
         state.save(path)
@@ -150,6 +138,23 @@ def train(
                 note(f"stopped at step {state.step} of {config.steps}; go on with --resume")
                 break
     return state
+
+
+def _begin(state: TrainState, folder: Path, recipe: object, *, resume: bool) -> tuple[TrainState, StepLog | None]:
+    """Return a state that is that of the run in the folder where it goes on, and the log, which one process writes."""
+    if resume:
+        state.load(folder / STATE)
+    state.ranks.wait()  # until all have read what the first one may write now
+    _warn_of_warmup(state.config)
+    if not state.ranks.first:
+        return state, None
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / STATE, "out")
+    log = StepLog(folder / "metrics.jsonl")
+    log.cut(state.step)
+    if recipe is not None:
+        save_json(folder / RECIPE, _plain(recipe))
+    return state, log
 
 
 def _backward(state: TrainState, loss: Loss, device: torch.device, *, half: bool) -> tuple[float, dict[str, float]]:

@@ -201,12 +201,40 @@ def _export(
     """Write a tokenizer with these weights, and what it makes of the held-out clips."""
     save_json(folder / "tokenizer.json", to_dict(config))
     save_tensors(folder / "tokenizer.safetensors", weights)
-    with uninitialised():
-        tokenizer = VideoTokenizer(config).to(device).eval()
-    tokenizer.load_state_dict(weights)
     if held_out:
+        tokenizer = _with_weights(config, weights, device)
         figures = judge_held_out(tokenizer, held_out, folder / "reconstructions.png")
         save_json(folder / "held-out.json", {"step": step, "split": "held-out", **figures})
+
+
+def _with_weights(config: TokenizerConfig, weights: dict[str, torch.Tensor], device: torch.device) -> VideoTokenizer:
+    with uninitialised():
+        tokenizer = VideoTokenizer(config).to(device)
+    tokenizer.load_state_dict(weights)
+    return tokenizer.eval()
+
+
+def _loss(
+    model: VideoTokenizer, second: SecondStage | None, batch_BTHW3: torch.Tensor, moving_weight: float,
+    structure_weight: float,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """Return the loss of clips (uint8), and the figures to log."""
+    frames = batch_BTHW3.float() / 255
+    if second is None:
+        reconstruction, tokens, quantizer_loss = model(frames)
+    else:
+        reconstruction, tokens = second.reconstruct(batch_BTHW3)
+    value = reconstruction_loss(frames, reconstruction, moving_weight)
+    if structure_weight:
+        value = value + structure_weight * structure_loss(frames, reconstruction)
+    figures: dict[str, torch.Tensor] = {}
+    if second is None:
+        value = value + quantizer_loss
+    else:
+        value, figures = second.add_losses(frames, reconstruction, value)
+    error = (frames - reconstruction.detach()).square().mean()
+    codes = torch.tensor(tokens.unique().numel())
+    return value, {"psnr": -10 * torch.log10(error.clamp(min=1e-10)), "codes": codes, **figures}
 
 
 def train_tokenizer(
@@ -257,22 +285,7 @@ def train_tokenizer(
             batch = training_clips(recipe, step, torch_device, share)
         else:
             batch = clips.batch(step, share).to(torch_device)
-        frames = batch.float() / 255
-        if second is None:
-            reconstruction, tokens, quantizer_loss = model(frames)
-        else:
-            reconstruction, tokens = second.reconstruct(batch)
-        value = reconstruction_loss(frames, reconstruction, moving_weight)
-        if structure_weight:
-            value = value + structure_weight * structure_loss(frames, reconstruction)
-        figures: dict[str, torch.Tensor] = {}
-        if second is None:
-            value = value + quantizer_loss
-        else:
-            value, figures = second.add_losses(frames, reconstruction, value)
-        error = (frames - reconstruction.detach()).square().mean()
-        codes = torch.tensor(tokens.unique().numel())
-        return value, {"psnr": -10 * torch.log10(error.clamp(min=1e-10)), "codes": codes, **figures}
+        return _loss(model, second, batch, moving_weight, structure_weight)
 
     def averaged(state: TrainState) -> dict[str, torch.Tensor]:
         prefix = "" if second is None else "decoder."
@@ -299,7 +312,4 @@ def train_tokenizer(
         batch_option=("batch_size", recipe.batch_size),
         ranks=ranks,
     )
-    with uninitialised():
-        trained_model = VideoTokenizer(recipe.model).to(torch_device)
-    trained_model.load_state_dict(averaged(state))
-    return trained_model.eval()
+    return _with_weights(recipe.model, averaged(state), torch_device)
