@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from measure_server import PROMPT, server, watch
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from reelm.serving.client import Client
+from reelm.serving.client import Client, ServerError
 
 Visit = Callable[[Client, random.Random], object]
 PROMPTS = (PROMPT, "a blue ring bounces to the left over sand", "a yellow star spins at night")
@@ -123,8 +123,8 @@ def come_again(
         try:
             visit(client, choose)
             done[visit.__name__] += 1
-        except (ConnectionClosed, OSError) as error:
-            done[f"{visit.__name__}: {type(error).__name__}"] += 1
+        except (WebSocketException, OSError, ServerError) as error:
+            done[f"{visit.__name__}: {type(error).__name__} {getattr(error, 'status', '')}"] += 1
 
 
 def minutes(count: int, pid: int, done: Counter[str]) -> Iterator[float]:

@@ -59,7 +59,10 @@ def raised_signals() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the yielded list while the context is open; a second signal interrupts at once."""
+    """Collect SIGINT and SIGTERM in the yielded list while the context is open; another SIGINT interrupts at once.
+
+    Another SIGTERM does not: a manager of processes may send it to each of them, and the one that started them, too.
+    """
     caught: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -68,7 +71,7 @@ def stop_signals() -> Iterator[list[int]]:
             if isinstance(handler, _Raise):
                 handler.caught.append(number)
                 break
-        if len(caught) > 1:
+        if len(caught) > 1 and number == signal.SIGINT:
             raise Interrupted
 
     with _handling(handle) as outer:

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocketDisconnect
 
@@ -103,8 +103,9 @@ def _add_errors(app: FastAPI, jobs: Jobs) -> None:
         body = error_body(str(error.detail), "invalid_request_error")
         headers = error.headers
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # of which Starlette names those of one route
-            here = [each for each in app.routes if isinstance(each, APIRoute) and each.matches(request.scope)[0].value]
-            headers = {"allow": ", ".join(sorted(method for route in here for method in route.methods or ()))}
+            here = [each for each in app.routes if isinstance(each, Route) and each.matches(request.scope)[0].value]
+            methods = sorted({method for route in here for method in route.methods or ()})
+            headers = {"allow": ", ".join(methods)} if methods else headers
         return JSONResponse(body, error.status_code, headers)
 
 

@@ -49,7 +49,10 @@ class Painter:
 
     def end(self, drawing: Drawing) -> None:
         """Tell the watcher of a clip that nothing more comes."""
-        self._do(drawing, self._end, drawing)
+        if self._thread is None:
+            self._end(drawing)
+        else:
+            self._last = self._thread.submit(self._end, drawing)
 
     def catch_up(self) -> None:
         """Wait until all is painted, before more is given: so drawing is no further ahead than by one latent frame."""
@@ -58,7 +61,7 @@ class Painter:
             self._last = None
 
     def close(self) -> None:
-        """Paint what is left, and end the thread."""
+        """Paint what is left of clips that are not cancelled, and end the thread."""
         if self._thread is not None:
             self._thread.shutdown()
 
@@ -69,10 +72,13 @@ class Painter:
             self._last = self._thread.submit(self._attempt, drawing, action, *values)
 
     def _attempt(self, drawing: Drawing, action: Callable[..., object], *values: object) -> None:
-        with self._modes():
-            drawing.attempt(action, *values)
+        drawing.attempt(self._act, action, *values)
         if drawing.over:
             self._wake()
+
+    def _act(self, action: Callable[..., object], *values: object) -> None:
+        with self._modes():
+            action(*values)
 
     def _begin(self, drawing: Drawing, past_tS: torch.Tensor) -> None:
         for tokens_S in past_tS:

@@ -113,7 +113,10 @@ class Run:
         return decode_clips(self.parts.tokenizer, [grids["video"]], first)[0]
 
     def video(self) -> Video:
-        """Return the clip of the latent frames so far, as the generator would; what was shown is not decoded again."""
+        """Return the clip of the latent frames so far, as the generator would.
+
+        What was shown is not decoded again, unless the clip continues another one, whose detail it keeps.
+        """
         plan, tokens_tS = dataclasses.replace(self.plan, latent_frames=self.latent_frames), self.tokens_tS
         shown = [item.pictures_nHW3 for item in self.hub.items if isinstance(item, DrawnFrame)]
         if self.clip.source is not None or not shown:

@@ -179,8 +179,9 @@ def test_signals_are_raised_deferred_and_collected(number, code):
     with raised_signals() as caught, stop_signals() as stopped:
         os.kill(os.getpid(), number)
         assert stopped == [number] == caught
-        with pytest.raises(Interrupted):
-            os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted) if number == signal.SIGINT else contextlib.nullcontext():
+            os.kill(os.getpid(), number)  # a manager of processes may send SIGTERM twice
+        assert stopped == [number, number]
     assert signal.getsignal(number) is before
 
 

@@ -38,8 +38,9 @@ from .ranks import ONE_RANK, Ranks, Share
 from .token_noise import with_noise
 from .train_config import TrainConfig
 from .train_state import TrainState
-from .validation import HeldOut, Nats
+from .validation import BEST, HeldOut, Nats
 
+WEIGHTS = "lm.safetensors"
 IGNORED = -100  # a target that counts for nothing
 # The sizes of a language model that follow from the data and the tokenizer, and are therefore no options of commands.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size", "controller")
@@ -231,33 +232,34 @@ def train_lm(
         validation = HeldOut(others, text, folder, nats, batch_tokens=recipe.batch_tokens, resume=resume)
 
     def export(state: TrainState) -> None:
-        lm = averaged(state)
+        weights = state.average_model()
         if not ranks.first:
             return
+        merged = merge_factors(weights, levels) if levels else weights
+        lm = _empty(recipe.model, text, torch_device)
+        lm.load_state_dict(merged if teacher is None else teacher.weights(merged))
         save_json(folder / "lm.json", to_dict(recipe.model))
-        save_tensors(folder / "lm.safetensors", lm.state_dict())
+        save_tensors(folder / WEIGHTS, lm.state_dict())
         atomic_write(folder / "text.model", text.model)
         if validation is not None:
             validation.judge(lm, state.step)
         if on_checkpoint is not None and not state.stopped:
             on_checkpoint(lm)
 
-    def averaged(state: TrainState) -> VideoTransformer:
-        with uninitialised():
-            result = VideoTransformer(recipe.model).to(torch_device)
-        weights = state.average_model()
-        weights = merge_factors(weights, levels) if levels else weights
-        result.load_state_dict(weights if teacher is None else teacher.weights(weights))
-        for each in filter(None, (result, result.guided)):
-            each.text = text
-        return result.eval().requires_grad_(False)
-
-    state = train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
-                  batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens), ranks=ranks)  # fmt: skip
-    result = averaged(state)
-    if validation is not None:
-        load_weights(result, validation.best)
+    train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
+          batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens), ranks=ranks)  # fmt: skip
+    result = _empty(recipe.model, text, torch_device)
+    load_weights(result, folder / (WEIGHTS if held_out is None else BEST))
     return result
+
+
+def _empty(config: LMConfig, text: TextEncoder, device: torch.device) -> VideoTransformer:
+    """Return a model for inference whose weights are to be loaded."""
+    with uninitialised():
+        model = VideoTransformer(config).to(device)
+    for each in filter(None, (model, model.guided)):
+        each.text = text
+    return model.eval().requires_grad_(False)
 
 
 def _start(

@@ -47,7 +47,7 @@ def check_run(folder: Path, resume: bool, recipe: object = None) -> Path:
 
     Raises:
         ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or the recipe
-            differs from that of the run in more than its length and how often it writes.
+            differs from that of the run in more than `MAY_CHANGE`.
     """
     path, record = folder / STATE, folder / RECIPE
     rule = "must hold a checkpoint of the run that goes on" if resume else "must be new, or its run must be resumed"
@@ -106,11 +106,15 @@ def train(
         state.save(path)
         if log is not None:
             draw_losses(log.entries, folder / "loss.png")
+        export()
+
+    def export() -> None:
         if on_checkpoint is not None:
             on_checkpoint(state)
+        ranks.wait()  # here, for as long as the first process measures: groups of weights wait for half an hour only
 
-    if state.step >= config.steps and on_checkpoint is not None:
-        on_checkpoint(state)  # a kill right after the last state was written may have prevented it
+    if state.step >= config.steps:
+        export()  # a kill right after the last state was written may have prevented it
     device = next(model.parameters()).device
     half = state.begin(device) == "bfloat16"
     last = time.monotonic()

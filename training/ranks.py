@@ -76,6 +76,14 @@ class Ranks:
         parts = share.count // self.count
         return Share(share.index % parts, parts)
 
+    def check_shards(self, shards: int) -> None:
+        """Check that weights can be divided among so many of the processes.
+
+        Raises:
+            ReelmError: They cannot.
+        """
+        require(self.count % shards == 0, "shards", f"must divide the number of processes, {self.count}", shards)
+
     def check_batch(self, rows: int, parts: int, name: str) -> None:
         """Check that a batch can be divided among the processes.
 
@@ -90,9 +98,9 @@ class Ranks:
         """Divide the weights of a module among `shards` processes, those of each of its blocks by themselves.
 
         Raises:
-            ReelmError: The number of processes is no multiple of `shards`.
+            ReelmError: See `check_shards`.
         """
-        require(self.count % shards == 0, "shards", f"must divide the number of processes, {self.count}", shards)
+        self.check_shards(shards)
         if self.count == 1:
             return
         from torch.distributed.device_mesh import init_device_mesh
@@ -138,7 +146,7 @@ ONE_RANK = Ranks()
 
 @contextlib.contextmanager
 def torchrun_ranks(device: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun has started; the others than the first one print nothing.
+    """Join the processes that torchrun has started; the others than the first one print nothing but errors.
 
     Raises:
         ReelmError: Another process has ended meanwhile.
@@ -149,7 +157,9 @@ def torchrun_ranks(device: str) -> Iterator[Ranks]:
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks()
         return
-    on_gpu = torch.cuda.is_available() and device != "cpu"
+    on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
+    if on_gpu:  # which the mesh of the weights takes, too
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Flags and figures are on the CPU in any case.
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     ranks = Ranks(dist.get_rank(), dist.get_world_size())

@@ -123,6 +123,7 @@ def _train_language_model(
     codec = load_tokenizer(tokenizer, device=device)
     check_model_run(codec, options, seeded, begun=begun)
     warn_of_a_short_run(tokenizer)
+    ranks.check_shards(whole.train.shards)
     ranks.wait()  # until all have looked at the folder
     if ranks.first:
         record_options(out, options)
@@ -146,8 +147,9 @@ def _run(
 
     with ranks.in_turn():
         tokens = clip_tokens(
-            codec, data, out, seeded, fps=options.fps, known=tokenizer / "shards", resume=begun, check=check_clips
-        )
+            codec, data, out, seeded, fps=options.fps, known=tokenizer / "shards",
+            resume=begun or not ranks.first, check=check_clips,
+        )  # fmt: skip
     sets = read_shards(tokens.train)
     captions = [caption for shards in sets for texts in shards.captions for caption in texts]
     rule = "must be none where no clip has a caption"
@@ -311,6 +313,9 @@ def _train_tokenizer(
         )
     check_stage(whole, out, decoder_of, begun)
     check_tokenizer_run(whole, options)
+    ranks.check_shards(whole.train.shards)
+    ranks.check_batch(whole.batch_size, whole.train.parts, "batch_size")
+    require(decoder_of is None or ranks.count == 1, "decoder_of", "must not be given to several processes", ranks.count)
     ranks.wait()  # until all have looked at the folder
     if ranks.first:
         record_options(out, options)
@@ -319,10 +324,8 @@ def _train_tokenizer(
         train_tokenizer(whole, out, init=start, decoder_of=decoder_of, device=device, resume=begun, ranks=ranks)
     else:
         with ranks.in_turn():
-            shards, prepared = (out / "shards", None) if begun and is_prepared(out / "shards") else prepare_once(
-                data, out, fps=options.fps
-            )  # fmt: skip
-        ranks.check_batch(whole.batch_size, whole.train.parts, "batch_size")
+            done = is_prepared(out / "shards") and (begun or not ranks.first)
+            shards, prepared = (out / "shards", None) if done else prepare_once(data, out, fps=options.fps)
         loader = CropLoader(
             ClipShards(shards), whole.batch_size, whole.num_frames, height=whole.height, width=whole.width,
             seed=whole.seed, rank=ranks.rank, world_size=ranks.count,

@@ -5,7 +5,8 @@
     agreed_options(Path("runs/lm"), ModelRun(), resume=True)              # all of them, from the folder
 
 An option that is None was not given. Options that are given to a resumed run must be those that it began with, except
-for its length, how often it writes, and the default sampling settings and the name of its model.
+for its length, how often it writes, among how many processes it is divided, and the default sampling settings and the
+name of its model.
 """
 
 import dataclasses

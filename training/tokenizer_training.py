@@ -201,17 +201,13 @@ def _export(
     """Write a tokenizer with these weights, and what it makes of the held-out clips."""
     save_json(folder / "tokenizer.json", to_dict(config))
     save_tensors(folder / "tokenizer.safetensors", weights)
-    if held_out:
-        tokenizer = _with_weights(config, weights, device)
+    # A learned codebook has no codes where all steps were left out so far; the first pass would make some.
+    if held_out and bool(weights.get("quantizer.initialised", torch.ones(1)).all()):
+        with uninitialised():
+            tokenizer = VideoTokenizer(config).to(device).eval()
+        tokenizer.load_state_dict(weights)
         figures = judge_held_out(tokenizer, held_out, folder / "reconstructions.png")
         save_json(folder / "held-out.json", {"step": step, "split": "held-out", **figures})
-
-
-def _with_weights(config: TokenizerConfig, weights: dict[str, torch.Tensor], device: torch.device) -> VideoTokenizer:
-    with uninitialised():
-        tokenizer = VideoTokenizer(config).to(device)
-    tokenizer.load_state_dict(weights)
-    return tokenizer.eval()
 
 
 def _loss(
@@ -273,7 +269,6 @@ def train_tokenizer(
     check_stage(recipe, folder, decoder_of, resume)
     alone = init is None or (decoder_of is None and not resume)
     require(alone, "init", "must not be given with decoder_of or resume, which have weights of their own", str(init))
-    require(decoder_of is None or ranks.count == 1, "decoder_of", "must not be given to several processes", ranks.count)
     ranks.check_batch(recipe.batch_size, recipe.train.parts, "batch_size")
     model = _start(recipe, folder, init, decoder_of, torch_device)
     model.grid(recipe.num_frames, recipe.height, recipe.width)
@@ -287,19 +282,17 @@ def train_tokenizer(
             batch = clips.batch(step, share).to(torch_device)
         return _loss(model, second, batch, moving_weight, structure_weight)
 
-    def averaged(state: TrainState) -> dict[str, torch.Tensor]:
-        prefix = "" if second is None else "decoder."
-        return model.state_dict() | {prefix + name: tensor for name, tensor in state.average_model().items()}
-
     def export(state: TrainState) -> None:
-        weights = averaged(state)
+        weights = state.average_model()
         if not ranks.first:
             return
+        if second is not None:
+            weights = model.state_dict() | {f"decoder.{name}": tensor for name, tensor in weights.items()}
         held_out = _world_held_out(recipe) if clips is None else clips.held_out
         _export(folder, recipe.model, weights, held_out, state.step, torch_device)
 
     trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
-    state = train(
+    train(
         trained,
         loss,
         recipe.train,
@@ -312,4 +305,4 @@ def train_tokenizer(
         batch_option=("batch_size", recipe.batch_size),
         ranks=ranks,
     )
-    return _with_weights(recipe.model, averaged(state), torch_device)
+    return load_tokenizer(folder, device=str(torch_device))

@@ -9,7 +9,7 @@
 With several processes (ranks.py) each may have a part of every tensor. The file has whole tensors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -72,6 +72,7 @@ class TrainState:
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.guard = StepGuard(config.spike, config.most_left_out)
         self._held: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
+        self._has_gradients = False  # of this step
 
     def begin(self, device: torch.device) -> str:
         """Set the modules to be trained, and return the precision of the products, which a new run may decide."""
@@ -85,11 +86,8 @@ class TrainState:
         return self.precision
 
     def begin_step(self) -> None:
-        """Forget the gradients; keep what computing a loss changes, such as a codebook: the step may be left out."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * self.config.rate(self.step)
+        """Keep what computing a loss changes, such as a codebook: the step may be left out."""
+        self._has_gradients = False
         self._held = [
             (module, {name: buffer.clone() for name, buffer in module.named_buffers()})
             for module in self.modules.values()
@@ -100,6 +98,11 @@ class TrainState:
         for module in self.modules.values():
             if self.ranks.count > 1:
                 module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        if not self._has_gradients:
+            # Those of the last step are let go of here, so that their memory is used again at once.
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            self._has_gradients = True
         (loss / self.config.parts).backward()
 
     def advance(self) -> torch.Tensor:
@@ -107,6 +110,9 @@ class TrainState:
 
         After a step that is left out, `guard.left_out` is above 0, and the model is as it was at `begin_step`.
         """
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * self.config.rate(self.step)
         norms = [
             whole(nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)) for module in self.modules.values()
         ]
@@ -127,19 +133,30 @@ class TrainState:
         return norms[0]
 
     def average_model(self) -> dict[str, torch.Tensor]:
-        """Return the averaged weights and the buffers under the names of the model's state dict, to save for use."""
-        return {name: whole(self.average.get(name, tensor)) for name, tensor in self.model.state_dict().items()}
+        """Return the averaged weights and the buffers under the names of the model's state dict, to save for use.
+
+        With several processes the first one gets them, in the memory of its machine, and the others get none.
+        """
+        return self._gathered(
+            (name, self.average.get(name, tensor)) for name, tensor in self.model.state_dict().items()
+        )
 
     def save(self, path: Path) -> None:
         """Write the whole state to a file atomically."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, tensor in self._tensors():
-            gathered = whole(tensor)
-            if self.ranks.first:  # which has the memory of its machine for it
-                tensors[name] = gathered if self.ranks.count == 1 else gathered.cpu()
+        tensors = self._gathered(self._tensors())
         if self.ranks.first:
             counts = {"step": str(self.step), "steps": str(self.config.steps)}
             save_tensors(path, tensors, {**counts, "precision": self.precision, **self.guard.values()})
+
+    def _gathered(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        if self.ranks.count == 1:
+            return dict(tensors)
+        gathered = ((name, whole(tensor)) for name, tensor in tensors)
+        if self.ranks.first:
+            return {name: tensor.cpu() for name, tensor in gathered}
+        for _ in gathered:  # all have to take part
+            pass
+        return {}
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for group, module in self.modules.items():

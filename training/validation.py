@@ -21,7 +21,7 @@ from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .run_reports import Checkpoint
 
-LOG_FILE = "held-out.jsonl"
+LOG_FILE, BEST = "held-out.jsonl", "best.safetensors"
 
 
 class Nats(Protocol):
@@ -58,7 +58,7 @@ class HeldOut:
         self, sets: list[Shards], text: TextEncoder, folder: Path, nats: Nats, *, batch_tokens: int, resume: bool
     ) -> None:
         self._sets, self._text, self._nats, self._batch_tokens = sets, text, nats, batch_tokens
-        self.best, self._log = folder / "best.safetensors", StepLog(folder / LOG_FILE)
+        self.best, self._log = folder / BEST, StepLog(folder / LOG_FILE)
         if not resume:
             self._log.cut(0)
 

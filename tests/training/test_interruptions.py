@@ -73,7 +73,7 @@ def test_a_killed_training_goes_on(tmp_path, launch, counts):
         folder, codes = tmp_path / f"run-{runs}", [None]
         while codes != [0] * len(codes):
             processes = launch(folder, choose.choice(counts))
-            time.sleep(choose.uniform(0.1, 2.5))
+            time.sleep(choose.uniform(0.5, 4))
             codes = end(processes, signal.SIGKILL if kills < KILLS else None)
             kills += -signal.SIGKILL in codes
             assert set(codes) <= {0, -signal.SIGKILL}, codes
