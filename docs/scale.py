@@ -12,14 +12,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from reelm.core.memory import keep_freed_memory, memory_bytes, peak_memory_bytes
+from reelm.kernels.attention import attention
 from reelm.kernels.attention_reference import ROWS
+from reelm.lm.blocks import Block
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import neighbours
 from reelm.lm.transformer import VideoTransformer
@@ -59,17 +62,25 @@ def scored(config: LMConfig, frames: int, *, cpu: bool) -> float:
     return pairs
 
 
-def flops(config: LMConfig, batch: Batch, *, cpu: bool = False) -> float:
+def flops(config: LMConfig, batch: Batch) -> float:
     """Return the floating-point operations of a step of one process: a forward pass, and twice that for the gradients.
 
     A product of a matrix takes two for each weight and position; attention four for each channel of a pair.
     """
+    pairs = batch.clips * scored(config, batch.frames, cpu=False)
+    return matrix_flops(config, batch) + 3 * 4 * config.depth * config.heads * config.head_dim * pairs
+
+
+def matrix_flops(config: LMConfig, batch: Batch) -> float:
+    """Return those of the products with weights."""
     text, video = batch.clips * config.prefix, batch.clips * batch.frames * config.frame_size
-    heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    layer = config.width * (2 * heads + 2 * keys + 3 * config.hidden)
     ends = config.width * (config.vocab_size + len(neighbours(config.order)) * config.neighbour_dim)
-    pairs = batch.clips * scored(config, batch.frames, cpu=cpu)
-    return 3 * (2 * config.depth * layer * (text + video) + 2 * ends * video + 4 * config.depth * heads * pairs)
+    return 3 * 2 * (config.depth * _layer_weights(config) * (text + video) + ends * video)
+
+
+def _layer_weights(config: LMConfig) -> int:
+    heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return config.width * (2 * heads + 2 * keys + 3 * config.hidden)
 
 
 def state_bytes(config: LMConfig, moments: int = 1) -> float:
@@ -184,26 +195,68 @@ def planned_bytes(config: LMConfig, batch: Batch) -> float:
     return state_bytes(config, moments=2) + activation_bytes(config, batch, cpu=True)
 
 
+def rates() -> tuple[float, float, float]:
+    """Return the seconds of one thread for an operation of a layer, for a score of a head, and for a logit.
+
+    Each is that of the forward and backward passes: of a block whose attention does nothing, of attention alone, and of
+    the cross-entropy alone.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    config, batch = LMConfig(vocab_size=4096), Batch(4, 10)
+    block, length = Block(config), config.prefix + batch.frames * config.frame_size
+    x_BSD = torch.randn(batch.clips, length, config.width, requires_grad=True)
+    layer = _seconds(lambda: block(x_BSD, lambda _, module, qkv: qkv[:, :, : config.heads], 0))
+    q, k, v = (
+        torch.randn(batch.clips, length, heads, config.head_dim, requires_grad=True)
+        for heads in (config.heads, config.kv_heads, config.kv_heads)
+    )
+    head = _seconds(
+        lambda: attention(q, k, v, prefix=config.prefix, frame_size=config.frame_size, window=config.window)
+    )  # fmt: skip
+    logits, targets = torch.randn(2048, config.vocab_size, requires_grad=True), torch.zeros(2048, dtype=torch.int64)
+    return (
+        layer / (3 * 2 * _layer_weights(config) * batch.clips * length),
+        head / (batch.clips * config.heads * scored(config, batch.frames, cpu=True)),
+        _seconds(lambda: functional.cross_entropy(logits, targets)) / logits.numel(),
+    )
+
+
+def _seconds(forward: Callable[[], torch.Tensor]) -> float:
+    times = []
+    for _ in range(8):
+        begun = time.perf_counter()
+        forward().sum().backward()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[2:])
+
+
 def measured() -> list[str]:
     """Return rows of what is planned and measured of `MEASURED`, each in a process of its own.
 
-    The first one gives how fast the machine computes, and how much of its heap is lost between tensors.
+    The memory of the first one gives how much of the heap is lost between tensors.
     """
-    rows, rate, lost = [], 0.0, 0.0
+    rows, lost, (layer, score, logit) = [], 0.0, _in_process("rates")
+    print(f"{layer:.3g} {score:.3g} {logit:.3g} seconds", flush=True)
     for name, (config, batch) in MEASURED.items():
-        command = [sys.executable, __file__, "--one", name]
-        found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        seconds, took = json.loads(found.stdout)
-        work, planned = flops(config, batch, cpu=True), planned_bytes(config, batch)
-        rate, lost = rate or work / seconds, lost or took / planned
-        time_ratio, memory_ratio = work / rate / seconds, planned * lost / took
+        seconds, took = _in_process(name)
+        scores = batch.clips * config.depth * config.heads * scored(config, batch.frames, cpu=True)
+        logits = batch.clips * batch.frames * config.frame_size * config.vocab_size
+        time_planned = matrix_flops(config, batch) * layer + scores * score + logits * logit
+        planned = planned_bytes(config, batch)
+        lost = lost or took / planned
         rows.append(
-            f"| {name} | {work / rate:.2f} | {seconds:.2f} | {time_ratio:.2f} | {planned * lost / 2**20:,.0f} | "
-            f"{took / 2**20:,.0f} | {memory_ratio:.2f} |"
+            f"| {name} | {time_planned:.2f} | {seconds:.2f} | {time_planned / seconds:.2f} | "
+            f"{planned * lost / 2**20:,.0f} | {took / 2**20:,.0f} | {planned * lost / took:.2f} |"
         )
         print(rows[-1], flush=True)
-    print(f"rate {rate / GIGA:.1f} GFLOP/s, lost {lost:.2f}", flush=True)
     return rows
+
+
+def _in_process(name: str) -> list[float]:
+    command = [sys.executable, __file__, "--one", name]
+    found: list[float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return found
 
 
 def planned() -> Iterator[str]:
@@ -223,10 +276,10 @@ def main() -> None:
     """Measure, and write the tables of the page; its text is written by hand."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--measure", action="store_true", help="only measure")
-    parser.add_argument("--one", help="measure one size, in this process")
+    parser.add_argument("--one", help="measure one size, or the rates, in this process")
     options = parser.parse_args()
     if options.one is not None:
-        print(json.dumps(measure(*MEASURED[options.one])))
+        print(json.dumps(rates() if options.one == "rates" else measure(*MEASURED[options.one])))
         return
     tables = {"measured": measured()}
     if not options.measure:

@@ -96,8 +96,8 @@ class Walker:
         return frozenset({self._walk, self._turn}) - {""}
 
 
-def open_game(world: World, seed: int) -> Any:
-    """Return the game, started, without a window."""
+def open_game(world: World, seed: int, settings: Path) -> Any:
+    """Return the game, started, without a window; it writes its settings to a file."""
     import vizdoom as vd  # pyright: ignore[reportMissingImports]
 
     package = Path(os.path.dirname(vd.__file__))
@@ -118,7 +118,6 @@ def open_game(world: World, seed: int) -> Any:
     game.set_available_buttons([button.MOVE_FORWARD, button.MOVE_BACKWARD, button.TURN_LEFT_RIGHT_DELTA])
     game.set_episode_timeout(10**6)
     game.add_game_args("+sv_cheats 1")
-    settings = Path(tempfile.mkdtemp()) / "vizdoom.ini"  # the game would read, and write, those of the current folder
     game.set_doom_config_path(str(settings))
     game.set_seed(seed)
     game.init()
@@ -153,8 +152,17 @@ def caption_of(world: World, state: Any) -> str:
 
 def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
     """Walk through a world, and return the clips."""
-    world, rng = GAMES[name], np.random.default_rng((options.seed, level))
-    game, walker = open_game(world, level), Walker(rng)
+    with tempfile.TemporaryDirectory() as folder:  # the game would read, and write, settings of the current folder
+        game = open_game(GAMES[name], level, Path(folder) / "vizdoom.ini")
+        try:
+            return walk(game, GAMES[name], np.random.default_rng((options.seed, level)), options)
+        finally:
+            game.close()
+
+
+def walk(game: Any, world: World, rng: np.random.Generator, options: argparse.Namespace) -> list[Recording]:
+    """Walk through a game, and return the clips."""
+    walker = Walker(rng)
     start = int(rng.integers(LATEST_SECONDS * FPS))
     probed = probes(KEYS, FPS, rng) if options.probes else {}
     length = max(probed) + 1 if probed else options.seconds * FPS
@@ -178,7 +186,6 @@ def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
         blocked = wall_ahead(state)
         turn = TURN * (("l" in held) - ("j" in held))
         game.make_action(["w" in held, "s" in held, turn], steps_between(shown))
-    game.close()
     return clips
 
 
