@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -104,3 +106,25 @@ def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_of_that_step(tmp_p
         assert RunProgress.read(folder).step == made
     print(f"\n{STOPS} stops: each with a checkpoint of its last step, the slowest after {slowest:.2f} s")
     assert slowest < 10
+
+
+def test_torchrun_trains_by_the_same_command(debug_checkpoint, tmp_path):
+    """Two processes print what one does, and leave a model; a third shard is refused."""
+    reelm = [sys.executable, "-m", "reelm"]
+    size = ["--clips", "8", "--num-frames", "9", "--height", "32", "--width", "48", "--seed", "1"]
+    tokens, debug = str(tmp_path / "tokens"), str(debug_checkpoint)
+    subprocess.run([*reelm, "render", "--tokenizer", debug, "--out", tokens, *size], check=True)
+    words = ["train", "lm", "--data", tokens, "--tokenizer", debug, "--train.steps", "3", "--model.width", "16",
+             "--model.depth", "1", "--model.heads", "2", "--model.kv-heads", "1", "--batch-tokens", "300"]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "reelm"]
+
+    def run(out, *more):
+        command = [*torchrun, *words, "--out", str(tmp_path / out), *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    made = run("run", "--train.shards", "2")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("of step 3 of 3") == 1 and (tmp_path / "run" / "model" / "config.json").exists()
+    refused = run("refused", "--train.shards", "3")
+    assert refused.returncode == 1 and "shards: must divide the number of processes, 2, got 3" in refused.stderr
+    assert not (tmp_path / "refused").exists()
