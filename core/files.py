@@ -126,8 +126,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # so that the error of a full disk says what could not be written
         raise
     # The file is complete by now; Windows and some network disks cannot sync a folder.
     with contextlib.suppress(OSError):
