@@ -12,10 +12,9 @@ as "a coin run at night on grass, the player on a ledge, a saw in sight" tell wh
 files a clip is; one of less than 2 s is left out.
 
 The game takes 15 steps a second, one in each picture. The player has two hands: one holds left, right or
-nothing, the other up, down or nothing. It is in one of three moods for some seconds each: it leads on, where each hand
-chooses anew after random times, mostly what brings it further; it wanders, where each chooses anything; and it tries
-one key alone or none for a second or so. So every key is held in every situation, running jumps begin anywhere, and it
-also comes to rest. It usually looks a second ahead, and chooses again if it would lose.
+nothing, the other up, down or nothing, and each chooses anew after random times of half a second on average, mostly
+what leads on, and in some seconds anything. So every key is held in every situation, and running jumps begin anywhere.
+It usually looks a second ahead, and chooses again if it would lose.
 
 With --probes a clip is 66 s long, and the level is played again when it has ended: from second 0, 10 and 60 on each key
 is held alone for a second, and nothing for another, where that does something: a look ahead tells that the player moves
@@ -34,8 +33,8 @@ from recording import PROBE_SECONDS, PROBED_SECONDS, PROBES, Recording, main
 
 FPS = 15
 LATE_SECONDS = 5  # into the level, where half of the clips begin
-HOLD_SECONDS, TRY_SECONDS, MOOD_SECONDS = 0.5, 0.9, 3  # on average
-MOODS = {"leads on": 0.45, "wanders": 0.2, "tries": 0.35}  # and how often each is
+HOLD_SECONDS, MOOD_SECONDS = 0.5, 3  # on average
+WANDERING = 0.25  # the share of the time in which a hand holds all of its keys equally often
 LOOKING, TRIES = 0.9, 6  # the share of the plans that are tried before they are played, and how many are
 PROBED = ("", "left", "right", "up")
 CELLS = 2.0  # how far a key moves the player at least where it does something
@@ -44,7 +43,7 @@ SPACE, PLAYER, THING_BYTES, KIND_AT = 100, 0, 124, 24
 END_OF_STATE = 0xCAFECAFE
 # The keys of the game's first nine actions; the other six are buttons, which do nothing in these games.
 ACTIONS = tuple(frozenset({across, along} - {""}) for across in ("left", "", "right") for along in ("down", "", "up"))
-Held: TypeAlias = tuple[str, str, str]  # the key of each hand, "" for none, and the mood of the player
+Held: TypeAlias = tuple[str, str, bool]  # the key of each hand, "" for none, and whether the player wanders
 
 
 @dataclass(frozen=True)
@@ -100,23 +99,16 @@ def keys_of(held: Held) -> frozenset[str]:
 
 def plan(game: Game, held: Held, pictures: int, rng: np.random.Generator) -> list[Held]:
     """Return what the player does in the next pictures. Changes do not depend on the past: it can be cut anywhere."""
-    steps, (across, along, mood) = [], held
-    keys = ["", *dict.fromkeys(key for weights in game.hands for key in weights if key)]
+    steps = []
     for _ in range(pictures):
+        *hands, wanders = held
         if rng.random() < 1 / (MOOD_SECONDS * FPS):
-            mood = str(rng.choice(list(MOODS), p=list(MOODS.values())))
-        if mood == "tries":
-            if rng.random() < 1 / (TRY_SECONDS * FPS):
-                across, along, _ = hands_of(str(rng.choice(keys)))
-            elif across:
-                along = ""
-        else:
-            across, along = (
-                str(rng.choice(list(weights), p=None if mood == "wanders" else list(weights.values())))
-                if rng.random() < 1 / (HOLD_SECONDS * FPS) else key
-                for key, weights in zip((across, along), game.hands, strict=True)
-            )  # fmt: skip
-        steps.append((across, along, mood))
+            wanders = bool(rng.random() < WANDERING)
+        for hand, weights in enumerate(game.hands):
+            if rng.random() < 1 / (HOLD_SECONDS * FPS):
+                hands[hand] = str(rng.choice(list(weights), p=None if wanders else list(weights.values())))
+        held = (hands[0], hands[1], wanders)
+        steps.append(held)
     return steps
 
 
@@ -193,7 +185,7 @@ def is_lost(env: Any, steps: list[Held]) -> bool:
 
 def hands_of(key: str) -> Held:
     """Return the hands that hold one key alone, or none."""
-    return ("", key, "tries") if key in ("up", "down") else (key, "", "tries")
+    return ("", key, False) if key in ("up", "down") else (key, "", False)
 
 
 def does_something(env: Any, key: str) -> bool:
@@ -252,7 +244,7 @@ def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
     prober = Prober(rng) if options.probes else None
     length = ((max(PROBES) + PROBED_SECONDS) if options.probes else options.seconds) * FPS
     cut = length if options.probes else options.cut * FPS
-    held, result, shown = ("", "", "leads on"), "", 0
+    held, result, shown = ("", "", False), "", 0
     clips: list[Recording] = []
     while (not result or options.probes) and shown < start + length:
         key = None if prober is None or shown < start else prober.next_key(env, shown - start)
