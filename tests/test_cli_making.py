@@ -51,11 +51,11 @@ def test_from_nothing_to_a_model_and_a_clip(run, monkeypatch):
     # A run that is stopped leaves a checkpoint, and --resume goes on from it.
     clips, seen = tokenizer_training.training_clips, []
 
-    def interrupted(recipe, step, device):
+    def interrupted(recipe, step, device, share):
         seen.append(step)
         if seen == [0, 1]:
             os.kill(os.getpid(), signal.SIGTERM)
-        return clips(recipe, step, device)
+        return clips(recipe, step, device, share)
 
     monkeypatch.setattr(tokenizer_training, "training_clips", interrupted)
     train = ["train", "tokenizer", "--out", "runs/tokenizer", *TINY_TOKENIZER]

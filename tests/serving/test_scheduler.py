@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ class Collector:
 
     def __init__(self):
         self.numbers, self.pictures, self.accepted, self.error = [], [], [], None
-        self.plan, self.done, self.came = None, threading.Event(), threading.Event()
+        self.plan, self.done = None, threading.Event()
 
     def tokens(self, first, tokens):
         assert first == len(self.accepted)
@@ -30,7 +31,6 @@ class Collector:
     def frame(self, frame):
         self.numbers.append(frame.number)
         self.pictures.append(frame.pictures_nHW3)
-        self.came.set()
 
     def changed(self, plan):
         self.plan = plan
@@ -46,9 +46,13 @@ class Collector:
         return np.concatenate(self.pictures)
 
 
-@pytest.fixture(params=[True, False], ids=["painter of its own", "one thread"])
+both = pytest.mark.parametrize("scheduler", [True, False], ids=["a thread for pixels", "none"], indirect=True)
+
+
+@pytest.fixture
 def scheduler(debug_generator, request, monkeypatch):
-    monkeypatch.setattr("reelm.serving.painter.can_overlap", lambda device: request.param)
+    own_thread = getattr(request, "param", True)
+    monkeypatch.setattr("reelm.serving.painter.can_overlap", lambda device: own_thread)
     scheduler = Scheduler(debug_generator.parts, capacity=3)
     yield scheduler
     scheduler.close()
@@ -61,6 +65,7 @@ def draw(scheduler, generator, prompt="a red ball", *, call="generate", live=Tru
     return drawing
 
 
+@both
 def test_clips_that_come_at_any_time_are_those_of_generate(scheduler, debug_generator):
     """More clips than there are rows, watched and not, of several lengths and settings."""
     settings = [{"num_frames": n, "seed": n, "temperature": t} for n in (5, 13, 9, 17) for t in (1.0, 0.7)]
@@ -98,7 +103,7 @@ def test_a_clip_without_an_end_goes_as_far_as_it_is_allowed_and_ends_when_it_is_
     drawing.allow(4)
     scheduler.wake()
     while len(drawing.watcher.numbers) < 4:
-        drawing.watcher.came.wait(1)
+        time.sleep(0.01)
     assert drawing.watcher.plan.prompts == ((0, "a red ball"), (2, "a blue ring"))
     drawing.cancel()
     scheduler.wake()
@@ -168,7 +173,7 @@ def test_a_lane_has_as_many_rows_as_fit_and_waits_for_memory(debug_generator, mo
         first.allow(2)
         scheduler.add(first)
         while len(first.watcher.numbers) < 2:
-            first.watcher.came.wait(1)
+            time.sleep(0.01)
         free[0] = 0
         second = draw(scheduler, debug_generator, seed=2, num_frames=5, temperature=0.5)
         assert not second.watcher.done.wait(0.1) and second.watcher.numbers == []
@@ -191,6 +196,7 @@ def test_a_closed_scheduler_ends_all_clips(debug_generator):
         assert drawing.watcher.done.wait(1) and drawing.watcher.error is None
 
 
+@both
 def test_what_fails_of_one_clip_ends_it_alone(scheduler, debug_generator, monkeypatch):
     """A watcher that fails in any of its calls, and a lane for which there is no memory."""
     others = [draw(scheduler, debug_generator, seed=n, num_frames=41) for n in range(2)]

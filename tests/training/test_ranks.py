@@ -1,13 +1,14 @@
 """Several processes train what one does, on the same batches: data parallel and with divided weights."""
 
 import json
+import multiprocessing
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from reelm.core.checkpoint import load_tensors
 from reelm.core.errors import ReelmError
@@ -111,7 +112,11 @@ def runs(tmp_path_factory):
     train_as(Ranks(), folder / "parts", parts=2)
     for kind in QUANTIZERS:
         tokenizer_as(Ranks(), folder / f"one-{kind}", kind)
-    mp.spawn(work, (folder,), nprocs=2)
+    context = multiprocessing.get_context("forkserver")  # from a process that has imported all, which takes seconds
+    context.set_forkserver_preload(["reelm.tests.training.test_ranks"])
+    with ProcessPoolExecutor(2, context) as pool:
+        for result in [pool.submit(work, rank, folder) for rank in range(2)]:
+            result.result()
     return folder
 
 
