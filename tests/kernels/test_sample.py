@@ -1,5 +1,6 @@
 """`sample` on the reference, against the definition in float64 one token at a time."""
 
+import itertools
 import math
 
 import pytest
@@ -35,10 +36,14 @@ def allowed(scores, *, top_k=None, top_p=1.0, min_p=0.0):
 def slow_sample(conditional, unconditional, noise, *, guidance_scale=1.0, temperature=1.0, **rules):
     """The token of one row, from lists of floats, and how far it is from being another one."""
     scores = [u + guidance_scale * (c - u) for c, u in zip(conditional, unconditional, strict=True)]
+    # Scores that differ by less than float32 can tell are equal there.
+    ordered = sorted({score for score in scores if score > -math.inf})
+    gap = min((above - below for below, above in itertools.pairwise(ordered)), default=1.0)
     if temperature == 0:
-        return scores.index(max(scores)), 1.0
+        return scores.index(max(scores)), gap
     scores = [score / temperature for score in scores]
     chosen, margin = allowed(scores, **rules)
+    margin = min(margin, gap)
     ranked = sorted(chosen, key=lambda i: -(scores[i] + noise[i]))
     if len(ranked) > 1:
         margin = min(margin, scores[ranked[0]] + noise[ranked[0]] - scores[ranked[1]] - noise[ranked[1]])
