@@ -13,6 +13,7 @@ import json
 import random
 import socket
 import statistics
+import tempfile
 import threading
 import time
 import urllib.error
@@ -57,8 +58,9 @@ def leave_a_job(client: Client, choose: random.Random) -> None:
     """Ask for a clip, fetch it, and mostly delete it."""
     identity = client.create(**asked(choose))["id"]  # type: ignore[arg-type]
     client.wait(identity)
-    for form in ("mp4", "gif", "session"):
-        client._send("GET", f"/v1/videos/{identity}/content?format={form}")
+    with tempfile.TemporaryDirectory() as folder:
+        for form in ("mp4", "gif", "session"):
+            client.fetch(identity, Path(folder) / form, form=form)
     if choose.random() < 0.9:
         client.delete(identity)
 

@@ -124,7 +124,7 @@ class ClipLoader:
 
     def sources(self, step: int) -> list[tuple[str, int]]:
         """Return the clip and the frame at which each window of the batch of `step` begins, for all ranks."""
-        picks = self._all_picks(step * self.batch_size)
+        picks = [self._pick(step * self.batch_size + index) for index in range(self.batch_size)]
         samples = [self.shards.samples[pick.sample] for pick in picks]
         return [(each.source, each.first_frame + pick.start) for each, pick in zip(samples, picks, strict=True)]
 
@@ -159,10 +159,9 @@ class ClipLoader:
 
     def picks(self, position: int) -> list[Pick]:
         """Return this rank's windows of the batch whose first window is number `position`, counted over all epochs."""
-        return self._all_picks(position)[self._rank :: self._world_size]
-
-    def _all_picks(self, position: int) -> list[Pick]:
-        return [self._pick(index) for index in range(position, position + self.batch_size)]
+        return [
+            self._pick(index) for index in range(position + self._rank, position + self.batch_size, self._world_size)
+        ]
 
     def _pick(self, position: int) -> Pick:
         epoch, index = divmod(position, self.windows)

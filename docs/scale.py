@@ -108,15 +108,12 @@ class Plan:
     """A training on H200s: what a step takes of each of them, and in all.
 
     Attributes:
-        gpus, shards: The number of GPUs, and among how many of them the weights are divided.
         memory: The bytes that a GPU needs.
         computing: The seconds of computing of a step, at `MFU` of the peak.
         traffic: The seconds in which a GPU sends and takes weights and gradients, all of them at the slowest line.
         tokens: The video tokens of a step in all.
     """
 
-    gpus: int
-    shards: int
     memory: float
     computing: float
     traffic: float
@@ -142,7 +139,7 @@ def plan(config: LMConfig, batch: Batch, gpus: int, shards: int) -> Plan:
     gathered = 2 * 4.0 * weights / config.depth if shards > 1 else 0.0
     memory = state_bytes(config) / shards + gathered + activation_bytes(config, batch, itemsize=2)
     return Plan(
-        gpus, shards, memory, flops(config, batch) / (MFU * PEAK), inside / shard_line + across / copy_line,
+        memory, flops(config, batch) / (MFU * PEAK), inside / shard_line + across / copy_line,
         gpus * batch.clips * batch.frames * config.frame_size,
     )  # fmt: skip
 

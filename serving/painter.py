@@ -41,18 +41,15 @@ class Painter:
 
     def begin(self, drawing: Drawing, past_tS: torch.Tensor) -> None:
         """Begin with a clip after its past, of which the decoder depends on the last few latent frames alone."""
-        self._do(drawing, self._begin, drawing, past_tS[-self._memory :])
+        self._do(self._attempt, self._begin, drawing, past_tS[-self._memory :])
 
     def paint(self, drawing: Drawing, number: int, tokens_S: torch.Tensor) -> None:
         """Decode the next latent frame of a clip, and hand it over unless nobody wants it any more."""
-        self._do(drawing, self._paint, drawing, number, tokens_S)
+        self._do(self._attempt, self._paint, drawing, number, tokens_S)
 
     def end(self, drawing: Drawing) -> None:
         """Tell the watcher of a clip that nothing more comes."""
-        if self._thread is None:
-            self._end(drawing)
-        else:
-            self._last = self._thread.submit(self._end, drawing)
+        self._do(self._end, drawing)
 
     def catch_up(self) -> None:
         """Wait until all is painted, before more is given: so drawing is no further ahead than by one latent frame."""
@@ -65,14 +62,14 @@ class Painter:
         if self._thread is not None:
             self._thread.shutdown()
 
-    def _do(self, drawing: Drawing, action: Callable[..., object], *values: object) -> None:
+    def _do(self, work: Callable[..., None], *values: object) -> None:
         if self._thread is None:
-            self._attempt(drawing, action, *values)
+            work(*values)
         else:
-            self._last = self._thread.submit(self._attempt, drawing, action, *values)
+            self._last = self._thread.submit(work, *values)
 
-    def _attempt(self, drawing: Drawing, action: Callable[..., object], *values: object) -> None:
-        drawing.attempt(self._act, action, *values)
+    def _attempt(self, action: Callable[..., object], drawing: Drawing, *values: object) -> None:
+        drawing.attempt(self._act, action, drawing, *values)
         if drawing.over:
             self._wake()
 
