@@ -2,6 +2,7 @@
 
 free = available_memory(device)                         # bytes, or None
 keep_freed_memory()                                     # before a training on a CPU
+return_freed_memory()                                   # now and then, in a server
 """
 
 import ctypes
@@ -72,12 +73,25 @@ def keep_freed_memory() -> None:
     the kernel fills them with zeros, page by page. This changes the whole process (mallopt(3)), for which the main
     program decides; it has no effect where the C library is another one.
     """
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**28)):
+        _call_glibc("mallopt", option, value)
+
+
+def return_freed_memory() -> None:
+    """Return the memory that was freed in this process to the system.
+
+    By default glibc keeps what threads have freed between pieces that are still in use, for each of up to eight heaps a
+    core, so that a process of many threads grows (malloc_trim(3)). No effect where the C library is another one.
+    """
+    _call_glibc("malloc_trim", 0)
+
+
+def _call_glibc(name: str, *values: int) -> None:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        function = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # no such function, or no library of the process itself (Windows)
         return
-    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**28)):
-        mallopt(option, value)
+    function(*values)
 
 
 def _text(path: Path) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..core.errors import ReelmError, require
 from ..core.json_values import Json
+from ..core.memory import return_freed_memory
 from ..generation.generator import VideoGenerator
 from ..generation.session import SessionState
 from ..generation.steering import read_change
@@ -219,6 +220,7 @@ class Jobs:
     def finish(self, run: Run, error: Exception | None) -> None:
         """Have the clip of a run written by another thread, unless it is to be gone on with later."""
         self._writer.submit(self._finish, run, error)
+        self._writer.submit(return_freed_memory)
 
     def close(self) -> int:
         """Stop drawing; return how many clips are not complete, which go on when a server is started again."""

@@ -22,7 +22,7 @@ def submit(jobs, seed=1, **values):
 def wait(jobs, identity):
     for _ in range(3000):
         job = jobs.store.get(identity)
-        if job.is_over:
+        if job.is_over and jobs.run(identity) is None:  # its files are put away, too
             return job
         time.sleep(0.01)
     raise AssertionError(job)
