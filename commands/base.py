@@ -9,15 +9,17 @@ import dataclasses
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast, get_type_hints
 
+from ..core.errors import require
 from .parser import Option
 
 if TYPE_CHECKING:
     from ..core.protocols import Precision
+    from ..core.ray_pool import RayOptions
     from ..generation.generator import VideoGenerator
     from ..generation.pretrained import NumericsOptions
     from ..training.run_reports import RunProgress
@@ -95,6 +97,33 @@ class ModelCommand(Command):
 
         if self.one_thread and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCommand(Command):
+    """Options of all commands whose work can be spread over a cluster.
+
+    Attributes:
+        engine: Who does the work: process is this machine, and ray a cluster of Ray, which needs the ray extra and the
+            same files under the same paths on all machines.
+        address: The address of a cluster of Ray, such as 10.0.0.1:6379; unless given that of RAY_ADDRESS, or Ray is
+            started on this machine.
+        workers: The number of processes, with --engine ray; one for each CPU or GPU of the cluster unless given.
+    """
+
+    engine: Literal["process", "ray"] = "process"
+    address: str | None = None
+    workers: int | None = None
+
+    def ray_options(self, only: Sequence[str] = ("address", "workers")) -> "RayOptions | None":
+        """Return where Ray works, or None where this machine does; these options are refused then."""
+        from ..core.ray_pool import RayOptions
+
+        if self.engine == "ray":
+            return RayOptions(address=self.address, workers=self.workers)
+        for name in only:
+            require(getattr(self, name) is None, name, "must be given with --engine ray alone", getattr(self, name))
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

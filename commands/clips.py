@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hin
 from ..core.errors import require
 from ..core.files import free_name, numbered_names
 from ..core.progress import note
-from .base import ModelCommand, strict_json
+from .base import BatchCommand, ModelCommand, strict_json
 from .parser import Option
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class _Clip(ModelCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(_Clip):
+class Generate(_Clip, BatchCommand):
     """Generate clips from a prompt, or from a file of prompts.
 
     Attributes:
@@ -212,6 +212,7 @@ class Generate(_Clip):
         if self.prompts is not None:
             return self._draw_file(self.prompts)
         require(self.out is None, "out", "must be given with prompts alone (--output names a clip)", self.out)
+        require(self.ray_options() is None, "engine", "must be given with prompts alone", self.engine)
         paths = self.paths(_slug(str(self.prompt)), self.num_videos_per_prompt)
         prompt, count, options = self.schedule(str(self.prompt)), len(paths), self.arguments()
         self.check("generate", prompt, num_videos_per_prompt=count, batch_size=self.batch_size)
@@ -237,7 +238,7 @@ class Generate(_Clip):
         report = draw_prompts(
             self.load(), prompts, self.out, seed=0 if self.seed is None else self.seed,
             batch_size=8 if self.batch_size is None else self.batch_size, save_state=self.save_state,
-            **given | self.given_sampling(),
+            ray=self.ray_options(), **given | self.given_sampling(),
         )  # fmt: skip
         clips, refused = report.rows - len(report.refused), report.refused
         if self.json:

@@ -1,14 +1,13 @@
 """The commands that turn your own clips into training data: prepare, encode."""
 
 import dataclasses
-import os
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from .base import Command, config_options
+from .base import BatchCommand, config_options
 from .parser import Option
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def _windows_options() -> type:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepare(Command):
+class Prepare(BatchCommand):
     """Make training shards from a folder of videos, gifs and images, with their captions.
 
     The exit code 3 means that some clips could not be used; report.json lists them with the reasons.
@@ -39,7 +38,7 @@ class Prepare(Command):
         folder: The folder to search, with its subfolders. The caption of a clip is name.txt or name.json ("caption") in
             the folder of the clip.
         out: The folder of the shards. An interrupted run is continued, and finished shards are kept.
-        workers: The number of processes; with 0 the clips are prepared in this process.
+        workers: The number of processes, one for each CPU unless given; with 0 the clips are prepared in this process.
         rank: The index of this machine, from 0.
         world_size: The number of machines that share the work, each with the same folders.
     """
@@ -47,7 +46,7 @@ class Prepare(Command):
     example = "reelm prepare my_clips --out shards --height 128 --width 128"
     folder: Annotated[Path, Option(positional=True)]
     out: Path
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int | None = None
     rank: int = 0
     world_size: int = 1
     config: Annotated[Any, Option(group=_prepare_options, prefixed=False)]
@@ -57,9 +56,12 @@ class Prepare(Command):
         from ..data.prepare import prepare
         from ..data.recode import PrepareConfig
 
-        config = from_dict(PrepareConfig, dataclasses.asdict(self.config), "options")
+        config, ray = (
+            from_dict(PrepareConfig, dataclasses.asdict(self.config), "options"),
+            self.ray_options(["address"]),
+        )
         report = prepare(
-            self.folder, self.out, config, workers=self.workers, rank=self.rank, world_size=self.world_size
+            self.folder, self.out, config, workers=self.workers, rank=self.rank, world_size=self.world_size, ray=ray
         )
         print(summary(report))
         return SOME_SKIPPED if report.skipped else 0
@@ -112,7 +114,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(Command):
+class Encode(BatchCommand):
     """Encode prepared clips to token shards, the training data of a language model.
 
     Attributes:
@@ -143,7 +145,7 @@ class Encode(Command):
         windows = from_dict(Windows, dataclasses.asdict(self.windows), "options")
         report = encode_clips(
             self.shards, self.tokenizer, self.out, split=self.split, rank=self.rank, world_size=self.world_size,
-            device=self.device, windows=windows,
+            device=self.device, windows=windows, ray=self.ray_options(),
         )  # fmt: skip
         print(f"wrote {report.folder}: {_counted(report.clips, 'crop')} of {report.num_frames} frames")
         return 0

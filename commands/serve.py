@@ -36,11 +36,13 @@ class Serve(Command):
             import torch
 
             from ..core.device import cpu_cores
+            from ..core.memory import map_large_blocks
             from ..serving.server import serve
         except ImportError as error:
             raise ReelmError(f"serve: must have its extra (pip install 'reelm[serve]'), got {error}") from error
         if "OMP_NUM_THREADS" not in os.environ:  # the others are for decoding pixels, and for those who ask
             torch.set_num_threads(max(1, cpu_cores() // 2))
+        map_large_blocks()
         return serve(
             self.model, host=self.host, port=self.port, out=self.out, token=self.token, device=self.device,
             say=lambda line: print(line, flush=True),

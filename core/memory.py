@@ -2,10 +2,12 @@
 
 free = available_memory(device)                         # bytes, or None
 keep_freed_memory()                                     # before a training on a CPU
+map_large_blocks()                                      # before a server runs
 return_freed_memory()                                   # now and then, in a server
 """
 
 import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from pathlib import Path
 import torch
 
 # Options of glibc's mallopt; a threshold of -1 is none.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+LARGE = 2**17  # bytes
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -77,12 +80,23 @@ def keep_freed_memory() -> None:
         _call_glibc("mallopt", option, value)
 
 
-def return_freed_memory() -> None:
-    """Return the memory that was freed in this process to the system.
+def map_large_blocks() -> None:
+    """Take blocks of 128 KiB and more from the system by themselves from now on, and return each when it is freed.
 
-    By default glibc keeps what threads have freed between pieces that are still in use, for each of up to eight heaps a
-    core, so that a process of many threads grows (malloc_trim(3)). No effect where the C library is another one.
+    glibc begins so, but with each one that is freed it takes larger ones, up to 32 MiB, from its heaps, where they lie
+    between small pieces that stay (mallopt(3)). So the heaps of a process with blocks of many sizes grow for hours.
     """
+    _call_glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
+
+
+def return_freed_memory() -> None:
+    """Return the memory of objects that are not used any more to the system.
+
+    Python frees objects that refer to each other now and then only, and by default glibc keeps what threads have freed
+    between pieces that are still in use, for each of up to eight heaps a core, so that a process of many threads grows
+    (malloc_trim(3)). The latter has no effect where the C library is another one.
+    """
+    gc.collect()
     _call_glibc("malloc_trim", 0)
 
 

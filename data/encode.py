@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -84,16 +84,137 @@ class Windows:
         return range(0, frames - self.num_frames + 1, self.stride or self.num_frames)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class ShardJob:
+    """A token shard that is to be made.
+
+    Attributes:
+        path: Its path.
+        origin: What it is made from, as it is stored in it.
+        starts: The windows of its crops: the sample and its first frame.
+    """
+
+    path: Path
+    origin: str
+    starts: list[tuple[int, int]]
+
+
+class ShardEncoder:
+    """Encodes the windows of clips with one tokenizer.
+
+    Attributes:
+        windows: The options of the windows.
+    """
+
+    def __init__(self, tokenizer: VideoTokenizer, shards: ClipShards, windows: Windows) -> None:
+        """Check that the clips can be cut into these windows.
+
+        Args:
+            tokenizer: The tokenizer that encodes the crops.
+            shards: The clips, all of one frame rate.
+            windows: The options of the windows.
+
+        Raises:
+            ReelmError: An argument is out of its range, no sample is as long as a window, frame rates differ, or
+                windows are mirrored or moved where clips have controls.
+        """
+        height, whole = shards.height if windows.height is None else windows.height, (shards.height, shards.width)
+        size, num_frames = (height, shards.width if windows.width is None else windows.width), windows.num_frames
+        for name, length, limit in zip(("height", "width"), size, whole, strict=True):
+            require(1 <= length <= limit, name, f"must be from 1 to {limit}, which the clips have", length)
+        distinct = windows.crops == 1 or windows.mirror or size != whole
+        rule = "must be 1 where windows are as large as the clips, and not mirrored"
+        require(distinct, "crops", rule, windows.crops)
+        tokenizer.grid(num_frames, *size)
+        longest = max((sample.frames for sample in shards.samples), default=0)
+        rule = f"must be at most {longest}, the longest sample's frames"
+        require(longest >= num_frames, "num_frames", rule, num_frames)
+        rates = sorted({sample.fps for sample in shards.samples})
+        require(len(rates) == 1, "data", "must have one frame rate (reelm prepare --fps)", rates)
+        controller = shards.controller(tokenizer.compression.t)
+        rule = "must be 0 where clips have controls: the picture would move without them"
+        require(not controller or not windows.motion, "motion", rule, windows.motion)
+        rule = "must be off where clips have controls: left would be right"
+        require(not controller or not windows.mirror, "mirror", rule, windows.mirror)
+        self.windows = windows
+        self._tokenizer, self._shards, self._size, self._fps = tokenizer, shards, size, rates[0]
+        self._controller = controller
+
+    def jobs(self, folder: Path, numbers: Sequence[int]) -> list[ShardJob]:
+        """Return the token shards of the clip shards with these numbers, without those that have no window."""
+        found, wanted = dict[int, list[int]](), set(numbers)
+        for sample, number in enumerate(self._shards.numbers):
+            if number in wanted:
+                found.setdefault(number, []).append(sample)
+        jobs = [self._job(folder, number, found.get(number, [])) for number in numbers]
+        return [job for job in jobs if job.starts]
+
+    def _job(self, folder: Path, number: int, indexes: list[int]) -> ShardJob:
+        samples = [self._shards.samples[index] for index in indexes]
+        # The CRC of a clip identifies its bytes, which do not contain its captions.
+        clips = [(sample.crc32, sample.captions) for sample in samples]
+        origin = f"tokenizer {self._tokenizer.tokens_id}, {self.windows.record()}, clips {clips}"
+        if self._controller:
+            origin += f", controls {_digest(self._controller, [sample.controls for sample in samples])}"
+        name = f"clips-{self._shards.split}-{number:05d}-{self.windows.num_frames}.safetensors"
+        starts = [
+            (index, start)
+            for index, sample in zip(indexes, samples, strict=True)
+            for start in self.windows.starts(sample.frames)
+        ]
+        return ShardJob(folder / name, origin, starts)
+
+    def __call__(self, job: ShardJob) -> None:
+        """Make a token shard."""
+        self.write(job, self.crops(job.starts))
+
+    @torch.no_grad()
+    def write(self, job: ShardJob, crops: Iterable[torch.Tensor]) -> None:
+        """Make a token shard of its crops."""
+        tokens = _encode(self._tokenizer, iter(crops))
+        captions = [list(self._shards.samples[sample].captions) or [""] for sample, _ in job.starts]
+        captions = [texts for texts in captions for _ in range(self.windows.crops)]
+        write_shard(
+            job.path, tokens, captions, fps=self._fps, origin=job.origin, controls=self._control_tokens(job.starts),
+            controller=self._controller,
+        )  # fmt: skip
+
+    def crops(self, starts: Iterable[tuple[int, int]]) -> Iterator[torch.Tensor]:
+        """Yield the crops (T, H, W, 3) uint8 of the windows that begin at `starts`: (sample, first frame)."""
+        windows = self.windows
+        for sample, start in starts:
+            frames_THW3 = torch.from_numpy(self._shards.read(sample, start, windows.num_frames))
+            yield centre_crop(frames_THW3, *self._size)
+            for crop in range(1, windows.crops):
+                # The seed depends on the bytes of this clip alone: other clips in the folder change nothing.
+                seed = (windows.seed, self._shards.samples[sample].crc32, start, crop)
+                if windows.motion:
+                    crop_THW3 = moving_crop(frames_THW3, *self._size, windows.motion, *seed)
+                else:
+                    crop_THW3 = random_scale_crop(frames_THW3, *self._size, *seed)
+                mirrored = windows.mirror and bool(hash_bits(*seed, 2)[0] >> 63)
+                yield crop_THW3.flip(2) if mirrored else crop_THW3
+
+    def _control_tokens(self, starts: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        """Return the control tokens (N, t, pictures) of the crops of the windows that begin at `starts`, by segment.
+
+        They are the same for all crops of a window, and empty where nothing was recorded. What is held during the last
+        frame of a window shows after it.
+        """
+        count, found = self.windows.num_frames - 1, []
+        for sample, start in starts:
+            track = self._shards.samples[sample].controls or ControlTrack((frozenset(),) * (start + count))
+            found += [self._controller.tokens(track[start : start + count], first=True)] * self.windows.crops
+        return {
+            segment.name: torch.stack([tokens[segment.name] for tokens in found])
+            for segment in self._controller.segments
+        }
+
+
 def encode_shards(
-    tokenizer: VideoTokenizer,
-    shards: ClipShards,
-    folder: Path,
-    windows: Windows | None = None,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-) -> int:
+    tokenizer: VideoTokenizer, shards: ClipShards, folder: Path, windows: Windows | None = None, *, rank: int = 0,
+    world_size: int = 1, run: Callable[[list[ShardJob]], Iterable[object]] | None = None,
+) -> int:  # fmt: skip
     """Encode the windows of all samples, and return the number of crops in the token shards of this rank.
 
     Existing token shards of the same tokenizer, clips and windows are kept.
@@ -105,95 +226,40 @@ def encode_shards(
         windows: The options of the windows; the default ones unless given.
         rank: The index of this process, from 0.
         world_size: The number of processes that share the work.
+        run: What makes the token shards that are missing, and yields something when one is done; this process does
+            unless given.
 
     Raises:
-        ReelmError: An argument is out of its range, no sample is as long as a window, frame rates differ, or windows
-            are mirrored or moved where clips have controls.
+        ReelmError: An argument is out of its range, or see `ShardEncoder`.
         ClipError: A shard is damaged.
     """
-    windows = windows or Windows()
-    height = shards.height if windows.height is None else windows.height
-    size, num_frames = (height, shards.width if windows.width is None else windows.width), windows.num_frames
     require(world_size >= 1, "world_size", "must be at least 1", world_size)
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
-    for name, length, limit in zip(("height", "width"), size, (shards.height, shards.width), strict=True):
-        require(1 <= length <= limit, name, f"must be from 1 to {limit}, which the clips have", length)
-    distinct = windows.crops == 1 or windows.mirror or size != (shards.height, shards.width)
-    require(distinct, "crops", "must be 1 where windows are as large as the clips, and not mirrored", windows.crops)
-    tokenizer.grid(num_frames, *size)
-    longest = max((sample.frames for sample in shards.samples), default=0)
-    require(longest >= num_frames, "num_frames", f"must be at most {longest}, the longest sample's frames", num_frames)
-    rates = sorted({sample.fps for sample in shards.samples})
-    require(len(rates) == 1, "data", "must have one frame rate (reelm prepare --fps)", rates)
-    controller = shards.controller(tokenizer.compression.t)
-    still = not controller or not windows.motion
-    require(still, "motion", "must be 0 where clips have controls: the picture would move without them", windows.motion)
-    same = not controller or not windows.mirror
-    require(same, "mirror", "must be off where clips have controls: left would be right", windows.mirror)
+    encoder = ShardEncoder(tokenizer, shards, windows or Windows())
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer_id, total = tokenizer.tokens_id, 0
-    missing: list[tuple[Path, str, list[tuple[int, int]]]] = []
-    for number in sorted(set(shards.numbers))[rank::world_size]:
-        samples = [sample for sample, shard in enumerate(shards.numbers) if shard == number]
-        starts = [(sample, start) for sample in samples for start in windows.starts(shards.samples[sample].frames)]
-        total += len(starts) * windows.crops
-        path = folder / f"clips-{shards.split}-{number:05d}-{num_frames}.safetensors"
-        # The CRC of a clip identifies its bytes, which do not contain its captions.
-        clips = [(shards.samples[sample].crc32, shards.samples[sample].captions) for sample in samples]
-        origin = f"tokenizer {tokenizer_id}, {windows.record()}, clips {clips}"
-        if controller:
-            origin += f", controls {_digest(controller, [shards.samples[sample].controls for sample in samples])}"
-        if starts and shard_origin(path) != origin:
-            missing.append((path, origin, starts))
-    every = [start for _, _, starts in missing for start in starts]
-    label, count = f"encoding windows of {num_frames} frames", len(every) * windows.crops
-    with contextlib.closing(progress(_crops(shards, windows, every, size), label, unit="window", total=count)) as crops:
-        for path, origin, starts in missing:
-            tokens = _encode(tokenizer, itertools.islice(crops, len(starts) * windows.crops))
-            captions = [list(shards.samples[sample].captions) or [""] for sample, _ in starts]
-            captions = [texts for texts in captions for _ in range(windows.crops)]
-            controls = _control_tokens(controller, shards, windows, starts)
-            write_shard(path, tokens, captions, fps=rates[0], origin=origin, controls=controls, controller=controller)
-    return total
+    jobs = encoder.jobs(folder, sorted(set(shards.numbers))[rank::world_size])
+    missing = [job for job in jobs if shard_origin(job.path) != job.origin]
+    label = f"encoding windows of {encoder.windows.num_frames} frames"
+    if run is None:
+        _encode_here(encoder, missing, label)
+    else:
+        for _ in progress(run(missing), label, unit="shard", total=len(missing)):
+            pass
+    return sum(len(job.starts) for job in jobs) * encoder.windows.crops
+
+
+def _encode_here(encoder: ShardEncoder, jobs: list[ShardJob], label: str) -> None:
+    each, every = encoder.windows.crops, [start for job in jobs for start in job.starts]
+    crops = progress(encoder.crops(every), label, unit="window", total=len(every) * each)
+    with contextlib.closing(crops):
+        for job in jobs:
+            encoder.write(job, itertools.islice(crops, len(job.starts) * each))
 
 
 def _digest(controller: Controller, tracks: list[ControlTrack | None]) -> str:
     """Return a hash of what the control tokens of samples are made from."""
     told = [None if track is None else (track.written, dict(track.axes)) for track in tracks]
     return hashlib.sha256(json.dumps([to_dict(controller), told]).encode()).hexdigest()
-
-
-def _control_tokens(
-    controller: Controller, shards: ClipShards, windows: Windows, starts: list[tuple[int, int]]
-) -> dict[str, torch.Tensor]:
-    """Return the control tokens (N, t, pictures) of the crops of the windows that begin at `starts`, by segment.
-
-    They are the same for all crops of a window, and empty where nothing was recorded. What is held during the last
-    frame of a window shows after it.
-    """
-    count, found = windows.num_frames - 1, []
-    for sample, start in starts:
-        track = shards.samples[sample].controls or ControlTrack((frozenset(),) * (start + count))
-        found += [controller.tokens(track[start : start + count], first=True)] * windows.crops
-    return {segment.name: torch.stack([tokens[segment.name] for tokens in found]) for segment in controller.segments}
-
-
-def _crops(
-    shards: ClipShards, windows: Windows, starts: list[tuple[int, int]], size: tuple[int, int]
-) -> Iterator[torch.Tensor]:
-    """Yield the crops (T, H, W, 3) uint8 of the windows that begin at `starts`: (sample, first frame)."""
-    for sample, start in starts:
-        frames_THW3 = torch.from_numpy(shards.read(sample, start, windows.num_frames))
-        yield centre_crop(frames_THW3, *size)
-        for crop in range(1, windows.crops):
-            # The seed depends on the bytes of this clip alone: other clips in the folder change nothing.
-            seed = (windows.seed, shards.samples[sample].crc32, start, crop)
-            if windows.motion:
-                crop_THW3 = moving_crop(frames_THW3, *size, windows.motion, *seed)
-            else:
-                crop_THW3 = random_scale_crop(frames_THW3, *size, *seed)
-            mirrored = windows.mirror and bool(hash_bits(*seed, 2)[0] >> 63)
-            yield crop_THW3.flip(2) if mirrored else crop_THW3
 
 
 def _encode(tokenizer: VideoTokenizer, crops: Iterator[torch.Tensor]) -> torch.Tensor:

@@ -8,13 +8,14 @@ whose clips and options have not changed.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -24,9 +25,10 @@ from ..core.errors import ClipError, ReelmError, require
 from ..core.files import atomic_write
 from ..core.folders import check_folder, kind_of, mark_folder
 from ..core.json_values import Json
+from ..core.pool import Died, run_all
 from ..core.progress import progress
+from ..core.ray_pool import RayOptions, made_file, run_on_ray
 from .clip_shards import ClipShards, is_prepared
-from .pool import Died, run_all
 from .rates import choose_fps
 from .recode import PrepareConfig, recode
 from .shard_files import FORMAT, SPLITS, Sample, ShardIndex, read_index, read_json, tar_path, write_shard
@@ -37,7 +39,6 @@ RANDOM = "?" * 8  # a glob pattern for the characters that tempfile appends to a
 CONFIG = PrepareConfig()
 # Samples, their files, notes of how they were read, and the reason if there are none.
 Recoded: TypeAlias = tuple[list[Sample], list[Path], tuple[str, ...], str]
-WORKERS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Report:
 
 
 def prepare(
-    folder: Path, out: Path, config: PrepareConfig = CONFIG, *, workers: int = WORKERS, rank: int = 0,
-    world_size: int = 1,
+    folder: Path, out: Path, config: PrepareConfig = CONFIG, *, workers: int | None = None, rank: int = 0,
+    world_size: int = 1, ray: RayOptions | None = None,
 ) -> Report:  # fmt: skip
     """Make the missing shards of this rank, then write its report and its contact sheet.
 
@@ -97,16 +98,18 @@ def prepare(
             beside them: captions and controls.
         out: The folder of the shards; it may lie in `folder`.
         config: The options of the samples.
-        workers: The number of processes; with 0 the clips are prepared in this process.
+        workers: The number of processes, one for each CPU unless given; with 0 the clips are prepared in this process.
         rank: The index of this machine, from 0.
         world_size: The number of machines that share the work, each with the same `folder` and `out`.
+        ray: Where the shards are made with Ray; `workers` processes of this machine make them unless given.
 
     Raises:
         ReelmError: An argument is out of its range, the folder holds no clip, `out` holds other files or shards that
-            were made with other options, or a file could not be written. A clip that cannot be used is not an error:
-            it is listed in the report.
+            were made with other options, a file could not be written, or Ray cannot be used. A clip that cannot be used
+            is not an error: it is listed in the report.
     """
     require(folder.is_dir(), "folder", "must be an existing folder", str(folder))
+    workers = (os.cpu_count() or 1) if workers is None else workers
     require(workers >= 0, "workers", "must be at least 0", workers)
     require(world_size >= 1, "world_size", "must be at least 1", world_size)
     require(0 <= rank < world_size, "rank", f"must be from 0 to {world_size - 1}", rank)
@@ -124,13 +127,13 @@ def prepare(
     _remove_temporary_files(
         out, [f"samples{suffix}", f"report{suffix}", *(tar_path(out, number).stem for number in missing)]
     )
-    with _parts_folder(out, f".parts{suffix}-") as parts:
-        missing_sources = [source for number in missing for source in groups[number]]
-        jobs = [(source, config, parts / f"{index:07d}") for index, source in enumerate(missing_sources)]
-        with contextlib.closing(run_all(_recode, jobs, workers)) as results:
-            recoded = progress(results, f"preparing {len(jobs)} clips", unit="clip", total=len(jobs))
-            for number in missing:
-                shards[number] = _assemble(out, number, groups[number], recoded, _fingerprint(config, groups[number]))
+    jobs = [(number, groups[number]) for number in missing]
+    if ray is None:
+        made = _make_shards(out, config, jobs, f".parts{suffix}-", workers)
+    else:
+        made = _make_on_ray(out, config, jobs, ray)
+    with contextlib.closing(made):
+        shards |= dict(made)
     done = {number: shard for number, shard in shards.items() if shard is not None}
     skipped, notes = (
         [entry for number in numbers for entry in getattr(done[number], name)] for name in ("skipped", "notes")
@@ -254,6 +257,41 @@ def _parts_folder(out: Path, prefix: str) -> Iterator[Path]:
         yield parts
     finally:
         shutil.rmtree(parts, ignore_errors=True)
+
+
+def _make_shards(
+    out: Path, config: PrepareConfig, jobs: list[tuple[int, list[Source]]], prefix: str, workers: int
+) -> Generator[tuple[int, ShardIndex], None, None]:
+    """Make shards of these numbers and clips, and yield each when it is written; see `_parts_folder` for `prefix`."""
+    with _parts_folder(out, prefix) as parts:
+        sources = [source for _, group in jobs for source in group]
+        clips = [(source, config, parts / f"{index:07d}") for index, source in enumerate(sources)]
+        with contextlib.closing(run_all(_recode, clips, workers)) as results:
+            recoded = progress(results, f"preparing {len(clips)} clips", unit="clip", total=len(clips))
+            for number, group in jobs:
+                yield number, _assemble(out, number, group, recoded, _fingerprint(config, group))
+
+
+def _make_on_ray(
+    out: Path, config: PrepareConfig, jobs: list[tuple[int, list[Source]]], ray: RayOptions
+) -> Generator[tuple[int, ShardIndex], None, None]:
+    """Yield the same as `_make_shards`, in any order, from processes of Ray, each with one that decodes."""
+    jobs = [(number, [replace(source, path=source.path.absolute()) for source in group]) for number, group in jobs]
+    made = run_on_ray(functools.partial(_ShardMaker, out.absolute(), config), jobs, ray)
+    for job, shard in progress(made, "preparing shards", unit="shard", total=len(jobs)):
+        yield jobs[job][0], made_file(tar_path(out, jobs[job][0]), shard)
+
+
+class _ShardMaker:
+    """Makes one shard after another in a process of Ray."""
+
+    def __init__(self, out: Path, config: PrepareConfig) -> None:
+        self._out, self._config = out, config
+
+    def __call__(self, job: tuple[int, list[Source]]) -> ShardIndex:
+        """Make the shard of a number and its clips."""
+        ((_, shard),) = _make_shards(self._out, self._config, [job], f".parts-{job[0]}-", 1)
+        return shard
 
 
 def _recode(job: tuple[Source, PrepareConfig, Path]) -> Recoded:

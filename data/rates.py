@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import ClipError
+from ..core.pool import Died, run_all
 from ..core.progress import note, progress
 from ..media.streaming import stream_clip
-from .pool import Died, run_all
 from .recode import LIMITS, MIN_FPS
 
 

@@ -6,13 +6,16 @@ encode_clips(Path("shards"), Path("runs/tokenizer"), Path("tokens"), windows=Win
 These functions load the tokenizer and call rendered.py and encode.py.
 """
 
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.folders import check_folder, mark_folder
+from ..core.ray_pool import RayOptions, made_file, run_on_ray
 from ..tokenizer.video_tokenizer import load_tokenizer
 from .clip_shards import ClipShards
-from .encode import Windows, encode_shards
+from .encode import ShardEncoder, ShardJob, Windows, encode_shards
 from .rendered import encode_world
 
 WINDOWS = Windows()
@@ -76,6 +79,7 @@ def encode_clips(
     world_size: int = 1,
     device: str = "auto",
     windows: Windows = WINDOWS,
+    ray: RayOptions | None = None,
 ) -> TokenReport:
     """Encode prepared clips to token shards, the training data of a language model.
 
@@ -88,15 +92,35 @@ def encode_clips(
         world_size: The number of machines that share the work, each with the same folders.
         device: The device to compute on: auto, cpu or cuda[:n].
         windows: The options of the windows that are cut out of the clips.
+        ray: Where the shards are encoded with Ray, by processes with devices of the same kind; this process encodes
+            them unless given.
 
     Raises:
         ReelmError: The tokenizer cannot be loaded, an argument is out of its range, no sample is as long as a window,
-            or `out` holds other files.
+            or `out` holds other files; or Ray cannot be used.
         ClipError: A shard is missing or damaged.
     """
     check_folder(out, "token shards")
     model = load_tokenizer(tokenizer, device=device)
     clips = ClipShards(shards, split)
     mark_folder(out, "token shards")
-    count = encode_shards(model, clips, out, windows, rank=rank, world_size=world_size)
+    run = None
+    if ray is not None:
+        kind = next(model.parameters()).device.type
+        make = functools.partial(_load_encoder, shards.resolve(), split, tokenizer.resolve(), kind, windows)
+        run = functools.partial(_encode_on_ray, make, ray, on_gpu=kind == "cuda")
+    count = encode_shards(model, clips, out.resolve(), windows, rank=rank, world_size=world_size, run=run)
     return TokenReport(out, count, windows.num_frames)
+
+
+def _load_encoder(shards: Path, split: str, tokenizer: Path, device: str, windows: Windows) -> ShardEncoder:
+    return ShardEncoder(load_tokenizer(tokenizer, device=device), ClipShards(shards, split), windows)
+
+
+def _encode_on_ray(
+    make: Callable[[], ShardEncoder], ray: RayOptions, jobs: list[ShardJob], *, on_gpu: bool
+) -> Iterator[int]:
+    """Yield the number of each job when its token shard is written."""
+    for number, result in run_on_ray(make, jobs, ray, on_gpu=on_gpu):
+        made_file(jobs[number].path, result)
+        yield number

@@ -54,10 +54,11 @@ TRAIN = [
     *("--train.clip", "--train.ema", "--train.spike", "--train.most-left-out", "--train.parts"),
     *("--train.shards", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
 ]
+BATCH = ["--engine", "--address", "--workers"]
 FROZEN = {
     "generate": [
         *(*MODEL, *CLIP, *SAMPLING, "--prompts", "--out"),
-        *("--num-videos-per-prompt", "--batch-size", "--save-state"),
+        *("--num-videos-per-prompt", "--batch-size", "--save-state", *BATCH),
     ],
     "continue": [
         *MODEL,
@@ -127,8 +128,8 @@ FROZEN = {
     "serve": ["--model", "--host", "--port", "--out", "--token", "--device"],
     "info": [*MODEL, "--words", "--plan", "--preset", "--seconds", "--batch"],
     "prepare": [
-        *("--out", "--workers", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),
-        *("--held-out-seconds", "--clips-per-shard"),
+        *("--out", "--rank", "--world-size", "--height", "--width", "--fit", "--fps", "--max-frames"),
+        *("--held-out-seconds", "--clips-per-shard", *BATCH),
     ],
     "train tokenizer": [
         *(
@@ -152,7 +153,7 @@ FROZEN = {
     ],
     "encode": [
         *("--tokenizer", "--out", "--split", "--rank", "--world-size", "--device", "--num-frames", "--stride"),
-        *("--height", "--width", "--crops", "--mirror", "--motion", "--seed"),
+        *("--height", "--width", "--crops", "--mirror", "--motion", "--seed", *BATCH),
     ],
     "render": [
         *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),

@@ -26,6 +26,9 @@ COMMAND_LINE_ONLY = {
     "headless": "which player is given to play_by_clock",
     "record": "the path of PlayFile",
     "keys": "the text of written_keys",
+    "engine": "whether RayOptions are given",
+    "address": "a field of RayOptions",
+    "workers": "a field of RayOptions",
 }
 # Parameters that no option stands for: objects in memory, places of hub ids, and results in another form.
 PYTHON_ONLY = {
@@ -47,7 +50,9 @@ PYTHON_ONLY = {
     "evaluate_model": {"generator"},
     "evaluate_on_clips": {"generator"},
     "evaluate_play": {"generator"},
-    "draw_prompts": {"generator"},
+    "draw_prompts": {"generator", "ray"},
+    "prepare": {"ray"},
+    "encode_clips": {"ray"},
 }
 DRAWING = {"generator", "height", "width", "conditions", "axes", "controls", "callback_on_step_end", "logits_processor"}
 # Defaults that Python has alone.

@@ -23,7 +23,7 @@ faults()  # the kept memory is touched once
 print(plain, faults())
 """
 
-# Prints the MiB of four threads' pieces, of which each keeps every hundredth one, before and after the rest is returned.
+# Prints the MiB that are used after four threads have freed most of what they had, before and after it is returned.
 PIECES = """
 import threading, torch
 from reelm.core.memory import memory_bytes, return_freed_memory
@@ -42,11 +42,26 @@ freed = used() - before
 return_freed_memory()
 print(freed, used() - before)
 """
+# Prints the MiB that are used after every second of 200 blocks of 1 MiB was freed, since that size was freed before.
+BLOCKS = """
+import sys, torch
+from reelm.core.memory import map_large_blocks, memory_bytes
+
+def used():
+    return memory_bytes(torch.device("cpu")) / 2**20
+
+if "map" in sys.argv:
+    map_large_blocks()
+before = used()
+torch.ones(2**20)  # 4 MiB, from which on glibc keeps blocks of this size
+kept = [torch.ones(2**18) for _ in range(200)][::2]
+print(used() - before)
+"""
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
 
 
-def figures(program):
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+def figures(program, *words):
+    out = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True).stdout
     return map(float, out.split())
 
 
@@ -60,3 +75,9 @@ def test_freed_memory_is_used_again():
 def test_freed_memory_is_returned():
     freed, returned = figures(PIECES)
     assert returned < freed / 4
+
+
+@GLIBC
+def test_large_blocks_are_returned_one_by_one():
+    (plain,), (mapped,) = figures(BLOCKS), figures(BLOCKS, "map")
+    assert mapped < 120 < 180 < plain

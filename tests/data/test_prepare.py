@@ -16,8 +16,8 @@ from PIL import Image
 
 from reelm import cli
 from reelm.core.errors import ReelmError
+from reelm.core.pool import DIED
 from reelm.data.clip_shards import ClipShards
-from reelm.data.pool import DIED
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
 from reelm.media.fitting import fit_clip

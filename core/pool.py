@@ -18,8 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-from ..core.errors import require
-from ..core.signals import deferred_signals
+from .errors import require
+from .signals import deferred_signals
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reelm.core.errors import ClipError
-from reelm.data.pool import DIED, run_all
+from reelm.core.pool import DIED, run_all
 
 
 def work(job):
@@ -56,7 +56,7 @@ def test_nobody_waits_for_jobs_that_nobody_wants():
 
 PARENT = """
 import multiprocessing, threading, time
-from reelm.data.pool import run_all
+from reelm.core.pool import run_all
 
 def tell():
     while len(multiprocessing.active_children()) < 2:
@@ -91,7 +91,7 @@ def test_workers_end_when_their_parent_is_killed():
 
 def test_a_script_that_its_processes_cannot_import_is_told_so(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from reelm.data.pool import run_all\nprint(list(run_all(abs, [1, -2], 2)))\n")
+    script.write_text("from reelm.core.pool import run_all\nprint(list(run_all(abs, [1, -2], 2)))\n")
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert ran.returncode == 1 and not ran.stdout
     assert "ReelmError: workers: must be 0 where no process can start; a script needs" in ran.stderr.splitlines()[-1]
