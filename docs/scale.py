@@ -27,12 +27,13 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import neighbours
 from reelm.lm.transformer import VideoTransformer
 from reelm.training.lm_training import cross_entropy
+from reelm.training.speed import PEAKS, attended_slots, layer_weights, matrix_flops, training_flops
 from reelm.training.train_config import TrainConfig
 from reelm.training.train_state import TrainState
 
 # An H200: bfloat16 operations a second, bytes of memory, and bytes a second to the others of its machine (half of what
 # NVLink has in both directions) and to other machines (400 Gb/s for each GPU).
-PEAK, MEMORY, NVLINK, NETWORK = 989e12, 141e9, 450e9, 50e9
+PEAK, MEMORY, NVLINK, NETWORK = PEAKS["H200"], 141e9, 450e9, 50e9
 GPUS_OF_A_MACHINE = 8
 PAGE = Path(__file__).with_name("scale.md")
 MFU = 0.4  # assumed: it was not measured
@@ -47,40 +48,9 @@ class Batch:
     frames: int
 
 
-def scored(config: LMConfig, frames: int, *, cpu: bool) -> float:
-    """Return the number of pairs of a query and a slot of a clip whose scores are computed, in a head of a layer.
-
-    A GPU's kernel computes those that are seen; a CPU computes blocks of queries with all slots that one of them sees.
-    """
-    size, length = config.frame_size, frames * config.frame_size
-    step = (ROWS // size * size or ROWS) if cpu else 1
-    pairs = float(config.prefix**2)
-    for start in range(0, length, step):
-        stop = min(length, start + step)
-        first = max(0, start // size - config.window + 1) * size
-        pairs += (stop - start) * (config.prefix + stop - first)
-    return pairs
-
-
-def flops(config: LMConfig, batch: Batch) -> float:
-    """Return the floating-point operations of a step of one process: a forward pass, and twice that for the gradients.
-
-    A product of a matrix takes two for each weight and position; attention four for each channel of a pair.
-    """
-    pairs = batch.clips * scored(config, batch.frames, cpu=False)
-    return matrix_flops(config, batch) + 3 * 4 * config.depth * config.heads * config.head_dim * pairs
-
-
-def matrix_flops(config: LMConfig, batch: Batch) -> float:
-    """Return those of the products with weights."""
-    text, video = batch.clips * config.prefix, batch.clips * batch.frames * config.frame_size
-    ends = config.width * (config.vocab_size + len(neighbours(config.order)) * config.neighbour_dim)
-    return 3 * 2 * (config.depth * _layer_weights(config) * (text + video) + ends * video)
-
-
-def _layer_weights(config: LMConfig) -> int:
-    heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    return config.width * (2 * heads + 2 * keys + 3 * config.hidden)
+def scored_on_cpu(config: LMConfig, frames: int) -> float:
+    """Return the pairs of a query and a slot whose scores a CPU computes, which takes blocks of whole latent frames."""
+    return attended_slots(config, frames, ROWS // config.frame_size * config.frame_size or ROWS)
 
 
 def state_bytes(config: LMConfig, moments: int = 1) -> float:
@@ -98,7 +68,7 @@ def activation_bytes(config: LMConfig, batch: Batch, *, itemsize: int = 4, cpu: 
     text, video = batch.clips * config.prefix, batch.clips * batch.frames * config.frame_size
     heads, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     layer = 6 * config.width + 5 * heads + 6.25 * keys + 4 * config.hidden
-    scores = 4.0 * config.heads * batch.clips * scored(config, batch.frames, cpu=True) if cpu else 0.0
+    scores = 4.0 * config.heads * batch.clips * scored_on_cpu(config, batch.frames) if cpu else 0.0
     ends = 4 * 4 * config.vocab_size + itemsize * len(neighbours(config.order)) * config.neighbour_dim
     return config.depth * (itemsize * layer * (text + video) + scores) + video * ends
 
@@ -139,7 +109,8 @@ def plan(config: LMConfig, batch: Batch, gpus: int, shards: int) -> Plan:
     gathered = 2 * 4.0 * weights / config.depth if shards > 1 else 0.0
     memory = state_bytes(config) / shards + gathered + activation_bytes(config, batch, itemsize=2)
     return Plan(
-        memory, flops(config, batch) / (MFU * PEAK), inside / shard_line + across / copy_line,
+        memory, training_flops(config, batch.clips, batch.frames) / (MFU * PEAK),
+        inside / shard_line + across / copy_line,
         gpus * batch.clips * batch.frames * config.frame_size,
     )  # fmt: skip
 
@@ -213,8 +184,8 @@ def rates() -> tuple[float, float, float]:
     )  # fmt: skip
     logits, targets = torch.randn(2048, config.vocab_size, requires_grad=True), torch.zeros(2048, dtype=torch.int64)
     return (
-        layer / (3 * 2 * _layer_weights(config) * batch.clips * length),
-        head / (batch.clips * config.heads * scored(config, batch.frames, cpu=True)),
+        layer / (3 * 2 * layer_weights(config) * batch.clips * length),
+        head / (batch.clips * config.heads * scored_on_cpu(config, batch.frames)),
         _seconds(lambda: functional.cross_entropy(logits, targets)) / logits.numel(),
     )
 
@@ -237,9 +208,9 @@ def measured() -> list[str]:
     print(f"{layer:.3g} {score:.3g} {logit:.3g} seconds", flush=True)
     for name, (config, batch) in MEASURED.items():
         seconds, took = _in_process(name)
-        scores = batch.clips * config.depth * config.heads * scored(config, batch.frames, cpu=True)
+        scores = batch.clips * config.depth * config.heads * scored_on_cpu(config, batch.frames)
         logits = batch.clips * batch.frames * config.frame_size * config.vocab_size
-        time_planned = matrix_flops(config, batch) * layer + scores * score + logits * logit
+        time_planned = matrix_flops(config, batch.clips, batch.frames) * layer + scores * score + logits * logit
         planned = planned_bytes(config, batch)
         lost = lost or took / planned
         rows.append(

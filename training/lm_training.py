@@ -8,6 +8,7 @@ played learns guidance by its keys in the same way, in its own weights (`LMTrain
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ from .factored_vocabulary import factor_vocabulary, merge_factors
 from .guidance_distillation import GuidanceTeacher, KeyTeacher, PromptTeacher
 from .loop import check_run, train
 from .ranks import ONE_RANK, Ranks, Share
+from .speed import Work, training_flops
+from .tensor_parallel import check_tensor
 from .token_noise import with_noise
 from .train_config import TrainConfig
 from .train_state import TrainState
@@ -152,6 +155,17 @@ class TokenBatches:
         """Return the number of clips of a step that has clips of this set."""
         return max(1, self.recipe.batch_tokens // shards.tokens_Bthw[0].numel())
 
+    def work(self) -> Work:
+        """Return what the steps process."""
+        layout, model = self.recipe.model.layout, self.recipe.model
+
+        def clips(step: int) -> tuple[int, int]:
+            shards = self.sets[int(self.choice[step])]
+            return self.size(shards), shards.tokens_Bthw.shape[1]
+
+        return Work("tokens", lambda step: math.prod(clips(step)) * layout.video.size,
+                    lambda step: training_flops(model, *clips(step)))  # fmt: skip
+
     def _clips(self, step: int) -> list[int]:
         which = int(self.choice[step])
         shards = self.sets[which]
@@ -209,7 +223,8 @@ def train_lm(
         ReelmError: A batch cannot be divided among the processes; the data's grid or vocabulary is not the model's, or
             `init` has another model or text model, or there is none to distil guidance from.
     """
-    torch_device = pick_device(device)
+    torch_device, ranks = pick_device(device), ranks.joined(recipe.train.shards, recipe.train.tensor)
+    check_tensor(recipe.model, recipe.train.tensor)
     # Both are checked before any work, though the held-out ones are first read at a checkpoint.
     sets, others = read_shards(data), [] if held_out is None else read_shards(held_out)
     _check_data(sets + others, text, recipe.model)
@@ -247,7 +262,8 @@ def train_lm(
             on_checkpoint(lm)
 
     train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
-          batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens), ranks=ranks)  # fmt: skip
+          batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens), work=batches.work(),
+          ranks=ranks)  # fmt: skip
     result = _empty(recipe.model, text, torch_device)
     load_weights(result, folder / (WEIGHTS if held_out is None else BEST))
     return result

@@ -4,9 +4,9 @@
 
 `loss(model, step, share)` makes its part of a batch from (seed, step) alone, so that a resumed run sees the same
 batches as an uninterrupted one and no state of a loader has to be saved. The folder of a run holds recipe.json,
-state.safetensors (weights, their average, optimizer, step), metrics.jsonl (one line per report, written at once) and
-loss.png. A second module, such as a discriminator, can be trained in the same steps as `auxiliary`. Several processes
-(ranks.py) train on the same batches; the first one writes.
+state.safetensors (weights, their average, optimizer, step) and what train_report.py writes. A second module, such as a
+discriminator, can be trained in the same steps as `auxiliary`. Several processes (ranks.py) train on the same batches;
+the first one writes.
 """
 
 import contextlib
@@ -21,18 +21,20 @@ from torch import nn
 
 from ..core.checkpoint import read_json, save_json
 from ..core.config import check_same, to_dict
-from ..core.errors import INSTALL, ReelmError, require
-from ..core.files import atomic_path, check_writable
-from ..core.log import Entry, StepLog
+from ..core.errors import ReelmError, require
+from ..core.files import check_writable
 from ..core.progress import note, progress
 from ..core.signals import stop_signals
 from .ranks import ONE_RANK, Ranks, Share
+from .speed import Speed, Work
 from .train_config import TrainConfig
+from .train_report import TrainReport
 from .train_state import TrainState
 
 RECIPE, STATE = "recipe.json", "state.safetensors"
 # The options that may differ when a run is resumed: its length, how often it writes, and who computes what.
-MAY_CHANGE = ("train.steps", "train.checkpoint_minutes", "train.report_steps", "train.parts", "train.shards")
+MAY_CHANGE = tuple(f"train.{name}" for name in ("steps", "checkpoint_minutes", "report_steps", "parts", "shards",
+                                                "tensor", "recompute", "keep"))  # fmt: skip
 # From the model, the step and the part of its batch to the mean loss of that part, and the figures logged with it.
 Loss = Callable[[nn.Module, int, Share], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
@@ -75,6 +77,7 @@ def train(
     on_checkpoint: Callable[[TrainState], None] | None = None,
     batch_name: Callable[[int], str] = "batch {}".format,
     batch_option: tuple[str, int] = ("batch_size", 1),
+    work: Work | None = None,
     ranks: Ranks = ONE_RANK,
 ) -> TrainState:
     """Train `model` on `loss` until `config.steps`, or until SIGINT or SIGTERM; both leave a checkpoint.
@@ -93,6 +96,7 @@ def train(
             of which only the first one writes.
         batch_name: A function from a step to the name of its batch, for the note of a step that is left out.
         batch_option: The name and the value of the option by which a step takes less memory.
+        work: What the steps process, for speed.jsonl.
         ranks: The processes of the training.
 
     Raises:
@@ -100,12 +104,12 @@ def train(
             in a row than `most_left_out` were left out, after a checkpoint without them; or memory is short.
     """
     path = check_run(folder, resume, recipe)
-    state, log = _begin(TrainState(model, config, auxiliary, ranks), folder, recipe, resume=resume)
+    state = TrainState(model, config, auxiliary, ranks)
+    report = _begin(state, folder, recipe, work, resume=resume)
 
     def checkpoint() -> None:
         state.save(path)
-        if log is not None:
-            draw_losses(log.entries, folder / "loss.png")
+        report.draw()
         export()
 
     def export() -> None:
@@ -115,23 +119,22 @@ def train(
 
     if state.step >= config.steps:
         export()  # a kill right after the last state was written may have prevented it
-    device = next(model.parameters()).device
-    half = state.begin(device) == "bfloat16"
+    half = state.begin(device_of(model)) == "bfloat16"
     last = time.monotonic()
     with stop_signals() as stopped:
         for step in progress(range(state.step, config.steps), "training", unit="step", done=state.step):
             # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
             torch.manual_seed(step)
+            begun = time.monotonic()
             with _short_of_memory(batch_option):
-                value, metrics = _backward(state, loss, device, half=half)
+                value, metrics = _backward(state, loss, half=half)
                 norm = state.advance()
+            report.count(step, time.monotonic() - begun)
             if state.guard.left_out:
                 _note_left_out(state, float(norm), batch_name(step))
             elif state.step % config.report_steps == 0 or state.step == config.steps:
                 means = dict(zip(["loss", *metrics], ranks.mean([value, *metrics.values()]), strict=True))
-                figures = {"loss": means.pop("loss"), "norm": float(norm), **means}
-                if log is not None:
-                    log.add({"step": state.step, **{name: round(figure, 5) for name, figure in figures.items()}})
+                report.add(state.step, {"loss": means.pop("loss"), "norm": float(norm), **means})
             late = time.monotonic() - last > 60 * config.checkpoint_minutes
             state.stopped, late = ranks.any_of(bool(stopped), late)
             if state.stopped or late or state.guard.gives_up or state.step == config.steps:
@@ -144,27 +147,31 @@ def train(
     return state
 
 
-def _begin(state: TrainState, folder: Path, recipe: object, *, resume: bool) -> tuple[TrainState, StepLog | None]:
-    """Return a state that is that of the run in the folder where it goes on, and the log, which one process writes."""
+def _begin(state: TrainState, folder: Path, recipe: object, work: Work | None, *, resume: bool) -> TrainReport:
+    """Let a state be that of the run in the folder where it goes on, and return the report."""
     if resume:
         state.load(folder / STATE)
     state.ranks.wait()  # until all have read what the first one may write now
     _warn_of_warmup(state.config)
-    if not state.ranks.first:
-        return state, None
-    folder.mkdir(parents=True, exist_ok=True)
-    check_writable(folder / STATE, "out")
-    log = StepLog(folder / "metrics.jsonl")
-    log.cut(state.step)
-    if recipe is not None:
-        save_json(folder / RECIPE, _plain(recipe))
-    return state, log
+    if state.ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / STATE, "out")
+        if recipe is not None:
+            save_json(folder / RECIPE, _plain(recipe))
+    speed = None if work is None else Speed(work, device_of(state.model), state.ranks.count)
+    return TrainReport(folder, state.step, speed, first=state.ranks.first)
 
 
-def _backward(state: TrainState, loss: Loss, device: torch.device, *, half: bool) -> tuple[float, dict[str, float]]:
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of the weights of a module."""
+    return next(module.parameters()).device
+
+
+def _backward(state: TrainState, loss: Loss, *, half: bool) -> tuple[float, dict[str, float]]:
     """Compute the gradient of this process's parts of a batch; return the mean loss and the means of the figures."""
     state.begin_step()
     shares, sums = state.ranks.shares(state.config.parts), dict[str, float]()
+    device = device_of(state.model)
     for share in shares:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             value, metrics = loss(state.model, state.step, share)
@@ -199,20 +206,3 @@ def _warn_of_warmup(config: TrainConfig) -> None:
             f"warning: train.warmup: the learning rate rises for {config.warmup} steps and falls after them, but the "
             f"training ends after {config.steps}: it reaches {peak:.3g} of {config.learning_rate:.3g} and never falls"
         )
-
-
-def draw_losses(log: list[Entry], path: Path) -> None:
-    """Write the loss curve as a PNG; without matplotlib, only print how to install it."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        note(f"no loss.png: {INSTALL.format('train')}")
-        return
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([entry["step"] for entry in log], [entry["loss"] for entry in log], linewidth=0.8)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)

@@ -7,8 +7,9 @@
 
 Each process, or rank, computes the gradients of its share of a batch, and all take the mean of them. Weights, moments
 and averages are kept whole by each (data parallel), or divided among `shards` of them, which gather those of a block
-when they need them (`torch.distributed.fsdp.fully_shard`; Zhao et al. 2023, arXiv 2304.11277). Both are one mesh of
-count / shards by shards ranks.
+when they need them (`torch.distributed.fsdp.fully_shard`; Zhao et al. 2023, arXiv 2304.11277). Or the layers of a model
+are divided among `tensor` neighbours, which compute one share together (tensor_parallel.py). All are one mesh of
+count / shards / tensor by shards by tensor ranks.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..core.errors import ReelmError, require
+from .tensor_parallel import Division, divide_layers
 
 Rows = TypeVar("Rows", torch.Tensor, list)
 PATIENCE = timedelta(hours=12)  # for the first rank, which may have clips to encode
@@ -52,10 +54,17 @@ class Ranks:
     Attributes:
         rank: The number of this process.
         count: The number of processes.
+        tensor: The number of neighbours that compute one share together.
     """
 
     rank: int = 0
     count: int = 1
+    tensor: int = 1
+
+    @property
+    def groups(self) -> int:
+        """The number of shares of a batch that are computed at a time."""
+        return self.count // self.tensor
 
     @property
     def first(self) -> bool:
@@ -69,20 +78,25 @@ class Ranks:
 
     def shares(self, parts: int = 1) -> list[Share]:
         """Return the parts of a batch that this process computes one after another."""
-        return [Share(self.rank * parts + part, self.count * parts) for part in range(parts)]
+        first = self.rank // self.tensor * parts
+        return [Share(first + part, self.groups * parts) for part in range(parts)]
 
     def own_part(self, share: Share) -> Share:
         """Return which part of this process's clips of a batch one of its `shares` is."""
-        parts = share.count // self.count
+        parts = share.count // self.groups
         return Share(share.index % parts, parts)
 
-    def check_shards(self, shards: int) -> None:
-        """Check that weights can be divided among so many of the processes.
+    def joined(self, shards: int, tensor: int) -> "Ranks":
+        """Return the same processes, of which `tensor` neighbours compute one share together.
 
         Raises:
-            ReelmError: They cannot.
+            ReelmError: They cannot be divided so, or weights cannot be divided among `shards` groups of them.
         """
-        require(self.count % shards == 0, "shards", f"must divide the number of processes, {self.count}", shards)
+        require(self.count % tensor == 0, "tensor", f"must divide the number of processes, {self.count}", tensor)
+        groups = self.count // tensor
+        of_what = "processes" if tensor == 1 else f"groups of {tensor} processes"
+        require(groups % shards == 0, "shards", f"must divide the number of {of_what}, {groups}", shards)
+        return Ranks(self.rank, self.count, tensor)
 
     def check_batch(self, rows: int, parts: int, name: str) -> None:
         """Check that a batch can be divided among the processes.
@@ -90,26 +104,24 @@ class Ranks:
         Raises:
             ReelmError: It cannot.
         """
-        whole = self.count * parts
-        rule = f"must make a number of clips that {self.count} processes, with {parts} parts each, can share equally"
-        require(rows % whole == 0, name, rule, f"{rows} clips")
+        rule = f"must make a number of clips that {self.groups} processes, with {parts} parts each, can share equally"
+        require(rows % (self.groups * parts) == 0, name, rule, f"{rows} clips")
 
-    def divide(self, module: nn.Module, blocks: Iterable[nn.Module], shards: int) -> None:
-        """Divide the weights of a module among `shards` processes, those of each of its blocks by themselves.
-
-        Raises:
-            ReelmError: See `check_shards`.
-        """
-        self.check_shards(shards)
+    def divide(self, module: nn.Module, layers: Iterable[nn.Module], shards: int) -> Division:
+        """Divide the weights of a module among the processes, those of each of its layers by themselves."""
         if self.count == 1:
-            return
+            return Division()
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         kind = next(module.parameters()).device.type
-        mesh = init_device_mesh(kind, (self.count // shards, shards), mesh_dim_names=("replicate", "shard"))
-        for each in [*blocks, module]:
-            fully_shard(each, mesh=mesh)
+        names = ("replicate", "shard", "tensor")
+        mesh = init_device_mesh(kind, (self.groups // shards, shards, self.tensor), mesh_dim_names=names)
+        division = Division() if self.tensor == 1 else divide_layers(module, mesh["tensor"])
+        if self.groups > 1:
+            for each in [*layers, module]:
+                fully_shard(each, mesh=mesh["replicate", "shard"])
+        return division
 
     def any_of(self, *flags: bool) -> list[bool]:
         """Return for each flag whether it is set in any process."""

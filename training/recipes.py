@@ -50,6 +50,7 @@ from .run_reports import (
     TokenizerReport,
 )
 from .samples import write_samples
+from .tensor_parallel import check_tensor
 from .tokenizer_training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
 from .validation import best_of, read_entries
 
@@ -123,7 +124,8 @@ def _train_language_model(
     codec = load_tokenizer(tokenizer, device=device)
     check_model_run(codec, options, seeded, begun=begun)
     warn_of_a_short_run(tokenizer)
-    ranks.check_shards(whole.train.shards)
+    ranks.joined(whole.train.shards, whole.train.tensor)  # refuses what does not go before clips are encoded
+    check_tensor(whole.model, whole.train.tensor)
     ranks.wait()  # until all have looked at the folder
     if ranks.first:
         record_options(out, options)
@@ -313,7 +315,8 @@ def _train_tokenizer(
         )
     check_stage(whole, out, decoder_of, begun)
     check_tokenizer_run(whole, options)
-    ranks.check_shards(whole.train.shards)
+    require(whole.train.tensor == 1, "tensor", "must be 1 for a tokenizer", whole.train.tensor)
+    ranks.joined(whole.train.shards, whole.train.tensor)  # refuses what does not go before clips are prepared
     ranks.check_batch(whole.batch_size, whole.train.parts, "batch_size")
     require(decoder_of is None or ranks.count == 1, "decoder_of", "must not be given to several processes", ranks.count)
     ranks.wait()  # until all have looked at the folder

@@ -36,6 +36,7 @@ from .loop import check_run, train
 from .losses import reconstruction_loss, structure_loss
 from .ranks import ONE_RANK, WHOLE_BATCH, Ranks, Share
 from .second_stage import SecondStage
+from .speed import Work
 from .train_config import TrainConfig
 from .train_state import TrainState
 
@@ -303,6 +304,7 @@ def train_tokenizer(
         on_checkpoint=export,
         batch_name="the scenes of step {}".format if clips is None else clips.name,
         batch_option=("batch_size", recipe.batch_size),
+        work=Work("frames", lambda step: recipe.batch_size * recipe.num_frames),
         ranks=ranks,
     )
     return load_tokenizer(folder, device=str(torch_device))

@@ -31,6 +31,12 @@ class TrainConfig:
         parts: The number of parts of a batch that each process computes one after another, for less memory.
         shards: The number of processes among which weights, gradients, moments and averages are divided (FSDP2), a
             divisor of the number that torchrun has started; with 1 each process has all of them (data parallel).
+        tensor: The number of processes among which each layer of a language model is divided (tensor parallel), which
+            compute a share of a batch together; they should be of one machine.
+        recompute: Whether the layers are computed again in the backward pass, in place of keeping what is in them: less
+            memory, for about a third more computing (Chen et al. 2016, arXiv 1604.06174).
+        keep: The number of the last checkpoints that are kept: state.safetensors, and those before it with their steps
+            in their names.
         precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
             "auto", which is the faster one on the device where the run begins; a run that goes on keeps it.
         checkpoint_minutes: The minutes between two checkpoints.
@@ -48,6 +54,9 @@ class TrainConfig:
     most_left_out: int = 10
     parts: int = 1
     shards: int = 1
+    tensor: int = 1
+    recompute: bool = False
+    keep: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0
     report_steps: int = 20
@@ -68,6 +77,8 @@ class TrainConfig:
         require(1 < self.spike < math.inf, "spike", "must be finite and above 1", self.spike)
         require(self.parts >= 1, "parts", "must be at least 1", self.parts)
         require(self.shards >= 1, "shards", "must be at least 1", self.shards)
+        require(self.tensor >= 1, "tensor", "must be at least 1", self.tensor)
+        require(self.keep >= 1, "keep", "must be at least 1", self.keep)
         require(self.most_left_out >= 0, "most_left_out", "must be at least 0", self.most_left_out)
         require(self.report_steps >= 1, "report_steps", "must be at least 1", self.report_steps)
 

@@ -9,23 +9,37 @@
 With several processes (ranks.py) each may have a part of every tensor. The file has whole tensors.
 """
 
+import functools
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..core.checkpoint import load_tensors, save_tensors
 from ..core.device import faster_in_bfloat16
 from ..core.errors import CheckpointError
+from ..lm.blocks import Block
+from ..tokenizer.network import ResidualBlock
 from .ranks import ONE_RANK, Ranks, part_of, whole
 from .step_guard import StepGuard
+from .tensor_parallel import Division, clip_gradients
 from .train_config import TrainConfig
 
+DIGITS = "[0-9]" * 8
 
-def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Return AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest."""
+
+def make_optimizers(model: nn.Module, config: TrainConfig, *, one_by_one: bool = False) -> list[torch.optim.Optimizer]:
+    """Return AdamW for all parameters, or Muon for the matrices inside the blocks and AdamW for the rest.
+
+    Args:
+        model: The model.
+        config: The options of the training.
+        one_by_one: Whether AdamW takes one parameter after the other, as where they are divided in several ways.
+    """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     # Muon is meant for hidden matrices; AdamW trains the embeddings and the head (Jordan et al. 2024).
     hidden = [p for name, p in parameters.items() if config.optimizer == "muon" and p.ndim == 2 and "blocks." in name]
@@ -36,8 +50,9 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-    )
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.98), fused=not one_by_one,
+        foreach=False if one_by_one else None,
+    )  # fmt: skip
     if not hidden:
         return [adamw]
     # "match_rms_adamw" scales Muon's step to AdamW's, so that one learning rate serves both (arXiv 2502.16982).
@@ -45,6 +60,12 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
         hidden, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     return [adamw, muon]
+
+
+def recompute(layer: nn.Module) -> None:
+    """Compute a layer again in the backward pass, in place of keeping its activations; nothing in it may be random."""
+    forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    setattr(layer, "forward", forward)  # noqa: B010 - type checkers know it as a method
 
 
 class TrainState:
@@ -64,11 +85,18 @@ class TrainState:
         self, model: nn.Module, config: TrainConfig, auxiliary: nn.Module | None = None, ranks: Ranks = ONE_RANK
     ) -> None:
         self.model, self.config, self.step, self.ranks = model, config, 0, ranks
+        self._division = Division()  # of the model; an auxiliary module is of a tokenizer, whose layers are whole
         self.modules = {"model": model} if auxiliary is None else {"model": model, "auxiliary": auxiliary}
         for module in self.modules.values():
-            blocks = getattr(module, "blocks", ())
-            ranks.divide(module, blocks if isinstance(blocks, nn.ModuleList) else (), config.shards)
-        self.optimizers = [each for module in self.modules.values() for each in make_optimizers(module, config)]
+            layers = [each for each in module.modules() if isinstance(each, Block | ResidualBlock)]
+            for layer in layers if config.recompute else ():
+                recompute(layer)
+            division = ranks.divide(module, layers, config.shards)
+            self._division = division if module is model else self._division
+        self.optimizers = [
+            each for module in self.modules.values()
+            for each in make_optimizers(module, config, one_by_one=ranks.tensor > 1)
+        ]  # fmt: skip
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.guard = StepGuard(config.spike, config.most_left_out)
         self._held: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
@@ -96,7 +124,7 @@ class TrainState:
     def backward(self, loss: torch.Tensor, *, last: bool = True) -> None:
         """Add the gradient of the loss of a part of the batch; the processes share theirs after the last part."""
         for module in self.modules.values():
-            if self.ranks.count > 1:
+            if self.ranks.groups > 1:
                 module.set_requires_gradient_sync(last)  # type: ignore[operator]
         if not self._has_gradients:
             # Those of the last step are let go of here, so that their memory is used again at once.
@@ -113,9 +141,7 @@ class TrainState:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self.config.rate(self.step)
-        norms = [
-            whole(nn.utils.clip_grad_norm_(module.parameters(), self.config.clip)) for module in self.modules.values()
-        ]
+        norms = [self._clip(module) for module in self.modules.values()]
         self.step += 1
         if not self.guard.accepts(*map(float, norms)):
             for module, held in self._held:
@@ -129,42 +155,81 @@ class TrainState:
         decay = min(self.config.ema, self.step / (9 + self.step)) if self.config.ema else 0.0
         weights = self.model.state_dict()
         names = list(self.average)
-        torch._foreach_lerp_([self.average[n] for n in names], [weights[n] for n in names], 1 - decay)
+        for some in [[name] for name in names] if self.ranks.tensor > 1 else [names]:
+            torch._foreach_lerp_([self.average[n] for n in some], [weights[n] for n in some], 1 - decay)
         return norms[0]
+
+    def _clip(self, module: nn.Module) -> torch.Tensor:
+        """Scale the gradient of a module down where it is long, and return its norm before."""
+        if self.ranks.tensor == 1:
+            return whole(nn.utils.clip_grad_norm_(module.parameters(), self.config.clip))
+        self._division.add_gradients(module)
+        return clip_gradients(module.parameters(), self.config.clip)
 
     def average_model(self) -> dict[str, torch.Tensor]:
         """Return the averaged weights and the buffers under the names of the model's state dict, to save for use.
 
         With several processes the first one gets them, in the memory of its machine, and the others get none.
         """
+        orders = self._division.orders
         return self._gathered(
-            (name, self.average.get(name, tensor)) for name, tensor in self.model.state_dict().items()
+            (name, self.average.get(name, tensor), orders.get(name)) for name, tensor in self.model.state_dict().items()
         )
 
     def save(self, path: Path) -> None:
-        """Write the whole state to a file atomically."""
+        """Write the whole state to a file atomically, and keep some of those before it; see `TrainConfig.keep`."""
         tensors = self._gathered(self._tensors())
         if self.ranks.first:
+            self._keep_last(path)
             counts = {"step": str(self.step), "steps": str(self.config.steps)}
             save_tensors(path, tensors, {**counts, "precision": self.precision, **self.guard.values()})
 
-    def _gathered(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def _keep_last(self, path: Path) -> None:
+        """Give the file that is to be replaced a second name, and delete the oldest of those that have such a name."""
+        if self.config.keep > 1 and path.exists():
+            with safe_open(path, framework="pt") as file:
+                step = int((file.metadata() or {}).get("step", 0))
+            link = path.with_stem(f"{path.stem}-{step:08d}")
+            link.unlink(missing_ok=True)
+            os.link(path, link)
+        found = {
+            int(each.stem.rpartition("-")[2]): each for each in path.parent.glob(f"{path.stem}-{DIGITS}{path.suffix}")
+        }
+        before = sorted(step for step in found if step < self.step)  # a run that went back leaves later ones alone
+        for step in before[: len(before) - self.config.keep + 1]:
+            found[step].unlink()
+
+    def _gathered(self, tensors: Iterable[tuple[str, torch.Tensor, torch.Tensor | None]]) -> dict[str, torch.Tensor]:
+        """Return whole tensors by their names, whose rows have this order, if any; the first process gets them."""
         if self.ranks.count == 1:
-            return dict(tensors)
-        gathered = ((name, whole(tensor)) for name, tensor in tensors)
+            return {name: tensor for name, tensor, _ in tensors}
+        gathered = ((name, whole(tensor), order) for name, tensor, order in tensors)
         if self.ranks.first:
-            return {name: tensor.cpu() for name, tensor in gathered}
+            return {
+                name: tensor.cpu() if order is None else tensor.cpu()[order.argsort()]
+                for name, tensor, order in gathered
+            }
         for _ in gathered:  # all have to take part
             pass
         return {}
 
-    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
+        orders = self._division.orders
         for group, module in self.modules.items():
-            yield from ((f"{group}.{name}", tensor) for name, tensor in module.state_dict().items())
-        yield from ((f"average.{name}", tensor) for name, tensor in self.average.items())
+            own = orders if module is self.model else {}
+            yield from ((f"{group}.{name}", tensor, own.get(name)) for name, tensor in module.state_dict().items())
+        yield from ((f"average.{name}", tensor, orders.get(name)) for name, tensor in self.average.items())
         for index, optimizer in enumerate(self.optimizers):
+            owners = self._parameters(optimizer)
             for number, values in optimizer.state_dict()["state"].items():
-                yield from ((f"optimizer.{index}.{number}.{name}", tensor) for name, tensor in values.items())
+                for name, tensor in values.items():
+                    own_order = owners[number][1] if tensor.shape == owners[number][0].shape else None
+                    yield f"optimizer.{index}.{number}.{name}", tensor, own_order
+
+    def _parameters(self, optimizer: torch.optim.Optimizer) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Return the parameters of an optimizer by their numbers in it, with the orders of their rows."""
+        orders = {id(p): self._division.orders.get(name) for name, p in self.model.named_parameters()}
+        return [(p, orders.get(id(p))) for group in optimizer.param_groups for p in group["params"]]
 
     def load(self, path: Path) -> None:
         """Read the state from a file that `save` wrote.
@@ -186,10 +251,11 @@ class TrainState:
             groups.setdefault(group, {})[rest] = tensor
         if groups["auxiliary"] and "auxiliary" not in self.modules:
             raise CheckpointError(f"resume: {path.name} must belong to this model: it has an auxiliary module, too")
+        orders = self._division.orders
         try:
             for group, module in self.modules.items():
-                own = module.state_dict()
-                module.load_state_dict({k: part_of(v, own.get(k, v)) for k, v in groups[group].items()})
+                own, rows = module.state_dict(), orders if module is self.model else {}
+                module.load_state_dict({k: _part(v, own.get(k, v), rows.get(k)) for k, v in groups[group].items()})
         except RuntimeError as error:
             raise CheckpointError(f"resume: {path.name} must belong to this model: {error}") from error
         owned = {
@@ -207,14 +273,19 @@ class TrainState:
         if len({frozenset(each.items()) for each in shapes}) > 1:
             raise CheckpointError(f"resume: {path.name} must belong to this model: its moving average does not fit")
         for name, tensor in self.average.items():
-            tensor.copy_(part_of(groups["average"][name], tensor))
+            tensor.copy_(_part(groups["average"][name], tensor, orders.get(name)))
         for index, optimizer in enumerate(self.optimizers):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            parameters = self._parameters(optimizer)
             state: dict[int, dict[str, torch.Tensor]] = {}
             for name, tensor in groups["optimizer"].items():
                 owner, number, key = name.split(".")
                 if int(owner) == index:
-                    like = parameters[int(number)]
-                    part = part_of(tensor, like) if tensor.shape == like.shape else tensor
+                    like, rows_J = parameters[int(number)]
+                    part = _part(tensor, like, rows_J) if tensor.shape == like.shape else tensor
                     state.setdefault(int(number), {})[key] = part
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _part(tensor: torch.Tensor, like: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
+    """Return this process's part of a whole tensor, whose rows get an order first."""
+    return part_of(tensor if order is None else tensor[order], like)

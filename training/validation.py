@@ -1,7 +1,7 @@
 """The validation loss of a language model in training on held-out tokens, and the choice of the best checkpoint.
 
     held_out = HeldOut(read_shards(folder), text, run_folder, cross_entropy, batch_tokens=5120, resume=False)
-    held_out.judge(model, step)         # at every checkpoint: adds a line to held-out.jsonl, may write best.safetensors
+    held_out.judge(model, step)         # at every checkpoint: held-out.jsonl and .png, perhaps best.safetensors
     load_weights(model, held_out.best)
 
 A small set of clips is soon overfitted: the training loss still falls while the loss on other clips rises.
@@ -20,8 +20,9 @@ from ..data.token_shards import Shards
 from ..lm.text import TextEncoder
 from ..lm.transformer import VideoTransformer
 from .run_reports import Checkpoint
+from .train_report import draw_curve
 
-LOG_FILE, BEST = "held-out.jsonl", "best.safetensors"
+LOG_FILE, BEST, PLOT = "held-out.jsonl", "best.safetensors", "held-out.png"
 
 
 class Nats(Protocol):
@@ -75,6 +76,7 @@ class HeldOut:
         if all(nats < checkpoint.nats_per_token for checkpoint in self.entries):
             save_tensors(self.best, model.state_dict())
         self._log.add({"step": step, "nats_per_token": nats})
+        draw_curve(self._log.entries, "nats_per_token", self.best.with_name(PLOT))
 
 
 @torch.no_grad()

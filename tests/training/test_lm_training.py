@@ -8,6 +8,7 @@ from reelm.core.controls import Controller
 from reelm.core.errors import ReelmError
 from reelm.core.token_order import ORDERS
 from reelm.data.token_shards import read_shards, write_shard
+from reelm.lm.blocks import Block
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
@@ -100,6 +101,24 @@ def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path, stop
     assert len(drawn) == 1
     for name in ("metrics.jsonl", "lm.safetensors", "lm.json", "text.model"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_layers_that_are_computed_again_change_nothing(data, text, tmp_path, monkeypatch):
+    calls, forward = [], Block.forward
+
+    def counting(*args):
+        calls.append(1)
+        return forward(*args)
+
+    monkeypatch.setattr(Block, "forward", counting)
+    counts = []
+    for name, recompute in (("kept", False), ("again", True)):
+        train_lm(recipe(train={"recompute": recompute}), data, text, tmp_path / name, device="cpu")
+        counts.append(len(calls))
+        calls.clear()
+    assert counts[1] == 2 * counts[0]
+    for name in ("metrics.jsonl", "lm.safetensors"):
+        assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_it_learns_what_the_caption_says(data, text, tmp_path):

@@ -86,6 +86,18 @@ def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
+def test_the_last_checkpoints_are_kept_and_a_run_goes_back_to_one(tmp_path):
+    options = config(steps=6, keep=3, checkpoint_minutes=1e-9)
+    whole = train(make(), loss, options, tmp_path)
+    kept = ["state-00000004.safetensors", "state-00000005.safetensors", "state.safetensors"]
+    assert sorted(path.name for path in tmp_path.glob("state*")) == kept
+    (tmp_path / "state-00000004.safetensors").replace(tmp_path / "state.safetensors")
+    again = train(make(), loss, options, tmp_path, resume=True)
+    assert sorted(path.name for path in tmp_path.glob("state*")) == kept
+    assert all(torch.equal(tensor, again.average[name]) for name, tensor in whole.average.items())
+    assert [entry["step"] for entry in read_log(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     train: TrainConfig

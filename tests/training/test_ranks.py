@@ -25,9 +25,15 @@ from reelm.training.train_config import TrainConfig
 
 CAPTIONS = ["a red ball", "a blue ring"]
 MODEL = LMConfig(vocab_size=12, rows=2, columns=2, window=3, text_vocab_size=16, prefix=5, width=16, depth=2,
-                 heads=2, kv_heads=1, head_dim=8, hidden=16, neighbour_dim=4)  # fmt: skip
+                 heads=4, kv_heads=2, head_dim=8, hidden=16, neighbour_dim=4)  # fmt: skip
 QUANTIZERS = {"fsq": QuantizerConfig(levels=(5, 5), spread=0.0), "vq": QuantizerConfig(kind="vq", codebook_size=16)}
-WAYS = {"data": 1, "divided": 2}  # and in how many parts weights are divided
+FOUR = {
+    "pairs": {"tensor": 2},
+    "pairs-divided": {"tensor": 2, "shards": 2},
+    "pairs-muon": {"tensor": 2, "optimizer": "muon"},
+    "pairs-recomputed": {"tensor": 2, "shards": 2, "recompute": True, "parts": 2},
+}  # fmt: skip
+WAYS = {"data": {}, "divided": {"shards": 2}, "tensor": {"tensor": 2}}
 
 
 def lm_recipe(**train):
@@ -67,10 +73,12 @@ def work(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     ranks = Ranks(rank, 2)
-    for name, shards in WAYS.items():
-        train_as(ranks, folder / name, shards=shards)
-        tokenizer_as(ranks, folder / f"{name}-fsq", "fsq", shards=shards)
-        learned = dict(tokenizer_as(ranks, folder / f"{name}-vq", "vq", shards=shards).quantizer.named_buffers())
+    for name, way in WAYS.items():
+        train_as(ranks, folder / name, **way)
+        if "tensor" in way:
+            continue
+        tokenizer_as(ranks, folder / f"{name}-fsq", "fsq", **way)
+        learned = dict(tokenizer_as(ranks, folder / f"{name}-vq", "vq", **way).quantizer.named_buffers())
         both = [None, None]
         dist.all_gather_object(both, learned)
         assert all(torch.equal(both[0][key], both[1][key]) for key in learned)
@@ -78,26 +86,30 @@ def work(rank, folder):
         train_as(ranks, folder / "refused", shards=3)
     with pytest.raises(ReelmError, match="batch_tokens: must make a number of clips that 2 processes, with 3 parts"):
         train_as(ranks, folder / "refused", parts=3)
-    stop_one(ranks, folder / "stopped")
+    with pytest.raises(ReelmError, match="tensor: must divide the number of processes, 2, got 4"):
+        train_as(ranks, folder / "refused", tensor=4)
+    with pytest.raises(ReelmError, match="shards: must divide the number of groups of 2 processes, 1, got 2"):
+        train_as(ranks, folder / "refused", tensor=2, shards=2)
+    stop_one(ranks, folder / "stopped", shards=2)
     train_as(ranks, folder / "stopped", resume=True, shards=2)
-    stop_one(ranks, folder / "on-one")
+    stop_one(ranks, folder / "on-one", tensor=2)
     dist.destroy_process_group()
 
 
-def stop_one(ranks, folder):
-    """Stop a run of both processes by a signal that only the second one gets."""
+def stop_one(ranks, folder, *, rank=1, **way):
+    """Stop a run of all processes by a signal that only one of them gets."""
     loss = lm_training.cross_entropy
     calls = []
 
     def stopping(*args, **options):
         calls.append(args)
-        if len(calls) == 8 and not ranks.first:
+        if len(calls) == 8 and ranks.rank == rank:
             os.kill(os.getpid(), signal.SIGTERM)
         return loss(*args, **options)
 
     lm_training.cross_entropy = stopping
     try:
-        train_as(ranks, folder, shards=2)
+        train_as(ranks, folder, **way)
     finally:
         lm_training.cross_entropy = loss
     assert len(calls) == 8
@@ -132,12 +144,12 @@ def test_losses_are_those_of_one_process(runs, way):
     assert all(torch.allclose(tensor, other[name], atol=2e-4) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["data", "divided"])
 def test_a_tokenizer_is_trained_as_by_one_process(runs, way):
     assert losses(runs / f"{way}-fsq") == pytest.approx(losses(runs / "one-fsq"), abs=2e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["data", "divided"])
 def test_a_learned_codebook_counts_the_vectors_of_all_processes(runs, way):
     """The first codes are drawn from the vectors of all, at random; `work` has found them equal in both processes."""
     one, other = (load_tensors(runs / f"{name}-vq" / "tokenizer.safetensors") for name in ("one", way))
@@ -157,12 +169,45 @@ def test_one_process_goes_on_with_a_run_of_two(runs):
     assert losses(runs / "on-one") == pytest.approx(losses(runs / "one"), abs=1e-5)
 
 
+def work_of_four(rank, folder):
+    """What each of four processes does: layers divided among two, and weights or batches among the pairs."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=4)
+    ranks = Ranks(rank, 4)
+    for name, way in FOUR.items():
+        train_as(ranks, folder / name, **way)
+    with pytest.raises(ReelmError, match="tensor: must divide the model's kv_heads, 2, got 4"):
+        train_as(ranks, folder / "refused", tensor=4)
+    train_as(ranks, folder / "begun-by-one", resume=True, tensor=2, shards=2)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_layers_and_weights_are_divided_together(tmp_path):
+    write_data(tmp_path)
+    train_as(Ranks(), tmp_path / "one")
+    train_as(Ranks(), tmp_path / "one-muon", optimizer="muon")
+    stop_one(Ranks(), tmp_path / "begun-by-one", rank=0)
+    torch.multiprocessing.spawn(work_of_four, (tmp_path,), nprocs=4)
+    for name in ("pairs", "pairs-divided", "pairs-recomputed", "begun-by-one"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=1e-5), name
+    # Muon computes in bfloat16, and of the parts of a matrix.
+    assert losses(tmp_path / "pairs-muon") == pytest.approx(losses(tmp_path / "one-muon"), abs=2e-3)
+    one, other = (load_tensors(tmp_path / name / "state.safetensors") for name in ("one", "pairs-divided"))
+    assert {name: tensor.shape for name, tensor in one.items()} == {
+        name: tensor.shape for name, tensor in other.items()
+    }
+    assert all(torch.allclose(tensor, other[name], atol=1e-3) for name, tensor in one.items())
+
+
 def test_parts_of_a_batch_are_all_of_it():
     rows = list(range(12))
-    for count, parts in ((1, 1), (2, 3), (3, 2)):
-        shares = [share for rank in range(count) for share in Ranks(rank, count).shares(parts)]
+    for count, parts, tensor in ((1, 1, 1), (2, 3, 1), (3, 2, 1), (6, 2, 2)):
+        every = [Ranks(rank, count, tensor) for rank in range(0, count, tensor)]
+        shares = [share for ranks in every for share in ranks.shares(parts)]
         assert [row for share in shares for row in share.of(rows)] == rows
-        own = [
-            Ranks(rank, count).own_part(share) for rank in range(count) for share in Ranks(rank, count).shares(parts)
-        ]
-        assert own == [Share(part, parts) for _ in range(count) for part in range(parts)]
+        own = [ranks.own_part(share) for ranks in every for share in ranks.shares(parts)]
+        assert own == [Share(part, parts) for _ in every for part in range(parts)]
+        neighbours = [Ranks(rank, count, tensor).shares(parts) for rank in range(count)]
+        assert all(neighbours[rank] == neighbours[rank - rank % tensor] for rank in range(count))
