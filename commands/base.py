@@ -132,9 +132,9 @@ class RunCommand(Command):
 
     Attributes:
         out: The folder of the run, new or empty; after Ctrl-C it contains a checkpoint.
-        resume: Go on with the run in that folder, with the options that it has. Of other options only --train.steps,
-            --train.checkpoint-minutes, --train.report-steps, --train.parts, --train.shards and --device may be given
-            anew. With "auto", go on if the folder holds a run, and else begin: one command for both.
+        resume: Go on with the run in that folder, with the options that it has. Of other options only --device may be
+            given anew, and of --train: steps, checkpoint-minutes, report-steps, keep, parts, shards, tensor, recompute
+            and compile. With "auto", go on if the folder holds a run, and else begin: one command for both.
         config: A TOML file of options, which have the names of those here: steps in a table [train] is --train.steps.
             Those of the command line come before them.
         device: The device to compute on: auto, cpu or cuda[:n].

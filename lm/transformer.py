@@ -144,14 +144,16 @@ class VideoTransformer(PromptReader, nn.Module):
         x = torch.cat((self.text_embedding(text_BP), video), 1)
         rotations = prefix_rotation(config.prefix, config.head_dim, x.device), self._rotation(positions_1S)
         rotation = (torch.cat([r[0] for r in rotations], 1), torch.cat([r[1] for r in rotations], 1))
+        # Read here, where torch.compile, which may compile a block with `attend`, does not trace the config.
+        prefix, frame_size, window = config.prefix, config.frame_size, config.window
 
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             q_rotated, q, k, v = module.rotated(qkv, rotation)
             # Text tokens attend to each other with rotations, video tokens to the prefix with unrotated queries.
-            q_prefix = torch.cat((q_rotated[:, : config.prefix], q[:, config.prefix :]), 1)
+            q_prefix = torch.cat((q_rotated[:, :prefix], q[:, prefix:]), 1)
             return attention(
-                q_rotated, k, v, prefix=config.prefix, q_prefix_BSNE=q_prefix, prefix_lengths_B=text_lengths_B,
-                frame_size=config.frame_size, window=config.window, backend=self.backend,
+                q_rotated, k, v, prefix=prefix, q_prefix_BSNE=q_prefix, prefix_lengths_B=text_lengths_B,
+                frame_size=frame_size, window=window, backend=self.backend,
             )  # fmt: skip
 
         return self.head(self.norm(self._blocks(x, attend)[:, config.prefix :]))

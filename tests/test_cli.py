@@ -52,7 +52,8 @@ SAMPLING = ["--guidance-scale", "--guidance", "--temperature", "--top-k", "--top
 TRAIN = [
     *("--train.steps", "--train.learning-rate", "--train.optimizer", "--train.warmup", "--train.weight-decay"),
     *("--train.clip", "--train.ema", "--train.spike", "--train.most-left-out", "--train.parts"),
-    *("--train.shards", "--train.precision", "--train.checkpoint-minutes", "--train.report-steps"),
+    *("--train.shards", "--train.tensor", "--train.recompute", "--train.compile", "--train.keep", "--train.precision"),
+    *("--train.checkpoint-minutes", "--train.report-steps"),
 ]
 BATCH = ["--engine", "--address", "--workers"]
 FROZEN = {

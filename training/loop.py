@@ -34,7 +34,7 @@ from .train_state import TrainState
 RECIPE, STATE = "recipe.json", "state.safetensors"
 # The options that may differ when a run is resumed: its length, how often it writes, and who computes what.
 MAY_CHANGE = tuple(f"train.{name}" for name in ("steps", "checkpoint_minutes", "report_steps", "parts", "shards",
-                                                "tensor", "recompute", "keep"))  # fmt: skip
+                                                "tensor", "recompute", "compile", "keep"))  # fmt: skip
 # From the model, the step and the part of its batch to the mean loss of that part, and the figures logged with it.
 Loss = Callable[[nn.Module, int, Share], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 

@@ -35,6 +35,8 @@ class TrainConfig:
             compute a share of a batch together; they should be of one machine.
         recompute: Whether the layers are computed again in the backward pass, in place of keeping what is in them: less
             memory, for about a third more computing (Chen et al. 2016, arXiv 1604.06174).
+        compile: Whether the layers are compiled (torch.compile): faster steps after a first one of a minute or so, for
+            which a CPU needs a C++ compiler.
         keep: The number of the last checkpoints that are kept: state.safetensors, and those before it with their steps
             in their names.
         precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
@@ -56,6 +58,7 @@ class TrainConfig:
     shards: int = 1
     tensor: int = 1
     recompute: bool = False
+    compile: bool = False
     keep: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 5.0

@@ -89,8 +89,11 @@ class TrainState:
         self.modules = {"model": model} if auxiliary is None else {"model": model, "auxiliary": auxiliary}
         for module in self.modules.values():
             layers = [each for each in module.modules() if isinstance(each, Block | ResidualBlock)]
-            for layer in layers if config.recompute else ():
-                recompute(layer)
+            for layer in layers:
+                if config.recompute:
+                    recompute(layer)
+                if config.compile:
+                    layer.compile()
             division = ranks.divide(module, layers, config.shards)
             self._division = division if module is model else self._division
         self.optimizers = [

@@ -6,6 +6,7 @@ import torch
 
 from reelm.core.controls import Controller
 from reelm.core.errors import ReelmError
+from reelm.core.log import read_log
 from reelm.core.token_order import ORDERS
 from reelm.data.token_shards import read_shards, write_shard
 from reelm.lm.blocks import Block
@@ -119,6 +120,20 @@ def test_layers_that_are_computed_again_change_nothing(data, text, tmp_path, mon
     assert counts[1] == 2 * counts[0]
     for name in ("metrics.jsonl", "lm.safetensors"):
         assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch.compile causes some
+def test_compiled_layers_learn_the_same(data, text, tmp_path):
+    for name, options in (
+        ("plain", {}),
+        ("compiled", {"compile": True}),
+        ("both", {"compile": True, "recompute": True}),
+    ):
+        train_lm(recipe(train=options), data, text, tmp_path / name, device="cpu")
+    plain, *others = ([entry["loss"] for entry in read_log(tmp_path / name / "metrics.jsonl")]
+                      for name in ("plain", "compiled", "both"))  # fmt: skip
+    assert all(losses == pytest.approx(plain, abs=1e-4) for losses in others)
 
 
 def test_it_learns_what_the_caption_says(data, text, tmp_path):
