@@ -16,7 +16,7 @@ import torch
 
 # Options of glibc's mallopt; a threshold of -1 is none.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
-LARGE = 2**17  # bytes
+LARGE = 2**20  # bytes
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -81,10 +81,10 @@ def keep_freed_memory() -> None:
 
 
 def map_large_blocks() -> None:
-    """Take blocks of 128 KiB and more from the system by themselves from now on, and return each when it is freed.
+    """Take blocks of 1 MiB and more from the system by themselves from now on, and return each when it is freed.
 
-    glibc begins so, but with each one that is freed it takes larger ones, up to 32 MiB, from its heaps, where they lie
-    between small pieces that stay (mallopt(3)). So the heaps of a process with blocks of many sizes grow for hours.
+    With each large block that is freed glibc takes larger ones, up to 32 MiB, from its heaps, where they lie between
+    small pieces that stay (mallopt(3)). So the heaps of a process with blocks of many sizes grow for hours.
     """
     _call_glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
 

@@ -42,7 +42,7 @@ freed = used() - before
 return_freed_memory()
 print(freed, used() - before)
 """
-# Prints the MiB that are used after every second of 200 blocks of 1 MiB was freed, since that size was freed before.
+# Prints the MiB that are used after every second of 100 blocks of 2 MiB was freed, since larger ones were freed before.
 BLOCKS = """
 import sys, torch
 from reelm.core.memory import map_large_blocks, memory_bytes
@@ -53,8 +53,8 @@ def used():
 if "map" in sys.argv:
     map_large_blocks()
 before = used()
-torch.ones(2**20)  # 4 MiB, from which on glibc keeps blocks of this size
-kept = [torch.ones(2**18) for _ in range(200)][::2]
+torch.ones(2**20)  # 4 MiB, up to which glibc takes blocks from its heaps then
+kept = [torch.ones(2**19) for _ in range(100)][::2]
 print(used() - before)
 """
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
