@@ -115,13 +115,13 @@ class BatchCommand(Command):
     address: str | None = None
     workers: int | None = None
 
-    def ray_options(self, only: Sequence[str] = ("address", "workers")) -> "RayOptions | None":
+    def ray_options(self, options: Sequence[str] = ("address", "workers")) -> "RayOptions | None":
         """Return where Ray works, or None where this machine does; these options are refused then."""
         from ..core.ray_pool import RayOptions
 
         if self.engine == "ray":
             return RayOptions(address=self.address, workers=self.workers)
-        for name in only:
+        for name in options:
             require(getattr(self, name) is None, name, "must be given with --engine ray alone", getattr(self, name))
         return None
 

@@ -8,9 +8,14 @@ process ends, by itself or because its machine is lost, is begun again in anothe
 have ended. All machines need this package, and see the same files under the same paths.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Generator, Sequence
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,7 +29,9 @@ if TYPE_CHECKING:
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 MOST_STARTS = 3  # of a job
-MOST_BLOCKS = 10_000  # parts of the jobs, each of which Ray keeps by itself; results come when one is complete
+MOST_JOBS = 10_000  # at a time: Ray keeps each by itself, so that a job that ends its process takes no others along
+PATIENCE = 60  # seconds in which a network disk may show a file that another machine has written
+Refusals = (ReelmError, OSError)  # what a worker raises that is not a fault of the code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +40,7 @@ class RayOptions:
 
     Attributes:
         address: The address of the cluster, such as "10.0.0.1:6379". Unless given, it is that of RAY_ADDRESS, or Ray is
-            started on this machine.
+            started on this machine; a process that is connected to Ray already stays so.
         workers: The number of processes; one for each CPU unless given, or for each GPU where the work is done there.
     """
 
@@ -58,36 +65,49 @@ def run_on_ray(
     Raises:
         ReelmError: Ray is not installed or cannot be reached, there are no CPUs or GPUs for the processes, or a worker
             has raised it.
+        OSError: A worker has raised it.
     """
     if not jobs:
         return
-    try:
+    with _connected(options):
         import ray
-        import ray.data
-    except ImportError as error:
-        raise ReelmError(f"engine: must be installed to be ray: {INSTALL.format('ray')}") from error
-    known = ray.is_initialized()  # then it is the caller's, who ends it
-    if not known:
-        _connect(options)
-    try:
+
         kind = "GPU" if on_gpu else "CPU"
         most = int(ray.cluster_resources().get(kind, 0))
         rule = f"must be from 1 to {most}, the {kind}s of the cluster"
         require(1 <= (options.workers or most) <= most, "workers", rule, options.workers)
-        starts = ray.remote(num_cpus=0)(_Starts).remote()
-        rows = [{"number": number, "job": _Value(job)} for number, job in enumerate(jobs)]
-        found = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
-            _Process, fn_constructor_args=(make, starts), batch_size=1, num_cpus=1, num_gpus=int(on_gpu),
-            compute=ray.data.ActorPoolStrategy(size=min(len(jobs), options.workers or most)),
-        )  # fmt: skip
-        for row in found.iter_rows():
-            result = row["result"].value
-            if isinstance(result, ReelmError):
-                raise result
-            yield int(row["number"]), result
+        for first in range(0, len(jobs), MOST_JOBS):
+            some = jobs[first : first + MOST_JOBS]
+            for number, result in _run(make, some, min(len(some), options.workers or most), on_gpu=on_gpu):
+                yield first + number, result
+
+
+def _run(
+    make: Callable[[], Callable[[Job], Result]], jobs: Sequence[Job], workers: int, *, on_gpu: bool
+) -> Iterator[tuple[int, Result | Died]]:
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    # It may be lost with its machine, and its counts then, but not the work.
+    starts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Starts).remote()
+    context, done = DataContext.get_current().copy(), 0
+    context.enable_progress_bars, context.max_errored_blocks = False, 0
+    try:
+        with DataContext.current(context):
+            rows = [{"number": number, "job": _Value(job)} for number, job in enumerate(jobs)]
+            found = from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _Process, fn_constructor_args=(make, starts), batch_size=1, num_cpus=1, num_gpus=int(on_gpu),
+                compute=ActorPoolStrategy(size=workers),
+            )  # fmt: skip
+            for row in found.iter_rows():
+                result = row["result"].value
+                if isinstance(result, Refusals):
+                    raise result
+                done += 1
+                yield int(row["number"]), result
     finally:
-        if not known:
-            ray.shutdown()
+        ray.kill(starts)
+    require(done == len(jobs), "engine", f"must give the results of {len(jobs)} jobs", done)
 
 
 def made_file(path: Path, result: Result | Died) -> Result:
@@ -98,24 +118,55 @@ def made_file(path: Path, result: Result | Died) -> Result:
     """
     if isinstance(result, Died):
         raise ReelmError(f"{path.name}: must not end the process that makes it, as it did {MOST_STARTS} times")
+    ends = time.monotonic() + PATIENCE
+    while not path.is_file() and time.monotonic() < ends:
+        os.listdir(path.parent)  # a network disk looks for new files then
+        time.sleep(0.5)
     require(path.is_file(), "out", "must be a folder that all machines of the cluster share", str(path.parent))
     return result
 
 
-def _connect(options: RayOptions) -> None:
-    """Start Ray, or join a cluster; it reports to nobody, and tells what has gone wrong alone."""
-    import ray
-    from ray.data import DataContext
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray").setLevel(logging.ERROR)
+@contextlib.contextmanager
+def _connected(options: RayOptions) -> Iterator[None]:
+    """Connect to Ray, unless this process is connected already; it reports to nobody, and tells faults alone."""
     try:
-        ray.init(options.address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ReelmError(f"engine: must be installed to be ray: {INSTALL.format('ray')}") from error
+    if ray.is_initialized():
+        rule = "must not be given where this process is connected to Ray already"
+        require(options.address is None, "address", rule, options.address)
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ("ray", "ray.data")}
+    try:
+        _connect(options.address or os.environ.get("RAY_ADDRESS") or "local")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    host, _, port = address.rpartition(":")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if host and port.isdecimal() and "/" not in host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
+        ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
         told = " ".join(str(error).split())
-        raise ReelmError(f"address: must be that of a Ray cluster, got {options.address!r} ({told})") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    DataContext.get_current().enable_progress_bars = False
+        raise ReelmError(f"address: must be that of a Ray cluster, got {address!r} ({told})") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in this place
 
 
 @dataclass(frozen=True)
@@ -141,10 +192,11 @@ class _Process:
     """What a process of Ray does; it makes its worker when it starts, and keeps it."""
 
     def __init__(self, make: Callable[[], Callable[[Job], Result]], starts: Any) -> None:
-        self._starts, self._error = starts, None
+        self._starts = starts
+        self._error: Exception | None = None
         try:
             self._work = make()
-        except ReelmError as error:
+        except Refusals as error:
             self._error = error
 
     def __call__(self, batch: "dict[str, np.ndarray]") -> dict[str, list[object]]:
@@ -158,6 +210,6 @@ class _Process:
         elif self._error is None:
             try:
                 result = self._work(job.value)
-            except ReelmError as error:
+            except Refusals as error:
                 result = error
         return {"number": [int(number)], "result": [_Value(result)]}

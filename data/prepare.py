@@ -127,6 +127,8 @@ def prepare(
     _remove_temporary_files(
         out, [f"samples{suffix}", f"report{suffix}", *(tar_path(out, number).stem for number in missing)]
     )
+    for old in [path for number in missing for path in out.glob(f".parts-{number}-{RANDOM}")]:
+        shutil.rmtree(old, ignore_errors=True)  # of a run with Ray that was killed
     jobs = [(number, groups[number]) for number in missing]
     if ray is None:
         made = _make_shards(out, config, jobs, f".parts{suffix}-", workers)

@@ -24,6 +24,7 @@ from ..core.pool import Died
 from ..core.progress import progress
 from ..core.ray_pool import MOST_STARTS, RayOptions, made_file, run_on_ray
 from .generator import VideoGenerator
+from .pretrained import HubOptions
 from .prompt_rows import Row, RowOptions, chunks, read_rows
 from .request import read_request
 from .video import Video
@@ -91,11 +92,11 @@ def draw_prompts(
     results = {identity: entry for identity, entry in found.items() if identity in wanted}
     log.replace([*results.values()])
     missing = [row for row in rows if row.identity not in results]
-    make, groups = (
-        functools.partial(_Drawer, generator, out.resolve(), keep_state=save_state),
-        chunks(missing, batch_size),
-    )
-    drawn = _draw_here(make(), groups) if ray is None else _draw_on_ray(make, groups, ray)
+    groups = chunks(missing, batch_size)
+    if ray is None:
+        drawn = _draw_here(_Drawer(generator, out, keep_state=save_state), groups)
+    else:
+        drawn = _draw_on_ray(generator, out.absolute(), groups, ray, keep_state=save_state)
     for entry in progress(drawn, "drawing", unit="row", total=len(missing)):
         results[entry["identity"]] = entry
         log.add(entry)
@@ -123,11 +124,16 @@ def _draw_here(drawer: "_Drawer", groups: list[list[Row]]) -> Iterator[Entry]:
         yield from drawer.entries(rows)
 
 
-def _draw_on_ray(make: "functools.partial[_Drawer]", groups: list[list[Row]], ray: RayOptions) -> Iterator[Entry]:
+def _draw_on_ray(
+    generator: VideoGenerator, out: Path, groups: list[list[Row]], ray: RayOptions, *, keep_state: bool
+) -> Iterator[Entry]:
     """Yield the results of rows that processes of Ray draw; those that end a process with others are drawn alone."""
-    alone, (generator, out) = list[list[Row]](), make.args
-    on_gpu = generator.parts.lm.device.type == "cuda"
-    for number, result in run_on_ray(make, groups, ray, on_gpu=on_gpu):
+    origin, kind = generator.parts.origin, generator.parts.lm.device.type
+    require(origin is not None, "model", "must be loaded from a checkpoint for Ray", generator.parts.name)
+    assert origin is not None
+    make = functools.partial(_load_drawer, *origin, kind, _made_by(generator), out, keep_state=keep_state)
+    alone: list[list[Row]] = []
+    for number, result in run_on_ray(make, groups, ray, on_gpu=kind == "cuda"):
         rows = groups[number]
         if not isinstance(result, Died):
             yield from (made_file(out / entry["file"], entry) if "file" in entry else entry for entry in result)
@@ -136,7 +142,19 @@ def _draw_on_ray(make: "functools.partial[_Drawer]", groups: list[list[Row]], ra
         else:
             yield _entry(rows[0], _Refusal(f"row: must not end its process, as it did {MOST_STARTS} times", again=True))
     if alone:
-        yield from _draw_on_ray(make, alone, ray)
+        yield from _draw_on_ray(generator, out, alone, ray, keep_state=keep_state)
+
+
+def _load_drawer(
+    model: str, hub: HubOptions, device: str, made_by: Mapping[str, Any], out: Path, *, keep_state: bool
+) -> "_Drawer":
+    """Return what draws rows in a process of Ray, after a check that the model is that of the command."""
+    numerics = {name: made_by[name] for name in ("dtype", "weights", "cache")}
+    numerics["dtype"] = numerics["dtype"].removeprefix("torch.")
+    generator = VideoGenerator.from_pretrained(model, device=device, **numerics, **hub)
+    found = _made_by(generator)
+    require(found == made_by, "model", f"must be the same on all machines, {dict(made_by)}", found)
+    return _Drawer(generator, out, keep_state=keep_state)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def serve(
     limits: Limits | None = None,
     say: Callable[[str], object] = note,
 ) -> int:
-    """Serve models until SIGINT or SIGTERM.
+    """Serve models until SIGINT or SIGTERM. Python's garbage collector leaves alone what was there before, meanwhile.
 
     Args:
         model: The names of bundled models, checkpoint folders or hub ids.
@@ -63,18 +63,20 @@ def serve(
         gc.collect()
         gc.freeze()  # what is there by now stays: looking for garbage after each clip takes milliseconds, not 0.2 s
         jobs = Jobs(names, JobStore(out), limits or Limits())
-        going_on = jobs.recover()
-        hosts = ("localhost", "127.0.0.1", "::1", host) if local else ("*",)
-        config = uvicorn.Config(
-            make_app(jobs, hosts=hosts, token=secret), log_level="warning", access_log=False, server_header=False,
-            ws_per_message_deflate=False, ws_max_size=2**16, timeout_graceful_shutdown=GRACE_SECONDS,
-        )  # fmt: skip
-        again = f", {going_on} clips go on" if going_on else ""
-        say(f"reelm serves {', '.join(names)} at http://{_shown(host)}:{listening.getsockname()[1]}/{again}")
-        with stop_signals():  # to which uvicorn gives the signal that has ended it
-            uvicorn.Server(config).run([listening])
-    gc.unfreeze()
-    waiting = jobs.close()
+        try:
+            going_on = jobs.recover()
+            hosts = ("localhost", "127.0.0.1", "::1", host) if local else ("*",)
+            config = uvicorn.Config(
+                make_app(jobs, hosts=hosts, token=secret), log_level="warning", access_log=False, server_header=False,
+                ws_per_message_deflate=False, ws_max_size=2**16, timeout_graceful_shutdown=GRACE_SECONDS,
+            )  # fmt: skip
+            again = f", {going_on} clips go on" if going_on else ""
+            say(f"reelm serves {', '.join(names)} at http://{_shown(host)}:{listening.getsockname()[1]}/{again}")
+            with stop_signals():  # to which uvicorn gives the signal that has ended it
+                uvicorn.Server(config).run([listening])
+        finally:
+            gc.unfreeze()
+            waiting = jobs.close()
     say(f"stopped; {waiting} clips go on when it is started again" if waiting else "stopped")
     return 0
 

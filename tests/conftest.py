@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from reelm import cli
-from reelm.core import memory
+from reelm.core import memory, ray_pool
 from reelm.core.controls import Controller
+from reelm.core.ray_pool import RayOptions
 from reelm.core.token_order import Order
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.pretrained import ModelConfig, save_pretrained
@@ -43,6 +44,16 @@ def plain_trainings():
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         patch.setattr(memory, "keep_freed_memory", lambda: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def ray_on_this_machine(tmp_path_factory):
+    """Ray, which takes seconds to start, once for all tests; its token lies in a folder of theirs."""
+    pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        with ray_pool._connected(RayOptions()):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ REELM_PROMPTS=200 pytest -m slow tests/test_on_ray.py -s
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelm.core import ray_pool
 from reelm.core.ray_pool import RayOptions
 from reelm.data.encode import Windows
 from reelm.data.prepare import prepare
@@ -22,22 +23,11 @@ from reelm.data.token_recipes import encode_clips
 from reelm.generation.prompt_file import RESULTS, draw_prompts
 from reelm.media.writer import write_clip
 
-PROMPTS = int(os.environ.get("REELM_PROMPTS", 40))
+PROMPTS = int(os.environ.get("REELM_PROMPTS", 80))
 BAD = {3: '{"prompt": 7}', 11: "not JSON", 17: '{"prompt": "a star", "seconds": -1}', 23: "[]", 29: '{"sead": 1}'}
 WORDS = ("a red ball", "a blue ring", "a yellow star", "a green square")
 TWO = RayOptions(workers=2)
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_of_this_file(tmp_path_factory):
-    """Ray, which takes seconds to start, for all tests here; its token lies in a folder of the tests."""
-    ray = pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        ray_pool._connect(RayOptions())
-        yield
-        ray.shutdown()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_on_this_machine")]
 
 
 def kill_a_worker_half_way(results, rows):
@@ -78,6 +68,27 @@ def test_a_file_of_prompts_survives_a_killed_worker(debug_generator, tmp_path):
     assert draw_prompts(debug_generator, prompts, there, ray=TWO, **options).known == PROMPTS
     next(iter(there.glob("*.mp4"))).unlink()
     assert draw_prompts(debug_generator, prompts, there, ray=TWO, **options).known == PROMPTS - 1
+
+
+def test_a_signal_ends_the_command_and_the_same_one_goes_on(debug_checkpoint, tmp_path):
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "clips"
+    prompts.write_text("".join(json.dumps({"prompt": WORDS[n % 4], "num_frames": 201}) + "\n" for n in range(40)))
+    words = ["generate", "--prompts", prompts, "--out", out, "--engine", "ray", "--batch-size", 2, "--model",
+             debug_checkpoint, "--device", "cpu"]  # fmt: skip
+    script = [sys.executable, "-c", "from reelm.cli import script; script()", *map(str, words)]
+    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as process:
+        while not (out / RESULTS).exists() or not (out / RESULTS).read_bytes():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM, process.stderr.read()
+    known = len((out / RESULTS).read_text().splitlines())
+    told = subprocess.run([*script, "--json"], capture_output=True, text=True, check=True).stdout
+    assert 0 < known < 40 and json.loads(told)["known"] == known
+    refused = subprocess.run([*script, "--address", "127.0.0.1:1"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 0, "nothing is left to do"
+    (out / RESULTS).unlink()
+    refused = subprocess.run([*script, "--address", "127.0.0.1:1"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "address: must be that of a Ray cluster, got '127.0.0.1:1'" in refused.stderr
 
 
 def test_clips_become_the_same_shards_and_tokens(debug_checkpoint, tmp_path, monkeypatch):

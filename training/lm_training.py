@@ -36,6 +36,7 @@ from .factored_vocabulary import factor_vocabulary, merge_factors
 from .guidance_distillation import GuidanceTeacher, KeyTeacher, PromptTeacher
 from .loop import check_run, train
 from .ranks import ONE_RANK, Ranks, Share
+from .run_reports import RunProgress
 from .speed import Work, training_flops
 from .tensor_parallel import check_tensor
 from .token_noise import with_noise
@@ -244,7 +245,8 @@ def train_lm(
 
     validation = None
     if held_out is not None and ranks.first:
-        validation = HeldOut(others, text, folder, nats, batch_tokens=recipe.batch_tokens, resume=resume)
+        step = RunProgress.read(folder).step if resume else 0
+        validation = HeldOut(others, text, folder, nats, batch_tokens=recipe.batch_tokens, step=step)
 
     def export(state: TrainState) -> None:
         weights = state.average_model()

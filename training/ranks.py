@@ -189,20 +189,3 @@ def torchrun_ranks(device: str) -> Iterator[Ranks]:
         raise ReelmError("train: another process of the training has ended; go on with --resume") from error
     finally:
         dist.destroy_process_group()
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor of which each process may have a part; all processes must ask for it."""
-    gather = getattr(tensor, "full_tensor", None)
-    found: torch.Tensor = tensor if gather is None else gather()
-    return found
-
-
-def part_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return this process's part of a whole tensor, as it has one of another tensor."""
-    if not hasattr(like, "device_mesh"):
-        return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(like, DTensor)
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

@@ -17,6 +17,7 @@ from typing import Literal
 from ..core.checkpoint import find_checkpoint, read_json, save_json
 from ..core.config import differences, from_dict, to_dict
 from ..core.controls import NO_CONTROLLER
+from ..core.device import pick_device
 from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.progress import note
@@ -125,6 +126,7 @@ def _train_language_model(
     check_model_run(codec, options, seeded, begun=begun)
     warn_of_a_short_run(tokenizer)
     ranks.joined(whole.train.shards, whole.train.tensor)  # refuses what does not go before clips are encoded
+    whole.train.check_compiler(pick_device(device))
     check_tensor(whole.model, whole.train.tensor)
     ranks.wait()  # until all have looked at the folder
     if ranks.first:
@@ -315,8 +317,8 @@ def _train_tokenizer(
         )
     check_stage(whole, out, decoder_of, begun)
     check_tokenizer_run(whole, options)
-    require(whole.train.tensor == 1, "tensor", "must be 1 for a tokenizer", whole.train.tensor)
     ranks.joined(whole.train.shards, whole.train.tensor)  # refuses what does not go before clips are prepared
+    whole.train.check_compiler(pick_device(device))
     ranks.check_batch(whole.batch_size, whole.train.parts, "batch_size")
     require(decoder_of is None or ranks.count == 1, "decoder_of", "must not be given to several processes", ranks.count)
     ranks.wait()  # until all have looked at the folder

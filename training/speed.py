@@ -18,7 +18,15 @@ from ..lm.lm_config import LMConfig
 from ..lm.neighbours import neighbours
 
 # Dense bfloat16 FLOPs a second by the data sheets of NVIDIA, and what the names of the chips have in them.
-PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+PEAKS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,8 @@ class Speed:
 def peak_flops(device: torch.device) -> float:
     """Return the peak of a device in bfloat16 FLOPs a second, or 0 where it is not known."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((peak for chip, peak in PEAKS.items() if chip in name), 0.0)
+    known = "MIG" not in name  # a slice of a chip
+    return next((peak for chip, peak in PEAKS.items() if chip in name and known), 0.0)
 
 
 def training_flops(config: LMConfig, clips: int, frames: int) -> float:

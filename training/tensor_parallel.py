@@ -24,6 +24,7 @@ from torch import nn
 from ..core.errors import require
 from ..lm.blocks import Block
 from ..lm.lm_config import LMConfig
+from .divided_tensors import local, whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -57,7 +58,7 @@ class Division:
         for block in _blocks(model).values():
             for weight in (block.attention.q_norm, block.attention.k_norm):
                 if weight.grad is not None:
-                    dist.all_reduce(_local(weight.grad), group=self.group)
+                    dist.all_reduce(local(weight.grad), group=self.group)
 
 
 def divide_layers(model: nn.Module, mesh: "DeviceMesh") -> Division:
@@ -73,10 +74,10 @@ def divide_layers(model: nn.Module, mesh: "DeviceMesh") -> Division:
             "attention.qkv": _order([heads * block.attention.head_dim for heads in block.attention.heads], count),
             "gate_up": _order([block.down.in_features] * 2, count),
         }
-        for linear, rows_J in rows.items():
+        for linear, order in rows.items():
             weight = block.get_submodule(linear).get_parameter("weight")
-            weight.data = weight.data[rows_J.to(weight.device)]
-            orders[f"{name}.{linear}.weight"] = rows_J
+            weight.data = weight.data[order.to(weight.device)]
+            orders[f"{name}.{linear}.weight"] = order
         parallelize_module(block, mesh, plan)
         block.attention.heads = (queries // count, keys // count, values // count)
     return Division(orders, mesh.get_group())
@@ -92,27 +93,17 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> torch.Ten
         if weight.grad is not None:
             way = getattr(weight.grad, "device_mesh", None), getattr(weight.grad, "placements", None)
             groups.setdefault(way, []).append(weight.grad)
-    norms = [_whole(nn.utils.get_total_norm(group)) for group in groups.values()]
+    norms = [whole(nn.utils.get_total_norm(group)) for group in groups.values()]
     norm = torch.stack(norms).square().sum().sqrt()
     scale = (most / (norm + 1e-6)).clamp(max=1)
     for group in groups.values():
         for gradient in group:
-            _local(gradient).mul_(scale)
+            local(gradient).mul_(scale)
     return norm
 
 
 def _blocks(model: nn.Module) -> dict[str, Block]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Block)}
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return part
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    found: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return found
 
 
 def _order(sizes: Sequence[int], count: int) -> torch.Tensor:

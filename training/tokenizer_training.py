@@ -81,6 +81,7 @@ class TokenizerTraining:
 
     def __post_init__(self) -> None:
         convert_fields(self)
+        require(self.train.tensor == 1, "train.tensor", "must be 1 for a tokenizer", self.train.tensor)
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.batch_size >= 1, "batch_size", "must be at least 1", self.batch_size)
         moving, structure = self.weights(WORLD_WEIGHTS)

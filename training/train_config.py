@@ -5,8 +5,12 @@ config.rate(step)                       # the learning rate at a step, as a shar
 """
 
 import math
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from ..core.errors import require
 from ..core.plain_values import convert_fields
@@ -91,3 +95,13 @@ class TrainConfig:
             return (step + 1) / self.warmup
         elapsed = (step - self.warmup) / max(1, self.steps - self.warmup)
         return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(elapsed, 1.0)))
+
+    def check_compiler(self, device: torch.device) -> None:
+        """Check that there is what compiles layers for a device, where they are to be compiled.
+
+        Raises:
+            ReelmError: There is no C++ compiler for a CPU.
+        """
+        compiler = os.environ.get("CXX", "g++")
+        missing = self.compile and device.type == "cpu" and shutil.which(compiler) is None
+        require(not missing, "compile", "must be off where there is no C++ compiler (CXX names another one)", compiler)

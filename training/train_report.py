@@ -51,7 +51,9 @@ class TrainReport:
                 self._board.add_scalar(name, figure, step)
 
     def draw(self) -> None:
-        """Write the picture of the losses so far."""
+        """Write the picture of the losses so far, and all that TensorBoard was told."""
+        if self._first and self._board is not None:
+            self._board.flush()
         if self._first:
             draw_curve(self._metrics.entries, "loss", self._folder / "loss.png")
 

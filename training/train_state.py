@@ -9,8 +9,8 @@
 With several processes (ranks.py) each may have a part of every tensor. The file has whole tensors.
 """
 
-import functools
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.checkpoint import load_tensors, save_tensors
 from ..core.device import faster_in_bfloat16
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, require
 from ..lm.blocks import Block
 from ..tokenizer.network import ResidualBlock
-from .ranks import ONE_RANK, Ranks, part_of, whole
+from .divided_tensors import part_of, whole
+from .ranks import ONE_RANK, Ranks
 from .step_guard import StepGuard
 from .tensor_parallel import Division, clip_gradients
 from .train_config import TrainConfig
@@ -64,7 +65,11 @@ def make_optimizers(model: nn.Module, config: TrainConfig, *, one_by_one: bool =
 
 def recompute(layer: nn.Module) -> None:
     """Compute a layer again in the backward pass, in place of keeping its activations; nothing in it may be random."""
-    forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    inner = layer.forward
+
+    def forward(*inputs: object) -> object:  # which torch.compile sees through, unlike a `functools.partial`
+        return checkpoint(inner, *inputs, use_reentrant=False, preserve_rng_state=False)
+
     setattr(layer, "forward", forward)  # noqa: B010 - type checkers know it as a method
 
 
@@ -84,6 +89,8 @@ class TrainState:
     def __init__(
         self, model: nn.Module, config: TrainConfig, auxiliary: nn.Module | None = None, ranks: Ranks = ONE_RANK
     ) -> None:
+        config.check_compiler(next(model.parameters()).device)
+        require(ranks.tensor == config.tensor, "tensor", f"must be {ranks.tensor} for this training", config.tensor)
         self.model, self.config, self.step, self.ranks = model, config, 0, ranks
         self._division = Division()  # of the model; an auxiliary module is of a tokenizer, whose layers are whole
         self.modules = {"model": model} if auxiliary is None else {"model": model, "auxiliary": auxiliary}
@@ -186,21 +193,26 @@ class TrainState:
             self._keep_last(path)
             counts = {"step": str(self.step), "steps": str(self.config.steps)}
             save_tensors(path, tensors, {**counts, "precision": self.precision, **self.guard.values()})
+            self._forget_others(path)
 
     def _keep_last(self, path: Path) -> None:
-        """Give the file that is to be replaced a second name, and delete the oldest of those that have such a name."""
+        """Give the file that is to be replaced a second name."""
         if self.config.keep > 1 and path.exists():
             with safe_open(path, framework="pt") as file:
                 step = int((file.metadata() or {}).get("step", 0))
-            link = path.with_stem(f"{path.stem}-{step:08d}")
-            link.unlink(missing_ok=True)
-            os.link(path, link)
-        found = {
-            int(each.stem.rpartition("-")[2]): each for each in path.parent.glob(f"{path.stem}-{DIGITS}{path.suffix}")
-        }
-        before = sorted(step for step in found if step < self.step)  # a run that went back leaves later ones alone
-        for step in before[: len(before) - self.config.keep + 1]:
-            found[step].unlink()
+            name = path.with_stem(f"{path.stem}-{step:08d}")
+            name.unlink(missing_ok=True)
+            try:
+                os.link(path, name)
+            except OSError:  # some disks have no links
+                shutil.copy2(path, name)
+
+    def _forget_others(self, path: Path) -> None:
+        """Delete the files with such names that were written before the last ones."""
+        others = path.parent.glob(f"{path.stem}-{DIGITS}{path.suffix}")
+        newest = sorted(others, key=lambda other: other.stat().st_mtime_ns, reverse=True)
+        for other in newest[self.config.keep - 1 :]:
+            other.unlink()
 
     def _gathered(self, tensors: Iterable[tuple[str, torch.Tensor, torch.Tensor | None]]) -> dict[str, torch.Tensor]:
         """Return whole tensors by their names, whose rows have this order, if any; the first process gets them."""
@@ -283,8 +295,8 @@ class TrainState:
             for name, tensor in groups["optimizer"].items():
                 owner, number, key = name.split(".")
                 if int(owner) == index:
-                    like, rows_J = parameters[int(number)]
-                    part = _part(tensor, like, rows_J) if tensor.shape == like.shape else tensor
+                    like, order = parameters[int(number)]
+                    part = _part(tensor, like, order) if tensor.shape == like.shape else tensor
                     state.setdefault(int(number), {})[key] = part
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

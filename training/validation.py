@@ -1,6 +1,6 @@
 """The validation loss of a language model in training on held-out tokens, and the choice of the best checkpoint.
 
-    held_out = HeldOut(read_shards(folder), text, run_folder, cross_entropy, batch_tokens=5120, resume=False)
+    held_out = HeldOut(read_shards(folder), text, run_folder, cross_entropy, batch_tokens=5120, step=0)
     held_out.judge(model, step)         # at every checkpoint: held-out.jsonl and .png, perhaps best.safetensors
     load_weights(model, held_out.best)
 
@@ -56,12 +56,14 @@ class HeldOut:
     """
 
     def __init__(
-        self, sets: list[Shards], text: TextEncoder, folder: Path, nats: Nats, *, batch_tokens: int, resume: bool
+        self, sets: list[Shards], text: TextEncoder, folder: Path, nats: Nats, *, batch_tokens: int, step: int
     ) -> None:
+        """Open the files of a run that begins, or goes on after a step: later checkpoints are none any more."""
         self._sets, self._text, self._nats, self._batch_tokens = sets, text, nats, batch_tokens
         self.best, self._log = folder / BEST, StepLog(folder / LOG_FILE)
-        if not resume:
-            self._log.cut(0)
+        later = [entry for entry in self.entries if entry.step > step]
+        # Where the run went back to before its best checkpoint, the best one before that has no weights any more.
+        self._log.cut(0 if later and best_of(self.entries) in later else step)
 
     @property
     def entries(self) -> list[Checkpoint]:

@@ -11,7 +11,7 @@ from reelm.core.errors import ReelmError
 from reelm.core.pool import Died
 from reelm.core.ray_pool import RayOptions, run_on_ray
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_on_this_machine")]
 
 
 def make_worker(folder):
@@ -28,24 +28,16 @@ def make_worker(folder):
             os.kill(os.getpid(), signal.SIGKILL)
         if "refused" in job:
             raise ReelmError(job["refused"])
+        if "error" in job:
+            raise job["error"]
         assert made == os.getpid()
         return {"number": job["number"], **({"odd": None} if job["number"] % 2 else {"even": [1]})}
 
     return work
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_of_this_file(tmp_path_factory):
-    """Ray, which takes seconds to start, for all tests here; its own files lie in a folder of the tests."""
-    ray = pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        ray_pool._connect(RayOptions())
-        yield
-        ray.shutdown()
-
-
-def test_each_job_has_its_result_and_begins_again_where_its_process_ends(tmp_path):
+def test_each_job_has_its_result_and_begins_again_where_its_process_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_pool, "MOST_JOBS", 9)
     jobs = [{"number": number} for number in range(12)]
     jobs[3]["ends"], jobs[7]["ends"] = 1, 99
     results = dict(run_on_ray(functools.partial(make_worker, tmp_path), jobs, RayOptions(workers=2)))
@@ -67,4 +59,9 @@ def test_what_a_worker_refuses_is_raised_here(tmp_path):
         dict(run_on_ray(functools.partial(make_worker, tmp_path), jobs, RayOptions(workers=10_000)))
     with pytest.raises(ReelmError, match="workers: must be from 1 to 0, the GPUs of the cluster"):
         dict(run_on_ray(functools.partial(make_worker, tmp_path), jobs, RayOptions(), on_gpu=True))
+    with pytest.raises(ReelmError, match="address: must not be given where this process is connected"):
+        dict(run_on_ray(functools.partial(make_worker, tmp_path), jobs, RayOptions(address="10.0.0.1:6379")))
     assert dict(run_on_ray(functools.partial(make_worker, None), [], RayOptions())) == {}
+    full = [{"number": 1, "error": OSError(28, "No space left on device", "shard")}]
+    with pytest.raises(OSError, match="No space left on device: 'shard'"):
+        dict(run_on_ray(functools.partial(make_worker, tmp_path), full, RayOptions()))

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from reelm.core.controls import Controller
 from reelm.core.errors import ReelmError
@@ -125,15 +126,24 @@ def test_layers_that_are_computed_again_change_nothing(data, text, tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch.compile causes some
 def test_compiled_layers_learn_the_same(data, text, tmp_path):
+    losses = []
     for name, options in (
         ("plain", {}),
         ("compiled", {"compile": True}),
         ("both", {"compile": True, "recompute": True}),
     ):
+        counters.clear()
         train_lm(recipe(train=options), data, text, tmp_path / name, device="cpu")
-    plain, *others = ([entry["loss"] for entry in read_log(tmp_path / name / "metrics.jsonl")]
-                      for name in ("plain", "compiled", "both"))  # fmt: skip
-    assert all(losses == pytest.approx(plain, abs=1e-4) for losses in others)
+        losses.append([entry["loss"] for entry in read_log(tmp_path / name / "metrics.jsonl")])
+        assert (counters["stats"]["unique_graphs"] > 0) == bool(options)
+    assert all(each == pytest.approx(losses[0], abs=1e-4) for each in losses[1:])
+
+
+def test_layers_are_not_compiled_without_a_compiler(data, text, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ReelmError, match="compile: must be off where there is no C"):
+        train_lm(recipe(train={"compile": True}), data, text, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_it_learns_what_the_caption_says(data, text, tmp_path):

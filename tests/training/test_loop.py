@@ -86,7 +86,14 @@ def test_metrics_are_there_at_once_and_what_a_kill_left_over_is_dropped(tmp_path
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-def test_the_last_checkpoints_are_kept_and_a_run_goes_back_to_one(tmp_path):
+def refuse_links(*_):
+    raise OSError("no links")
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_last_checkpoints_are_kept_and_a_run_goes_back_to_one(tmp_path, monkeypatch, linked):
+    if not linked:  # as on some disks
+        monkeypatch.setattr(os, "link", refuse_links)
     options = config(steps=6, keep=3, checkpoint_minutes=1e-9)
     whole = train(make(), loss, options, tmp_path)
     kept = ["state-00000004.safetensors", "state-00000005.safetensors", "state.safetensors"]
@@ -96,6 +103,8 @@ def test_the_last_checkpoints_are_kept_and_a_run_goes_back_to_one(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("state*")) == kept
     assert all(torch.equal(tensor, again.average[name]) for name, tensor in whole.average.items())
     assert [entry["step"] for entry in read_log(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    train(make(), loss, config(steps=3, keep=5, checkpoint_minutes=1e-9), tmp_path / "few")
+    assert len([*(tmp_path / "few").glob("state-*")]) == 2
 
 
 @dataclasses.dataclass(frozen=True)

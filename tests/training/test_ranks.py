@@ -30,7 +30,7 @@ QUANTIZERS = {"fsq": QuantizerConfig(levels=(5, 5), spread=0.0), "vq": Quantizer
 FOUR = {
     "pairs": {"tensor": 2},
     "pairs-divided": {"tensor": 2, "shards": 2},
-    "pairs-muon": {"tensor": 2, "optimizer": "muon"},
+    "pairs-muon": {"tensor": 2, "shards": 2, "optimizer": "muon"},
     "pairs-recomputed": {"tensor": 2, "shards": 2, "recompute": True, "parts": 2},
 }  # fmt: skip
 WAYS = {"data": {}, "divided": {"shards": 2}, "tensor": {"tensor": 2}}

@@ -59,6 +59,10 @@ def test_a_run_that_goes_on_tells_later_steps_anew(tmp_path, monkeypatch):
         def add_scalar(self, name, figure, step):
             told.append((name, figure, step))
 
+        def flush(self):
+            flushed.append(len(told))
+
+    flushed = []
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
     report = TrainReport(tmp_path, 0, Speed(WORK, CPU, 1))
     for step in (1, 2):
@@ -75,6 +79,7 @@ def test_a_run_that_goes_on_tells_later_steps_anew(tmp_path, monkeypatch):
         ("loss", 1.25, 2),
     ]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert flushed == [len(told)]
     silent = TrainReport(tmp_path / "other", 0, Speed(WORK, CPU, 1), first=False)
     silent.add(1, {"loss": 1.0})
     silent.draw()

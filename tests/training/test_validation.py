@@ -14,9 +14,10 @@ from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
 from reelm.tests.engines import as_grids
+from reelm.training import validation
 from reelm.training.lm_training import LMTraining, cross_entropy, train_lm
 from reelm.training.train_config import TrainConfig
-from reelm.training.validation import HeldOut, nats_per_token
+from reelm.training.validation import HeldOut, best_of, nats_per_token
 
 SIZES = LMConfig(vocab_size=12, rows=2, columns=2, window=3, text_vocab_size=16, prefix=4, width=16, depth=1, heads=2,
                  kv_heads=1, head_dim=8, hidden=16, neighbour_dim=4)  # fmt: skip
@@ -64,16 +65,31 @@ def test_the_best_is_kept_and_told(tokens, text):
     sets = read_shards(tokens / "held-out")
     models = [model(seed) for seed in range(5)]
     costs = [round(nats_per_token(lm, sets, text, cross_entropy, 100), 5) for lm in models]
-    held_out = HeldOut(sets, text, tokens, cross_entropy, batch_tokens=100, resume=False)
+    held_out = HeldOut(sets, text, tokens, cross_entropy, batch_tokens=100, step=0)
     for step, lm in enumerate(models[:3]):
         held_out.judge(lm, step)
-    again = HeldOut(sets, text, tokens, cross_entropy, batch_tokens=100, resume=True)
+    again = HeldOut(sets, text, tokens, cross_entropy, batch_tokens=100, step=2)
     for step in (2, 3, 4):  # step 2 once more, as after a kill
         again.judge(models[step], step)
     told = [json.loads(line) for line in (tokens / "held-out.jsonl").read_text().splitlines()]
     assert told == [{"step": step, "nats_per_token": cost} for step, cost in enumerate(costs)]
     best = load_tensors(again.best)
     assert all(torch.equal(tensor, best[name]) for name, tensor in models[costs.index(min(costs))].state_dict().items())
+
+
+@pytest.mark.parametrize(("costs", "known"), [((5.0, 4.0, 6.0), [1, 2]), ((5.0, 4.0, 3.0), [])])
+def test_a_run_that_goes_back_forgets_what_was_measured_later(tokens, text, monkeypatch, costs, known):
+    """It goes back to step 2. Where the best checkpoint came later, no weights are left of the best one before."""
+    measured = iter([*costs, 3.5])
+    monkeypatch.setattr(validation, "nats_per_token", lambda *_: next(measured))
+    held_out = HeldOut([], text, tokens, cross_entropy, batch_tokens=100, step=0)
+    for step in (1, 2, 3):
+        held_out.judge(model(step), step)
+    again = HeldOut([], text, tokens, cross_entropy, batch_tokens=100, step=2)
+    assert [entry.step for entry in again.entries] == known
+    again.judge(model(4), 4)
+    best, own = load_tensors(again.best), model(4).state_dict()
+    assert best_of(again.entries).step == 4 and all(torch.equal(tensor, own[name]) for name, tensor in best.items())
 
 
 def test_what_comes_out_is_the_best_checkpoint_and_a_stop_changes_nothing(tokens, text, stopped_at_batch):
