@@ -23,10 +23,11 @@ faults()  # the kept memory is touched once
 print(plain, faults())
 """
 
-# Prints the MiB that are used after four threads have freed most of what they had, before and after it is returned.
-PIECES = """
+# Prints MiB that are used: after four threads have freed most of what they had, and when that is returned; and after
+# every second of 100 blocks of 2 MiB was freed, since a larger one was freed before, and when they are mapped.
+HEAPS = """
 import threading, torch
-from reelm.core.memory import memory_bytes, return_freed_memory
+from reelm.core.memory import map_large_blocks, memory_bytes, return_freed_memory
 
 def used():
     return memory_bytes(torch.device("cpu")) / 2**20
@@ -38,30 +39,23 @@ before = used()
 threads = [threading.Thread(target=fill) for _ in range(4)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
-freed = used() - before
-return_freed_memory()
-print(freed, used() - before)
-"""
-# Prints the MiB that are used after every second of 100 blocks of 2 MiB was freed, since larger ones were freed before.
-BLOCKS = """
-import sys, torch
-from reelm.core.memory import map_large_blocks, memory_bytes
-
-def used():
-    return memory_bytes(torch.device("cpu")) / 2**20
-
-if "map" in sys.argv:
-    map_large_blocks()
-before = used()
-torch.ones(2**20)  # 4 MiB, up to which glibc takes blocks from its heaps then
-kept = [torch.ones(2**19) for _ in range(100)][::2]
 print(used() - before)
+return_freed_memory()
+print(used() - before)
+torch.ones(2**20)  # 4 MiB, up to which glibc takes blocks from its heaps then
+for prepare in (lambda: None, map_large_blocks):
+    prepare()
+    before = used()
+    kept = [torch.ones(2**19) for _ in range(100)][::2]
+    print(used() - before)
+    del kept
+    return_freed_memory()
 """
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
 
 
-def figures(program, *words):
-    out = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True).stdout
+def figures(program):
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     return map(float, out.split())
 
 
@@ -72,12 +66,7 @@ def test_freed_memory_is_used_again():
 
 
 @GLIBC
-def test_freed_memory_is_returned():
-    freed, returned = figures(PIECES)
+def test_what_threads_and_large_blocks_leave_is_returned():
+    freed, returned, plain, mapped = figures(HEAPS)
     assert returned < freed / 4
-
-
-@GLIBC
-def test_large_blocks_are_returned_one_by_one():
-    (plain,), (mapped,) = figures(BLOCKS), figures(BLOCKS, "map")
     assert mapped < 120 < 180 < plain

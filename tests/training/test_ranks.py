@@ -1,4 +1,7 @@
-"""Several processes train what one does, on the same batches: data parallel and with divided weights."""
+"""Several processes train what one does, on the same batches: data parallel, and with divided weights or layers.
+
+REELM_STEPS=50 pytest tests/training/test_ranks.py -m "slow or not slow"
+"""
 
 import json
 import multiprocessing
@@ -33,11 +36,12 @@ FOUR = {
     "pairs-muon": {"tensor": 2, "shards": 2, "optimizer": "muon"},
     "pairs-recomputed": {"tensor": 2, "shards": 2, "recompute": True, "parts": 2},
 }  # fmt: skip
+STEPS = int(os.environ.get("REELM_STEPS", 24))
 WAYS = {"data": {}, "divided": {"shards": 2}, "tensor": {"tensor": 2}}
 
 
 def lm_recipe(**train):
-    options = {"steps": 50, "warmup": 5, "report_steps": 1, "learning_rate": 1e-2, "precision": "float32"} | train
+    options = {"steps": STEPS, "warmup": 5, "report_steps": 1, "learning_rate": 1e-2, "precision": "float32"} | train
     return LMTraining(model=MODEL, batch_tokens=96, token_noise=0.2, train=TrainConfig(**options))
 
 
