@@ -10,6 +10,7 @@ const EXAMPLES = {
   halls: ["halls of many rooms, the way is free", "a maze of grey walls, a wall ahead", "a yard with green walls, the way is free, a medkit in sight"],
   run: ["a coin run at night on grass, the player on a ledge", "a blue cave at night, the rabbit on the ground"],
 };
+const TRIES = 20; // to get the list of clips, a second apart
 let models = [];
 let viewers = [];
 let playing = null;
@@ -150,13 +151,15 @@ function followLink() {
   make().finally(() => { held = undefined; });
 }
 
-async function list() {
+// Where nobody answers, the server may come back.
+async function list(tries = TRIES) {
   try {
     const { data } = await (await ask("/v1/videos?limit=30")).json();
     const known = new Map([...$("gallery").children].map((item) => [item.dataset.key, item]));
     $("gallery").replaceChildren(...data.map((job) => known.get(`${job.id} ${job.status}`) ?? entry(job)));
   } catch (error) {
     tell(error.message);
+    if (error instanceof TypeError && tries > 0) setTimeout(() => list(tries - 1), 1000);
   }
 }
 

@@ -164,11 +164,15 @@ def test_a_viewer_comes_back_when_the_server_does(browser, server, debug_generat
     page = browser.new_context().new_page()
     page.goto(f"http://127.0.0.1:{server.port}/")
     page.locator("#state", has_text="ready").wait_for()
+    asked = []
+    page.route(
+        "**/v1/videos?limit=*", lambda route: asked.append(1) or (route.continue_ if asked[1:] else route.abort)()
+    )
     make(page, seconds=4)
     page.locator("#stage figcaption", has_text=re.compile(r"picture ([5-9]|\d\d+),")).wait_for()
     server.stop()
     server.start()
-    page.locator("#gallery video").wait_for(timeout=60 * SECOND)
+    page.locator("#gallery video").wait_for(timeout=60 * SECOND)  # though its list was not to be had at first
     page.locator("#stage input[type=range]:visible").wait_for()
     wanted = debug_generator.generate("a red ball", seed=7, seconds=4, guidance_scale=1.0).frames
     assert f"picture {len(wanted)}, {len(wanted)} drawn" in page.inner_text("#stage figcaption")
