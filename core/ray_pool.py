@@ -129,6 +129,10 @@ def made_file(path: Path, result: Result | Died) -> Result:
 @contextlib.contextmanager
 def _connected(options: RayOptions) -> Iterator[None]:
     """Connect to Ray, unless this process is connected already; it reports to nobody, and tells faults alone."""
+    # A Ray that was started for one process leaves this file, and `ray start` protects a cluster with it then; but
+    # `ray.init` does not send it by itself (findings/ray-token.sh). This is read when Ray is imported.
+    if (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.data
