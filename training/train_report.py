@@ -52,10 +52,11 @@ class TrainReport:
 
     def draw(self) -> None:
         """Write the picture of the losses so far, and all that TensorBoard was told."""
-        if self._first and self._board is not None:
+        if not self._first:
+            return
+        if self._board is not None:
             self._board.flush()
-        if self._first:
-            draw_curve(self._metrics.entries, "loss", self._folder / "loss.png")
+        draw_curve(self._metrics.entries, "loss", self._folder / "loss.png")
 
 
 def open_board(folder: Path, step: int) -> Any:

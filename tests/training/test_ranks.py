@@ -71,12 +71,17 @@ def train_as(ranks, folder, *, resume=False, **train):
                     resume=resume, ranks=ranks)  # fmt: skip
 
 
-def work(rank, folder):
-    """What each of two processes does, in the same order."""
+def join(rank, count, folder):
+    """Join the processes that meet in a folder."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    ranks = Ranks(rank, 2)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
+    return Ranks(rank, count)
+
+
+def work(rank, folder):
+    """What each of two processes does, in the same order."""
+    ranks = join(rank, 2, folder)
     for name, way in WAYS.items():
         train_as(ranks, folder / name, **way)
         if "tensor" in way:
@@ -175,10 +180,7 @@ def test_one_process_goes_on_with_a_run_of_two(runs):
 
 def work_of_four(rank, folder):
     """What each of four processes does: layers divided among two, and weights or batches among the pairs."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=4)
-    ranks = Ranks(rank, 4)
+    ranks = join(rank, 4, folder)
     for name, way in FOUR.items():
         train_as(ranks, folder / name, **way)
     with pytest.raises(ReelmError, match="tensor: must divide the model's kv_heads, 2, got 4"):
