@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 from ..core.errors import require
-from ..core.files import free_name, numbered_names
+from ..core.free_names import free_name, numbered_names
 from ..core.progress import note
 from .base import BatchCommand, ModelCommand, strict_json
 from .parser import Option

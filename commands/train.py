@@ -54,7 +54,7 @@ class TrainTokenizer(RunCommand):
     def train(self) -> int:
         """Train a tokenizer, and print what became of it."""
         from ..core.config import from_dict
-        from ..core.files import free_path
+        from ..core.free_names import free_path
         from ..core.memory import keep_freed_memory
         from ..training.recipes import train_video_tokenizer
         from ..training.tokenizer_training import TokenizerTraining

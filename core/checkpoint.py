@@ -21,7 +21,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import INSTALL, CheckpointError
-from .files import as_path, atomic_path, atomic_write
+from .files import as_path, atomic_write
 from .json_values import Json, JsonValue, json_text
 
 Result = TypeVar("Result")
@@ -229,8 +229,15 @@ def _check_sizes(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tenso
     return scaled
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors by name, and string metadata, to a safetensors file atomically.
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by name, and string metadata, to a safetensors file atomically."""
+    atomic_write(path, *safetensors_content(tensors, metadata))
+
+
+def safetensors_content(
+    tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> list[bytes | memoryview]:
+    """Return the content of a safetensors file in parts; it is a copy of the tensors.
 
     Equal tensors and metadata give equal bytes in every process: safetensors writes the tensors in a fixed order, and
     the keys of the metadata are sorted here, since it writes them in a random one.
@@ -244,8 +251,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
         header["__metadata__"] = dict(sorted(metadata.items()))
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.writelines((struct.pack("<Q", len(text)), text, data[8 + length :]))
+    return [struct.pack("<Q", len(text)), text, data[8 + length :]]
 
 
 def save_json(path: Path, values: Mapping[str, JsonValue]) -> None:

@@ -1,11 +1,10 @@
-"""Atomic writes, so that a reader sees the old file or the new one but never a partial one, and free file names.
+"""Atomic writes, so that a reader sees the old file or the new one but never a partial one.
 
 with atomic_path("clip.mp4") as path:   # a temporary file in the folder of clip.mp4, with the same suffix
     encoder.write(path)                 # renamed to clip.mp4 at the end, removed after an exception
 """
 
 import contextlib
-import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -131,37 +130,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)  # so that the error of a full disk says what could not be written
         raise
-    # The file is complete by now; Windows and some network disks cannot sync a folder.
-    with contextlib.suppress(OSError):
-        _sync(path.parent)
+    sync_folder(path.parent)
 
 
-def atomic_write(path: str | Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path` atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+def sync_folder(path: Path) -> None:
+    """Let the names in a folder be on the disk, where that can be asked for."""
+    with contextlib.suppress(OSError):  # Windows and some network disks cannot
+        _sync(path)
 
 
-def numbered_names(name: str, count: int) -> list[str]:
-    """Return file names for `count` outputs: `name` itself for one, else name-1, name-2, ... with its suffix."""
-    path = Path(name)
-    return [name] if count == 1 else [str(path.with_stem(f"{path.stem}-{n}")) for n in range(1, count + 1)]
-
-
-def free_name(stem: str, count: int = 1) -> str:
-    """Return stem.mp4 or the first of stem-2.mp4, stem-3.mp4, ... whose `count` outputs would not replace any file.
-
-    The files, and the partial files of a stream, are looked for in the current folder.
-    """
-    for number in itertools.count(1):
-        name = f"{stem}-{number}.mp4" if number > 1 else f"{stem}.mp4"
-        paths = map(Path, numbered_names(name, count))
-        if not any(os.path.lexists(each) for path in paths for each in (path, path.with_suffix(".partial.mp4"))):
-            return name
-    raise AssertionError
-
-
-def free_path(path: Path) -> Path:
-    """Return `path`, or the first of stem-2, stem-3, ... with its suffix that does not exist yet."""
-    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2)))
-    return next(name for name in names if not os.path.lexists(name))
+def atomic_write(path: str | Path, *parts: bytes | memoryview | str) -> None:
+    """Write `parts` (text as UTF-8), one after the other, to `path` atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(part.encode() if isinstance(part, str) else part for part in parts)

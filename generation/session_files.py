@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ..core.errors import ReelmError, require
-from ..core.files import as_path, free_path
+from ..core.files import as_path
+from ..core.free_names import free_path
 from ..core.progress import note
 from ..core.signals import deferred_signals
 from .session import SessionState, check_state_path

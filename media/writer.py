@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from ..core.errors import require
-from ..core.files import as_path, atomic_path, check_replaceable, check_writable, free_path
+from ..core.files import as_path, atomic_path, check_replaceable, check_writable
+from ..core.free_names import free_path
 from ..core.plain_values import to_python
 from .animation_writer import write_animation, write_picture_folder
 from .clip import ClipInfo, pack_metadata

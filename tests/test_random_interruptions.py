@@ -17,6 +17,7 @@ import pytest
 
 from reelm.generation.video import Video
 from reelm.media.writer import write_clip
+from reelm.training.state_folders import newest_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("empty_folder")]
 MOMENTS = int(os.environ.get("REELM_MOMENTS", "6"))
@@ -158,7 +159,7 @@ def test_what_was_prepared_or_trained_goes_on(command, run):
         out = f"out-{index}"
         code, _ = interrupt([*words, "--out", out], moment, number)
         stopped += code != 0
-        resume = ["--resume"] if Path(out, "state.safetensors").exists() else []
+        resume = ["--resume"] if newest_state(Path(out)) else []
         found = run(*words, "--out", out, *resume)
         assert found[0] == 0, found
         assert made(out).keys() == made("whole").keys(), moment

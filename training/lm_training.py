@@ -38,10 +38,10 @@ from .loop import check_run, train
 from .ranks import ONE_RANK, Ranks, Share
 from .run_reports import RunProgress
 from .speed import Work, training_flops
+from .state_folders import SavedState
 from .tensor_parallel import check_tensor
 from .token_noise import with_noise
 from .train_config import TrainConfig
-from .train_state import TrainState
 from .validation import BEST, HeldOut, Nats
 
 WEIGHTS = "lm.safetensors"
@@ -248,10 +248,8 @@ def train_lm(
         step = RunProgress.read(folder).step if resume else 0
         validation = HeldOut(others, text, folder, nats, batch_tokens=recipe.batch_tokens, step=step)
 
-    def export(state: TrainState) -> None:
-        weights = state.average_model()
-        if not ranks.first:
-            return
+    def export(saved: SavedState, stopped: bool) -> None:
+        weights = saved.weights()
         merged = merge_factors(weights, levels) if levels else weights
         lm = _empty(recipe.model, text, torch_device)
         lm.load_state_dict(merged if teacher is None else teacher.weights(merged))
@@ -259,8 +257,8 @@ def train_lm(
         save_tensors(folder / WEIGHTS, lm.state_dict())
         atomic_write(folder / "text.model", text.model)
         if validation is not None:
-            validation.judge(lm, state.step)
-        if on_checkpoint is not None and not state.stopped:
+            validation.judge(lm, saved.values().step)
+        if on_checkpoint is not None and not stopped:
             on_checkpoint(lm)
 
     train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,

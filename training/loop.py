@@ -3,10 +3,9 @@
     train(model, loss, TrainConfig(steps=1000), Path("runs/tokenizer"), resume=True)
 
 `loss(model, step, share)` makes its part of a batch from (seed, step) alone, so that a resumed run sees the same
-batches as an uninterrupted one and no state of a loader has to be saved. The folder of a run holds recipe.json,
-state.safetensors (weights, their average, optimizer, step) and what train_report.py writes. A second module, such as a
-discriminator, can be trained in the same steps as `auxiliary`. Several processes (ranks.py) train on the same batches;
-the first one writes.
+batches as an uninterrupted one and no state of a loader has to be saved. The folder of a run holds recipe.json, its
+last states (state_folders.py) and what train_report.py writes. A second module, such as a discriminator, can be trained
+in the same steps as `auxiliary`. Several processes (ranks.py) train on the same batches; the first one reports.
 """
 
 import contextlib
@@ -27,20 +26,23 @@ from ..core.progress import note, progress
 from ..core.signals import stop_signals
 from .ranks import ONE_RANK, Ranks, Share
 from .speed import Speed, Work
+from .state_folders import SavedState, StateFolders, newest_state
 from .train_config import TrainConfig
 from .train_report import TrainReport
 from .train_state import TrainState
 
-RECIPE, STATE = "recipe.json", "state.safetensors"
+RECIPE = "recipe.json"
 # The options that may differ when a run is resumed: its length, how often it writes, and who computes what.
 MAY_CHANGE = tuple(f"train.{name}" for name in ("steps", "checkpoint_minutes", "report_steps", "parts", "shards",
                                                 "tensor", "recompute", "compile", "keep"))  # fmt: skip
+# From a state that has been saved, and whether a signal has stopped the run, to what is made of the state.
+Export = Callable[[SavedState, bool], None]
 # From the model, the step and the part of its batch to the mean loss of that part, and the figures logged with it.
 Loss = Callable[[nn.Module, int, Share], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
-def check_run(folder: Path, resume: bool, recipe: object = None) -> Path:
-    """Check whether a run can start or resume in `folder`, and return the path of its state file.
+def check_run(folder: Path, resume: bool, recipe: object = None) -> SavedState | None:
+    """Check whether a run can start or resume in `folder`, and return its last state, if it has one.
 
     Args:
         folder: The folder of the run.
@@ -51,12 +53,12 @@ def check_run(folder: Path, resume: bool, recipe: object = None) -> Path:
         ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or the recipe
             differs from that of the run in more than `MAY_CHANGE`.
     """
-    path, record = folder / STATE, folder / RECIPE
+    saved, record = newest_state(folder), folder / RECIPE
     rule = "must hold a checkpoint of the run that goes on" if resume else "must be new, or its run must be resumed"
-    require(path.exists() == resume, "folder", rule, str(folder))
+    require((saved is not None) == resume, "folder", rule, str(folder))
     if resume and recipe is not None and record.exists():
         check_same(_plain(recipe), read_json(record), MAY_CHANGE)
-    return path
+    return saved
 
 
 def _plain(recipe: Any) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def train(
     recipe: object = None,
     resume: bool = False,
     auxiliary: nn.Module | None = None,
-    on_checkpoint: Callable[[TrainState], None] | None = None,
+    on_checkpoint: Export | None = None,
     batch_name: Callable[[int], str] = "batch {}".format,
     batch_option: tuple[str, int] = ("batch_size", 1),
     work: Work | None = None,
@@ -92,8 +94,7 @@ def train(
         resume: Whether the run in the folder is continued.
         auxiliary: A second module that is trained in the same steps. The value of `loss` includes its loss; neither
             module's loss may have a gradient with respect to the other's weights.
-        on_checkpoint: A function that is called after each checkpoint, e.g. to export the weights; by all processes,
-            of which only the first one writes.
+        on_checkpoint: A function that the first process calls after each checkpoint, e.g. to export the weights.
         batch_name: A function from a step to the name of its batch, for the note of a step that is left out.
         batch_option: The name and the value of the option by which a step takes less memory.
         work: What the steps process, for speed.jsonl.
@@ -103,25 +104,21 @@ def train(
         ReelmError: The folder holds a run and `resume` is False, or it holds none and `resume` is True; or more steps
             in a row than `most_left_out` were left out, after a checkpoint without them; or memory is short.
     """
-    path = check_run(folder, resume, recipe)
-    state = TrainState(model, config, auxiliary, ranks)
-    report = _begin(state, folder, recipe, work, resume=resume)
+    saved = check_run(folder, resume, recipe)
+    state, folders = TrainState(model, config, auxiliary, ranks), StateFolders(folder, ranks, config.keep)
+    report = _begin(state, folders, saved, folder, recipe, work)
 
-    def checkpoint() -> None:
-        state.save(path)
+    def export(saved: SavedState) -> None:
         report.draw()
-        export()
-
-    def export() -> None:
-        if on_checkpoint is not None:
-            on_checkpoint(state)
+        if on_checkpoint is not None and ranks.first:
+            on_checkpoint(saved, state.stopped)
         ranks.wait()  # here, for as long as the first process measures: groups of weights wait for half an hour only
 
-    if state.step >= config.steps:
-        export()  # a kill right after the last state was written may have prevented it
+    if saved is not None and state.step >= config.steps:
+        export(saved)  # a kill right after the last state was written may have prevented it
     half = state.begin(device_of(model)) == "bfloat16"
     last = time.monotonic()
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, folders:
         for step in progress(range(state.step, config.steps), "training", unit="step", done=state.step):
             # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
             torch.manual_seed(step)
@@ -136,10 +133,15 @@ def train(
                 means = dict(zip(["loss", *metrics], ranks.mean([value, *metrics.values()]), strict=True))
                 report.add(state.step, {"loss": means.pop("loss"), "norm": float(norm), **means})
             late = time.monotonic() - last > 60 * config.checkpoint_minutes
-            state.stopped, late = ranks.any_of(bool(stopped), late)
-            if state.stopped or late or state.guard.gives_up or state.step == config.steps:
-                checkpoint()
+            state.stopped, late, written = ranks.any_of(bool(stopped), late, folders.written)
+            ends = state.stopped or state.guard.gives_up or state.step == config.steps
+            if folders.writing and (written or late or ends):
+                export(folders.finish())
+            if late or ends:
+                folders.begin(state.tensors(), state.values())
                 last = time.monotonic()
+            if ends:
+                export(folders.finish())
             state.guard.check(value)
             if state.stopped:
                 note(f"stopped at step {state.step} of {config.steps}; go on with --resume")
@@ -147,15 +149,17 @@ def train(
     return state
 
 
-def _begin(state: TrainState, folder: Path, recipe: object, work: Work | None, *, resume: bool) -> TrainReport:
-    """Let a state be that of the run in the folder where it goes on, and return the report."""
-    if resume:
-        state.load(folder / STATE)
+def _begin(
+    state: TrainState, folders: StateFolders, saved: SavedState | None, folder: Path, recipe: object, work: Work | None
+) -> TrainReport:
+    """Let a state be the last one of the run in the folder, where it goes on, and return the report."""
+    if saved is not None:
+        state.load(saved, folders.group)
     state.ranks.wait()  # until all have read what the first one may write now
     _warn_of_warmup(state.config)
     if state.ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
-        check_writable(folder / STATE, "out")
+        check_writable(folder / RECIPE, "out")
         if recipe is not None:
             save_json(folder / RECIPE, _plain(recipe))
     speed = None if work is None else Speed(work, device_of(state.model), state.ranks.count)

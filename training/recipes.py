@@ -38,7 +38,7 @@ from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset, toke
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
 from .lm_training import LMTraining, train_lm
-from .loop import RECIPE, STATE
+from .loop import RECIPE
 from .model_card import model_card, write_card
 from .ranks import Ranks, torchrun_ranks
 from .run_checks import check_model_run, check_text, check_tokenizer_run, warn_of_a_short_run
@@ -51,6 +51,7 @@ from .run_reports import (
     TokenizerReport,
 )
 from .samples import write_samples
+from .state_folders import newest_state
 from .tensor_parallel import check_tensor
 from .tokenizer_training import TokenizerTraining, TrainingClips, check_stage, train_tokenizer
 from .validation import best_of, read_entries
@@ -113,7 +114,7 @@ def _train_language_model(
     out: Path, given: ModelRun, ranks: Ranks, *, device: str, resume: bool | Literal["auto"]
 ) -> LanguageModelReport:
     options = agreed_options(out, given, resume=resume)
-    begun = (out / STATE).exists()
+    begun = newest_state(out) is not None
     data, tokenizer = options.data, options.tokenizer
     for argument, folder in (("data", data), ("tokenizer", tokenizer)):
         require(folder is not None, argument, "must be given for a new run", None)
@@ -238,7 +239,7 @@ def _text_encoder(file: Path | None, captions: list[str], out: Path | None) -> T
     """
     if file is not None:
         return TextEncoder(file.read_bytes())
-    if out is not None and (out / STATE).exists() and (out / "text.model").exists():
+    if out is not None and newest_state(out) is not None and (out / "text.model").exists():
         return TextEncoder((out / "text.model").read_bytes())
     # Where no clip has a caption the text model has one word, since it cannot have none.
     model = train_text([caption for caption in captions if words_of(caption)] or ["clip"])
@@ -307,7 +308,7 @@ def _train_tokenizer(
     options = agreed_options(out, given, resume=resume)
     own = options.recipe or TokenizerTraining()
     options = dataclasses.replace(options, recipe=own)
-    data, decoder_of, begun = options.data, options.decoder_of, (out / STATE).exists()
+    data, decoder_of, begun = options.data, options.decoder_of, newest_state(out) is not None
     start = None if begun or options.init is None else find_checkpoint(options.init)
     if begun and options.init is not None:
         whole = dataclasses.replace(own, model=from_dict(TokenizerConfig, read_json(out / RECIPE)["model"], RECIPE))

@@ -20,9 +20,9 @@ from ..sampling.plan import SamplingConfig
 from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
 from .clip_tokens import refuse_windows
 from .lm_training import check_guidance, check_same_text
-from .loop import STATE
 from .run_options import ModelRun, TokenizerRun
 from .run_reports import RunProgress
+from .state_folders import newest_state
 from .tokenizer_training import TokenizerTraining
 
 
@@ -109,7 +109,7 @@ def _window_size(data: Path, windows: Windows) -> tuple[int, int]:
 
 def warn_of_a_short_run(tokenizer: Path) -> None:
     """Warn of a tokenizer whose training was stopped before its end."""
-    if (tokenizer / STATE).exists() and not (progress := RunProgress.read(tokenizer)).finished:
+    if newest_state(tokenizer) is not None and not (progress := RunProgress.read(tokenizer)).finished:
         note(
             f"warning: tokenizer: its training stopped at step {progress.step} of {progress.steps}; "
             f"reelm train tokenizer --out {tokenizer} --resume goes on with it"

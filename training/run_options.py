@@ -24,7 +24,8 @@ from ..core.json_values import Json
 from ..data.encode import Windows
 from ..sampling.plan import SamplingConfig
 from .lm_training import LMTraining
-from .loop import MAY_CHANGE, STATE
+from .loop import MAY_CHANGE
+from .state_folders import newest_state
 from .tokenizer_training import TokenizerTraining
 
 Preset = Literal["tiny", "small", "base"]
@@ -84,7 +85,7 @@ def agreed_options(out: Path, given: AnyRun, *, resume: bool | Literal["auto"]) 
         resume = kind_of(out) == given.kind
     if not resume:
         rule = "must be a new folder, or be given with --resume to go on with the run in it"
-        require(not (out / STATE).exists(), "out", rule, str(out))
+        require(newest_state(out) is None, "out", rule, str(out))
         return given
     recorded = recorded_options(out, type(given))
     require(recorded is not None, "resume", "must be left out where the folder holds no run", str(out))

@@ -7,11 +7,11 @@ HeldOutFigures.read(Path("runs/tokenizer"))         # PSNR etc. of held-out clip
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
-
 from ..core.checkpoint import read_json
 from ..core.config import from_dict
+from ..core.errors import require
 from ..data.prepare import Report
+from .state_folders import newest_state
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class RunProgress:
         """Read the progress of the run in a folder.
 
         Raises:
-            OSError: The folder holds no run.
+            ReelmError: The folder holds no state of a run.
         """
-        with safe_open(out / "state.safetensors", framework="pt") as file:
-            values = file.metadata()
-        return cls(int(values["step"]), int(values["steps"]))
+        saved = newest_state(out)
+        require(saved is not None, "out", "must hold a state of a run", str(out))
+        assert saved is not None
+        values = saved.values()
+        return cls(values.step, values.steps)
 
     @property
     def finished(self) -> bool:

@@ -3,7 +3,7 @@
 guard = StepGuard(spike=50.0, most=10)
 if guard.accepts(norm):                      # of the gradient, before it is clipped
     optimizer.step()
-guard.load(guard.values())                   # for a run that goes on
+guard.load(*guard.values())                  # for a run that goes on
 
 A step is left out if its gradient is not finite, or if its norm is above `spike` times the mean norm of the steps
 before, which forgets them by 1% a step. (Chowdhery et al. 2022, arXiv 2204.02311, section 5.1: runs recover from spikes
@@ -11,7 +11,6 @@ of the loss where some batches are left out.)
 """
 
 import math
-from collections.abc import Mapping
 
 from ..core.errors import require
 
@@ -44,15 +43,14 @@ class StepGuard:
         self.mean += max(FORGETTING, 1 / self.steps) * (norm - self.mean)
         return True
 
-    def values(self) -> dict[str, str]:
-        """Return the attributes as texts; a run that goes on after it was ended begins to count anew."""
+    def values(self) -> tuple[float, int, int]:
+        """Return the attributes; a run that goes on after it was ended begins to count anew."""
         left_out = 0 if self.gives_up else self.left_out
-        return {"mean_norm": repr(self.mean), "accepted_steps": str(self.steps), "left_out_steps": str(left_out)}
+        return self.mean, self.steps, left_out
 
-    def load(self, values: Mapping[str, str]) -> None:
+    def load(self, mean: float, steps: int, left_out: int) -> None:
         """Take over what `values` has returned."""
-        self.mean, self.steps = float(values.get("mean_norm", 0)), int(values.get("accepted_steps", 0))
-        self.left_out = int(values.get("left_out_steps", 0))
+        self.mean, self.steps, self.left_out = mean, steps, left_out
 
     @property
     def gives_up(self) -> bool:

@@ -37,8 +37,8 @@ from .losses import reconstruction_loss, structure_loss
 from .ranks import ONE_RANK, WHOLE_BATCH, Ranks, Share
 from .second_stage import SecondStage
 from .speed import Work
+from .state_folders import SavedState, newest_state
 from .train_config import TrainConfig
-from .train_state import TrainState
 
 # The default weights of moving pixels and of the structure loss.
 WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
@@ -167,7 +167,7 @@ def _trained(source: Path, argument: str, recipe: TokenizerTraining, device: tor
 def _first_stage(source: Path, recipe: TokenizerTraining, folder: Path, device: torch.device) -> VideoTokenizer:
     """Load the tokenizer that a second stage starts from, and whose tokens it keeps."""
     model = _trained(source, "decoder_of", recipe, device)
-    if all((folder / f"{name}.safetensors").exists() for name in ("state", "tokenizer")):
+    if newest_state(folder) is not None and (folder / "tokenizer.safetensors").exists():
         same = load_tokenizer(folder, device="cpu").tokens_id == model.tokens_id
         require(same, "decoder_of", "must be the tokenizer that the run began with", str(source))
     return model
@@ -284,14 +284,12 @@ def train_tokenizer(
             batch = clips.batch(step, share).to(torch_device)
         return _loss(model, second, batch, moving_weight, structure_weight)
 
-    def export(state: TrainState) -> None:
-        weights = state.average_model()
-        if not ranks.first:
-            return
+    def export(saved: SavedState, _: bool) -> None:
+        weights = saved.weights()
         if second is not None:
             weights = model.state_dict() | {f"decoder.{name}": tensor for name, tensor in weights.items()}
         held_out = _world_held_out(recipe) if clips is None else clips.held_out
-        _export(folder, recipe.model, weights, held_out, state.step, torch_device)
+        _export(folder, recipe.model, weights, held_out, saved.values().step, torch_device)
 
     trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
     train(

@@ -41,8 +41,7 @@ class TrainConfig:
             memory, for about a third more computing (Chen et al. 2016, arXiv 1604.06174).
         compile: Whether the layers are compiled (torch.compile): faster steps after a first one of a minute or so, for
             which a CPU needs a C++ compiler.
-        keep: The number of the last checkpoints that are kept: state.safetensors, and those before it with their steps
-            in their names.
+        keep: The number of the last states that are kept, in folders with their steps in their names.
         precision: The precision of the products: "float32", "bfloat16" (weights and their updates stay in float32), or
             "auto", which is the faster one on the device where the run begins; a run that goes on keeps it.
         checkpoint_minutes: The minutes between two checkpoints.

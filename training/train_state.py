@@ -1,36 +1,32 @@
-"""The state of a training: weights, moving average, optimizers and step, in one safetensors file.
+"""The state of a training: weights, moving average, optimizers and step.
 
     state = TrainState(model, config)
     state.begin_step()
     state.backward(loss(model, step, share))
     norm = state.advance()
-    state.save(path)                        # of any number of processes: any other number goes on with it
+    folders.begin(state.tensors(), state.values())          # state_folders.py
+    state.load(newest_state(run))           # of any number of processes: any other number goes on with it
 
-With several processes (ranks.py) each may have a part of every tensor. The file has whole tensors.
+With several processes (ranks.py) each may have a part of every tensor.
 """
 
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import torch
-from safetensors import safe_open
+import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..core.checkpoint import load_tensors, save_tensors
 from ..core.device import faster_in_bfloat16
 from ..core.errors import CheckpointError, require
 from ..lm.blocks import Block
 from ..tokenizer.network import ResidualBlock
-from .divided_tensors import part_of, whole
+from .divided_tensors import local, part_of, whole
 from .ranks import ONE_RANK, Ranks
+from .state_folders import ORDER, SavedState, StateValues, in_order
 from .step_guard import StepGuard
 from .tensor_parallel import Division, clip_gradients
 from .train_config import TrainConfig
-
-DIGITS = "[0-9]" * 8
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig, *, one_by_one: bool = False) -> list[torch.optim.Optimizer]:
@@ -74,7 +70,7 @@ def recompute(layer: nn.Module) -> None:
 
 
 class TrainState:
-    """The weights, moving average, optimizers and step of a run, which one safetensors file holds.
+    """The weights, moving average, optimizers and step of a run.
 
     The auxiliary module has optimizers of its own, its gradient is clipped by itself, and it has no moving average.
     Where there are several processes, all must call each method in the same order.
@@ -176,64 +172,28 @@ class TrainState:
         self._division.add_gradients(module)
         return clip_gradients(module.parameters(), self.config.clip)
 
-    def average_model(self) -> dict[str, torch.Tensor]:
-        """Return the averaged weights and the buffers under the names of the model's state dict, to save for use.
+    def values(self) -> StateValues:
+        """Return the numbers and texts of the state."""
+        mean_norm, accepted, left_out = self.guard.values()
+        return StateValues(self.step, self.config.steps, self.precision, mean_norm, accepted, left_out)
 
-        With several processes the first one gets them, in the memory of its machine, and the others get none.
-        """
-        orders = self._division.orders
-        return self._gathered(
-            (name, self.average.get(name, tensor), orders.get(name)) for name, tensor in self.model.state_dict().items()
-        )
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors of the state by their names, and the orders of rows of those that have one."""
+        named: dict[str, torch.Tensor] = {}
+        for name, tensor, order in [*self._weights(), *self._moments()]:
+            named |= {name: tensor} if order is None else {name: tensor, ORDER + name: order}
+        return named
 
-    def save(self, path: Path) -> None:
-        """Write the whole state to a file atomically, and keep some of those before it; see `TrainConfig.keep`."""
-        tensors = self._gathered(self._tensors())
-        if self.ranks.first:
-            self._keep_last(path)
-            counts = {"step": str(self.step), "steps": str(self.config.steps)}
-            save_tensors(path, tensors, {**counts, "precision": self.precision, **self.guard.values()})
-            self._forget_others(path)
-
-    def _keep_last(self, path: Path) -> None:
-        """Give the file that is to be replaced a second name."""
-        if self.config.keep > 1 and path.exists():
-            with safe_open(path, framework="pt") as file:
-                step = int((file.metadata() or {}).get("step", 0))
-            name = path.with_stem(f"{path.stem}-{step:08d}")
-            name.unlink(missing_ok=True)
-            try:
-                os.link(path, name)
-            except OSError:  # some disks have no links
-                shutil.copy2(path, name)
-
-    def _forget_others(self, path: Path) -> None:
-        """Delete the files with such names that were written before the last ones."""
-        others = path.parent.glob(f"{path.stem}-{DIGITS}{path.suffix}")
-        newest = sorted(others, key=lambda other: other.stat().st_mtime_ns, reverse=True)
-        for other in newest[self.config.keep - 1 :]:
-            other.unlink()
-
-    def _gathered(self, tensors: Iterable[tuple[str, torch.Tensor, torch.Tensor | None]]) -> dict[str, torch.Tensor]:
-        """Return whole tensors by their names, whose rows have this order, if any; the first process gets them."""
-        if self.ranks.count == 1:
-            return {name: tensor for name, tensor, _ in tensors}
-        gathered = ((name, whole(tensor), order) for name, tensor, order in tensors)
-        if self.ranks.first:
-            return {
-                name: tensor.cpu() if order is None else tensor.cpu()[order.argsort()]
-                for name, tensor, order in gathered
-            }
-        for _ in gathered:  # all have to take part
-            pass
-        return {}
-
-    def _tensors(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
+    def _weights(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
+        """Yield the names of weights and their averages, the tensors, and the orders of their rows, if any."""
         orders = self._division.orders
         for group, module in self.modules.items():
             own = orders if module is self.model else {}
             yield from ((f"{group}.{name}", tensor, own.get(name)) for name, tensor in module.state_dict().items())
         yield from ((f"average.{name}", tensor, orders.get(name)) for name, tensor in self.average.items())
+
+    def _moments(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor | None]]:
+        """Yield the same of what the optimizers keep."""
         for index, optimizer in enumerate(self.optimizers):
             owners = self._parameters(optimizer)
             for number, values in optimizer.state_dict()["state"].items():
@@ -246,61 +206,53 @@ class TrainState:
         orders = {id(p): self._division.orders.get(name) for name, p in self.model.named_parameters()}
         return [(p, orders.get(id(p))) for group in optimizer.param_groups for p in group["params"]]
 
-    def load(self, path: Path) -> None:
-        """Read the state from a file that `save` wrote.
+    def load(self, saved: SavedState, group: dist.ProcessGroup | None = None) -> None:
+        """Read a state that any number of processes have saved.
+
+        Args:
+            saved: The state.
+            group: The processes, which must all ask for it; None where there is one.
 
         Raises:
-            CheckpointError: The file is damaged, or belongs to another model or optimizer.
+            CheckpointError: The state is damaged, or belongs to another model or optimizer.
         """
-        tensors = load_tensors(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        step, self.precision = metadata.get("step", ""), metadata.get("precision", "")
-        if not (step.isascii() and step.isdigit()):
-            raise CheckpointError(f"resume: {path.name} must be a training state, got another safetensors file")
-        self.step = int(step)
-        self.guard.load(metadata)
-        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "auxiliary": {}, "average": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
+        values, sizes = saved.values(), saved.sizes()
+        self.step, self.precision = values.step, values.precision
+        self.guard.load(values.mean_norm, values.accepted_steps, values.left_out_steps)
+        wanted = {name: tensor.shape for name, tensor, _ in self._weights()}
+        found = {name: size for name, size in sizes.items() if not name.startswith((ORDER, "optimizer."))}
+        if others := sorted(name for name, _ in wanted.items() ^ found.items()):
+            raise CheckpointError(f"resume: {saved.folder.name} must belong to this model, got another {others[0]}")
+        self._make_moments(saved.folder.name, sizes, none=values.accepted_steps == 0)
+        orders = saved.tensors(lambda name: name.startswith(ORDER))
+        same: dict[str, torch.Tensor] = {}
+        for name, tensor, order in [*self._weights(), *self._moments()]:
+            theirs = orders.get(ORDER + name)
+            if theirs is order or (theirs is not None and order is not None and theirs.equal(order)):
+                same[name] = tensor
+                continue
+            # One after the other, since each process reads the whole of such a tensor.
+            rows = in_order(saved.tensors(name.__eq__)[name], theirs)
+            local(tensor).copy_(local(part_of(rows if order is None else rows[order], tensor)))
+        saved.read_into(same, group)
+
+    def _make_moments(self, folder: str, sizes: Mapping[str, torch.Size], *, none: bool) -> None:
+        """Give the optimizers the tensors that a saved state has of them, to be read; there may be `none`."""
+        states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in self.optimizers]
+        owners = [[p for p, _ in self._parameters(optimizer)] for optimizer in self.optimizers]
+        fits = True
+        for name, size in sizes.items():
             group, _, rest = name.partition(".")
-            groups.setdefault(group, {})[rest] = tensor
-        if groups["auxiliary"] and "auxiliary" not in self.modules:
-            raise CheckpointError(f"resume: {path.name} must belong to this model: it has an auxiliary module, too")
-        orders = self._division.orders
-        try:
-            for group, module in self.modules.items():
-                own, rows = module.state_dict(), orders if module is self.model else {}
-                module.load_state_dict({k: _part(v, own.get(k, v), rows.get(k)) for k, v in groups[group].items()})
-        except RuntimeError as error:
-            raise CheckpointError(f"resume: {path.name} must belong to this model: {error}") from error
-        owned = {
-            f"{index}.{number}"
-            for index, optimizer in enumerate(self.optimizers)
-            for number in range(sum(len(group["params"]) for group in optimizer.param_groups))
-        }
-        found = {name.rpartition(".")[0] for name in groups["optimizer"]}
+            if group == "optimizer":
+                index, number, key = rest.split(".")
+                mine = owners[int(index)] if int(index) < len(owners) else []
+                fits = fits and int(number) < len(mine) and size in (mine[int(number)].shape, torch.Size())
+                if fits:
+                    like = mine[int(number)]
+                    moment = torch.zeros_like(like) if like.shape == size else torch.zeros(size)
+                    states[int(index)].setdefault(int(number), {})[key] = moment
         # A parameter that never had a gradient has no state, but no optimizer is without any.
-        each = {name.partition(".")[0] for name in found} == {str(index) for index in range(len(self.optimizers))}
-        none = not found and metadata.get("accepted_steps") == "0"  # all steps were left out
-        if not (found <= owned and (each or none)):
-            raise CheckpointError(f"resume: {path.name} must belong to this optimizer ({self.config.optimizer})")
-        shapes = ({name: tensor.shape for name, tensor in group.items()} for group in (groups["average"], self.average))
-        if len({frozenset(each.items()) for each in shapes}) > 1:
-            raise CheckpointError(f"resume: {path.name} must belong to this model: its moving average does not fit")
-        for name, tensor in self.average.items():
-            tensor.copy_(_part(groups["average"][name], tensor, orders.get(name)))
-        for index, optimizer in enumerate(self.optimizers):
-            parameters = self._parameters(optimizer)
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for name, tensor in groups["optimizer"].items():
-                owner, number, key = name.split(".")
-                if int(owner) == index:
-                    like, order = parameters[int(number)]
-                    part = _part(tensor, like, order) if tensor.shape == like.shape else tensor
-                    state.setdefault(int(number), {})[key] = part
+        if not (fits and (all(states) or (none and not any(states)))):
+            raise CheckpointError(f"resume: {folder} must belong to this optimizer ({self.config.optimizer})")
+        for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _part(tensor: torch.Tensor, like: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:
-    """Return this process's part of a whole tensor, whose rows get an order first."""
-    return part_of(tensor if order is None else tensor[order], like)

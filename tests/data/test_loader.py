@@ -211,6 +211,7 @@ import json, sys, time
 from pathlib import Path
 import torch
 from reelm.training.loop import train
+from reelm.training.state_folders import newest_state
 from reelm.training.train_config import TrainConfig
 from reelm.data.clip_shards import ClipShards
 from reelm.data.loader import ClipLoader
@@ -230,7 +231,7 @@ def loss(model, step, share):
     return model(batch.frames_BTHW3[:, 0].flatten(1).float() / 255).square().mean(), {}
 
 config = TrainConfig(steps=steps, warmup=1, checkpoint_minutes=0.1 / 60, report_steps=1)
-train(model, loss, config, out, resume=(out / "state.safetensors").exists())
+train(model, loss, config, out, resume=newest_state(out) is not None)
 loader.close()
 """
 

@@ -222,10 +222,14 @@ def test_only_the_guidance_of_a_model_of_the_same_sizes_is_distilled(data, text,
 def test_a_refused_training_leaves_the_run_that_is_there(data, text, taught, tmp_path):
     folder, _ = taught
     train_lm(recipe(train={"steps": 3}), data, text, tmp_path, held_out=data, device="cpu", init=folder)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = files_of(tmp_path)
     with pytest.raises(ReelmError, match="folder: must be new, or its run must be resumed"):
         train_lm(recipe(seed=1), data, text, tmp_path, held_out=data, device="cpu", init=folder)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert files_of(tmp_path) == before
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_guidance_by_keys_is_learnt_from_a_model_that_is_played_and_not_with_that_by_prompts(

@@ -19,6 +19,7 @@ from reelm.core.checkpoint import load_tensors
 from reelm.tests.training.test_ranks import train_as, write_data
 from reelm.training.ranks import Ranks
 from reelm.training.run_reports import RunProgress
+from reelm.training.state_folders import newest_state
 
 KILLS, STOPS = int(os.environ.get("REELM_KILLS", 10)), int(os.environ.get("REELM_STOPS", 5))
 STEPS = 40
@@ -31,7 +32,7 @@ def work(rank, count, folder, meeting):
     torch.set_num_threads(1)
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
-    resume = (folder / "state.safetensors").exists()
+    resume = newest_state(folder) is not None
     train_as(Ranks(rank, count), folder, resume=resume, steps=STEPS, shards=count, checkpoint_minutes=0.05 / 60)
 
 

@@ -23,6 +23,7 @@ from reelm.tokenizer.tokenizer_config import TokenizerConfig
 from reelm.training import lm_training
 from reelm.training.lm_training import LMTraining, train_lm
 from reelm.training.ranks import Ranks, Share
+from reelm.training.state_folders import ORDER, in_order, newest_state
 from reelm.training.tokenizer_training import TokenizerTraining, train_tokenizer
 from reelm.training.train_config import TrainConfig
 
@@ -186,7 +187,21 @@ def work_of_four(rank, folder):
     with pytest.raises(ReelmError, match="tensor: must divide the model's kv_heads, 2, got 4"):
         train_as(ranks, folder / "refused", tensor=4)
     train_as(ranks, folder / "begun-by-one", resume=True, tensor=2, shards=2)
+    stop_one(ranks, folder / "fewer", rank=3, tensor=2, shards=2)
     dist.destroy_process_group()
+
+
+def work_of_two(rank, folder):
+    """What each of two processes does with a run that four have begun."""
+    ranks = join(rank, 2, folder / "fewer")
+    stop_one(ranks, folder / "fewer", resume=True, shards=2)
+    dist.destroy_process_group()
+
+
+def whole_state(folder):
+    """Return all tensors of a state, with their rows in the order of one process."""
+    found = newest_state(folder).tensors(bool)
+    return {name: in_order(rows, found.get(ORDER + name)) for name, rows in found.items() if not name.startswith(ORDER)}
 
 
 @pytest.mark.slow
@@ -196,11 +211,16 @@ def test_layers_and_weights_are_divided_together(tmp_path):
     train_as(Ranks(), tmp_path / "one-muon", optimizer="muon")
     stop_one(Ranks(), tmp_path / "begun-by-one", rank=0)
     torch.multiprocessing.spawn(work_of_four, (tmp_path,), nprocs=4)
-    for name in ("pairs", "pairs-divided", "pairs-recomputed", "begun-by-one"):
+    files = sorted(path.name for path in newest_state(tmp_path / "fewer").folder.iterdir())
+    assert files == [*(f"shard-{rank:05d}-model-00001-of-00001.safetensors" for rank in range(1, 5)), "state.json"]
+    torch.multiprocessing.spawn(work_of_two, (tmp_path,), nprocs=2)
+    assert len(losses(tmp_path / "fewer")) == 16
+    train_as(Ranks(), tmp_path / "fewer", resume=True)
+    for name in ("pairs", "pairs-divided", "pairs-recomputed", "begun-by-one", "fewer"):
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), abs=1e-5), name
     # Muon computes in bfloat16, and of the parts of a matrix.
     assert losses(tmp_path / "pairs-muon") == pytest.approx(losses(tmp_path / "one-muon"), abs=2e-3)
-    one, other = (load_tensors(tmp_path / name / "state.safetensors") for name in ("one", "pairs-divided"))
+    one, other = (whole_state(tmp_path / name) for name in ("one", "pairs-divided"))
     assert {name: tensor.shape for name, tensor in one.items()} == {
         name: tensor.shape for name, tensor in other.items()
     }

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from reelm import cli
+from reelm.core.checkpoint import save_json
+from reelm.core.config import to_dict
 from reelm.core.errors import ReelmError
 from reelm.core.folders import kind_of, mark_folder
 from reelm.data.clip_shards import ClipShards
@@ -18,6 +20,7 @@ from reelm.training.clip_tokens import window_notes
 from reelm.training.model_card import write_card
 from reelm.training.recipes import train_language_model, train_video_tokenizer
 from reelm.training.run_checks import warn_of_a_short_run
+from reelm.training.state_folders import StateValues
 from reelm.training.text_training import train_text_model
 from reelm.training.tokenizer_training import TokenizerTraining
 
@@ -83,11 +86,10 @@ def test_a_tokenizer_that_was_stopped_early_is_named(tmp_path, monkeypatch, caps
     recipe = TokenizerTraining()
     with pytest.raises(ReelmError, match="resume: must be left out"):
         train_video_tokenizer(tmp_path / "tok", recipe=recipe, resume=True)
-    from safetensors.torch import save_file
-
-    (tmp_path / "tok").mkdir()
-    for step, said in (("5", True), ("60", False)):
-        save_file({}, tmp_path / "tok" / "state.safetensors", {"step": step, "steps": "60"})
+    for step, said in ((5, True), (60, False)):
+        folder = tmp_path / "tok" / f"state-{step:08d}"
+        folder.mkdir(parents=True)
+        save_json(folder / "state.json", to_dict(StateValues(step, 60, "float32", 1.0, step, 0)))
         warn_of_a_short_run(tmp_path / "tok")
         err = capsys.readouterr().err
         assert err.startswith("warning: tokenizer: its training stopped at step 5 of 60; reelm train") == said

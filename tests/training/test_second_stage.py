@@ -21,6 +21,7 @@ from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training.discriminator import Discriminator, hinge
 from reelm.training.ranks import WHOLE_BATCH
 from reelm.training.second_stage import SecondStage
+from reelm.training.state_folders import newest_state
 from reelm.training.tokenizer_training import TokenizerTraining, TrainingClips, train_tokenizer
 from reelm.training.train_config import TrainConfig
 
@@ -77,7 +78,7 @@ def noise_clips(stop_in=None):
     """Clips of one's own; with a folder, a run in it is stopped at its second step."""
 
     def batch(step, share=WHOLE_BATCH):
-        if stop_in is not None and step == 1 and not (stop_in / "state.safetensors").exists():
+        if stop_in is not None and step == 1 and not newest_state(stop_in):
             os.kill(os.getpid(), signal.SIGTERM)
         noise = torch.Generator().manual_seed(step)
         return share.of(torch.randint(256, (1, 5, 16, 16, 3), generator=noise, dtype=torch.uint8))
@@ -142,7 +143,7 @@ def test_a_stopped_and_resumed_second_stage_equals_an_uninterrupted_one(tmp_path
     # The state has the discriminator, and what its optimizer knows.
     for name in ("metrics.jsonl", "tokenizer.safetensors", "held-out.json"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes(), name
-    state, again = (load_tensors(folder / "state.safetensors") for folder in (whole, parts))
+    state, again = (newest_state(folder).tensors(bool) for folder in (whole, parts))
     assert state.keys() == again.keys()
     assert all(torch.equal(tensor, again[name]) for name, tensor in state.items())
     assert any(name.startswith("auxiliary.layers.") for name in state)
@@ -152,7 +153,7 @@ def test_a_stopped_and_resumed_second_stage_equals_an_uninterrupted_one(tmp_path
     ):
         second(first, parts, clips=noise_clips(), resume=True)
     (parts / "recipe.json").unlink()  # the state itself knows whose it is
-    with pytest.raises(CheckpointError, match="it has an auxiliary module, too"):
+    with pytest.raises(CheckpointError, match="must belong to this model, got another auxiliary"):
         second(first, parts, clips=noise_clips(), resume=True)
     with pytest.raises(ReelmError, match="decoder_of: must be the tokenizer that the run began with"):
         second(first, parts, "vq", clips=noise_clips(), resume=True, **losses(network))

@@ -13,6 +13,7 @@ from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training import tokenizer_training as training
 from reelm.training.losses import moving_pixels, reconstruction_loss, structure_loss
 from reelm.training.ranks import WHOLE_BATCH
+from reelm.training.state_folders import newest_state
 from reelm.training.tokenizer_training import (
     TokenizerTraining,
     TrainingClips,
@@ -38,7 +39,7 @@ def test_a_stopped_and_resumed_run_has_the_same_losses(tmp_path, monkeypatch, ki
     original = training.training_clips
 
     def stopping(wanted, step, device, share):
-        if step == 2 and not (tmp_path / "parts" / "state.safetensors").exists():
+        if step == 2 and not newest_state(tmp_path / "parts"):
             os.kill(os.getpid(), signal.SIGTERM)
         return original(wanted, step, device, share)
 
@@ -80,7 +81,7 @@ def test_a_run_on_own_clips_resumes_to_the_bit_and_ends_with_a_tokenizer(tmp_pat
     whole = train_tokenizer(recipe(kind), tmp_path / "whole", clips=clips, device="cpu")
 
     def stopping(step, share):
-        if step == 2 and not (parts / "state.safetensors").exists():
+        if step == 2 and not newest_state(parts):
             os.kill(os.getpid(), signal.SIGTERM)
         return clips.batch(step, share)
 
