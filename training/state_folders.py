@@ -235,7 +235,8 @@ class StateFolders:
         """Wait until the state is written, give it its name, and delete those that are not to be kept.
 
         Raises:
-            OSError: It could not be written, as on a full disk; the states before it are as they were.
+            OSError, ReelmError: It could not be written by one process, or by one of several, as on a full disk; the
+                states before it are as they were.
         """
         assert self._writing is not None
         (folder, values, writing), self._writing = self._writing, None
@@ -246,8 +247,6 @@ class StateFolders:
             if self._ranks.first:
                 save_json(folder / VALUES, to_dict(values))
                 sync_folder(folder)
-                if path.exists():  # of a run that went back to a state before it
-                    shutil.rmtree(path)
                 os.replace(folder, path)
                 sync_folder(self._run)
                 self._forget()

@@ -3,6 +3,7 @@
 REELM_STEPS=50 pytest tests/training/test_ranks.py -m "slow or not slow"
 """
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from reelm.core.checkpoint import load_tensors
 from reelm.core.errors import ReelmError
@@ -103,7 +105,26 @@ def work(rank, folder):
     stop_one(ranks, folder / "stopped", shards=2)
     train_as(ranks, folder / "stopped", resume=True, shards=2)
     stop_one(ranks, folder / "on-one", tensor=2)
+    write_badly(ranks, folder / "on-a-full-disk", shards=2)
     dist.destroy_process_group()
+
+
+def write_badly(ranks, folder, **way):
+    """Go on with a stopped run whose state one of the processes cannot write."""
+    stop_one(ranks, folder, **way)
+
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = HuggingFaceStorageWriter.write_data
+    HuggingFaceStorageWriter.write_data = refuse if ranks.rank == 1 else write
+    try:
+        with pytest.raises(ReelmError, match=r"^out: state-00000024 could not be written: .*No space left"):
+            train_as(ranks, folder, resume=True, **way, steps=24)
+    finally:
+        HuggingFaceStorageWriter.write_data = write
+    assert newest_state(folder).values().step == 8
+    train_as(ranks, folder, resume=True, **way, steps=24)
 
 
 def stop_one(ranks, folder, *, rank=1, **way):
