@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 # In a file a matrix may be in int8; the scales of its rows are a tensor of their own, named like it and this.
 SCALES = ".scales"
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+# The files of a checkpoint. No others are fetched: a repository's code and pickles never reach this machine.
+FILES = ("config.json", "*.safetensors", "text.model", "plays.json")
 
 
 def find_checkpoint(
@@ -61,19 +63,18 @@ def find_checkpoint(
             f"model: {str(name)!r} is no folder here; to fetch it from the hub, {INSTALL.format('hub')}"
         ) from None
     try:
-        # Only data files are requested: a repository's code or pickles never reach this machine.
-        wanted = ["config.json", "*.safetensors", "text.model", "plays.json"]
         return Path(
             snapshot_download(
                 str(name),
                 revision=revision,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
-                allow_patterns=wanted,
+                allow_patterns=[*FILES],
             )
         )
     except Exception as error:
-        raise CheckpointError(f"model: could not fetch {str(name)!r} from the hub: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"model: could not fetch {str(name)!r} from the hub: {reason}") from error
 
 
 def read_json(path: Path) -> Json:

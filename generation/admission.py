@@ -1,6 +1,6 @@
 """Refuse models and calls that do not fit into memory before anything is allocated, and say what would fit.
 
-    admit_model(config, device, dtype=dtype)            # before a model is loaded
+    load_admitted("world", "auto", {}, {})              # a model, before whose weights are read
     admit(parts, request)                               # before a call of a loaded model draws its first token
 
 The plan of a call is that of `plan_memory` without what is already loaded, compared with the memory free at that time.
@@ -9,34 +9,41 @@ The plan of a call is that of `plan_memory` without what is already loaded, comp
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Unpack
+from pathlib import Path
 
 import torch
 
+from ..core.checkpoint import find_checkpoint
+from ..core.device import pick_device
 from ..core.errors import ReelmError
 from ..core.memory import available_memory
 from ..core.protocols import Numerics
 from ..sampling.decoders import MAX_FRAMES
 from ..sampling.plan import SamplingConfig
 from .memory_plan import MemoryPlan, clip_bytes, plan_loaded, plan_memory, require_memory, show_bytes
-from .pretrained import ModelConfig, NumericsOptions, Pretrained
+from .pretrained import HubOptions, ModelConfig, NumericsOptions, Pretrained, load_pretrained, read_config
 from .request import MAX_SECONDS, Request
 
 CPU = torch.device("cpu")
 
 
-def admit_model(config: ModelConfig, device: torch.device, **numerics: Unpack[NumericsOptions]) -> None:
-    """Refuse a model that does not fit with one latent frame of one clip.
+def load_admitted(
+    model: str | Path, device: str | torch.device, numerics: NumericsOptions, hub: HubOptions
+) -> Pretrained:
+    """Load a model as `load_pretrained` does, unless it does not fit with one latent frame of one clip.
 
     Args:
-        config: The config of the model.
+        model: The bundled name, folder or hub id.
         device: The device on which it will run.
-        numerics: The options `dtype`, `weights` and `cache` of `plan_memory`.
+        numerics: The dtype and the precisions.
+        hub: The options for a hub id.
 
     Raises:
-        ReelmError: The message states the required and the available memory.
+        ReelmError: The message states the required and the available memory; or those of `load_pretrained`.
     """
-    require_memory(plan_memory(config, seconds=0.1, device=device.type, **numerics), available_memory(device))
+    chosen, config = pick_device(device), read_config(find_checkpoint(model, **hub))
+    require_memory(plan_memory(config, seconds=0.1, device=chosen.type, **numerics), available_memory(chosen))
+    return load_pretrained(model, device=chosen, **numerics, **hub)
 
 
 def admit(

@@ -18,8 +18,6 @@ from typing import Literal, Unpack, overload
 import numpy as np
 import torch
 
-from ..core.checkpoint import find_checkpoint
-from ..core.device import pick_device
 from ..core.errors import ReelmError
 from ..core.modes import in_plain_modes
 from ..core.protocols import Precision
@@ -27,10 +25,11 @@ from ..core.signals import deferred_signals
 from ..media.fitting import Fit
 from ..media.sound import note_sound
 from ..sampling.batch import DrawnClip, draw_clips
-from .admission import admit, admit_model
+from .admission import admit, load_admitted
 from .continuation import inherit
 from .detail import decode_after
 from .drift import DriftReport, drift
+from .model_copy import copy_pretrained
 from .options import (
     ClipLike,
     ContinueOptions,
@@ -48,7 +47,7 @@ from .options import (
 from .pixels import decode_clips
 from .play import PlaySession, begin_play
 from .play_options import PlayOptions
-from .pretrained import HubOptions, NumericsOptions, Pretrained, load_pretrained, read_config
+from .pretrained import HubOptions, NumericsOptions, Pretrained
 from .request import Request, is_batch, make_request, unmoved_if_refused
 from .scoring import Score, score_clip
 from .session import SessionState
@@ -97,9 +96,11 @@ class VideoGenerator:
         """
         hub: HubOptions = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         numerics: NumericsOptions = {"dtype": dtype, "weights": weights, "cache": cache}
-        chosen, config = pick_device(device), read_config(find_checkpoint(model, **hub))
-        admit_model(config, chosen, **numerics)
-        return cls(load_pretrained(model, device=chosen, **numerics, **hub))
+        return cls(load_admitted(model, device, numerics, hub))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model, with a card, to a new folder for `from_pretrained` or the hub; see `copy_pretrained`."""
+        return copy_pretrained(self.parts, folder)
 
     @property
     def fps(self) -> float:

@@ -119,7 +119,11 @@ def test_a_model_of_ones_own_clips(run):
     report = json.loads(Path("lm/continuations.json").read_text())
     assert report["n"] == 3 == len(report["samples"])
     card = Path("lm/model/README.md").read_text()
-    assert card.startswith("# lm\n") and "4x8x8 pixels a token, fsq, 16 codes" in card
+    assert (
+        card.startswith("---\nlibrary_name: reelm\n")
+        and "\n# lm\n" in card
+        and "4x8x8 pixels a token, fsq, 16 codes" in card
+    )
     judged = [json.loads(line) for line in Path("lm/held-out.jsonl").read_text().splitlines()]
     assert f"- {judged[-1]['nats_per_token']:.3f} nats a token; the weights are those of step" in card
     for clip in report["samples"]:

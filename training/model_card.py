@@ -13,6 +13,7 @@ from .. import __version__
 from ..core.checkpoint import read_json
 from ..core.files import atomic_write
 from ..core.progress import note
+from ..generation.hub_card import front_matter
 from ..generation.pretrained import Pretrained
 from ..lm.lm_config import LMConfig
 from .validation import best_of, read_entries
@@ -22,7 +23,7 @@ say it here: blur, flicker, shifts of colour, what falls apart, and after how lo
 
 
 def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
-    """Return the model card as Markdown.
+    """Return the model card as Markdown, with what the hub reads of it before.
 
     Args:
         run: The folder of the language model's training.
@@ -42,7 +43,7 @@ def model_card(run: Path, tokenizer: Path, parts: Pretrained) -> str:
         "\n".join(_measured(run, tokenizer, parts)) or "Nothing: the data were tokens, or no clip was long enough.",
         LOOKS,
     ]
-    return "\n\n".join(blocks) + "\n"
+    return front_matter(parts) + "\n\n".join(blocks) + "\n"
 
 
 def write_card(out: Path, card: str) -> None:

@@ -23,15 +23,15 @@ faults()  # the kept memory is touched once
 print(plain, faults())
 """
 
-# Prints MiB that are used: after four threads have freed most of what they had, and when that is returned; and after
-# every second of 100 blocks of 2 MiB was freed, since a larger one was freed before, and when they are mapped.
-HEAPS = """
+USED = """
 import threading, torch
 from reelm.core.memory import map_large_blocks, memory_bytes, return_freed_memory
 
 def used():
     return memory_bytes(torch.device("cpu")) / 2**20
-
+"""
+# Prints MiB that are used after four threads have freed most of what they had, and when that is returned.
+HEAPS = """
 def fill(kept=[]):
     kept += [torch.zeros(2000) for _ in range(4000)][::100]
 
@@ -42,14 +42,13 @@ threads = [threading.Thread(target=fill) for _ in range(4)]
 print(used() - before)
 return_freed_memory()
 print(used() - before)
+"""
+# Prints MiB that are used after every second of 100 blocks of 2 MiB was freed, where a larger one was freed before.
+BLOCKS = """
 torch.ones(2**20)  # 4 MiB, up to which glibc takes blocks from its heaps then
-for prepare in (lambda: None, map_large_blocks):
-    prepare()
-    before = used()
-    kept = [torch.ones(2**19) for _ in range(100)][::2]
-    print(used() - before)
-    del kept
-    return_freed_memory()
+before = used()
+kept = [torch.ones(2**19) for _ in range(100)][::2]
+print(used() - before)
 """
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is glibc's")
 
@@ -67,6 +66,7 @@ def test_freed_memory_is_used_again():
 
 @GLIBC
 def test_what_threads_and_large_blocks_leave_is_returned():
-    freed, returned, plain, mapped = figures(HEAPS)
+    freed, returned = figures(USED + HEAPS)
     assert returned < freed / 4
+    (plain,), (mapped,) = figures(USED + BLOCKS), figures(f"{USED}map_large_blocks(){BLOCKS}")
     assert mapped < 120 < 180 < plain

@@ -415,6 +415,6 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(debug_checkpoint, monk
     from reelm import VideoGenerator
 
     monkeypatch.setattr("reelm.generation.admission.available_memory", lambda place: 30 * MIB)
-    monkeypatch.setattr("reelm.generation.generator.load_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("reelm.generation.admission.load_pretrained", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ReelmError, match=r"^memory: must be at least .* got 30 MiB"):
         VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")

@@ -1,0 +1,65 @@
+"""Copies of a model's checkpoint folder, to be moved, kept or published.
+
+copy_pretrained(load_pretrained("world"), Path("mine"))         # config.json, weights, text model and a card
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..core.checkpoint import BUNDLED, FILES, find_checkpoint
+from ..core.errors import require
+from ..core.files import as_path, atomic_write, check_writable
+from .hub_card import plain_card
+from .pretrained import HubOptions, Pretrained, read_config
+
+CARD = "README.md"
+
+
+def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
+    """Write the files that a model was loaded from, and a card, to a new folder: all of them, or nothing.
+
+    A loaded model does not change, whatever its dtype and precision, so its files are still those of the model. Its
+    card is kept where it has one of its own; the bundled models get one that stands alone.
+
+    Args:
+        parts: The model.
+        folder: The folder, which must be new or empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ReelmError: The folder holds files or cannot be written; or the model was made in memory, or its files have
+            changed since it was loaded.
+        CheckpointError: The files of the model are no longer there.
+    """
+    folder = as_path(folder, "folder")
+    require(parts.origin is not None, "model", "must be loaded from a checkpoint to be copied", parts.name)
+    assert parts.origin is not None
+    name, hub = parts.origin
+    fetched: HubOptions = {**hub, "local_files_only": True}
+    source = find_checkpoint(name, **fetched)
+    require(read_config(source) == parts.config, "model", "must have the files that it was loaded from", str(source))
+    free = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    require(free, "folder", "must be new or empty", str(folder))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=check_writable(folder, "folder").parent))
+    try:
+        for path in {path for pattern in FILES for path in source.glob(pattern)}:
+            shutil.copyfile(path, temporary / path.name)
+        own = source / CARD if source.parent != BUNDLED else None
+        if own is not None and own.is_file():
+            shutil.copyfile(own, temporary / CARD)
+        else:
+            atomic_write(temporary / CARD, plain_card(parts))
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
