@@ -35,6 +35,7 @@ from ..lm.transformer import VideoTransformer
 from .factored_vocabulary import factor_vocabulary, merge_factors
 from .guidance_distillation import GuidanceTeacher, KeyTeacher, PromptTeacher
 from .loop import check_run, train
+from .low_rank import adapt, merge_adapters
 from .ranks import ONE_RANK, Ranks, Share
 from .run_reports import RunProgress
 from .speed import Work, training_flops
@@ -72,6 +73,8 @@ class LMTraining:
             such as that at which clips will be drawn.
         store: The numbers of the matrices in the model's checkpoint: "float16", or "int8" with a scale for each row, in
             half the bytes.
+        lora_rank: The rank of what is trained beside each matrix of the blocks, where a trained model (`init`) is
+            adapted (low_rank.py) and all its weights stay as they are; 0 for a training of all weights.
         seed: The seed of the initial weights and of the order of the clips.
     """
 
@@ -85,6 +88,7 @@ class LMTraining:
     key_guidance: float = 1.0
     guidance_temperature: float = 1.0
     store: Storage = "float16"
+    lora_rank: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -98,6 +102,11 @@ class LMTraining:
         one = self.key_guidance == 1 or self.model.guidance is None
         require(one, "key_guidance", "must be 1 where guidance by prompts is distilled (--model.guidance)",
                 self.key_guidance)  # fmt: skip
+        width = self.model.width
+        require(0 <= self.lora_rank <= width, "lora_rank", f"must be from 0 to the width, {width}", self.lora_rank)
+        apart = not self.lora_rank or not (self.distils or self.train.tensor > 1)
+        require(apart, "lora_rank", "must be 0 where guidance is distilled, or layers are divided (--train.tensor)",
+                self.lora_rank)  # fmt: skip
         name, temperature = "guidance_temperature", self.guidance_temperature
         require(0 < temperature <= 100, name, "must be above 0 and at most 100", temperature)
         used = temperature == 1 or self.distils
@@ -232,9 +241,13 @@ def train_lm(
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
     check_run(folder, resume, recipe)
     check_guidance(recipe, init, resume=resume)
+    adapted = not recipe.lora_rank or init is not None or resume
+    require(adapted, "lora_rank", "must be 0 without a trained model that is adapted (--init)", recipe.lora_rank)
     model, teacher = _start(recipe, text, folder, init, torch_device, ranks, resume=resume)
     trained = model if teacher is None else teacher.student
-    if levels:
+    if recipe.lora_rank:
+        adapt(trained, recipe.lora_rank)
+    elif levels:
         factor_vocabulary(trained, levels, fresh=init is None)
     batches, nats = TokenBatches(sets, text, recipe), teacher or cross_entropy
     for shards in sets:
@@ -250,7 +263,7 @@ def train_lm(
 
     def export(saved: SavedState, stopped: bool) -> None:
         weights = saved.weights()
-        merged = merge_factors(weights, levels) if levels else weights
+        merged = merge_adapters(weights) if recipe.lora_rank else merge_factors(weights, levels) if levels else weights
         lm = _empty(recipe.model, text, torch_device)
         lm.load_state_dict(merged if teacher is None else teacher.weights(merged))
         save_json(folder / "lm.json", to_dict(recipe.model))

@@ -92,6 +92,11 @@ def _making(run: Path) -> Iterator[str]:
     if recipe["model"].get("guidance"):
         scale = recipe["model"]["guidance"]
         yield f"- Guidance in one row, for the scale {scale:g}, was distilled; all else is as in the initial weights."
+    if recipe["lora_rank"]:
+        yield (
+            f"- Products of rank {recipe['lora_rank']} beside the matrices of the blocks were trained (LoRA); all else is "
+            "as in the initial weights."
+        )
     if recipe["key_guidance"] != 1:
         yield (
             f"- Guidance by the keys, for the scale {recipe['key_guidance']:g}, was distilled into the weights of the "

@@ -39,7 +39,11 @@ def make_optimizers(model: nn.Module, config: TrainConfig, *, one_by_one: bool =
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     # Muon is meant for hidden matrices; AdamW trains the embeddings and the head (Jordan et al. 2024).
-    hidden = [p for name, p in parameters.items() if config.optimizer == "muon" and p.ndim == 2 and "blocks." in name]
+    hidden = [
+        p for name, p in parameters.items()
+        # One of two thin matrices (low_rank.py) is no map between hidden states.
+        if config.optimizer == "muon" and p.ndim == 2 and "blocks." in name and ".parametrizations." not in name
+    ]  # fmt: skip
     chosen = {id(p) for p in hidden}
     rest = [p for p in parameters.values() if id(p) not in chosen]
     groups = [
@@ -103,7 +107,7 @@ class TrainState:
             each for module in self.modules.values()
             for each in make_optimizers(module, config, one_by_one=ranks.tensor > 1)
         ]  # fmt: skip
-        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         self.guard = StepGuard(config.spike, config.most_left_out)
         self._held: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
         self._has_gradients = False  # of this step

@@ -43,9 +43,9 @@ STEPS = int(os.environ.get("REELM_STEPS", 24))
 WAYS = {"data": {}, "divided": {"shards": 2}, "tensor": {"tensor": 2}}
 
 
-def lm_recipe(**train):
+def lm_recipe(lora_rank=0, **train):
     options = {"steps": STEPS, "warmup": 5, "report_steps": 1, "learning_rate": 1e-2, "precision": "float32"} | train
-    return LMTraining(model=MODEL, batch_tokens=96, token_noise=0.2, train=TrainConfig(**options))
+    return LMTraining(model=MODEL, batch_tokens=96, token_noise=0.2, lora_rank=lora_rank, train=TrainConfig(**options))
 
 
 def tokenizer_as(ranks, folder, kind, **train):
@@ -68,10 +68,10 @@ def write_data(folder):
     (folder / "text.model").write_bytes(train_text(CAPTIONS))
 
 
-def train_as(ranks, folder, *, resume=False, **train):
+def train_as(ranks, folder, *, resume=False, init=None, **train):
     text = TextEncoder((folder.parent / "text.model").read_bytes())
     return train_lm(lm_recipe(**train), folder.parent / "tokens", text, folder, levels=(4, 3), device="cpu",
-                    resume=resume, ranks=ranks)  # fmt: skip
+                    resume=resume, init=init, ranks=ranks)  # fmt: skip
 
 
 def join(rank, count, folder):
@@ -94,6 +94,7 @@ def work(rank, folder):
         both = [None, None]
         dist.all_gather_object(both, learned)
         assert all(torch.equal(both[0][key], both[1][key]) for key in learned)
+    train_as(ranks, folder / "divided-adapted", init=folder / "one", lora_rank=2, shards=2)
     with pytest.raises(ReelmError, match="shards: must divide the number of processes, 2, got 3"):
         train_as(ranks, folder / "refused", shards=3)
     with pytest.raises(ReelmError, match="batch_tokens: must make a number of clips that 2 processes, with 3 parts"):
@@ -153,6 +154,7 @@ def runs(tmp_path_factory):
     write_data(folder)
     train_as(Ranks(), folder / "one")
     train_as(Ranks(), folder / "parts", parts=2)
+    train_as(Ranks(), folder / "one-adapted", init=folder / "one", lora_rank=2)
     for kind in QUANTIZERS:
         tokenizer_as(Ranks(), folder / f"one-{kind}", kind)
     context = multiprocessing.get_context("forkserver")  # from a process that has imported all, which takes seconds
@@ -167,10 +169,11 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("way", ["parts", *WAYS])
+@pytest.mark.parametrize("way", ["parts", *WAYS, "divided-adapted"])
 def test_losses_are_those_of_one_process(runs, way):
-    assert losses(runs / way) == pytest.approx(losses(runs / "one"), abs=1e-5)
-    one, other = (load_tensors(runs / name / "lm.safetensors") for name in ("one", way))
+    alone = "one-adapted" if "adapted" in way else "one"
+    assert losses(runs / way) == pytest.approx(losses(runs / alone), abs=1e-5)
+    one, other = (load_tensors(runs / name / "lm.safetensors") for name in (alone, way))
     assert one.keys() == other.keys()
     assert all(torch.allclose(tensor, other[name], atol=2e-4) for name, tensor in one.items())
 
