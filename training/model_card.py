@@ -94,8 +94,8 @@ def _making(run: Path) -> Iterator[str]:
         yield f"- Guidance in one row, for the scale {scale:g}, was distilled; all else is as in the initial weights."
     if recipe["lora_rank"]:
         yield (
-            f"- Products of rank {recipe['lora_rank']} beside the matrices of the blocks were trained (LoRA); all else is "
-            "as in the initial weights."
+            f"- Products of rank {recipe['lora_rank']} beside the matrices of the blocks were trained (LoRA); all "
+            "else is as in the initial weights."
         )
     if recipe["key_guidance"] != 1:
         yield (
