@@ -49,6 +49,8 @@ WEIGHTS = "lm.safetensors"
 IGNORED = -100  # a target that counts for nothing
 # The sizes of a language model that follow from the data and the tokenizer, and are therefore no options of commands.
 DERIVED = ("vocab_size", "rows", "columns", "text_vocab_size", "controller")
+# Those that the shapes of its weights follow from.
+SHAPES = ("width", "depth", "heads", "kv_heads", "head_dim", "hidden", "neighbour_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,6 +374,10 @@ def start_from(model: VideoTransformer, folder: Path, text: TextEncoder) -> None
         note(f"init: the model writes in {order} order, this one is trained to write in {model.config.order} order")
     played = from_dict(Controller, sizes.get("controller", {}), "init")
     require(played == model.config.controller, "init", "must be played by the keys and axes of the data", played)
+    shapes = {name: sizes[name] for name in SHAPES if sizes.get(name) not in (None, getattr(model.config, name))}
+    told = " ".join(f"--model.{name.replace('_', '-')} {size}" for name, size in shapes.items())
+    rule = f"must have the sizes of the model that is trained, or that one its own ({told})"
+    require(not shapes, "init", rule, str(folder))
     with uninitialised():
         other = VideoTransformer(dataclasses.replace(model.config, order=order, guidance=sizes.get("guidance")))
     load_weights(other, folder / "lm.safetensors")

@@ -1,5 +1,7 @@
 """Low-rank adaptation: it begins as nothing, leaves all weights, and merges into a plain model that does the same."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -73,6 +75,11 @@ def test_it_is_learnt_beside_weights_that_stay(data, text, taught, tmp_path, sto
 
 
 def test_what_cannot_be_adapted_is_refused(data, text, tmp_path):
+    folder = tmp_path / "taught"
+    wider = dataclasses.replace(MODEL, width=24, kv_heads=2)
+    train_lm(recipe(model=wider, train={"steps": 1}), data, text, folder, device="cpu")
+    with pytest.raises(ReelmError, match=r"^init: must have the sizes .* \(--model.width 24 --model.kv-heads 2\)"):
+        train_lm(recipe(lora_rank=2), data, text, tmp_path / "out", init=folder, device="cpu")
     with pytest.raises(ReelmError, match="lora_rank: must be 0 without a trained model"):
         train_lm(recipe(lora_rank=2), data, text, tmp_path / "out", device="cpu")
     for wrong in (-1, 17):
