@@ -70,6 +70,7 @@ def find_checkpoint(
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 allow_patterns=[*FILES],
+                ignore_patterns=["*/*"],
             )
         )
     except Exception as error:

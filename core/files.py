@@ -117,10 +117,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
-    # mkstemp makes files that only their owner can read; the file should have the mode that open() would give it.
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
+    give_usual_mode(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -131,6 +128,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             error.filename = str(path)  # so that the error of a full disk says what could not be written
         raise
     sync_folder(path.parent)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a temporary file or folder, which its owner alone may read, the mode that a new one has."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def sync_folder(path: Path) -> None:

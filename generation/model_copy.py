@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ..core.checkpoint import BUNDLED, FILES, find_checkpoint
 from ..core.errors import require
-from ..core.files import as_path, atomic_write, check_writable
+from ..core.files import as_path, atomic_write, check_writable, give_usual_mode
+from ..core.progress import note
 from .hub_card import plain_card
-from .pretrained import HubOptions, Pretrained, read_config
+from .pretrained import HubOptions, Pretrained, load_pretrained
 
 CARD = "README.md"
 
@@ -21,8 +22,9 @@ CARD = "README.md"
 def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
     """Write the files that a model was loaded from, and a card, to a new folder: all of them, or nothing.
 
-    A loaded model does not change, whatever its dtype and precision, so its files are still those of the model. Its
-    card is kept where it has one of its own; the bundled models get one that stands alone.
+    A loaded model does not change, whatever its dtype and precision, so its files are still those of the model; the
+    copy is loaded once to see that they are. Its card is kept where its folder has one; the bundled models get one that
+    stands alone, and those of the hub a new one, since cards are not fetched.
 
     Args:
         parts: The model.
@@ -42,8 +44,7 @@ def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
     name, hub = parts.origin
     fetched: HubOptions = {**hub, "local_files_only": True}
     source = find_checkpoint(name, **fetched)
-    require(read_config(source) == parts.config, "model", "must have the files that it was loaded from", str(source))
-    free = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    free = not os.path.lexists(folder) or (_is_folder(folder) and not any(folder.iterdir()))
     require(free, "folder", "must be new or empty", str(folder))
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=check_writable(folder, "folder").parent))
     try:
@@ -54,12 +55,20 @@ def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
             shutil.copyfile(own, temporary / CARD)
         else:
             atomic_write(temporary / CARD, plain_card(parts))
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+            if not Path(name).is_dir() and source.parent != BUNDLED:
+                note(f"the card of {name}, and the license in it, were not fetched: {folder / CARD} has neither")
+        copy = load_pretrained(temporary, device="cpu")
+        same = (copy.tokenizer_id, copy.lm_id) == (parts.tokenizer_id, parts.lm_id)
+        require(same, "model", "must have the files that it was loaded from", str(source))
+        give_usual_mode(temporary)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is that of a folder, and not of a link to one."""
+    return path.is_dir() and not path.is_symlink()

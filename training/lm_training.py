@@ -268,6 +268,7 @@ def train_lm(
         merged = merge_adapters(weights) if recipe.lora_rank else merge_factors(weights, levels) if levels else weights
         lm = _empty(recipe.model, text, torch_device)
         lm.load_state_dict(merged if teacher is None else teacher.weights(merged))
+        del weights, merged  # before the content of the file is made
         save_json(folder / "lm.json", to_dict(recipe.model))
         save_tensors(folder / WEIGHTS, lm.state_dict())
         atomic_write(folder / "text.model", text.model)

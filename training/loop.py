@@ -110,8 +110,10 @@ def train(
 
     def export(saved: SavedState) -> None:
         report.draw()
-        if on_checkpoint is not None and ranks.first:
-            on_checkpoint(saved, state.stopped)
+        if ranks.first:
+            if on_checkpoint is not None:
+                on_checkpoint(saved, state.stopped)
+            folders.forget()
         ranks.wait()  # here, for as long as the first process measures: groups of weights wait for half an hour only
 
     if saved is not None and state.step >= config.steps:
@@ -135,13 +137,14 @@ def train(
             late = time.monotonic() - last > 60 * config.checkpoint_minutes
             state.stopped, late, written = ranks.any_of(bool(stopped), late, folders.written)
             ends = state.stopped or state.guard.gives_up or state.step == config.steps
-            if folders.writing and (written or late or ends):
-                export(folders.finish())
+            whole = [folders.finish()] if folders.writing and (written or late or ends) else []
             if late or ends:
                 folders.begin(state.tensors(), state.values())
                 last = time.monotonic()
-            if ends:
-                export(folders.finish())
+            # Before anything is made of the one before: who stops a run may not wait for long.
+            whole += [folders.finish()] if ends else []
+            for each in whole:
+                export(each)
             state.guard.check(value)
             if state.stopped:
                 note(f"stopped at step {state.step} of {config.steps}; go on with --resume")

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from ..core.checkpoint import load_tensors, read_json, safetensors_content, save_json
 from ..core.config import from_dict, to_dict
-from ..core.errors import CheckpointError, ReelmError
+from ..core.errors import CheckpointError, ReelmError, require
 from ..core.files import atomic_write, check_writable, sync_folder
 from .ranks import PATIENCE, Ranks
 
@@ -51,6 +51,9 @@ class StateValues:
     mean_norm: float
     accepted_steps: int
     left_out_steps: int
+
+    def __post_init__(self) -> None:
+        require(self.step >= 0, "step", "must be at least 0", self.step)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,12 @@ class SavedState:
         with _told(CheckpointError, self._rule):
             from torch.distributed.checkpoint import HuggingFaceStorageReader
 
-            return HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
+            found: dict[str, Any] = HuggingFaceStorageReader(str(self.folder)).read_metadata().state_dict_metadata
+        for name, about in found.items():
+            # The library takes the size from the last part that is there, and reads without a word what is not.
+            if sum(part.sizes.numel() for part in about.chunks) != about.size.numel():
+                raise CheckpointError(f"{self._rule}, got none with a part of {name}")
+        return found
 
     def _read(self, tensors: dict[str, torch.Tensor], **processes: Any) -> None:
         if not tensors:
@@ -146,7 +154,7 @@ class SavedState:
 
 @contextmanager
 def _told(kind: type[ReelmError], rule: str) -> Iterator[None]:
-    """Raise an error of ours, with the first reason, for one of `torch.distributed.checkpoint`, which tells all."""
+    """Raise an error of ours, with the first reason, for those of files and of `torch.distributed.checkpoint`."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
@@ -188,10 +196,10 @@ class StateFolders:
     def __enter__(self) -> "StateFolders":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Finish the state that is being written, so that an error in a later step does not lose it."""
         if self.writing:
-            with suppress(Exception) if kind else nullcontext():
+            with suppress(Exception):  # the error that is on its way is the one to be told
                 self.finish()
         self._thread.shutdown()
 
@@ -232,7 +240,7 @@ class StateFolders:
         return writing
 
     def finish(self) -> SavedState:
-        """Wait until the state is written, give it its name, and delete those that are not to be kept.
+        """Wait until the state is written, and give it its name.
 
         Raises:
             OSError, ReelmError: It could not be written by one process, or by one of several, as on a full disk; the
@@ -249,17 +257,17 @@ class StateFolders:
                 sync_folder(folder)
                 os.replace(folder, path)
                 sync_folder(self._run)
-                self._forget()
         finally:
             if self._ranks.first:
                 shutil.rmtree(folder, ignore_errors=True)
         return SavedState(path)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Delete all states but the last ones; one that is half deleted has no name that is looked for."""
         for folder in sorted(self._run.glob(f"state-{DIGITS}"))[: -self._keep]:
-            os.replace(folder, folder.with_name(f".{folder.name}"))
-        self._remove_what_a_kill_left()
+            hidden = folder.with_name(f".{folder.name}")
+            os.replace(folder, hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def _remove_what_a_kill_left(self) -> None:
         for folder in self._run.glob(f".state-{DIGITS}"):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from reelm.core.checkpoint import BUNDLED, load_tensors
+from reelm.core.checkpoint import load_tensors, save_tensors
 from reelm.core.errors import CheckpointError, ReelmError
 from reelm.generation.generator import VideoGenerator
 from reelm.generation.model_copy import copy_pretrained
@@ -158,7 +158,7 @@ def test_what_is_not_there_is_told_in_a_line(repositories, tmp_path, name, told)
     assert "\n" not in str(error.value)
 
 
-def test_a_copy_has_the_files_and_the_card_of_the_model(model, repositories, tmp_path):
+def test_a_copy_has_the_files_and_the_card_of_the_model(model, repositories, tmp_path, capsys):
     generator = VideoGenerator.from_pretrained(model, device="cpu")
     copy = generator.save_pretrained(tmp_path / "copy")
     names = {"config.json", "lm.safetensors", "tokenizer.safetensors", "text.model", "README.md"}
@@ -169,7 +169,9 @@ def test_a_copy_has_the_files_and_the_card_of_the_model(model, repositories, tmp
     fetched = load_pretrained("owner/copy", cache_dir=str(tmp_path / "cache"), device="cpu")
     assert fetched.lm_id == generator.parts.lm_id
     # That one has no card of its own, since a card is not fetched.
+    assert "license" not in capsys.readouterr().err
     again = copy_pretrained(fetched, tmp_path / "again")
+    assert "the card of owner/copy, and the license in it, were not fetched" in capsys.readouterr().err
     assert load_tensors(again / "lm.safetensors").keys() == load_tensors(model / "lm.safetensors").keys()
     assert "# owner/copy" in (again / "README.md").read_text()
 
@@ -187,12 +189,14 @@ def test_a_copy_loses_nothing(model, tmp_path):
     parts = load_pretrained(model, device="cpu")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of the user")
-    for folder in (tmp_path / "mine", tmp_path / "mine" / "notes.txt", model):
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "notes.txt", model, tmp_path / "link"):
         with pytest.raises(ReelmError, match=r"^folder: must be new or empty"):
             copy_pretrained(parts, folder)
     with pytest.raises(ReelmError, match=r"^folder: its folder must exist"):
         copy_pretrained(parts, tmp_path / "no" / "folder")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "notes.txt"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link", "mine", "notes.txt", "nothing"]
     (tmp_path / "empty").mkdir()
     copy_pretrained(parts, tmp_path / "empty")
     with pytest.raises(ReelmError, match=r"^folder: must be a path, got 3"):
@@ -202,7 +206,8 @@ def test_a_copy_loses_nothing(model, tmp_path):
 def test_what_is_no_longer_the_loaded_model_is_not_copied(model, tmp_path):
     copy = copy_pretrained(load_pretrained(model, device="cpu"), tmp_path / "copy")
     parts = load_pretrained(copy, device="cpu")
-    (copy / "config.json").write_bytes((BUNDLED / "world" / "config.json").read_bytes())
+    weights = load_tensors(copy / "lm.safetensors")
+    save_tensors(copy / "lm.safetensors", {name: tensor * 0 for name, tensor in weights.items()})
     with pytest.raises(ReelmError, match=r"^model: must have the files that it was loaded from"):
         copy_pretrained(parts, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -7,6 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from reelm.core.checkpoint import load_tensors
-from reelm.core.errors import ReelmError
+from reelm.core.errors import CheckpointError, ReelmError
 from reelm.data.token_shards import write_shard
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
@@ -163,6 +164,19 @@ def runs(tmp_path_factory):
         for result in [pool.submit(work, rank, folder) for rank in range(2)]:
             result.result()
     return folder
+
+
+def test_a_state_without_one_of_its_parts_is_refused(runs, tmp_path):
+    folder = shutil.copytree(runs / "divided", runs / "in-part")
+    parts = sorted(newest_state(folder).folder.glob("shard-*"))
+    assert len(parts) == 2
+    for part in parts:
+        aside = part.rename(tmp_path / part.name)
+        with pytest.raises(
+            CheckpointError, match=r"^resume: state-\d+ must (have whole safetensors|belong to this model)"
+        ):
+            train_as(Ranks(), folder, resume=True, steps=STEPS + 1)
+        aside.rename(part)
 
 
 def losses(folder):
