@@ -122,18 +122,14 @@ def train(
     last = time.monotonic()
     with stop_signals() as stopped, folders:
         for step in progress(range(state.step, config.steps), "training", unit="step", done=state.step):
-            # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
-            torch.manual_seed(step)
             begun = time.monotonic()
             with _short_of_memory(batch_option):
-                value, metrics = _backward(state, loss, half=half)
-                norm = state.advance()
+                figures = _make_step(state, loss, half=half)
             report.count(step, time.monotonic() - begun)
             if state.guard.left_out:
-                _note_left_out(state, float(norm), batch_name(step))
+                _note_left_out(state, figures["norm"], batch_name(step))
             elif state.step % config.report_steps == 0 or state.step == config.steps:
-                means = dict(zip(["loss", *metrics], ranks.mean([value, *metrics.values()]), strict=True))
-                report.add(state.step, {"loss": means.pop("loss"), "norm": float(norm), **means})
+                report.add(state.step, _means(ranks, figures))
             late = time.monotonic() - last > 60 * config.checkpoint_minutes
             state.stopped, late, written = ranks.any_of(bool(stopped), late, folders.written)
             ends = state.stopped or state.guard.gives_up or state.step == config.steps
@@ -141,11 +137,11 @@ def train(
             if late or ends:
                 folders.begin(state.tensors(), state.values())
                 last = time.monotonic()
-            # Before anything is made of the one before: who stops a run may not wait for long.
-            whole += [folders.finish()] if ends else []
+            if ends:  # before anything is made of the one before: who stops a run may not wait for long
+                whole.append(folders.finish())
             for each in whole:
                 export(each)
-            state.guard.check(value)
+            state.guard.check(figures["loss"])
             if state.stopped:
                 note(f"stopped at step {state.step} of {config.steps}; go on with --resume")
                 break
@@ -174,8 +170,10 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _backward(state: TrainState, loss: Loss, *, half: bool) -> tuple[float, dict[str, float]]:
-    """Compute the gradient of this process's parts of a batch; return the mean loss and the means of the figures."""
+def _make_step(state: TrainState, loss: Loss, *, half: bool) -> dict[str, float]:
+    """Make a step; return the mean loss of this process's parts, the norm, and the means of the figures."""
+    # What a model draws at random (the codes that a codebook replaces) must depend on the step alone, too.
+    torch.manual_seed(state.step)
     state.begin_step()
     shares, sums = state.ranks.shares(state.config.parts), dict[str, float]()
     device = device_of(state.model)
@@ -185,7 +183,12 @@ def _backward(state: TrainState, loss: Loss, *, half: bool) -> tuple[float, dict
         state.backward(value, last=share is shares[-1])
         for name, figure in {"loss": value.detach(), **metrics}.items():
             sums[name] = sums.get(name, 0.0) + float(figure) / len(shares)
-    return sums.pop("loss"), sums
+    return {"loss": sums.pop("loss"), "norm": float(state.advance()), **sums}
+
+
+def _means(ranks: Ranks, figures: dict[str, float]) -> dict[str, float]:
+    """Return the means of figures over the processes."""
+    return dict(zip(figures, ranks.mean([*figures.values()]), strict=True))
 
 
 @contextlib.contextmanager
