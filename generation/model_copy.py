@@ -44,7 +44,7 @@ def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
     name, hub = parts.origin
     fetched: HubOptions = {**hub, "local_files_only": True}
     source = find_checkpoint(name, **fetched)
-    free = not os.path.lexists(folder) or (_is_folder(folder) and not any(folder.iterdir()))
+    free = not os.path.lexists(folder) or (folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()))
     require(free, "folder", "must be new or empty", str(folder))
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=check_writable(folder, "folder").parent))
     try:
@@ -67,8 +67,3 @@ def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _is_folder(path: Path) -> bool:
-    """Return whether a path is that of a folder, and not of a link to one."""
-    return path.is_dir() and not path.is_symlink()
