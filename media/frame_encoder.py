@@ -70,7 +70,8 @@ class VideoEncoder:
     def _open_stream(self, height: int, width: int) -> None:
         options = {}
         if self._codec == "libx264":
-            options = {"crf": "17", "preset": "medium"}
+            # With mbtree, which reads memory that it has not written, the same frames sometimes give other pixels.
+            options = {"crf": "17", "preset": "medium", "x264-params": "mbtree=0"}
             if self._growing:
                 # Without lookahead a frame is in the file as soon as the next one is written.
                 options |= {"tune": "zerolatency", "g": str(max(1, round(self._rate)))}
@@ -78,8 +79,8 @@ class VideoEncoder:
                 distance = str(self._keyframes)
                 options |= {"g": distance, "keyint_min": distance, "sc_threshold": "0", "bf": "0", "threads": "1"}
                 # These files are training data: at 128x128, crf 12 is 1 to 2 dB closer to the source than 17, for twice
-                # the bytes. The assembly code of mbtree reads uninitialised memory and sometimes gives other bytes.
-                options |= {"crf": "12", "x264-params": "mbtree=0"}
+                # the bytes.
+                options |= {"crf": "12"}
         elif min(height, width) < 16:
             # ffv1 cannot split a frame one pixel wide into its usual number of slices.
             options = {"slices": "1"}

@@ -73,6 +73,18 @@ def test_round_trip(tmp_path, name, count, height, width):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_the_same_frames_are_the_same_file(tmp_path):
+    cells = np.random.default_rng(0).integers(0, 256, (8, 60, 3), np.uint8)
+    pattern = cells.repeat(8, 0).repeat(8, 1)
+    np.save(tmp_path / "frames.npy", np.stack([pattern[:, 2 * index : 2 * index + 64] for index in range(100)]))
+    code = "import numpy, reelm.media.writer as w; w.write_clip('{name}', numpy.load('frames.npy'), 8)"
+    for byte in ("1", "200"):  # with which glibc fills new memory: an encoder may read what it has not written
+        environment = {**os.environ, "MALLOC_PERTURB_": byte}
+        command = [sys.executable, "-c", code.format(name=f"{byte}.mp4")]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "1.mp4").read_bytes() == (tmp_path / "200.mp4").read_bytes()
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_flat_colours_are_true(tmp_path, name):
     colours = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
