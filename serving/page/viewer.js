@@ -89,7 +89,7 @@ export class Viewer {
     if (!this.pictures.size) this.firstPicture = performance.now() - this.began;
     this.pictures.set(picture.number, picture.image);
     this.last = Math.max(this.last ?? 0, picture.number);
-    if (this.shown < 0) this.first = picture.number;
+    this.first ??= picture.number; // several may come before the first one is shown
   }
 
   // The picture that is due is shown; where it is not there yet, the clock of the clip waits for it.

@@ -193,6 +193,25 @@ def test_what_is_refused_is_told(open_page, server):
     assert "seconds: must be at most 0.5" in page.inner_text("#error")
 
 
+def test_pictures_that_come_before_the_first_one_is_shown_are_all_shown(open_page):
+    page = open_page()
+    shown = page.locator("#stage").evaluate("""async (stage) => {
+        const { Viewer } = await import("/page/viewer.js");
+        const viewer = new Viewer(stage, { title: "", tokens: false, onEnd: () => {}, onError: () => {} });
+        const shown = [];
+        viewer.draw = (number) => { shown.push(number); viewer.shown = number; };
+        viewer.clip = { temporal: 4, given_frames: 0, order: [], given: 0, fps: 100 };
+        for (const number of [5, 6, 7, 8]) viewer.take({ number });
+        viewer.over = true;
+        while (viewer.scrubber.hidden) {
+            viewer.tick();
+            await new Promise(requestAnimationFrame);
+        }
+        return [...shown, viewer.scrubber.min];
+    }""")
+    assert shown == [5, 6, 7, 8, "5"]
+
+
 def test_a_burst_of_pictures_is_spread_by_their_times(open_page):
     page = open_page()
     shown = page.locator("#pads").evaluate("""async (pads) => {
