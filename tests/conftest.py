@@ -1,5 +1,6 @@
 """Fixtures that all tests share: a debug-sized model with random weights, and the footage folder."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from reelm.core.controls import Controller
 from reelm.core.ray_pool import RayOptions
 from reelm.core.token_order import Order
 from reelm.generation.generator import VideoGenerator
-from reelm.generation.pretrained import ModelConfig, save_pretrained
+from reelm.generation.pretrained import ModelConfig, Pretrained, load_pretrained, save_pretrained
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.text import TextEncoder, train_text
 from reelm.lm.transformer import VideoTransformer
@@ -102,23 +103,29 @@ def _write_debug(
     return folder
 
 
+@functools.cache
+def _parts(folder: Path) -> Pretrained:
+    """Load a tiny model once for all tests, none of which changes it for good."""
+    return load_pretrained(folder, device="cpu")
+
+
 @pytest.fixture
 def debug_generator(debug_checkpoint) -> VideoGenerator:
     """A generator over the tiny model."""
-    return VideoGenerator.from_pretrained(debug_checkpoint, device="cpu")
+    return VideoGenerator(_parts(debug_checkpoint))
 
 
 @pytest.fixture
 def guided_generator(guided_checkpoint) -> VideoGenerator:
     """A generator over the tiny model that applies guidance itself."""
-    return VideoGenerator.from_pretrained(guided_checkpoint, device="cpu")
+    return VideoGenerator(_parts(guided_checkpoint))
 
 
 @pytest.fixture(params=["raster", "coarse"])
 def ordered_generator(request, debug_checkpoint, coarse_checkpoint) -> VideoGenerator:
     """One over each of the tiny models, which write latent frames in different orders."""
     folder = debug_checkpoint if request.param == "raster" else coarse_checkpoint
-    return VideoGenerator.from_pretrained(folder, device="cpu")
+    return VideoGenerator(_parts(folder))
 
 
 @pytest.fixture
@@ -155,11 +162,14 @@ def footage() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest test first: at the end, one worker would run it while the other has nothing left to do."""
-    items.sort(key=lambda item: item.name != "test_in_the_interpreter")
+    """Run the longest tests first: at the end, one worker would run them while the other has nothing left to do.
+
+    Those of ranks share one preparation, which both workers would make if they were divided at the end.
+    """
+    items.sort(key=lambda item: (item.name != "test_in_the_interpreter", item.path.name != "test_ranks.py"))
 
 
 @pytest.fixture
 def played_generator(played_checkpoint) -> VideoGenerator:
     """A generator over the tiny model that is played."""
-    return VideoGenerator.from_pretrained(played_checkpoint, device="cpu")
+    return VideoGenerator(_parts(played_checkpoint))

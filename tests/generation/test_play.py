@@ -67,7 +67,7 @@ def test_a_latent_frame_that_was_half_drawn_leaves_no_trace(played_generator, wh
 
     def slow(model, *arguments):
         entered.set()
-        asked.wait(0.05)
+        asked.wait(0.02)
         return step(model, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -80,10 +80,9 @@ def test_waiting_for_the_whole_row_is_sequential(generator, options):
     lm = generator.parts.config.lm
     # A row, or the largest lattice: a quarter of the picture.
     enough = lm.columns if lm.order == "raster" else lm.frame_size // 4
-    for delay in (enough, enough + 3):
-        found = generator.generate(**options, decoder=Diagonal(delay, frames=1))
-        for video, wanted in zip(found, oracle, strict=True):
-            assert np.array_equal(video.tokens, wanted.tokens)
+    found = generator.generate(**options, decoder=Diagonal(enough, frames=1))
+    for video, wanted in zip(found, oracle, strict=True):
+        assert np.array_equal(video.tokens, wanted.tokens)
 
 
 @pytest.mark.parametrize("frames", [1, 2])

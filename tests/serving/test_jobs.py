@@ -12,7 +12,7 @@ from reelm.serving.job_store import CLIP, TOKENS, JobStore
 from reelm.serving.jobs import QueueFullError
 from reelm.serving.run import Run
 
-OPTIONS = {"num_frames": 101, "guidance_scale": 1.0}
+OPTIONS = {"num_frames": 61, "guidance_scale": 1.0}
 
 
 def submit(jobs, seed=1, **values):

@@ -52,7 +52,7 @@ def lm_recipe(lora_rank=0, **train):
 def tokenizer_as(ranks, folder, kind, **train):
     """Train a tokenizer of a kind, with a loss that is the mean of those of the clips."""
     model = TokenizerConfig(encoder_width=8, decoder_widths=(8,), decoder_depth=(1,), quantizer=QUANTIZERS[kind])
-    options = {"steps": 12, "warmup": 2, "report_steps": 1, "precision": "float32"} | train
+    options = {"steps": 8, "warmup": 2, "report_steps": 1, "precision": "float32"} | train
     recipe = TokenizerTraining(
         model=model, batch_size=4, num_frames=5, height=16, width=16, moving_weight=1, train=TrainConfig(**options)
     )

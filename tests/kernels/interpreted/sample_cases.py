@@ -165,11 +165,11 @@ def test_sizes_and_options_that_hypothesis_draws(examples):
 
 
 def test_every_option_changes_tokens():
-    logits_RV, keys = draw(500, 16, guided=True, spread=1.5)
+    logits_RV, keys = draw(500, 8, guided=True, spread=1.5)
     base = check_tokens(logits_RV, keys, guidance_scale=2.0)
     for options in (
         {"guidance_scale": 3.0}, {"guidance_scale": 0.0}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 3},
-        {"top_p": 0.3}, {"min_p": 0.3}, {"noise_BV": torch.zeros(16, 500)},
+        {"top_p": 0.3}, {"min_p": 0.3}, {"noise_BV": torch.zeros(8, 500)},
     ):  # fmt: skip
         assert not torch.equal(check_tokens(logits_RV, keys, **({"guidance_scale": 2.0} | options)), base), options
 
