@@ -97,11 +97,21 @@ function element(name, values = {}, ...children) {
   return made;
 }
 
+// A clip is fetched when it comes into sight: all of them at once would take the machine from what is drawn.
+const seen = new IntersectionObserver((changes) => changes.forEach(({ target, isIntersecting }) => {
+  if (!isIntersecting) return;
+  target.preload = "auto";
+  seen.unobserve(target);
+}));
+
 function entry(job) {
   const item = element("li");
   item.dataset.key = `${job.id} ${job.status}`;
   if (job.status === "completed") {
-    item.append(element("video", { src: contentOf(job.id, "mp4"), controls: true, loop: true, muted: true, preload: "auto" }));
+    const [width, height] = (job.size ?? "16x9").split("x");
+    const video = element("video", { src: contentOf(job.id, "mp4"), controls: true, loop: true, muted: true, preload: "none", width, height });
+    seen.observe(video);
+    item.append(video);
   }
   const text = Array.isArray(job.prompt) ? job.prompt.map(([, each]) => each).join(", then ") : job.prompt ?? (job.continues ? "continued" : "without a prompt");
   item.append(element("p", { textContent: text }));
@@ -223,8 +233,8 @@ try {
   $("model").replaceChildren(...models.map(({ id }) => element("option", { value: id, textContent: id })));
   choose();
   $("state").textContent = "ready";
-  await list();
   followLink();
+  await list();
 } catch (error) {
   $("state").textContent = "no connection";
   tell(error.message);
