@@ -1,4 +1,4 @@
-"""Benchmark a tokenizer's encoding and decoding against a Cosmos-shaped network with the same compression.
+"""Benchmark a tokenizer's encoding and decoding against the networks of Cosmos with the same compression.
 
     report = measure_tokenizer(preset="base", compression="4x8x8", num_frames=17, height=128, width=128)
     print(report)                       # a list and a table; report["rows"], json.dumps(report)
@@ -21,9 +21,12 @@ from ..core.clock import now
 from ..core.device import pick_device, pick_dtype
 from ..core.errors import require
 from ..core.progress import progress
+from ..core.protocols import AnyCodec
+from ..tokenizer.codec_files import load_tokenizer
+from ..tokenizer.cosmos_config import CosmosConfig
+from ..tokenizer.cosmos_tokenizer import CosmosTokenizer
 from ..tokenizer.tokenizer_config import tokenizer_preset
-from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
-from .cosmos_baseline import CHANNELS, CosmosShape, is_supported
+from ..tokenizer.video_tokenizer import VideoTokenizer
 from .machine import library_versions, machine_name, measure_ceilings
 from .table import list_lines, table_lines
 
@@ -33,6 +36,7 @@ COLUMNS = (
 )
 DEFAULT = ("base", "4x8x8")  # preset, compression
 CHECK_CHANNELS = 8  # of the baseline in a check, which only tests whether it runs
+TEMPORAL, SPATIAL = (4, 8), (8, 16)  # of Cosmos' tokenizers; 4x16x16 was not published, and follows from the others
 
 
 class TokenizerReport(dict[str, Any]):
@@ -86,12 +90,13 @@ def measure_tokenizer(
         ReelmError: An argument is out of its range, or both a preset and a tokenizer are given.
     """
     if tokenizer is None:
-        model = random_tokenizer(preset, compression, device=device, dtype=dtype)
+        model: AnyCodec = random_tokenizer(preset, compression, device=device, dtype=dtype)
     else:
         chosen = (preset, compression)
         require(chosen == DEFAULT, "preset, compression", "must not be given with a tokenizer", chosen)
         model = load_tokenizer(tokenizer, device=device)
-        model.to(pick_dtype(dtype, next(model.parameters()).device))
+        assert isinstance(model, nn.Module)
+        model.to(pick_dtype(dtype, model.device))
     return benchmark_tokenizer(
         model, name=str(tokenizer or preset), num_frames=num_frames, height=height, width=width, batch=batch,
         repeats=repeats, baselines=baselines, check=check,
@@ -99,7 +104,7 @@ def measure_tokenizer(
 
 
 def benchmark_tokenizer(
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyCodec,
     *,
     name: str = "tokenizer",
     num_frames: int = 17,
@@ -118,7 +123,7 @@ def benchmark_tokenizer(
         num_frames, height, width: The frames and the pixels of a clip, which must fill whole tokens.
         batch: The number of clips that are encoded or decoded at once.
         repeats: The number of measured rounds.
-        baselines: Whether to measure the Cosmos-shaped network too.
+        baselines: Whether to measure Cosmos' networks too.
         check: Whether to use a clip of a few tokens, one round and a narrow baseline, which tests whether everything
             runs, not how fast.
 
@@ -127,18 +132,20 @@ def benchmark_tokenizer(
     """
     require(batch >= 1, "batch", "must be at least 1", batch)
     require(repeats >= 1, "repeats", "must be at least 1", repeats)
+    assert isinstance(tokenizer, nn.Module)
     stride, weight = tokenizer.compression, next(tokenizer.parameters())
     if check:
         num_frames, height, width, repeats = 1 + stride.t, 2 * stride.h, 2 * stride.w, 1
     grid = tokenizer.grid(num_frames, height, width)
     networks: dict[str, tuple[nn.Module, str]] = {"reelm": (tokenizer, name)}
     left_out = {}
-    if baselines and is_supported(stride):
-        baseline = CosmosShape(stride, CHECK_CHANNELS if check else CHANNELS)
+    if baselines and stride.t in TEMPORAL and stride.h in SPATIAL and stride.w == stride.h:
+        channels = CHECK_CHANNELS if check else CosmosConfig.channels
+        baseline = CosmosTokenizer(CosmosConfig(temporal=stride.t, spatial=stride.h, channels=channels))
         _randomize(baseline)
         networks["cosmos"] = (
             baseline.to(weight.device, weight.dtype),
-            "a narrow network for --check" if check else "a network of equal shape",
+            "a narrow network for --check" if check else "Cosmos' networks, random weights",
         )
     elif baselines:
         left_out["cosmos"] = "no such compression"

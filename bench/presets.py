@@ -37,9 +37,9 @@ from ..lm.loading import random_transformer
 from ..lm.quantization import check_machine, pick_numerics
 from ..lm.text import TextEncoder, train_text
 from ..sampling.plan import SamplingConfig
+from ..tokenizer.codecs import make_codec
 from ..tokenizer.quantizer import QuantizerConfig
 from ..tokenizer.tokenizer_config import TokenizerConfig
-from ..tokenizer.video_tokenizer import VideoTokenizer
 
 _LAYER: dict[str, Any] = {"width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 14336}
 _TOKENIZER: dict[str, Any] = {"encoder_width": 32, "decoder_widths": (32, 16, 8), "decoder_depth": (1, 1, 1)}
@@ -92,8 +92,8 @@ def preset_config(name: str, *, check: bool = False) -> ModelConfig:
         sizes, rows=max(2, sizes.rows // 8), columns=max(2, sizes.columns // 8), width=128, depth=2, heads=4,
         kv_heads=1, head_dim=32, hidden=448,
     )  # fmt: skip
-    side = config.tokenizer.spatial
-    return dataclasses.replace(config, lm=lm, height=lm.rows * side, width=lm.columns * side)
+    side = config.tokenizer.compression
+    return dataclasses.replace(config, lm=lm, height=lm.rows * side.h, width=lm.columns * side.w)
 
 
 def _sizes(config: ModelConfig) -> LMConfig:
@@ -167,7 +167,7 @@ def preset_parts(
     lm = random_transformer(_sizes(config), target, numerics, text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer = VideoTokenizer(config.tokenizer)
+        tokenizer: Any = make_codec(config.tokenizer)
     label = f"{name}, random weights" + (", reduced for a check" if check else "")
     return Pretrained(
         label, "random", "random", config, tokenizer.to(target).eval().requires_grad_(False), lm, random=True

@@ -121,7 +121,7 @@ class Bench(ModelCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchTokenizer(Command):
-    """Measure a tokenizer's speed, compared with a Cosmos-shaped network; the last line is one JSON document.
+    """Measure a tokenizer's speed, compared with the networks of Cosmos; the last line is one JSON document.
 
     Attributes:
         preset: The size of a tokenizer with random weights: tiny, small or base.
@@ -134,7 +134,7 @@ class BenchTokenizer(Command):
         repeats: The number of measured rounds, each of which runs every network once; figures are their medians.
         device: The device to compute on: auto, cpu or cuda[:n].
         dtype: The dtype of both networks: auto, float32, bfloat16 or float16.
-        baselines: Measure the network with the shape of Cosmos too.
+        baselines: Measure the networks of Cosmos too.
         check: Use a tiny clip and one round, to test whether everything runs, not how fast.
         json: Print one JSON document and nothing else.
     """

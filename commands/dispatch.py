@@ -12,6 +12,7 @@ from ..core.errors import ReelmError
 from .base import Command, RunCommand
 from .bench import Bench, BenchBlocks, BenchKernels, BenchStartup, BenchTokenizer
 from .clips import Continue, Decode, Generate, Stream
+from .convert import Convert
 from .data import Encode, Prepare
 from .evaluate import Evaluate, EvaluateModel, EvaluatePlay, EvaluateTokenizer
 from .info import Info
@@ -42,6 +43,7 @@ COMMANDS: dict[str, type[Command]] = {
     "info": Info,
     "prepare": Prepare,
     "encode": Encode,
+    "convert": Convert,
     "train tokenizer": TrainTokenizer,
     "render": Render,
     "train text": TrainText,

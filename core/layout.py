@@ -267,3 +267,15 @@ class Compression:
     def frames(self, latent_frames: int) -> int:
         """Return the number of frames of pixels in `latent_frames` latent frames."""
         return 1 + (latent_frames - 1) * self.t if latent_frames > 0 else 0
+
+    def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
+        """Return the token grid of a clip.
+
+        Raises:
+            ReelmError: A side is no multiple of the stride, or the number of frames is not 1 + n * t.
+        """
+        fits = num_frames >= 1 and (num_frames - 1) % self.t == 0
+        require(fits, "num_frames", f"must be 1 + a multiple of {self.t}", num_frames)
+        for name, value, stride in (("height", height, self.h), ("width", width, self.w)):
+            require(value >= stride and value % stride == 0, name, f"must be a multiple of {stride}", value)
+        return TokenGrid(self.latent_frames(num_frames), height // self.h, width // self.w)

@@ -5,7 +5,7 @@ The engine and generation name no class of language models: `lm/registry.py` bui
 recipe that trains our own model names its class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -247,8 +247,42 @@ EncoderState = TypeVar("EncoderState")
 DecoderState = TypeVar("DecoderState")
 
 
+class CodecConfig(Hashable, Protocol):
+    """The config of a codec, a frozen dataclass: the part "tokenizer" of config.json."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    kind: ClassVar[str]
+
+    @property
+    def compression(self) -> Compression:
+        """The frames, rows and columns of pixels that one token represents."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The values of each digit of a token id, the lowest first, where codes are scalars; else empty."""
+
+    @property
+    def encoder_halo(self) -> int | None:
+        """The largest distance, in tokens, of the pixels that a token depends on; None for all of its frame."""
+
+    @property
+    def decoder_halo(self) -> int | None:
+        """The largest distance, in tokens, of the tokens that a pixel depends on; None for all of its frame."""
+
+    def pixel_bytes(self, clips: int, height: int, width: int) -> int:
+        """Return the bytes that decoding one latent frame of so many clips of this size in pixels takes."""
+
+
 class Codec(Protocol[EncoderState, DecoderState]):
     """A codec between clips and grids of video tokens, causal in time."""
+
+    @property
+    def config(self) -> CodecConfig:
+        """The sizes of the codec."""
 
     @property
     def vocab_size(self) -> int:
@@ -288,6 +322,17 @@ class Codec(Protocol[EncoderState, DecoderState]):
             The tokens (B, t, h, w), and the state to encode the frames after them.
         """
 
+    def decode_chunk(self, tokens_Bthw: torch.Tensor, state: DecoderState | None) -> tuple[torch.Tensor, DecoderState]:
+        """Decode the next latent frames of clips that are at the same position; see `decode_frame`.
+
+        Args:
+            tokens_Bthw: The tokens.
+            state: The state after the latent frames before them; None at the start of the clips.
+
+        Returns:
+            The frames (B, T, H, W, 3), with values of about [0, 1], and the state to decode the frames after them.
+        """
+
     def decode_frame(
         self, tokens_Bhw: torch.Tensor, states: Sequence[DecoderState | None]
     ) -> tuple[list[torch.Tensor], list[DecoderState]]:
@@ -300,3 +345,7 @@ class Codec(Protocol[EncoderState, DecoderState]):
         Returns:
             The frames (T, H, W, 3) of each row, with values of about [0, 1], and the states to decode the frames after.
         """
+
+
+# A codec of which the kind of state does not matter.
+AnyCodec = Codec[Any, Any]

@@ -23,7 +23,7 @@ from ..core.errors import require
 from ..core.json_values import Json
 from ..core.plain_values import convert_fields
 from ..core.progress import progress
-from ..tokenizer.video_tokenizer import VideoTokenizer
+from ..core.protocols import AnyCodec
 from .camera import moving_crop
 from .clip_shards import ClipShards
 from .crops import centre_crop, random_scale_crop
@@ -106,7 +106,7 @@ class ShardEncoder:
         windows: The options of the windows.
     """
 
-    def __init__(self, tokenizer: VideoTokenizer, shards: ClipShards, windows: Windows) -> None:
+    def __init__(self, tokenizer: AnyCodec, shards: ClipShards, windows: Windows) -> None:
         """Check that the clips can be cut into these windows.
 
         Args:
@@ -212,7 +212,7 @@ class ShardEncoder:
 
 
 def encode_shards(
-    tokenizer: VideoTokenizer, shards: ClipShards, folder: Path, windows: Windows | None = None, *, rank: int = 0,
+    tokenizer: AnyCodec, shards: ClipShards, folder: Path, windows: Windows | None = None, *, rank: int = 0,
     world_size: int = 1, run: Callable[[list[ShardJob]], Iterable[object]] | None = None,
 ) -> int:  # fmt: skip
     """Encode the windows of all samples, and return the number of crops in the token shards of this rank.
@@ -262,9 +262,9 @@ def _digest(controller: Controller, tracks: list[ControlTrack | None]) -> str:
     return hashlib.sha256(json.dumps([to_dict(controller), told]).encode()).hexdigest()
 
 
-def _encode(tokenizer: VideoTokenizer, crops: Iterator[torch.Tensor]) -> torch.Tensor:
+def _encode(tokenizer: AnyCodec, crops: Iterator[torch.Tensor]) -> torch.Tensor:
     """Return the tokens (N, t, h, w) of all crops."""
-    device, tokens = next(tokenizer.parameters()).device, []
+    device, tokens = tokenizer.device, []
     while batch := list(itertools.islice(crops, BATCH)):
-        tokens.append(tokenizer.encode(torch.stack(batch).to(device)).cpu())
+        tokens.append(tokenizer.encode_chunk(torch.stack(batch).to(device), None)[0].cpu())
     return torch.cat(tokens)

@@ -13,7 +13,7 @@ import torch
 
 from ..core.errors import require
 from ..core.progress import progress
-from ..tokenizer.video_tokenizer import VideoTokenizer
+from ..core.protocols import AnyCodec
 from ..world.caption import write_caption
 from ..world.render import render
 from ..world.scene import FPS, sample_scene
@@ -26,7 +26,7 @@ BATCH = 64  # clips that are rendered and encoded at once
 
 @torch.no_grad()
 def encode_world(
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyCodec,
     folder: Path,
     *,
     clips: int,
@@ -56,7 +56,7 @@ def encode_world(
     require(seed >= 0, "seed", "must be at least 0", seed)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.grid(num_frames, height, width)
-    device, tokenizer_id = next(tokenizer.parameters()).device, tokenizer.tokens_id
+    device, tokenizer_id = tokenizer.device, tokenizer.tokens_id
     missing = []
     for start in range(0, clips, CLIPS_PER_SHARD):
         stop = min(start + CLIPS_PER_SHARD, clips)
@@ -72,7 +72,7 @@ def encode_world(
             for batch in itertools.islice(remaining, math.ceil(len(numbers) / BATCH)):
                 drawn = [sample_scene(seed, index, split="train") for index in batch]
                 frames = render(drawn, num_frames, height=height, width=width, device=device)
-                tokens.append(tokenizer.encode(frames).cpu())
+                tokens.append(tokenizer.encode_chunk(frames, None)[0].cpu())
                 scenes += drawn
             rngs = [np.random.default_rng([seed, index, 1]) for index in numbers]
             captions = [

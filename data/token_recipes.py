@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.folders import check_folder, mark_folder
 from ..core.ray_pool import RayOptions, made_file, run_on_ray
-from ..tokenizer.video_tokenizer import load_tokenizer
+from ..tokenizer.codec_files import load_tokenizer
 from .clip_shards import ClipShards
 from .encode import ShardEncoder, ShardJob, Windows, encode_shards
 from .rendered import encode_world
@@ -106,7 +106,7 @@ def encode_clips(
     mark_folder(out, "token shards")
     run = None
     if ray is not None:
-        kind = next(model.parameters()).device.type
+        kind = model.device.type
         make = functools.partial(_load_encoder, shards.resolve(), split, tokenizer.resolve(), kind, windows)
         run = functools.partial(_encode_on_ray, make, ray, on_gpu=kind == "cuda")
     count = encode_shards(model, clips, out.resolve(), windows, rank=rank, world_size=world_size, run=run)

@@ -26,7 +26,7 @@ from ..generation.generator import VideoGenerator
 from ..generation.pretrained import load_pretrained
 from ..generation.video import Video
 from ..media.fitting import Fit
-from ..tokenizer.video_tokenizer import load_tokenizer
+from ..tokenizer.codec_files import load_tokenizer
 from .continuations import given_frames
 from .fvd import USUAL_FRAMES
 from .own_clips import evaluate_own_clips
@@ -91,7 +91,7 @@ def evaluate_tokenizer_on_clips(
     )  # fmt: skip
     return ClipReport(
         model=str(tokenizer or "world"), **_source(clips), size=_sizes(figures["clips"]), **figures,
-        **_machine(next(model.parameters()).device), skipped=clips.skipped,
+        **_machine(model.device), skipped=clips.skipped,
     )  # fmt: skip
 
 

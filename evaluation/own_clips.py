@@ -87,7 +87,7 @@ def evaluate_own_clips(
     require(predicted >= 1, "predicted", "must be at least 1", predicted)
     require(0 <= seed < 2**63, "seed", "must be a whole number from 0 to 2**63 - 1", seed)
     parts, least = generator.parts, given_frames(generator) + predicted
-    device = next(parts.tokenizer.parameters()).device
+    device = parts.tokenizer.device
     warping = load_warping()
     fvd = None if fvd_weights is None else Fvd(fvd_weights, frames=least, device=device)
     table: list[dict[str, Any]] = []

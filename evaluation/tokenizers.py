@@ -20,9 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..core.errors import require
 from ..core.json_values import Json
 from ..core.progress import progress
+from ..core.protocols import AnyCodec
 from ..media.contact_sheet import write_contact_sheet
+from ..tokenizer.codecs import count_parameters
 from ..tokenizer.long import decode_long, encode_long
-from ..tokenizer.video_tokenizer import VideoTokenizer
 from .fvd import USUAL_FRAMES, Fvd
 from .reconstruction import flicker, frame_psnr, reconstruction_rows
 from .similarity import load_similarity
@@ -36,7 +37,7 @@ NOT_FIGURES = ("name", "frames", "height", "width")  # the keys in the entry of 
 
 @torch.no_grad()
 def evaluate_clips(
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyCodec,
     clips: Iterable[tuple[str, torch.Tensor]],
     *,
     chunk: int = 4,
@@ -70,7 +71,7 @@ def evaluate_clips(
         ReelmError: There is no clip; an argument is refused; scikit-image is not installed.
     """
     require(chunk >= 1, "chunk", "must be at least 1", chunk)
-    device = next(tokenizer.parameters()).device
+    device = tokenizer.device
     similarity, warping = load_similarity(lpips_weights, device=device), load_warping()
     fvd = None if fvd_weights is None else Fvd(fvd_weights, frames=fvd_frames, device=device)
     table: list[dict[str, Any]] = []
@@ -111,12 +112,12 @@ def evaluate_clips(
         **_codes(torch.cat(used), tokenizer.vocab_size, table),
         "encode_frames_per_second": frames / seconds[0], "decode_frames_per_second": frames / seconds[1],
         **({} if fvd is None else fvd.figures()),
-        "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
+        "parameters": count_parameters(tokenizer.config),
         **count_gflops(tokenizer), "clips": [*table],
     }  # fmt: skip
 
 
-def _border_gaps(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
+def _border_gaps(tokenizer: AnyCodec, frames_THW3: torch.Tensor, psnr_T: torch.Tensor, chunk: int) -> list[float]:
     """Return the loss of PSNR in dB by each border: that of the latent frame after it.
 
     The reference is the same latent frame where chunks are twice as long: there is no border before it then, and all
@@ -143,14 +144,14 @@ def _codes(ids: torch.Tensor, vocab_size: int, table: list[dict[str, Any]]) -> d
     }  # fmt: skip
 
 
-def count_gflops(tokenizer: VideoTokenizer) -> dict[str, float]:
+def count_gflops(tokenizer: AnyCodec) -> dict[str, float]:
     """Return the GFLOPs of encoding and of decoding 17 frames of 128x128; a multiply-add counts as two operations."""
-    device, (count, height, width) = next(tokenizer.parameters()).device, GFLOPS_CLIP
+    device, (count, height, width) = tokenizer.device, GFLOPS_CLIP
     frames = tokenizer.compression.frames(tokenizer.compression.latent_frames(count))
     with FlopCounterMode(display=False) as encoding:
-        tokens = tokenizer.encode(torch.zeros(1, frames, height, width, 3, device=device))
+        tokens, _ = tokenizer.encode_chunk(torch.zeros(1, frames, height, width, 3, device=device), None)
     with FlopCounterMode(display=False) as decoding:
-        tokenizer.decode(tokens)
+        tokenizer.decode_chunk(tokens, None)
     return {
         "encode_gflops": encoding.get_total_flops() / 1e9, "decode_gflops": decoding.get_total_flops() / 1e9,
     }  # fmt: skip
@@ -161,12 +162,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return statistics.mean(known) if known else None
 
 
-def _streaming(tokenizer: VideoTokenizer, frames_THW3: torch.Tensor) -> tuple[float, int]:
+def _streaming(tokenizer: AnyCodec, frames_THW3: torch.Tensor) -> tuple[float, int]:
     """Return the largest pixel difference and the number of differing tokens between streaming and coding at once."""
-    device = next(tokenizer.parameters()).device
+    device = tokenizer.device
     whole = [torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=chunk))) for chunk in (STREAMED, 1)]
     tokens_Bthw = whole[0][None].to(device)
-    at_once, state, parts = tokenizer.decode(tokens_Bthw), None, []
+    at_once, state, parts = tokenizer.decode_chunk(tokens_Bthw, None)[0], None, []
     for latent in tokens_Bthw.split(1, 1):
         frames, state = tokenizer.decode_chunk(latent, state)
         parts.append(frames)

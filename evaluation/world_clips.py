@@ -19,9 +19,9 @@ from ..core.condition import GuidanceMethod
 from ..core.errors import require
 from ..core.files import check_replaceable, check_writable
 from ..core.progress import progress
+from ..core.protocols import AnyCodec
 from ..generation.generator import VideoGenerator
 from ..media.contact_sheet import is_own_sheet, write_contact_sheet
-from ..tokenizer.video_tokenizer import VideoTokenizer
 from ..world.caption import write_caption
 from ..world.judge import Verdict, accuracy, judge
 from ..world.render import render
@@ -134,16 +134,16 @@ def evaluate_model(
 
 @torch.no_grad()
 def evaluate_tokenizer(
-    tokenizer: VideoTokenizer, scenes: list[Scene], *, height: int = 64, width: int = 64
+    tokenizer: AnyCodec, scenes: list[Scene], *, height: int = 64, width: int = 64
 ) -> dict[str, dict[str, float | None]]:
     """Measure a tokenizer: PSNR, code use, stability of still backgrounds, and the accuracy of its reconstructions."""
-    device = next(tokenizer.parameters()).device
+    device = tokenizer.device
     psnr, verdicts, truths, tokens, still = [], [], [], [], []
     for start in progress(range(0, len(scenes), BATCH), "tokenizer", unit="batch"):
         part = scenes[start : start + BATCH]
         clips = render(part, FRAMES, height=height, width=width, device=device)
-        ids = tokenizer.encode(clips)
-        shown = (tokenizer.decode(ids).clamp(0, 1) * 255).round().to(torch.uint8)
+        ids = tokenizer.encode_chunk(clips, None)[0]
+        shown = (tokenizer.decode_chunk(ids, None)[0].clamp(0, 1) * 255).round().to(torch.uint8)
         error = (clips.float() - shown.float()).square().mean((1, 2, 3, 4))
         psnr.append(10 * torch.log10(255**2 / error.clamp(min=1e-6)))
         truths += judge(clips.cpu(), objects=1)

@@ -4,7 +4,7 @@
     require_memory(plan, available_memory(device))           # refuses before anything is allocated
     largest = fit_memory(config, available_bytes, seconds=20.0)          # the plan of the largest batch, or None
 
-The plan adds up the memory of the parts (`LanguageModelConfig.cost`, tokenizer/codec_memory.py, sampling/sampler.py),
+The plan adds up the memory of the parts (`LanguageModelConfig.cost`, tokenizer/codecs.py, sampling/sampler.py),
 for clips of one length that are drawn all at once or `batch` at a time. core/memory.py finds the available memory;
 admission.py compares calls of a loaded model with it. On a CPU the plan was compared with the kernel's count of a
 process (tests/generation/test_memory_plan.py). On a GPU it is not measured: it counts the tensors there, and not the
@@ -24,7 +24,7 @@ from ..lm.quantization import pick_numerics
 from ..sampling.decoders import make_decoder
 from ..sampling.plan import SamplingConfig
 from ..sampling.sampler import draw_bytes, noise_bytes
-from ..tokenizer.codec_memory import tokenizer_bytes
+from ..tokenizer.codecs import tokenizer_bytes
 from .pixels import DECODE_CLIPS
 from .pretrained import ModelConfig, NumericsOptions
 from .request import DEFAULT_SECONDS, MAX_CLIPS, MAX_SECONDS

@@ -3,15 +3,12 @@
 copy_pretrained(load_pretrained("world"), Path("mine"))         # config.json, weights, text model and a card
 """
 
-import contextlib
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from ..core.checkpoint import BUNDLED, FILES, find_checkpoint
 from ..core.errors import require
-from ..core.files import as_path, atomic_write, check_writable, give_usual_mode
+from ..core.files import as_path, atomic_folder, atomic_write
 from ..core.progress import note
 from .hub_card import plain_card
 from .pretrained import HubOptions, Pretrained, load_pretrained
@@ -44,10 +41,7 @@ def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
     name, hub = parts.origin
     fetched: HubOptions = {**hub, "local_files_only": True}
     source = find_checkpoint(name, **fetched)
-    free = not os.path.lexists(folder) or (folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()))
-    require(free, "folder", "must be new or empty", str(folder))
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:40]}-", dir=check_writable(folder, "folder").parent))
-    try:
+    with atomic_folder(folder) as temporary:
         for path in {path for pattern in FILES for path in source.glob(pattern)}:
             shutil.copyfile(path, temporary / path.name)
         own = source / CARD if source.parent != BUNDLED else None
@@ -60,10 +54,4 @@ def copy_pretrained(parts: Pretrained, folder: str | Path) -> Path:
         copy = load_pretrained(temporary, device="cpu")
         same = (copy.tokenizer_id, copy.lm_id) == (parts.tokenizer_id, parts.lm_id)
         require(same, "model", "must have the files that it was loaded from", str(source))
-        give_usual_mode(temporary)
-        with contextlib.suppress(FileNotFoundError):
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import torch
 
-from ..core.checkpoint import find_checkpoint, load_weights, read_json, save_json, save_tensors, uninitialised
+from ..core.checkpoint import find_checkpoint, read_json, save_json
 from ..core.condition import describe_conditions
 from ..core.config import from_dict, to_dict
 from ..core.controls import NO_CONTROLLER, Controller
@@ -19,12 +19,12 @@ from ..core.errors import CheckpointError, ReelmError, require
 from ..core.json_values import Json
 from ..core.modes import in_plain_modes
 from ..core.plain_values import convert_fields
-from ..core.protocols import LanguageModel, LanguageModelConfig, Precision, Storage
+from ..core.protocols import AnyCodec, CodecConfig, LanguageModel, LanguageModelConfig, Precision, Storage
 from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
 from ..sampling.plan import ClipPlan, SamplingConfig
-from ..tokenizer.tokenizer_config import TokenizerConfig
-from ..tokenizer.video_tokenizer import VideoTokenizer
+from ..tokenizer.codec_files import load_tokenizer, save_codec_weights
+from ..tokenizer.codecs import count_parameters, read_codec_config, write_codec_config
 
 FORMAT = 1
 
@@ -65,7 +65,7 @@ class ModelConfig:
     fps: float
     height: int
     width: int
-    tokenizer: TokenizerConfig
+    tokenizer: CodecConfig
     lm: LanguageModelConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     name: str = ""
@@ -75,13 +75,13 @@ class ModelConfig:
         convert_fields(self)
         require(self.format == FORMAT, "format", f"must be {FORMAT}", self.format)
         require(0 < self.fps <= 1000, "fps", "must be above 0 and at most 1000", self.fps)
-        side, video = self.tokenizer.spatial, self.lm.layout.video
-        same = tuple(side * count for count in video.shape) == (self.height, self.width)
+        side, video = self.tokenizer.compression, self.lm.layout.video
+        same = (side.h * video.shape[0], side.w * video.shape[1]) == (self.height, self.width)
         require(same, "height, width", "must be the language model's rows and columns times the tokenizer's stride",
                 (self.height, self.width))  # fmt: skip
-        vocab = self.tokenizer.quantizer.vocab_size
+        vocab = self.tokenizer.vocab_size
         require(video.vocab_size == vocab, "lm.vocab_size", f"must be the tokenizer's {vocab}", video.vocab_size)
-        controller, temporal = controller_of(self.lm), self.tokenizer.temporal
+        controller, temporal = controller_of(self.lm), side.t
         same = not controller or controller.pictures == temporal
         require(same, "lm.controller.pictures", f"must be the tokenizer's temporal {temporal}", controller.pictures)
 
@@ -108,7 +108,7 @@ class Pretrained:
     tokenizer_id: str
     lm_id: str
     config: ModelConfig
-    tokenizer: VideoTokenizer
+    tokenizer: AnyCodec
     lm: LanguageModel
     random: bool = False
     origin: tuple[str, HubOptions] | None = None
@@ -140,7 +140,7 @@ class Pretrained:
         """Return the sizes of the networks, the clips, the vocabularies and the window."""
         config, side, layout = self.config, self.tokenizer.compression, self.lm.layout
         return {
-            "tokenizer_parameters": sum(p.numel() for p in self.tokenizer.parameters()),
+            "tokenizer_parameters": count_parameters(config.tokenizer),
             "lm_parameters": self.lm.cost(1, 1).parameters,
             "width": config.width,
             "height": config.height,
@@ -154,7 +154,7 @@ class Pretrained:
             "reads": list(self.lm.reads),
             "learned_guidance": self.lm.guidance,
             "window_latent_frames": config.lm.window,
-            "window_seconds": config.lm.window * config.tokenizer.temporal / config.fps,
+            "window_seconds": config.lm.window * side.t / config.fps,
         }
 
 
@@ -173,8 +173,9 @@ def read_config(folder: Path) -> ModelConfig:
     """
     try:
         values: dict[str, object] = {**read_json(folder / "config.json")}
-        if "lm" in values:
-            values["lm"] = read_lm_config(values["lm"])
+        for name, read in (("lm", read_lm_config), ("tokenizer", read_codec_config)):
+            if name in values:
+                values[name] = read(values[name])
         return from_dict(ModelConfig, values, "config.json")
     except CheckpointError:
         raise
@@ -206,11 +207,7 @@ def load_pretrained(
     folder = find_checkpoint(name, **hub)
     config = read_config(folder)
     lm, lm_id = load_language_model(config.lm, folder, chosen, numerics)
-    with uninitialised():
-        tokenizer = VideoTokenizer(config.tokenizer)
-    load_weights(tokenizer, folder / "tokenizer.safetensors")
-    # The tokenizer stays in float32: it takes a small part of the time, and its tokens must not depend on the device.
-    tokenizer.to(chosen).eval().requires_grad_(False)
+    tokenizer = load_tokenizer(folder, config.tokenizer, device=chosen)
     local = folder == Path(name)
     own_name, origin = (folder.resolve().name, str(folder.resolve())) if local else (str(name), str(name))
     called = config.name or own_name
@@ -229,7 +226,7 @@ def _load_again(
 
 
 def save_pretrained(
-    folder: Path, config: ModelConfig, tokenizer: VideoTokenizer, lm: LanguageModel, *, store: Storage = "float16"
+    folder: Path, config: ModelConfig, tokenizer: AnyCodec, lm: LanguageModel, *, store: Storage = "float16"
 ) -> None:
     """Write the folder that `load_pretrained` reads.
 
@@ -242,7 +239,9 @@ def save_pretrained(
             bytes. They are floating-point numbers again when they are loaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.half() if v.is_floating_point() else v for k, v in tokenizer.state_dict().items()}
-    save_tensors(folder / "tokenizer.safetensors", tensors)
+    save_codec_weights(tokenizer, folder)
     lm.save(folder, store)
-    save_json(folder / "config.json", to_dict(config) | {"lm": write_lm_config(config.lm)})
+    save_json(
+        folder / "config.json",
+        to_dict(config) | {"lm": write_lm_config(config.lm), "tokenizer": write_codec_config(config.tokenizer)},
+    )

@@ -16,8 +16,8 @@ from reelm.core.config import from_dict
 from reelm.data.crops import CropLoader
 from reelm.generation.video import Video
 from reelm.media.writer import write_clip
+from reelm.tokenizer.codec_files import load_tokenizer
 from reelm.tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
-from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training import tokenizer_training
 from reelm.training.recipes import tokenizer_recipe
 from reelm.training.tokenizer_training import TokenizerTraining

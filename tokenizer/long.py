@@ -17,8 +17,8 @@ import torch
 from ..core.errors import require
 from ..core.modes import in_plain_modes
 from ..core.plain_values import to_tensor
+from ..core.protocols import AnyCodec
 from .tiles import TiledTokenizer, TileState
-from .video_tokenizer import VideoTokenizer
 
 TILE = 96
 Frame = np.ndarray | torch.Tensor
@@ -58,7 +58,7 @@ def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torc
 @in_plain_modes
 @torch.no_grad()
 def encode_long(
-    tokenizer: VideoTokenizer, frames: Iterable[Frame], *, chunk: int = 1, tile: int = TILE
+    tokenizer: AnyCodec, frames: Iterable[Frame], *, chunk: int = 1, tile: int = TILE
 ) -> Iterator[torch.Tensor]:
     """Yield the tokens (t, h, w) of a clip: latent frame 0 first, then `chunk` latent frames at a time.
 
@@ -73,7 +73,7 @@ def encode_long(
     """
     require(chunk >= 1, "chunk", "must be at least 1", chunk)
     tiled, stride = TiledTokenizer(tokenizer, tile), tokenizer.compression
-    device = next(tokenizer.parameters()).device
+    device = tokenizer.device
     state: TileState | None = None
     for group_THW3 in _groups(frames, stride.t, chunk):
         padded = pad_picture(group_THW3, stride.h, stride.w)
@@ -84,7 +84,7 @@ def encode_long(
 @in_plain_modes
 @torch.no_grad()
 def decode_long(
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyCodec,
     tokens: Iterable[torch.Tensor],
     *,
     height: int | None = None,
@@ -106,7 +106,7 @@ def decode_long(
         ReelmError: A part differs in size from the one before it, or the size or length does not fit the tokens.
     """
     tiled, stride, done = TiledTokenizer(tokenizer, tile), tokenizer.compression, 0
-    device, cells = next(tokenizer.parameters()).device, None
+    device, cells = tokenizer.device, None
     state: TileState | None = None
     for part_thw in tokens:
         fits = part_thw.ndim == 3 and cells in (None, part_thw.shape[1:])

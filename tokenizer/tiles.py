@@ -6,21 +6,21 @@
 
 Each tile is computed with a halo of as many tokens around it as its result depends on, cut off at the picture's
 borders, and only the tile itself is kept. So there are no seams; tokens and pixels in a halo are computed more than
-once.
+once. A picture of a codec whose results depend on all of it is one tile.
 """
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..core.errors import require
-from .network import ConvState
-from .video_tokenizer import VideoTokenizer
+from ..core.protocols import AnyCodec
 
 # The state of each tile, in raster order.
-TileState = list[ConvState]
+TileState = list[Any]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class TiledTokenizer:
         tile: The largest number of rows and of columns of tokens that are computed at once, without their halo.
     """
 
-    def __init__(self, tokenizer: VideoTokenizer, tile: int) -> None:
+    def __init__(self, tokenizer: AnyCodec, tile: int) -> None:
         require(tile >= 1, "tile", "must be at least 1", tile)
         self.tokenizer, self.tile = tokenizer, tile
 
-    def _tiles(self, rows: int, columns: int, halo: int) -> Iterator[tuple[int, Span, Span]]:
-        spans = itertools.product(tile_spans(rows, self.tile, halo), tile_spans(columns, self.tile, halo))
+    def _tiles(self, rows: int, columns: int, halo: int | None) -> Iterator[tuple[int, Span, Span]]:
+        tile, halo = (max(rows, columns), 0) if halo is None else (self.tile, halo)
+        spans = itertools.product(tile_spans(rows, tile, halo), tile_spans(columns, tile, halo))
         for index, (down, across) in enumerate(spans):
             yield index, down, across
 

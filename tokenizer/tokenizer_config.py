@@ -2,17 +2,13 @@
 
     TokenizerConfig(temporal=4, spatial=8)                  # the tokenizer of the bundled checkpoint "world"
     tokenizer_preset("small", "4x8x8")                      # a tokenizer for natural video
-    tokenizer_sizes(Path("runs/tokenizer"))                 # those of a trained one
 
 The sizes, costs and quality of the presets are in docs/tokenizer.md; a test checks the figures.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from ..core.checkpoint import read_json
-from ..core.config import from_dict
 from ..core.errors import require
 from ..core.layout import Compression
 from ..core.plain_values import convert_fields
@@ -42,6 +38,7 @@ class TokenizerConfig:
         quantizer: The config of the quantizer.
     """
 
+    kind: ClassVar[str] = "convolutional"
     temporal: int = 4
     spatial: int = 8
     front: Literal["patch", "haar"] = "patch"
@@ -81,6 +78,16 @@ class TokenizerConfig:
     def compression(self) -> Compression:
         """The frames, rows and columns of pixels that one token stands for."""
         return Compression(self.temporal, self.spatial, self.spatial)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of token ids."""
+        return self.quantizer.vocab_size
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels of the channels of a code, for finite scalar quantization; else empty."""
+        return self.quantizer.levels if self.quantizer.kind == "fsq" else ()
 
     def pixel_bytes(self, clips: int, height: int, width: int) -> int:
         """Return the bytes that decoding one latent frame of each clip takes: the decoder's largest stage, in float32.
@@ -163,15 +170,3 @@ def tokenizer_preset(name: str, compression: str) -> TokenizerConfig:
     require(compression in COMPRESSIONS, "compression", f"must be one of {', '.join(COMPRESSIONS)}", compression)
     temporal, spatial, _ = map(int, compression.split("x"))
     return TokenizerConfig(temporal=temporal, spatial=spatial, front="haar", **_SIZES[name])
-
-
-def tokenizer_sizes(folder: Path) -> TokenizerConfig:
-    """Return the sizes of the tokenizer in the folder of its training, or in a checkpoint.
-
-    Raises:
-        ReelmError: The file is missing or damaged.
-    """
-    trained, checkpoint = folder / "tokenizer.json", folder / "config.json"
-    if trained.is_file() or not checkpoint.is_file():
-        return from_dict(TokenizerConfig, read_json(trained), trained.name)
-    return from_dict(TokenizerConfig, read_json(checkpoint).get("tokenizer"), checkpoint.name)

@@ -18,21 +18,17 @@ size and length in bounded memory.
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..core.checkpoint import load_weights, uninitialised
 from ..core.config import to_dict
-from ..core.device import pick_device
-from ..core.errors import require
 from ..core.layout import Compression, TokenGrid
 from ..core.modes import in_plain_modes
 from .inputs import check_chunk, check_frames, check_latents, check_tokens
 from .network import ConvState, Decoder, Encoder
 from .quantizer import Quantizer
-from .tokenizer_config import TokenizerConfig, tokenizer_sizes
+from .tokenizer_config import TokenizerConfig
 
 
 class VideoTokenizer(nn.Module):
@@ -53,7 +49,7 @@ class VideoTokenizer(nn.Module):
     @property
     def vocab_size(self) -> int:
         """The number of token ids."""
-        return self.config.quantizer.vocab_size
+        return self.config.vocab_size
 
     @property
     def tokens_id(self) -> str:
@@ -76,17 +72,8 @@ class VideoTokenizer(nn.Module):
         return 2 * self.config.decoder_memory
 
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
-        """Return the token grid of a clip.
-
-        Raises:
-            ReelmError: A side is no multiple of the stride, or the number of frames is not 1 + n * temporal.
-        """
-        c = self.compression
-        fits = num_frames >= 1 and (num_frames - 1) % c.t == 0
-        require(fits, "num_frames", f"must be 1 + a multiple of {c.t}", num_frames)
-        for name, value, stride in (("height", height, c.h), ("width", width, c.w)):
-            require(value >= stride and value % stride == 0, name, f"must be a multiple of {stride}", value)
-        return TokenGrid(c.latent_frames(num_frames), height // c.h, width // c.w)
+        """Return the token grid of a clip; see `Compression.grid`."""
+        return self.compression.grid(num_frames, height, width)
 
     def _group(self, frames_BTHW3: torch.Tensor, first: bool) -> torch.Tensor:
         """Return the frames as groups (B * t, temporal * 3, H, W) in [-1, 1]; frame 0 becomes a group of its copies."""
@@ -204,16 +191,3 @@ class VideoTokenizer(nn.Module):
         codes, tokens, loss, _ = self._quantize(frames_BTHW3, None)
         groups, _ = self.decoder(codes, grid.t, None)
         return self._ungroup(groups, grid.t, first=True), tokens, loss
-
-
-@in_plain_modes
-def load_tokenizer(folder: Path, *, device: str = "auto") -> VideoTokenizer:
-    """Load a tokenizer from the folder of its training, or from a checkpoint.
-
-    Raises:
-        ReelmError: A file is missing or damaged, or tensors have other shapes than the config says.
-    """
-    with uninitialised():
-        tokenizer = VideoTokenizer(tokenizer_sizes(folder))
-    load_weights(tokenizer, folder / "tokenizer.safetensors")
-    return tokenizer.to(pick_device(device)).eval().requires_grad_(False)

@@ -17,11 +17,11 @@ from ..core.checkpoint import read_json, save_json
 from ..core.config import check_same
 from ..core.errors import require
 from ..core.progress import note
+from ..core.protocols import AnyCodec
 from ..data.clip_shards import ClipShards, is_prepared
 from ..data.encode import Windows, encode_shards
 from ..data.prepare import Report, prepare_once
 from ..data.token_shards import is_token_folder
-from ..tokenizer.video_tokenizer import VideoTokenizer
 
 # A user has few clips: overlapping windows make more training examples of them.
 OWN_WINDOWS = Windows(stride=4)
@@ -45,7 +45,7 @@ class ClipTokens:
 
 
 def clip_tokens(
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyCodec,
     data: Path,
     out: Path,
     windows: Windows,

@@ -16,6 +16,7 @@ from ..core.progress import note
 from ..generation.hub_card import front_matter
 from ..generation.pretrained import Pretrained
 from ..lm.lm_config import LMConfig
+from ..tokenizer.tokenizer_config import TokenizerConfig
 from .validation import best_of, read_entries
 
 LOOKS = """What one sees has not been written down yet. Look at continuations.png and continuations.mp4 of the run, and
@@ -62,11 +63,12 @@ def write_card(out: Path, card: str) -> None:
 
 def _parts(parts: Pretrained) -> Iterator[str]:
     config, sizes = parts.config, parts.sizes()
-    quantizer, lm = config.tokenizer.quantizer, config.lm
+    codec, lm = config.tokenizer, config.lm
+    codes = codec.quantizer.kind if isinstance(codec, TokenizerConfig) else codec.kind
     assert isinstance(lm, LMConfig)  # training runs have no other kind
     yield "| part | what | parameters |\n|---|---|---|"
     yield (
-        f"| tokenizer | {sizes['pixels_per_token']} pixels a token, {quantizer.kind}, {lm.vocab_size:,} codes "
+        f"| tokenizer | {sizes['pixels_per_token']} pixels a token, {codes}, {lm.vocab_size:,} codes "
         f"| {sizes['tokenizer_parameters']:,} |"
     )
     yield (

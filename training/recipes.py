@@ -21,6 +21,7 @@ from ..core.device import pick_device
 from ..core.errors import require
 from ..core.files import atomic_write
 from ..core.progress import note
+from ..core.protocols import AnyCodec
 from ..data.clip_shards import ClipShards, is_prepared
 from ..data.crops import CropLoader, held_out_clips
 from ..data.encode import Windows
@@ -34,8 +35,8 @@ from ..lm.lm_config import LMConfig
 from ..lm.text import TextEncoder, train_text, words_of
 from ..lm.transformer import VideoTransformer
 from ..sampling.plan import SamplingConfig
-from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset, tokenizer_sizes
-from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
+from ..tokenizer.codec_files import load_tokenizer, tokenizer_config
+from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
 from .lm_training import LMTraining, train_lm
 from .loop import RECIPE
@@ -136,7 +137,7 @@ def _train_language_model(
 
 
 def _run(
-    out: Path, options: ModelRun, codec: VideoTokenizer, ranks: Ranks, *, begun: bool, device: str
+    out: Path, options: ModelRun, codec: AnyCodec, ranks: Ranks, *, begun: bool, device: str
 ) -> LanguageModelReport:
     """Encode the clips, train, and write the model, its card and its continuations; all options are given."""
     data, tokenizer, whole, sampling, windows = (
@@ -169,14 +170,13 @@ def _run(
         called, codec, sets, whole.model, sampling=sampling if any(captions) else _unguided(sampling),
         least_psnr=None if measured_tokenizer is None else measured_tokenizer.least_psnr - MARGIN,
     )  # fmt: skip
-    quantizer = codec.config.quantizer
 
     def parts(lm: VideoTransformer) -> Pretrained:
         return Pretrained(called, "", "", config, codec, lm)
 
     lm = train_lm(
         whole, tokens.train, encoder, out, held_out=tokens.held_out,
-        levels=quantizer.levels if quantizer.kind == "fsq" else (), device=device, resume=begun,
+        levels=codec.config.levels, device=device, resume=begun,
         init=None if begun or options.init is None else find_checkpoint(options.init),
         on_checkpoint=lambda lm: write_samples(parts(lm), captions, out / "samples.png"), ranks=ranks,
     )  # fmt: skip
@@ -197,6 +197,14 @@ def _run(
     )  # fmt: skip
 
 
+def _own_sizes(folder: Path, argument: str) -> TokenizerConfig:
+    """Return the sizes of a tokenizer that can be trained further."""
+    config = tokenizer_config(folder)
+    require(isinstance(config, TokenizerConfig), argument, "must be a tokenizer that reelm has trained", config.kind)
+    assert isinstance(config, TokenizerConfig)
+    return config
+
+
 def _without_data(model: LMConfig) -> LMConfig:
     """Return the sizes without those that follow from the data and the tokenizer."""
     return dataclasses.replace(model, vocab_size=1, rows=1, columns=1, text_vocab_size=1, controller=NO_CONTROLLER)
@@ -206,7 +214,7 @@ def _unguided(sampling: SamplingConfig) -> SamplingConfig:
     return dataclasses.replace(sampling, guidance_scale=1.0)
 
 
-def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], model: LMConfig) -> LMConfig:
+def _sizes(tokenizer: AnyCodec, text: TextEncoder, sets: list[Shards], model: LMConfig) -> LMConfig:
     """Return the sizes of the language model, with the vocabularies, the grid and the controller of the data."""
     rows, columns = sets[0].tokens_Bthw.shape[2:]
     return dataclasses.replace(
@@ -217,7 +225,7 @@ def _sizes(tokenizer: VideoTokenizer, text: TextEncoder, sets: list[Shards], mod
 
 def _model_config(
     name: str,
-    tokenizer: VideoTokenizer,
+    tokenizer: AnyCodec,
     sets: list[Shards],
     lm: LMConfig,
     *,
@@ -225,9 +233,9 @@ def _model_config(
     least_psnr: float | None,
 ) -> ModelConfig:
     """Return the config of the whole model."""
-    side = tokenizer.config.spatial
+    side = tokenizer.compression
     return ModelConfig(
-        format=FORMAT, name=name, fps=sets[0].fps, height=lm.rows * side, width=lm.columns * side,
+        format=FORMAT, name=name, fps=sets[0].fps, height=lm.rows * side.h, width=lm.columns * side.w,
         tokenizer=tokenizer.config, lm=lm, sampling=sampling, least_psnr=least_psnr,
     )  # fmt: skip
 
@@ -373,7 +381,7 @@ def tokenizer_recipe(
     if folder is not None:
         for name, value in {"preset": preset, "compression": compression, **changed}.items():
             require(value is None, name, f"must not be given together with {source}, which has its sizes", value)
-        return dataclasses.replace(recipe, model=tokenizer_sizes(folder))
+        return dataclasses.replace(recipe, model=_own_sizes(folder, source))
     given = {name: value for name, value in (("preset", preset), ("compression", compression)) if value}
     if changed and given:
         name, value = next(iter(given.items()))

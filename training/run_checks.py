@@ -10,6 +10,7 @@ from pathlib import Path
 from ..core.checkpoint import find_checkpoint, uninitialised
 from ..core.errors import require
 from ..core.progress import note
+from ..core.protocols import AnyCodec
 from ..data.clip_shards import ClipShards, is_prepared
 from ..data.encode import Windows
 from ..data.recode import PrepareConfig
@@ -17,7 +18,8 @@ from ..data.sources import find_sources
 from ..data.token_shards import is_token_folder
 from ..lm.text import TextEncoder
 from ..sampling.plan import SamplingConfig
-from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
+from ..tokenizer.codec_files import load_tokenizer
+from ..tokenizer.video_tokenizer import VideoTokenizer
 from .clip_tokens import refuse_windows
 from .lm_training import check_guidance, check_same_text
 from .run_options import ModelRun, TokenizerRun
@@ -51,7 +53,7 @@ def check_tokenizer_run(recipe: TokenizerTraining, options: TokenizerRun) -> Non
         require(size <= limit, name, f"must be at most {limit}, which the clips have", size)
 
 
-def check_model_run(codec: VideoTokenizer, options: ModelRun, windows: Windows, *, begun: bool) -> None:
+def check_model_run(codec: AnyCodec, options: ModelRun, windows: Windows, *, begun: bool) -> None:
     """Check all that can be known of a language model's training before its clips are read.
 
     Args:

@@ -27,8 +27,9 @@ from ..core.plain_values import convert_fields
 from ..evaluation.lpips import LEAST_SIDE as LPIPS_LEAST_SIDE
 from ..evaluation.lpips import load_lpips
 from ..evaluation.reconstruction import judge_held_out
+from ..tokenizer.codec_files import load_tokenizer
 from ..tokenizer.tokenizer_config import TokenizerConfig
-from ..tokenizer.video_tokenizer import VideoTokenizer, load_tokenizer
+from ..tokenizer.video_tokenizer import VideoTokenizer
 from ..world.render import render
 from ..world.scene import sample_scene
 from .discriminator import LEAST_SIDE
@@ -158,8 +159,15 @@ def check_stage(recipe: TokenizerTraining, folder: Path, decoder_of: Path | None
         load_lpips(recipe.lpips_weights)
 
 
+def _load_own(folder: Path, device: torch.device) -> VideoTokenizer:
+    model = load_tokenizer(folder, device=device)
+    require(isinstance(model, VideoTokenizer), "tokenizer", "must be one that reelm has trained", model.config.kind)
+    assert isinstance(model, VideoTokenizer)
+    return model
+
+
 def _trained(source: Path, argument: str, recipe: TokenizerTraining, device: torch.device) -> VideoTokenizer:
-    model = load_tokenizer(source, device=str(device))
+    model = _load_own(source, device)
     require(recipe.model == model.config, "model", f"must be the sizes of the tokenizer in {argument}", recipe.model)
     return model
 
@@ -306,4 +314,4 @@ def train_tokenizer(
         work=Work("frames", lambda step: recipe.batch_size * recipe.num_frames),
         ranks=ranks,
     )
-    return load_tokenizer(folder, device=str(torch_device))
+    return _load_own(folder, torch_device)

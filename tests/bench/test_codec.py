@@ -33,7 +33,7 @@ def test_times_are_medians_and_ratios_those_of_pairs(tokenizer, monkeypatch):
         )
 
     monkeypatch.setattr(benchmark, "_run", run)
-    monkeypatch.setattr(benchmark, "CHANNELS", 8)
+    monkeypatch.setattr(benchmark.CosmosConfig, "channels", 8)
     monkeypatch.setattr(benchmark, "measure_ceilings", lambda device, dtype, check: {})
     report = benchmark_tokenizer(tokenizer, num_frames=5, height=16, width=16, repeats=3)
     assert turns == [True, False] * 3

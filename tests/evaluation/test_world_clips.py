@@ -37,7 +37,7 @@ def test_a_perfect_codec_has_the_judges_own_accuracy(debug_generator, monkeypatc
     tokenizer = debug_generator.parts.tokenizer
     scenes = [sample_scene(3, index, split="held-out", objects=1) for index in range(6)]
     clips = render(scenes, 17)
-    monkeypatch.setattr(type(tokenizer), "decode", lambda self, tokens: clips.float() / 255)
+    monkeypatch.setattr(type(tokenizer), "decode_chunk", lambda self, tokens, state: (clips.float() / 255, None))
     report = evaluate_tokenizer(tokenizer, scenes)
     assert report["judge_on_reconstructions"] == report["judge_on_rendered_clips"]
     assert report["tokenizer"]["psnr_db"] > 90

@@ -21,7 +21,7 @@ from reelm.lm.text import TextEncoder
 from reelm.lm.transformer import VideoTransformer
 from reelm.sampling.plan import NoiseKey, SamplingConfig
 from reelm.sampling.sampler import NoiseBuffer
-from reelm.tokenizer.codec_memory import tokenizer_bytes
+from reelm.tokenizer.codecs import tokenizer_bytes
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 

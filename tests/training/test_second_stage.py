@@ -15,9 +15,9 @@ from reelm.core.errors import CheckpointError, ReelmError
 from reelm.data.rendered import encode_world
 from reelm.data.token_shards import read_shards
 from reelm.evaluation.lpips import load_lpips
+from reelm.tokenizer.codec_files import load_tokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
-from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training.discriminator import Discriminator, hinge
 from reelm.training.ranks import WHOLE_BATCH
 from reelm.training.second_stage import SecondStage

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from reelm.core.errors import ReelmError
+from reelm.tokenizer.codec_files import load_tokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.tokenizer_config import TokenizerConfig
-from reelm.tokenizer.video_tokenizer import load_tokenizer
 from reelm.training import tokenizer_training as training
 from reelm.training.losses import moving_pixels, reconstruction_loss, structure_loss
 from reelm.training.ranks import WHOLE_BATCH

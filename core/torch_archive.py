@@ -1,0 +1,201 @@
+"""Read the tensors of torch's archives (.pt, .jit) without running anything that they hold.
+
+with TorchArchive(Path("encoder.jit")) as archive:
+    archive.names                       # "encoder.conv_in.0.conv3d.weight", …
+    archive.tensor(name)                # one tensor at a time is in memory
+
+An archive is a zip file with a pickle of its objects (data.pkl) and a file of bytes for each storage (PyTorch's
+documentation, "Serialization semantics"). torch.load(weights_only=True) refuses those of TorchScript, and
+torch.jit.load compiles the code in them. Here the pickle is read by an unpickler that knows a few names: those with
+which tensors, dictionaries and TorchScript's lists are written, and the modules of TorchScript, each of which becomes
+an object that only holds its attributes. Any other name is refused, so that nothing in the file decides what is called.
+"""
+
+import io
+import math
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+
+MOST_BYTES = 64 * 2**20  # of a pickle of objects, which has no tensor's data in it
+STORAGES = {
+    "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
+    "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Storage:
+    dtype: torch.dtype
+    key: str
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _Module:
+    """A module of TorchScript: its attributes, and no code."""
+
+    def __init__(self, *_: object) -> None:
+        self.attributes: dict[object, object] = {}
+
+    def __setstate__(self, state: object) -> None:
+        self.attributes = dict(state) if isinstance(state, dict) else {}
+
+
+class _Dictionary(dict[Any, Any]):
+    def __setstate__(self, state: object) -> None:
+        pass  # such as the _metadata of a state dict
+
+
+class _Make:
+    """A function that may be called while an archive is read; it cannot be changed from there."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __call__(self, *values: Any) -> object:
+        return self._make(*values)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a function has no state")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: object) -> _Tensor:
+    numbers = (offset, *shape, *stride)
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(stride)
+        or not all(type(n) is int and n >= 0 for n in numbers)
+    ):
+        raise pickle.UnpicklingError("a tensor has no storage, or a negative size")
+    return _Tensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _first(value: object, *_: object) -> object:
+    return value
+
+
+NAMES: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): _Dictionary,
+    ("torch._utils", "_rebuild_tensor_v2"): _Make(_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Make(_first),
+    ("torch", "device"): _Make(_first),
+    **{("torch.jit._pickle", f"build_{kind}list"): _Make(_first) for kind in ("int", "double", "bool", "tensor")},
+    ("torch.jit._pickle", "restore_type_tag"): _Make(_first),
+    **{("torch", name): dtype for name, dtype in STORAGES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "__torch__":
+            return _Module
+        if (module, name) not in NAMES:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of a tensor")
+        return NAMES[module, name]
+
+    def persistent_load(self, identity: Any) -> _Storage:
+        kind, dtype, key, _, _ = identity
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError("a storage of an unknown kind")
+        return _Storage(dtype, str(key))
+
+
+class TorchArchive:
+    """The tensors of an archive by name; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the names and sizes of the tensors.
+
+        Raises:
+            CheckpointError: The file is missing, is no archive of torch, is damaged, or needs code to be read.
+        """
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path.name}: must be an archive that torch has saved: {error}") from error
+        try:
+            self._root, objects = self._objects()
+            self._tensors = dict(_named(objects, ""))
+        except CheckpointError:
+            self._zip.close()
+            raise
+        except Exception as error:
+            self._zip.close()
+            raise CheckpointError(f"{path.name}: must hold tensors, and nothing that runs: {error}") from error
+
+    def __enter__(self) -> "TorchArchive":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tensors."""
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._tensors[name].shape
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read a tensor.
+
+        Raises:
+            CheckpointError: Its bytes are not there, or damaged.
+        """
+        found, dtype = self._tensors[name], self._tensors[name].storage.dtype
+        if not math.prod(found.shape):
+            return torch.empty(found.shape, dtype=dtype)
+        last = found.offset + sum((n - 1) * step for n, step in zip(found.shape, found.stride, strict=True))
+        try:
+            data = bytearray(self._read(f"{self._root}data/{found.storage.key}"))
+        except (KeyError, OSError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{self.path.name}: {name} must be whole: {error}") from error
+        if len(data) < (last + 1) * dtype.itemsize:
+            raise CheckpointError(
+                f"{self.path.name}: {name} must have {(last + 1) * dtype.itemsize} bytes, got {len(data)}"
+            )
+        return torch.frombuffer(data, dtype=dtype).as_strided(found.shape, found.stride, found.offset).contiguous()
+
+    def _objects(self) -> tuple[str, object]:
+        found = [name for name in self._zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(found) != 1 or self._zip.getinfo(found[0]).file_size > MOST_BYTES:
+            raise CheckpointError(f"{self.path.name}: must have one list of its tensors, of at most {MOST_BYTES} bytes")
+        return found[0][: -len("data.pkl")], _Unpickler(io.BytesIO(self._read(found[0]))).load()
+
+    def _read(self, name: str) -> bytes:
+        if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:  # a little file could become a large one
+            raise CheckpointError(f"{self.path.name}: {name} must not be compressed")
+        return self._zip.read(name)
+
+
+def _named(value: object, name: str) -> "list[tuple[str, _Tensor]]":
+    """Return the tensors in an object, with the names under which they are reached."""
+    if isinstance(value, _Tensor):
+        return [(name, value)]
+    inside = value.attributes if isinstance(value, _Module) else value if isinstance(value, dict) else {}
+    return [
+        each for key, entry in inside.items() if isinstance(key, str)
+        for each in _named(entry, f"{name}.{key}" if name else key)
+    ]  # fmt: skip
