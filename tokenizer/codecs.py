@@ -72,7 +72,6 @@ def make_codec(config: CodecConfig) -> AnyCodec:
     return codec
 
 
-@functools.cache
 def without_weights(config: CodecConfig) -> nn.Module:
     """Return a codec whose tensors have shapes and no values."""
     with torch.device("meta"):
@@ -81,11 +80,13 @@ def without_weights(config: CodecConfig) -> nn.Module:
     return codec
 
 
+@functools.cache
 def tokenizer_bytes(config: CodecConfig) -> int:
     """Return the bytes of a codec's weights and learned codes, which are float32 on every device."""
     return 4 * sum(tensor.numel() for tensor in without_weights(config).state_dict().values())
 
 
+@functools.cache
 def count_parameters(config: CodecConfig) -> int:
     """Return the number of a codec's parameters, learned codes not included."""
     return sum(parameter.numel() for parameter in without_weights(config).parameters())
