@@ -15,6 +15,7 @@ import io
 import math
 import pickle
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -133,7 +134,7 @@ class TorchArchive:
             raise CheckpointError(f"{path.name}: must be an archive that torch has saved: {error}") from error
         try:
             self._root, objects = self._objects()
-            self._tensors = dict(_named(objects, ""))
+            self._tensors = dict(_named(objects, "", set()))
         except CheckpointError:
             self._zip.close()
             raise
@@ -190,12 +191,17 @@ class TorchArchive:
         return self._zip.read(name)
 
 
-def _named(value: object, name: str) -> "list[tuple[str, _Tensor]]":
-    """Return the tensors in an object, with the names under which they are reached."""
+def _named(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, _Tensor]]:
+    """Yield the tensors in an object with the names under which they are reached.
+
+    A container is looked into once: where some hold each other again and again, names would be without number.
+    """
     if isinstance(value, _Tensor):
-        return [(name, value)]
-    inside = value.attributes if isinstance(value, _Module) else value if isinstance(value, dict) else {}
-    return [
-        each for key, entry in inside.items() if isinstance(key, str)
-        for each in _named(entry, f"{name}.{key}" if name else key)
-    ]  # fmt: skip
+        yield name, value
+    inside = value.attributes if isinstance(value, _Module) else value
+    if not isinstance(inside, dict) or id(inside) in seen:
+        return
+    seen.add(id(inside))
+    for key, entry in inside.items():
+        if isinstance(key, str):
+            yield from _named(entry, f"{name}.{key}" if name else key, seen)

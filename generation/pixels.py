@@ -15,7 +15,8 @@ import torch
 from ..core.progress import progress
 from ..core.protocols import Codec
 
-ENCODE_FRAMES = 64  # latent frames that are encoded together
+ENCODE_FRAMES = 64  # latent frames that are encoded together at most
+ENCODE_BYTES = 2**30  # about what they may take, one of them as much as one that is decoded
 DECODE_CLIPS = 16  # clips that are decoded together on a GPU: more are not faster, and take more memory
 
 ClipKey = TypeVar("ClipKey", bound=Hashable)
@@ -32,7 +33,8 @@ def encode_frames(codec: Codec, frames_THW3: torch.Tensor) -> torch.Tensor:
     frames_THW3 = frames_THW3[(len(frames_THW3) - 1) % temporal :]
     chunks = [frames_THW3[:1]]
     if len(frames_THW3) > 1:
-        chunks += frames_THW3[1:].split(ENCODE_FRAMES * temporal)
+        fitting = ENCODE_BYTES // codec.config.pixel_bytes(1, *frames_THW3.shape[1:3])
+        chunks += frames_THW3[1:].split(max(1, min(ENCODE_FRAMES, fitting)) * temporal)
     tokens, state = [], None
     for chunk in progress(chunks, "encoding", unit="chunk"):
         tokens_Bthw, state = codec.encode_chunk(chunk[None].to(codec.device), state)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..core.checkpoint import save_json, save_tensors
-from ..core.errors import CheckpointError, ReelmError, require
+from ..core.errors import CheckpointError, require
 from ..core.files import atomic_folder
 from ..core.torch_archive import TorchArchive
 from .codec_files import SIZES, WEIGHTS
@@ -98,7 +98,7 @@ def _sizes(tensors: dict[str, torch.Tensor], temporal: int, spatial: int, levels
             multipliers=tuple(width // channels for width in widths), blocks=blocks, latent_channels=latent,
             levels=levels,
         )  # fmt: skip
-    except (KeyError, ReelmError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:  # a tensor that is missing, or of no size
         raise CheckpointError(f"source: must hold the weights of a Cosmos tokenizer: {error}") from error
 
 

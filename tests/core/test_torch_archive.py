@@ -11,6 +11,16 @@ from reelm.core.errors import CheckpointError
 from reelm.core.torch_archive import TorchArchive
 
 
+def test_containers_that_hold_each_other_are_looked_into_once(tmp_path):
+    inner = {"weight": torch.ones(2)}
+    for _ in range(60):  # 2^60 names
+        inner = {"a": inner, "b": inner}
+    inner["itself"] = inner
+    torch.save(inner, tmp_path / "model.pt")
+    with TorchArchive(tmp_path / "model.pt") as archive:
+        assert archive.names == [".".join("a" * 60) + ".weight"]
+
+
 class Inner(nn.Module):
     def __init__(self):
         super().__init__()

@@ -97,6 +97,11 @@ def narrowed(parts):
     return parts
 
 
+def scalar(parts):
+    parts["encoder"].conv_in[0].conv3d.weight = nn.Parameter(torch.tensor(1.0))
+    return parts
+
+
 def not_finite(parts):
     parts["encoder"].mid.block_1.conv1[0].conv3d.bias.fill_(torch.nan)
     return parts
@@ -107,6 +112,7 @@ def not_finite(parts):
     [
         (renamed, r"must have the \d+ tensors of this tokenizer, got \d+, without encoder.norm_out.norm.bias"),
         (narrowed, r"encoder.mid.block_1.conv1.0.conv3d.weight must have the shape \(16, 16, 1, 3, 3\), got \(3, "),
+        (scalar, "must hold the weights of a Cosmos tokenizer: "),
         (not_finite, "encoder.mid.block_1.conv1.0.conv3d.bias must have finite floating-point values"),
         (lambda parts: {"quant_conv": parts["quant_conv"]}, "must hold the weights of a Cosmos tokenizer: .*conv_in"),
     ],
