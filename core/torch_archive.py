@@ -11,6 +11,7 @@ which tensors, dictionaries and TorchScript's lists are written, and the modules
 an object that only holds its attributes. Any other name is refused, so that nothing in the file decides what is called.
 """
 
+import contextlib
 import io
 import math
 import pickle
@@ -128,19 +129,15 @@ class TorchArchive:
             CheckpointError: The file is missing, is no archive of torch, is damaged, or needs code to be read.
         """
         self.path = path
-        try:
+        with _refusing(f"{path.name}: must be an archive that torch has saved"):
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{path.name}: must be an archive that torch has saved: {error}") from error
         try:
-            self._root, objects = self._objects()
-            self._tensors = dict(_named(objects, "", set()))
+            with _refusing(f"{path.name}: must hold tensors, and nothing that runs"):
+                self._root, objects = self._objects()
+                self._tensors = dict(_named(objects, "", set()))
         except CheckpointError:
             self._zip.close()
             raise
-        except Exception as error:
-            self._zip.close()
-            raise CheckpointError(f"{path.name}: must hold tensors, and nothing that runs: {error}") from error
 
     def __enter__(self) -> "TorchArchive":
         return self
@@ -169,15 +166,14 @@ class TorchArchive:
         if not math.prod(found.shape):
             return torch.empty(found.shape, dtype=dtype)
         last = found.offset + sum((n - 1) * step for n, step in zip(found.shape, found.stride, strict=True))
-        try:
+        with _refusing(f"{self.path.name}: {name} must be whole"):
             data = bytearray(self._read(f"{self._root}data/{found.storage.key}"))
-        except (KeyError, OSError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{self.path.name}: {name} must be whole: {error}") from error
         if len(data) < (last + 1) * dtype.itemsize:
             raise CheckpointError(
                 f"{self.path.name}: {name} must have {(last + 1) * dtype.itemsize} bytes, got {len(data)}"
             )
-        return torch.frombuffer(data, dtype=dtype).as_strided(found.shape, found.stride, found.offset).contiguous()
+        storage = torch.frombuffer(data, dtype=dtype, count=last + 1)
+        return storage.as_strided(found.shape, found.stride, found.offset).contiguous()
 
     def _objects(self) -> tuple[str, object]:
         found = [name for name in self._zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -189,6 +185,17 @@ class TorchArchive:
         if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:  # a little file could become a large one
             raise CheckpointError(f"{self.path.name}: {name} must not be compressed")
         return self._zip.read(name)
+
+
+@contextlib.contextmanager
+def _refusing(rule: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a damaged file, of which there are many kinds, into an error with this rule."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{rule}: {error}") from error
 
 
 def _named(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, _Tensor]]:

@@ -1,6 +1,7 @@
 """Tensors are read from torch's archives as torch reads them, and nothing in the archives runs."""
 
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -118,6 +119,25 @@ def test_a_damaged_archive_is_refused(tmp_path, change, rule):
         return
     with pytest.raises(CheckpointError, match=f"bad.pt: {rule}"), TorchArchive(tmp_path / "bad.pt") as archive:
         archive.tensor("weight")
+
+
+def test_bytes_that_change_are_refused_or_read(tmp_path):
+    """Whatever changes in a file, there is no other error."""
+    torch.save({f"weight{number}": torch.ones(number) for number in range(4)}, tmp_path / "model.pt")
+    whole, choose = (tmp_path / "model.pt").read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(whole)
+        for _ in range(choose.choice((1, 2, 20))):
+            changed[choose.randrange(len(changed))] = choose.randrange(256)
+        (tmp_path / "bad.pt").write_bytes(changed[: choose.choice((len(changed), choose.randrange(len(changed))))])
+        try:
+            with TorchArchive(tmp_path / "bad.pt") as archive:
+                for name in archive.names:
+                    archive.tensor(name)
+        except CheckpointError:
+            refused += 1
+    assert 200 < refused < 400
 
 
 def test_what_is_no_archive_or_compressed_is_refused(tmp_path):
