@@ -152,10 +152,6 @@ class TorchArchive:
         """The names of the tensors."""
         return list(self._tensors)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
-        return self._tensors[name].shape
-
     def tensor(self, name: str) -> torch.Tensor:
         """Read a tensor.
 
@@ -163,17 +159,17 @@ class TorchArchive:
             CheckpointError: Its bytes are not there, or damaged.
         """
         found, dtype = self._tensors[name], self._tensors[name].storage.dtype
-        if not math.prod(found.shape):
-            return torch.empty(found.shape, dtype=dtype)
         last = found.offset + sum((n - 1) * step for n, step in zip(found.shape, found.stride, strict=True))
         with _refusing(f"{self.path.name}: {name} must be whole"):
+            if not math.prod(found.shape):
+                return torch.empty(found.shape, dtype=dtype)
             data = bytearray(self._read(f"{self._root}data/{found.storage.key}"))
-        if len(data) < (last + 1) * dtype.itemsize:
-            raise CheckpointError(
-                f"{self.path.name}: {name} must have {(last + 1) * dtype.itemsize} bytes, got {len(data)}"
-            )
-        storage = torch.frombuffer(data, dtype=dtype, count=last + 1)
-        return storage.as_strided(found.shape, found.stride, found.offset).contiguous()
+            # A tensor of more entries than its storage has would repeat them, without end where the file is damaged.
+            needed = max(last + 1, math.prod(found.shape)) * dtype.itemsize
+            if len(data) < needed:
+                raise CheckpointError(f"{self.path.name}: {name} must have {needed} bytes, got {len(data)}")
+            storage = torch.frombuffer(data, dtype=dtype, count=last + 1)
+            return storage.as_strided(found.shape, found.stride, found.offset).contiguous()
 
     def _objects(self) -> tuple[str, object]:
         found = [name for name in self._zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
