@@ -9,6 +9,8 @@ float32 on a CPU, the Triton kernels of `rope_norm_cache` and `decode_attention`
 implementations of these two, which define the result.
 """
 
+# ruff: noqa: PLR0913 (an op with options)
+
 from typing import NamedTuple
 
 import torch
@@ -20,7 +22,7 @@ from .cached_attention_cpu import CpuTable, cached_attention_cpu, cpu_table, fac
 from .decode_attention import decode_attention
 from .decode_attention_reference import slot_mask
 from .rope_norm_cache import rope_norm_cache
-from .rotary import Rotation
+from .rotary import Rotation, rotate
 
 
 class AttentionStep(NamedTuple):
@@ -29,8 +31,10 @@ class AttentionStep(NamedTuple):
     Attributes:
         slots_BL: The cache slots of the pass's tokens.
         rotation: The rotations of their queries and keys.
-        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: The arguments of
-            `decode_attention`.
+        prefix_rotation: The rotations of their queries for the prefix keys; None for no rotation.
+        epsilon: The number that the norms add to the mean square.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, prefix_from, ancestors_BLA, query_positions_BL: The
+            arguments of `decode_attention`.
         mask_BLC: The mask from `slot_mask`; None on the path that does not need it.
         table: The tables of the CPU path; None for the other paths.
         backend: The caller's choice of the implementation for the other paths.
@@ -38,11 +42,14 @@ class AttentionStep(NamedTuple):
 
     slots_BL: torch.Tensor
     rotation: Rotation
+    prefix_rotation: Rotation | None
+    epsilon: float
     positions_B: torch.Tensor
     prefix_lengths_B: torch.Tensor
     prefix: int
     frame_size: int
     window: int
+    prefix_from: int
     ancestors_BLA: torch.Tensor | None
     query_positions_BL: torch.Tensor | None
     mask_BLC: torch.Tensor | None
@@ -61,6 +68,9 @@ def attention_step(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int = 0,
+    prefix_rotation: Rotation | None = None,
+    epsilon: float = 1e-6,
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
     backend: Backend | None = None,
@@ -72,8 +82,10 @@ def attention_step(
         heads: The number of query heads, N.
         slots_BL: The cache slot of each token, int64, all different within a row.
         rotation: The rotations of the tokens, (B, L, 1, E / 2) each.
-        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: The same as for
-            `decode_attention`.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, prefix_from, ancestors_BLA, query_positions_BL: The
+            same as for `decode_attention`.
+        prefix_rotation: The rotations of the queries for the prefix keys, (B, L, 1, E / 2) each; None for no rotation.
+        epsilon: The number that the norms add to the mean square.
         backend: The implementation, "reference" or "triton"; by default the CPU path if it applies, else the choice of
             `pick_backend`.
     """
@@ -82,20 +94,23 @@ def attention_step(
         count, slots = slots_BL.shape[1], k_cache_BKCE.shape[2]
         mask_BLC = slot_mask(
             count, slots, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
-            ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+            prefix_from=prefix_from, ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         )  # fmt: skip
         if backend is None and _fits_the_cpu_path(k_cache_BKCE):
-            table = cpu_table(slots_BL, rotation, mask_BLC, heads=heads, kv_heads=k_cache_BKCE.shape[1])
+            table = cpu_table(
+                slots_BL, rotation, mask_BLC, heads=heads, kv_heads=k_cache_BKCE.shape[1],
+                prefix_rotation=prefix_rotation, epsilon=epsilon,
+            )  # fmt: skip
     return AttentionStep(
-        slots_BL, rotation, positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA,
-        query_positions_BL, mask_BLC, table, backend,
+        slots_BL, rotation, prefix_rotation, epsilon, positions_B, prefix_lengths_B, prefix, frame_size, window,
+        prefix_from, ancestors_BLA, query_positions_BL, mask_BLC, table, backend,
     )  # fmt: skip
 
 
 def cached_attention(
     qkv_BLJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     step: AttentionStep,
     *,
     k_cache_BKCE: torch.Tensor,
@@ -107,7 +122,7 @@ def cached_attention(
 
     Args:
         qkv_BLJE: The projection of the pass's tokens: J = N + 2 K heads of the queries, then the keys, then the values.
-        q_norm_E, k_norm_E: The weights of the norms.
+        q_norm_E, k_norm_E: The weights of the norms; None for no norms.
         step: The result of `attention_step` for this pass.
         k_cache_BKCE, v_cache_BKCE, k_scales_BKC, v_scales_BKC: The layer's part of the cache, written in place.
 
@@ -123,35 +138,39 @@ def cached_attention(
         )
     q_BLNE, q_prefix_BLNE = rope_norm_cache(
         qkv_BLJE, q_norm_E, k_norm_E, step.slots_BL, k_cache_BKCE, v_cache_BKCE, rotation=step.rotation,
-        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, backend=step.backend,
+        epsilon=step.epsilon, k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, backend=step.backend,
     )  # fmt: skip
+    if step.prefix_rotation is not None:
+        q_prefix_BLNE = rotate(q_prefix_BLNE, step.prefix_rotation)
     return decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, step.positions_B, step.prefix_lengths_B,
-        prefix=step.prefix, frame_size=step.frame_size, window=step.window, ancestors_BLA=step.ancestors_BLA,
-        query_positions_BL=step.query_positions_BL, k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC,
-        mask_BLC=step.mask_BLC, backend=step.backend,
+        prefix=step.prefix, frame_size=step.frame_size, window=step.window, prefix_from=step.prefix_from,
+        ancestors_BLA=step.ancestors_BLA, query_positions_BL=step.query_positions_BL,
+        k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, mask_BLC=step.mask_BLC, backend=step.backend,
     )  # fmt: skip
 
 
 @torch.no_grad()
 def prefix_attention(
     qkv_BPJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     rotation: Rotation,
     prefix_lengths_B: torch.Tensor,
     *,
     kv_heads: int,
+    epsilon: float = 1e-6,
     backend: Backend | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normalise and rotate the queries and keys of prefixes, and compute causal attention within each prefix.
 
     Args:
         qkv_BPJE: The projection of the prefixes: J = N + 2 K heads of the queries, then the keys, then the values.
-        q_norm_E, k_norm_E: The weights of the norms.
+        q_norm_E, k_norm_E: The weights of the norms; None for no norms.
         rotation: The rotations of the P slots, (1, P, 1, E / 2) each.
         prefix_lengths_B: The number of valid slots of each prefix.
         kv_heads: The number of key/value heads, K.
+        epsilon: The number that the norms add to the mean square.
         backend: The implementation, as for `attention_step`.
 
     Returns:
@@ -160,13 +179,13 @@ def prefix_attention(
     (B, P, J, E), N = qkv_BPJE.shape, qkv_BPJE.shape[2] - 2 * kv_heads
     if backend is None and _fits_the_cpu_path(qkv_BPJE):
         qk_BPJE, v_BPKE = qkv_BPJE.split((J - kv_heads, kv_heads), 2)
-        _, rotated_BPJE = norm_and_rotate(qk_BPJE, q_norm_E, k_norm_E, N, *factors(rotation))
+        _, rotated_BPJE = norm_and_rotate(qk_BPJE, q_norm_E, k_norm_E, N, *factors(rotation), epsilon=epsilon)
         q_BPNE, k_BPKE = rotated_BPJE.split((N, kv_heads), 2)
     else:
         k_BKPE, v_BKPE = qkv_BPJE.new_empty((2, B, kv_heads, P, E))
         slots_BP = torch.arange(P, device=qkv_BPJE.device).expand(B, -1)
         q_BPNE, _ = rope_norm_cache(
-            qkv_BPJE, q_norm_E, k_norm_E, slots_BP, k_BKPE, v_BKPE, rotation=rotation, backend=backend
+            qkv_BPJE, q_norm_E, k_norm_E, slots_BP, k_BKPE, v_BKPE, rotation=rotation, epsilon=epsilon, backend=backend
         )
         k_BPKE, v_BPKE = k_BKPE.transpose(1, 2), v_BKPE.transpose(1, 2)
     out_BPNE = attention(q_BPNE, k_BPKE, v_BPKE, prefix=P, prefix_lengths_B=prefix_lengths_B, backend=backend)

@@ -26,18 +26,25 @@ class CpuTable(NamedTuple):
     Attributes:
         indices: The (row, slot) indices of the pass's tokens in a cache (B, C, …).
         cos_BL1E, sin_BL1E: The factors of the two products that a rotation is the sum of; see `factors`.
+        prefix_factors: The same of the rotation of queries for the prefix keys; None for no rotation.
+        epsilon: The number that the norms add to the mean square.
         mask_BKMC: The mask to add to the scores of the M queries that share a key head.
+        blind_BKM1: Which of them see no slot at all; None where each sees one.
     """
 
     indices: tuple[torch.Tensor, torch.Tensor]
     cos_BL1E: torch.Tensor
     sin_BL1E: torch.Tensor
+    prefix_factors: tuple[torch.Tensor, torch.Tensor] | None
+    epsilon: float
     mask_BKMC: torch.Tensor
+    blind_BKM1: torch.Tensor | None
 
 
 def cpu_table(
-    slots_BL: torch.Tensor, rotation: Rotation, mask_BLC: torch.Tensor, *, heads: int, kv_heads: int
-) -> CpuTable:
+    slots_BL: torch.Tensor, rotation: Rotation, mask_BLC: torch.Tensor, *, heads: int, kv_heads: int,
+    prefix_rotation: Rotation | None = None, epsilon: float = 1e-6,
+) -> CpuTable:  # fmt: skip
     """Return the tables of a pass.
 
     Args:
@@ -46,12 +53,17 @@ def cpu_table(
         mask_BLC: The mask from `slot_mask`: 0 where a query sees a slot, else minus infinity.
         heads: The number of query heads, N.
         kv_heads: The number of key/value heads, K.
+        prefix_rotation: The rotations of the queries for the prefix keys; None for no rotation.
+        epsilon: The number that the norms add to the mean square.
     """
     B, L, C = mask_BLC.shape
     groups = heads // kv_heads
     mask_BKMC = mask_BLC[:, None, None].expand(B, kv_heads, groups, L, C).reshape(B, kv_heads, groups * L, C)
     indices = (torch.arange(B)[:, None], slots_BL)
-    return CpuTable(indices, *factors(rotation), mask_BKMC)
+    prefix_factors = None if prefix_rotation is None else factors(prefix_rotation)
+    blind_BKM1 = mask_BKMC.amax(-1, keepdim=True) == float("-inf")
+    blind = blind_BKM1 if bool(blind_BKM1.any()) else None
+    return CpuTable(indices, *factors(rotation), prefix_factors, epsilon, mask_BKMC, blind)
 
 
 def factors(rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,27 +73,33 @@ def factors(rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def norm_and_rotate(
-    qk_BLJE: torch.Tensor, q_norm_E: torch.Tensor, k_norm_E: torch.Tensor, heads: int, cos_BL1E: torch.Tensor,
-    sin_BL1E: torch.Tensor,
+    qk_BLJE: torch.Tensor, q_norm_E: torch.Tensor | None, k_norm_E: torch.Tensor | None, heads: int,
+    cos_BL1E: torch.Tensor, sin_BL1E: torch.Tensor, *, epsilon: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return queries and keys normalised, and the same rotated, processed together in half as many operations.
 
     Args:
         qk_BLJE: The heads of the queries, then those of the keys.
-        q_norm_E, k_norm_E: The weights of the norms.
+        q_norm_E, k_norm_E: The weights of the norms; None for no norms.
         heads: The number of query heads.
         cos_BL1E, sin_BL1E: The result of `factors` for the rotation.
+        epsilon: The number that the norms add to the mean square.
     """
-    norm_JE = torch.cat((q_norm_E.expand(heads, -1), k_norm_E.expand(qk_BLJE.shape[2] - heads, -1)))
-    normed_BLJE = rms_norm(qk_BLJE, norm_JE, 1e-6)
-    first, second = normed_BLJE.chunk(2, -1)
-    return normed_BLJE, torch.addcmul(normed_BLJE * cos_BL1E, torch.cat((second, first), -1), sin_BL1E)
+    if q_norm_E is not None and k_norm_E is not None:
+        norm_JE = torch.cat((q_norm_E.expand(heads, -1), k_norm_E.expand(qk_BLJE.shape[2] - heads, -1)))
+        qk_BLJE = rms_norm(qk_BLJE, norm_JE, epsilon)
+    return qk_BLJE, _rotated(qk_BLJE, cos_BL1E, sin_BL1E)
+
+
+def _rotated(x_BLJE: torch.Tensor, cos_BL1E: torch.Tensor, sin_BL1E: torch.Tensor) -> torch.Tensor:
+    first, second = x_BLJE.chunk(2, -1)
+    return torch.addcmul(x_BLJE * cos_BL1E, torch.cat((second, first), -1), sin_BL1E)
 
 
 def cached_attention_cpu(
     qkv_BLJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     table: CpuTable,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
@@ -92,7 +110,7 @@ def cached_attention_cpu(
 
     Args:
         qkv_BLJE: The projection of the pass's tokens: J = N + 2 K heads of the queries, then the keys, then the values.
-        q_norm_E, k_norm_E: The weights of the norms.
+        q_norm_E, k_norm_E: The weights of the norms; None for no norms.
         table: The tables of this pass.
         k_cache_BKCE, v_cache_BKCE: The layer's part of the cache, written in place.
         prefix: The number of prefix slots.
@@ -101,8 +119,11 @@ def cached_attention_cpu(
     N = J - 2 * K
     G = N // K
     qk_BLJE, rotated_BLJE = norm_and_rotate(
-        qkv_BLJE[:, :, : N + K], q_norm_E, k_norm_E, N, table.cos_BL1E, table.sin_BL1E
+        qkv_BLJE[:, :, : N + K], q_norm_E, k_norm_E, N, table.cos_BL1E, table.sin_BL1E, epsilon=table.epsilon
     )
+    q_prefix_BLNE = qk_BLJE[:, :, :N]
+    if table.prefix_factors is not None:
+        q_prefix_BLNE = _rotated(q_prefix_BLNE, *table.prefix_factors)
 
     # The query heads of a key/value head become the rows of one matrix, so that keys and values are not repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
@@ -111,7 +132,9 @@ def cached_attention_cpu(
     k_cache_BKCE.transpose(1, 2).index_put_(table.indices, rotated_BLJE[:, :, N:])
     v_cache_BKCE.transpose(1, 2).index_put_(table.indices, qkv_BLJE[:, :, N + K :])
     k_BKEC = k_cache_BKCE.transpose(2, 3)
-    q_BKME, q_prefix_BKME = rows(rotated_BLJE[:, :, :N].contiguous()), rows(qk_BLJE[:, :, :N].contiguous())
+    q_BKME, q_prefix_BKME = rows(rotated_BLJE[:, :, :N].contiguous()), rows(q_prefix_BLNE.contiguous())
     scores = torch.cat((product(q_prefix_BKME, k_BKEC[..., :prefix]), product(q_BKME, k_BKEC[..., prefix:])), -1)
     weights_BKMC = torch.add(table.mask_BKMC, scores, alpha=E**-0.5).softmax(-1)
+    if table.blind_BKM1 is not None:  # their softmax is NaN
+        weights_BKMC = weights_BKMC.masked_fill(table.blind_BKM1, 0)
     return product(weights_BKMC, v_cache_BKCE).reshape(B, N, L, E).transpose(1, 2)

@@ -43,6 +43,7 @@ def decode_attention(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int = 0,
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
     k_scales_BKC: torch.Tensor | None = None,
@@ -52,11 +53,11 @@ def decode_attention(
 ) -> torch.Tensor:
     """Compute softmax attention, with scores scaled by E ** -0.5, of L tokens over the prefix and window in the cache.
 
-    Positions before `positions_B` are past. A query sees every valid prefix slot, and the past video positions of its
-    own latent frame and the `window - 1` before it. From `positions_B` on there are A newer slots, of which
-    `ancestors_BLA` gives those that each query sees, at any distance. Without it the newer slots are those of the L
-    queries themselves, and each query sees those in its window up to itself. No other slot affects the result,
-    whatever it contains, NaN included. The output of a query that sees nothing is zero.
+    Positions before `positions_B` are past. A query sees every valid prefix slot, if its latent frame is at least
+    `prefix_from`, and the past video positions of its own latent frame and the `window - 1` before it. From `positions_B`
+    on there are A newer slots, of which `ancestors_BLA` gives those that each query sees, at any distance. Without it
+    the newer slots are those of the L queries themselves, and each query sees those in its window up to itself. No
+    other slot affects the result, whatever it contains, NaN included. The output of a query that sees nothing is zero.
 
     The ring must have room for all past positions that the first query sees and the newer slots, wherever in a latent
     frame they start: ring >= window * frame_size + A - 1. With `ancestors_BLA` only ring >= (window - 1) * frame_size
@@ -68,11 +69,13 @@ def decode_attention(
         q_prefix_BLNE: The queries for the prefix keys.
         k_cache_BKCE: The keys; N is a multiple of K, and query head n uses key/value head n // (N // K).
         v_cache_BKCE: The values.
-        positions_B: The video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2.
+        positions_B: The video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2; or
+            -1, a position that no query sees, and whose own query sees the prefix alone.
         prefix_lengths_B: The number of valid prefix slots of each row, integers, 0 .. prefix.
         prefix: The number of prefix slots.
         frame_size: The number of video tokens in a latent frame.
         window: The number of latent frames that a token sees, its own included.
+        prefix_from: The latent frame from which on queries see the prefix; 0 for all queries.
         ancestors_BLA: Whether query l sees the a-th newer slot (B rows, or 1 for all; A is at least L).
         query_positions_BL: The video position of each query, int64, which determines the start of its window; by
             default `positions_B` + l. A position before `positions_B` counts as `positions_B`.
@@ -93,7 +96,8 @@ def decode_attention(
     (B, L), C = q_BLNE.shape[:2], k_cache_BKCE.shape[2]
     _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL)
     check_tensor("mask_BLC", mask_BLC, (B, L, C), (torch.float32,), ("q_BLNE", q_BLNE))
-    for name, number, low in (("frame_size", frame_size, 1), ("window", window, 1), ("prefix", prefix, 0)):
+    for name, number, low in (("frame_size", frame_size, 1), ("window", window, 1), ("prefix", prefix, 0),
+                              ("prefix_from", prefix_from, 0)):  # fmt: skip
         require(number >= low, name, f"must be at least {low}", number)
     ring = C - prefix
     whole = ring % frame_size == 0
@@ -108,7 +112,7 @@ def decode_attention(
         from .decode_attention_triton import decode_attention_triton as run
     return run(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
-        prefix=prefix, frame_size=frame_size, window=window,
+        prefix=prefix, frame_size=frame_size, window=window, prefix_from=prefix_from,
         ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, mask_BLC=mask_BLC,
     )  # fmt: skip

@@ -27,6 +27,7 @@ def decode_attention_reference(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int = 0,
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
     k_scales_BKC: torch.Tensor | None = None,
@@ -38,7 +39,7 @@ def decode_attention_reference(
     if mask_BLC is None:
         mask_BLC = slot_mask(
             L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
-            ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+            prefix_from=prefix_from, ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         )  # fmt: skip
     keys, values = [k_cache_BKCE, k_scales_BKC], [v_cache_BKCE, v_scales_BKC]
     # A slot that no query sees may contain NaN, and 0 * NaN is NaN. This is rare, and testing for it takes less time on
@@ -122,13 +123,14 @@ def slot_mask(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int = 0,
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return `visible_slots`, with the same arguments, as a mask (B, L, C) float32: 0 if visible, else -inf."""
     visible_BLC = visible_slots(
         L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
-        ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
+        prefix_from=prefix_from, ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
     )  # fmt: skip
     return torch.zeros((), device=visible_BLC.device).where(visible_BLC, float("-inf"))
 
@@ -142,6 +144,7 @@ def visible_slots(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int = 0,
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -150,8 +153,8 @@ def visible_slots(
     Args:
         L: The number of queries.
         C: The number of slots of the cache.
-        positions_B, prefix_lengths_B, prefix, frame_size, window, ancestors_BLA, query_positions_BL: The same as for
-            `decode_attention`.
+        positions_B, prefix_lengths_B, prefix, frame_size, window, prefix_from, ancestors_BLA, query_positions_BL: The
+            same as for `decode_attention`.
     """
     slots_C = torch.arange(C, device=positions_B.device)
     newer, ring = L if ancestors_BLA is None else ancestors_BLA.shape[2], C - prefix
@@ -166,8 +169,11 @@ def visible_slots(
     if ancestors_BLA is not None:
         ancestors_BLA = ancestors_BLA.flip(2).expand(len(positions_B), -1, -1)
         ancestors_BLQ = ancestors_BLA.gather(2, behind_BQ.clamp(max=newer - 1)[:, None].expand(-1, L, -1))
-        in_window_BLQ = torch.where(behind_BQ[:, None] < newer, ancestors_BLQ, in_window_BLQ)
+        is_newer_BQ = (behind_BQ < newer) & (behind_BQ <= last_B1)
+        in_window_BLQ = torch.where(is_newer_BQ[:, None], ancestors_BLQ, in_window_BLQ)
     elif L > 1:
         in_window_BLQ &= behind_BQ[:, None] >= (L - 1) - slots_C[:L, None]
     valid_BLP = (slots_C[:prefix] < prefix_lengths_B[:, None])[:, None].expand(-1, L, -1)
+    if prefix_from > 0:
+        valid_BLP = valid_BLP & (query_BL >= prefix_from * frame_size)[:, :, None]
     return torch.cat([valid_BLP, in_window_BLQ], dim=-1)

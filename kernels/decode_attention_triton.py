@@ -104,16 +104,16 @@ def _attend(  # type: ignore[no-untyped-def]
 @triton.jit
 def _attend_prefix(  # type: ignore[no-untyped-def]
     q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-    first, stop, scale_log2, maximum_M, total_M, out_ME,
+    first, stop, sees_M, scale_log2, maximum_M, total_M, out_ME,
     E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """Attend to prefix slots first .. stop, all of which every row sees."""
+    """Attend to prefix slots first .. stop, all of which every row sees that sees the prefix."""
     for start in range(first, stop, BLOCK_N):
         slot_S = start + tl.arange(0, BLOCK_N)
         keep_S = slot_S < stop
         maximum_M, total_M, out_ME = _attend(
             q_ME, k_base, v_base, k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, first_scale,
-            slot_S, keep_S, keep_S[None, :], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
+            slot_S, keep_S, keep_S[None, :] & sees_M[:, None], scale_log2, maximum_M, total_M, out_ME, E, BLOCK_E,
         )  # fmt: skip
     return maximum_M, total_M, out_ME
 
@@ -183,7 +183,7 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     q_prefix_stride_b, q_prefix_stride_l, q_prefix_stride_h,
     k_stride_b, k_stride_h, k_stride_c,
     v_stride_b, v_stride_h, v_stride_c, ancestors_stride_b,
-    L, newer, ring, prefix, frame_size, window, splits, scale_log2,
+    L, newer, ring, prefix, frame_size, window, prefix_from, splits, scale_log2,
     E: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr, ONE_SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EDGE_N: tl.constexpr, BLOCK_E: tl.constexpr,
 ):  # fmt: skip
@@ -209,6 +209,9 @@ def _split_kernel(  # type: ignore[no-untyped-def]
         query_M = tl.load(query_positions_ptr + batch * L + token_M, mask=valid_M, other=0)
         place_M = tl.maximum(query_M - first_frame.to(tl.int64) * frame_size, known)
         place_M = tl.minimum(place_M, 2**30).to(tl.int32)
+    # Without a row that sees the prefix none of it is read, as a slot that no row sees may contain NaN.
+    sees_M = valid_M & (tl.maximum(place_M, 0) >= (prefix_from - first_frame).to(tl.int64) * frame_size)
+    prefix_stop = tl.where(tl.max(sees_M.to(tl.int32), 0) > 0, tl.minimum(first + SPLIT, length), first)
     # Windows start at the boundaries of latent frames.
     window_M = tl.minimum((place_M // frame_size + 1 - window) * frame_size, known + newer)
     lowest = tl.min(tl.where(valid_M, window_M, known + newer))
@@ -230,12 +233,12 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     out_ME = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
     q_M = batch * q_prefix_stride_b + token_M.to(tl.int64) * q_prefix_stride_l + head_M * q_prefix_stride_h
     # tl.where, since not every version of Triton's interpreter takes `&` of a block and a scalar.
-    q_mask_ME = tl.where(first < length, row_mask_ME, False)
+    q_mask_ME = tl.where(first < prefix_stop, row_mask_ME, False)
     q_ME = tl.load(q_prefix_ptr + q_M[:, None] + dim_E[None, :], mask=q_mask_ME, other=0.0)
     maximum_M, total_M, out_ME = _attend_prefix(
         q_ME, k_ptr + batch * k_stride_b + kv_head * k_stride_h, v_ptr + batch * v_stride_b + kv_head * v_stride_h,
         k_scales_ptr, v_scales_ptr, k_stride_c, v_stride_c, (batch * tl.num_programs(1) + kv_head) * (prefix + ring),
-        first, tl.minimum(first + SPLIT, length), scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E,
+        first, prefix_stop, sees_M, scale_log2, maximum_M, total_M, out_ME, E, BLOCK_N, BLOCK_E,
     )  # fmt: skip
     q_M = batch * q_stride_b + token_M.to(tl.int64) * q_stride_l + head_M * q_stride_h
     q_ME = tl.load(q_ptr + q_M[:, None] + dim_E[None, :], mask=tl.where(low < high, row_mask_ME, False), other=0.0)
@@ -302,6 +305,7 @@ def decode_attention_triton(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int = 0,
     ancestors_BLA: torch.Tensor | None = None,
     query_positions_BL: torch.Tensor | None = None,
     k_scales_BKC: torch.Tensor | None = None,
@@ -314,7 +318,7 @@ def decode_attention_triton(
     """
     return _decode_attention(
         q_BLNE, q_prefix_BLNE, k_cache_BKCE, v_cache_BKCE, positions_B, prefix_lengths_B,
-        ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix, frame_size, window,
+        ancestors_BLA, query_positions_BL, k_scales_BKC, v_scales_BKC, prefix, frame_size, window, prefix_from,
     )  # fmt: skip
 
 
@@ -334,6 +338,7 @@ def _decode_attention(
     prefix: int,
     frame_size: int,
     window: int,
+    prefix_from: int,
 ) -> torch.Tensor:
     B, L, N, E = q_BLNE.shape
     K, C = k_cache_BKCE.shape[1:3]
@@ -361,7 +366,7 @@ def _decode_attention(
     _split_kernel[(splits * triton.cdiv(rows, blocks["BLOCK_M"]), K, B)](
         *inputs, positions_B, prefix_lengths_B, ancestors, *options, *parts,
         *strides, 0 if shared_ancestors else L * newer,
-        L, newer, C - prefix, prefix, frame_size, window, splits, E**-0.5 * LOG2_E,
+        L, newer, C - prefix, prefix, frame_size, window, prefix_from, splits, E**-0.5 * LOG2_E,
         E=E, GROUP=N // K, SPLIT=split, ONE_SPLIT=splits == 1, **blocks, **FUSED,
     )  # fmt: skip
     if splits > 1:

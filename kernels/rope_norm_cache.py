@@ -21,8 +21,8 @@ from .rotary import Rotation
 @torch.no_grad()
 def rope_norm_cache(
     qkv_BLJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     slots_BL: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
@@ -36,16 +36,15 @@ def rope_norm_cache(
     """Normalise queries and keys, rotate them, and write keys and values into the slots of their tokens, in place.
 
     A query or key x becomes x / sqrt(mean(x ** 2) + epsilon) * weight, and then the pairs (x[i], x[i + E / 2]) are
-    rotated by the token's angles. All is computed in float32 (float64 for float64), and each result is rounded once, to
-    the dtype of its tensor.
+    rotated by the token's angles. Without weights of the norms it is not normalised. All is computed in float32
+    (float64 for float64), and each result is rounded once, to the dtype of its tensor.
 
     An int8 cache stores x as round(x / scale), ties to even, with scale = max |x| / 127 over the head in float32, or 1
     if the head is all zeros; x is approximated by the int8 times its scale.
 
     Args:
         qkv_BLJE: The projection of L tokens: J = N + 2 K heads of the queries, then the keys, then the values.
-        q_norm_E: The weights of the norm of queries.
-        k_norm_E: The weights of the norm of keys.
+        q_norm_E, k_norm_E: The weights of the norms of queries and of keys; both None for no norms.
         slots_BL: The slot of each token, int64, 0 .. C - 1, all different within a row, as from `RingCache.slots`.
         k_cache_BKCE: The cache of keys, in the dtype of qkv or int8.
         v_cache_BKCE: The cache of values, in the dtype of k_cache_BKCE.
@@ -79,8 +78,8 @@ def rope_norm_cache(
 
 def _check(
     qkv_BLJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     slots_BL: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
@@ -96,6 +95,8 @@ def _check(
     check_tensor("k_cache_BKCE", k_cache_BKCE, (B, K, C, E), dtypes, like)
     check_tensor("v_cache_BKCE", v_cache_BKCE, (B, K, C, E), (k_cache_BKCE.dtype,), like)
     check_tensor("slots_BL", slots_BL, (B, L), (torch.int64,), like)
+    both = (q_norm_E is None) == (k_norm_E is None)
+    require(both, "q_norm_E, k_norm_E", "must both be given or both be None", (q_norm_E, k_norm_E))
     for name, tensor in (("q_norm_E", q_norm_E), ("k_norm_E", k_norm_E)):
         check_tensor(name, tensor, (E,), (torch.float64, *FLOATS), like)
     for name, cache in (("k_cache_BKCE", k_cache_BKCE), ("v_cache_BKCE", v_cache_BKCE)):

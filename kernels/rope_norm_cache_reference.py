@@ -15,8 +15,8 @@ from .rotary import Rotation, rotate
 
 def rope_norm_cache_reference(
     qkv_BLJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     slots_BL: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
@@ -33,8 +33,9 @@ def rope_norm_cache_reference(
     exact = torch.promote_types(qkv_BLJE.dtype, torch.float32)
     qk_BLJE, v_BLKE = qkv_BLJE.to(exact).split((N + K, K), 2)
     # Queries and keys are normalised and rotated together, in half as many operations.
-    norm_JE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1))).to(exact)
-    qk_BLJE = rms_norm(qk_BLJE, norm_JE, epsilon)
+    if q_norm_E is not None and k_norm_E is not None:
+        norm_JE = torch.cat((q_norm_E.expand(N, -1), k_norm_E.expand(K, -1))).to(exact)
+        qk_BLJE = rms_norm(qk_BLJE, norm_JE, epsilon)
     q_rotated_BLNE, k_BLKE = rotate(qk_BLJE, rotation).split((N, K), 2)
     indices = (torch.arange(B, device=slots_BL.device)[:, None], slots_BL)
     _write(k_BLKE, k_cache_BKCE, k_scales_BKC, indices)

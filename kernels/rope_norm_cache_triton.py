@@ -73,7 +73,7 @@ def _rope_norm_cache_kernel(  # type: ignore[no-untyped-def]
     k_scales_stride_b, k_scales_stride_h, k_scales_stride_c,
     v_scales_stride_b, v_scales_stride_h, v_scales_stride_c,
     L, N, K, epsilon,
-    F: tl.constexpr, BLOCK_F: tl.constexpr, QUANTISE: tl.constexpr,
+    F: tl.constexpr, BLOCK_F: tl.constexpr, NORMALISE: tl.constexpr, QUANTISE: tl.constexpr,
 ):  # fmt: skip
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     batch = token // L
@@ -83,14 +83,16 @@ def _rope_norm_cache_kernel(  # type: ignore[no-untyped-def]
     second_F = tl.load(head_ptr + F + pair_F, mask=pair_F < F, other=0.0).to(tl.float32)
     slot = tl.load(slots_ptr + token)
     if head < N:
-        first_F, second_F = _normalised(first_F, second_F, q_norm_ptr, pair_F, epsilon, F)
+        if NORMALISE:
+            first_F, second_F = _normalised(first_F, second_F, q_norm_ptr, pair_F, epsilon, F)
         out = (token * N + head) * 2 * F
         _store(q_prefix_ptr + out, first_F, second_F, pair_F, F)
         first_F, second_F = _rotated(first_F, second_F, cos_ptr, sin_ptr, token, pair_F, F)
         _store(q_ptr + out, first_F, second_F, pair_F, F)
     elif head < N + K:
         kv_head = head - N
-        first_F, second_F = _normalised(first_F, second_F, k_norm_ptr, pair_F, epsilon, F)
+        if NORMALISE:
+            first_F, second_F = _normalised(first_F, second_F, k_norm_ptr, pair_F, epsilon, F)
         first_F, second_F = _rotated(first_F, second_F, cos_ptr, sin_ptr, token, pair_F, F)
         cache_ptr = k_cache_ptr + batch * k_stride_b + kv_head * k_stride_h + slot * k_stride_c
         scale_place = batch * k_scales_stride_b + kv_head * k_scales_stride_h + slot * k_scales_stride_c
@@ -104,8 +106,8 @@ def _rope_norm_cache_kernel(  # type: ignore[no-untyped-def]
 
 def rope_norm_cache_triton(
     qkv_BLJE: torch.Tensor,
-    q_norm_E: torch.Tensor,
-    k_norm_E: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
     slots_BL: torch.Tensor,
     k_cache_BKCE: torch.Tensor,
     v_cache_BKCE: torch.Tensor,
@@ -123,14 +125,16 @@ def rope_norm_cache_triton(
     if B * L == 0:
         return q_BLNE, q_prefix_BLNE
     qkv_BLJE = qkv_BLJE if qkv_BLJE.stride(3) == 1 else qkv_BLJE.contiguous()
-    # Without scales the caches are passed in place of them, and the kernel does not access them as scales.
+    # Without norms or scales the caches are passed in place of them, and the kernel does not access them as such.
+    norms = [k_cache_BKCE if norm is None else norm.contiguous() for norm in (q_norm_E, k_norm_E)]
     scales = (k_cache_BKCE if k_scales_BKC is None else k_scales_BKC,
               v_cache_BKCE if v_scales_BKC is None else v_scales_BKC)  # fmt: skip
     strides = [stride for x in (qkv_BLJE, k_cache_BKCE, v_cache_BKCE, *scales) for stride in x.stride()[:3]]
     _rope_norm_cache_kernel[(B * L, H)](
-        qkv_BLJE, q_norm_E.contiguous(), k_norm_E.contiguous(), slots_BL.contiguous(),
+        qkv_BLJE, *norms, slots_BL.contiguous(),
         *(part.expand(B, L, 1, E // 2).contiguous() for part in rotation),
         k_cache_BKCE, v_cache_BKCE, *scales, q_BLNE, q_prefix_BLNE, *strides, L, N, K, epsilon,
-        F=E // 2, BLOCK_F=triton.next_power_of_2(E // 2), QUANTISE=k_scales_BKC is not None, num_warps=1, **FUSED,
+        F=E // 2, BLOCK_F=triton.next_power_of_2(E // 2), NORMALISE=q_norm_E is not None,
+        QUANTISE=k_scales_BKC is not None, num_warps=1, **FUSED,
     )  # fmt: skip
     return q_BLNE, q_prefix_BLNE

@@ -47,26 +47,31 @@ def attention(q_BSNE, q_prefix_BSNE, k_BSKE, v_BSKE, lengths, *, rows=None, **la
     return torch.stack(results).view(B, rows, N, E) if results else torch.zeros_like(q_BSNE)
 
 
-def decode_slots(token, position, length, ring, *, prefix, frame_size, window, ancestors_LA, query_positions_L):
+def decode_slots(
+    token, position, length, ring, *, prefix, frame_size, window, prefix_from, ancestors_LA, query_positions_L,
+):  # fmt: skip
     """The slots of its row of the cache that one query of a step at `position` sees, by the definition."""
     query = position + token if query_positions_L is None else max(int(query_positions_L[token]), position)
     known = [m for m in range(position) if m // frame_size > query // frame_size - window]
     if ancestors_LA is None:
-        newer = [m for m in range(position, position + token + 1) if m // frame_size > query // frame_size - window]
+        newer = [
+            m for m in range(max(0, position), position + token + 1) if m // frame_size > query // frame_size - window
+        ]
     else:
-        newer = [position + a for a, seen in enumerate(ancestors_LA[token].tolist()) if seen]
-    return [*range(length), *(prefix + m % ring for m in known + newer)]
+        newer = [position + a for a, seen in enumerate(ancestors_LA[token].tolist()) if seen and position + a >= 0]
+    seen_prefix = range(length if max(query, 0) // frame_size >= prefix_from else 0)
+    return [*seen_prefix, *(prefix + m % ring for m in known + newer)]
 
 
 def slots_of_step(q_BLNE, k_cache_BKCE, positions_B, prefix_lengths_B, *, ancestors_BLA=None, query_positions_BL=None,
-                  prefix, frame_size, window, **_):  # fmt: skip
+                  prefix, frame_size, window, prefix_from=0, **_):  # fmt: skip
     """What each query of a step sees: for every row a list for every query."""
     B, L = q_BLNE.shape[:2]
     return [
         [
             decode_slots(
                 token, int(positions_B[b]), int(prefix_lengths_B[b]), k_cache_BKCE.shape[2] - prefix,
-                prefix=prefix, frame_size=frame_size, window=window,
+                prefix=prefix, frame_size=frame_size, window=window, prefix_from=prefix_from,
                 ancestors_LA=None if ancestors_BLA is None else ancestors_BLA[b % len(ancestors_BLA)],
                 query_positions_L=None if query_positions_BL is None else query_positions_BL[b],
             )
@@ -97,7 +102,7 @@ def decode_attention(**arguments):
 
 def decode_arguments(
     seed, dtype, *, K, group, E, prefix, frame_size, window, positions, lengths, L=1, A=None, spare=0,
-    ancestors=False, query_positions=False, int8=False,
+    ancestors=False, query_positions=False, int8=False, prefix_from=0,
 ):  # fmt: skip
     """Random arguments of `decode_attention`, with these options; what nobody sees is poisoned."""
     random, device, B = torch.Generator().manual_seed(seed), torch.empty(0).device, len(positions)
@@ -114,7 +119,7 @@ def decode_arguments(
         "q_BLNE": floats(B, L, K * group, E), "q_prefix_BLNE": floats(B, L, K * group, E),
         "k_cache_BKCE": floats(*shape), "v_cache_BKCE": floats(*shape),
         "positions_B": torch.tensor(positions), "prefix_lengths_B": torch.tensor(lengths),
-        "prefix": prefix, "frame_size": frame_size, "window": window,
+        "prefix": prefix, "frame_size": frame_size, "window": window, "prefix_from": prefix_from,
     }  # fmt: skip
     if ancestors:  # some queries see many of the newer slots, some few, some none
         rows = int(integers(2, 1)) * (B - 1) + 1

@@ -67,6 +67,31 @@ def test_the_cpu_path_is_the_reference(positions, count, heads, seed):
         torch.testing.assert_close(getattr(fast, name), getattr(plain, name), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("norms", [True, False])
+@pytest.mark.parametrize("options", [{}, {"prefix_from": 2, "epsilon": 0.1}, {"prefix_rotation": True}])
+def test_every_option_is_the_same_on_the_cpu_path_and_in_the_ops(norms, options):
+    random, positions = torch.Generator().manual_seed(0), torch.tensor([-1, 5, 17])
+    qkv, caches = torch.randn(3, 2, 8, 12, generator=random), torch.randn(2, 3, 2, 5 + 20, 12, generator=random)
+    weights = torch.rand(2, 12, generator=random) + 0.5 if norms else (None, None)
+    angles, lengths = torch.randn(2, 3, 2, 1, 6, generator=random), torch.tensor([5, 2, 4])
+    slots = 5 + (positions[:, None] + torch.arange(2)) % 20
+    if "prefix_rotation" in options:
+        options = options | {"prefix_rotation": (angles[1].cos(), angles[1].sin())}
+
+    def run(backend, **options):
+        keys, values = caches.clone()
+        step = cached_attention.attention_step(
+            keys, heads=4, slots_BL=slots, rotation=(angles[0].cos(), angles[0].sin()), positions_B=positions,
+            prefix_lengths_B=lengths, prefix=5, frame_size=4, window=3, backend=backend, **options,
+        )  # fmt: skip
+        out = cached_attention.cached_attention(qkv, *weights, step, k_cache_BKCE=keys, v_cache_BKCE=values)
+        return out, keys, values
+
+    fast, plain = run(None, **options), run("reference", **options)
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+    assert not options or not torch.allclose(plain[0], run("reference")[0])
+
+
 @contextmanager
 def watched():
     """A list that has an entry for every layer that takes the CPU path inside."""

@@ -23,14 +23,14 @@ def test_a_step_equals_the_oracle_and_never_reads_a_slot_that_nobody_sees(oracle
     A = L + draw(st.integers(0, 5)) if ancestors else L
     spare = draw(st.integers(0, 2))
     ring = oracle.least_ring(A, **layout) + layout["frame_size"] * spare
-    # Rows at places of their own: at the start, inside the first turn of the ring, many turns later.
-    positions = draw(st.lists(st.integers(0, 5 * ring), min_size=1, max_size=3))
+    # Rows at places of their own: before the start, at it, inside the first turn of the ring, many turns later.
+    positions = draw(st.lists(st.integers(-1, 5 * ring), min_size=1, max_size=3))
     arguments = oracle.decode_arguments(
         draw(st.integers(0, 1000)), torch.float64, **layout, L=L, A=A, spare=spare,
         K=draw(st.integers(1, 2)), group=draw(st.integers(1, 3)), E=draw(st.integers(1, 9)),
         positions=positions, lengths=[draw(st.integers(0, layout["prefix"])) for _ in positions],
         ancestors=ancestors, query_positions=draw(st.booleans()),
-        int8=draw(st.booleans()),
+        int8=draw(st.booleans()), prefix_from=draw(st.sampled_from([0, 0, 1, 3])),
     )  # fmt: skip
     out = decode_attention(**arguments, backend="reference")
     torch.testing.assert_close(out, oracle.decode_attention(**arguments))
@@ -216,6 +216,7 @@ SCALES = {"k_scales_BKC": torch.zeros(1, 2, 6), "v_scales_BKC": torch.zeros(1, 2
         ({"window": 3}, r"k_cache_BKCE: must have a ring \(C - prefix\) of at least 6 slots, got 4"),
         ({"window": 0}, "window: must be at least 1, got 0"),
         ({"frame_size": 0}, "frame_size: must be at least 1, got 0"),
+        ({"prefix_from": -1}, "prefix_from: must be at least 0, got -1"),
         ({"ancestors_BLA": torch.ones(1, 1, 3).bool()}, r"k_cache_BKCE: must have a ring .* at least 5 slots, got 4"),
         ({"ancestors_BLA": torch.ones(2, 1, 1).bool()}, r"ancestors_BLA: must have the shape \(1, 1\)"),
         ({"ancestors_BLA": torch.ones(1, 1, 0).bool()}, r"ancestors_BLA: must .* at least 1 \(L\) slots"),

@@ -12,6 +12,8 @@ from reelm.tests.examples import examples
 
 
 def normalised(x_E, weight_E, epsilon):
+    if weight_E is None:
+        return x_E.double()
     x_E, weight_E = x_E.double(), weight_E.double()
     return x_E / (x_E @ x_E / len(x_E) + epsilon).sqrt() * weight_E
 
@@ -72,6 +74,8 @@ def test_what_is_returned_and_written_equals_the_oracle_and_no_other_slot_is_tou
     if draw_one(st.booleans()):
         # One rotation for all rows.
         rotation, angles_BLF = tuple(part[:1] for part in rotation), angles_BLF[:1]
+    if draw_one(st.booleans()):
+        arguments[1] = arguments[2] = None
     q, q_prefix = rope_norm_cache(*arguments, rotation=rotation, epsilon=epsilon, backend="reference")
     qkv, q_norm, k_norm, slots_BL, k_cache, v_cache = arguments
     expected = oracle(qkv, q_norm, k_norm, angles_BLF, K, epsilon)
@@ -190,6 +194,7 @@ ZEROS = torch.zeros(2, 2, 5, 8)
         ({"slots_BL": torch.zeros(2, 3, dtype=torch.int32)}, "slots_BL: must be torch.int64"),
         ({"q_norm_E": torch.zeros(4)}, r"q_norm_E: must have the shape \(8,\)"),
         ({"k_norm_E": torch.zeros(8, dtype=torch.int64)}, "k_norm_E: must be torch.float64 or torch.float32"),
+        ({"k_norm_E": None}, "q_norm_E, k_norm_E: must both be given or both be None"),
         ({"k_norm_E": torch.zeros(8, device="meta")}, "k_norm_E: must be on cpu as qkv_BLJE is"),
         ({"rotation": (torch.zeros(2, 3, 1, 4), torch.zeros(2, 3, 4))}, "rotation: must have the shape"),
         ({"epsilon": -1.0}, "epsilon: must be at least 0"),

@@ -45,6 +45,11 @@ DECODE = {
     "bf16": (BF16, sizes(2, 3, 32, 5, 16, 4, (0, 500), (0, 5), L=3)),
     "bf16, splits of the ring": (BF16, sizes(1, 2, 128, 9, 16, 33, (1000,), (9,))),
     "fp16": (F16, sizes(2, 1, 80, 3, 4, 2, (30,), (2,), L=2)),
+    "before the start, prefix seen later": (
+        F32,
+        sizes(1, 2, 16, 5, 4, 3, (-1, 6, 11, 40), (5, 5, 3, 5), L=3, prefix_from=3),
+    ),
+    "prefix seen later, splits": (BF16, sizes(1, 2, 32, 300, 16, 19, (-1, 15, 700), (300, 300, 290), prefix_from=1)),
     "tree": (F32, sizes(1, 2, 16, 3, 4, 3, (0, 50), (3, 0), L=5, A=9, ancestors=True, query_positions=True)),
     "tree over blocks": (F32, sizes(1, 1, 16, 0, 16, 2, (37,), (0,), L=3, A=80, ancestors=True)),
     "diagonal": (BF16, sizes(1, 4, 32, 2, 8, 2, (20,), (2,), L=8, query_positions=True)),
@@ -80,11 +85,11 @@ def cases(draw):
         "seed": draw(st.integers(0, 1000)), "dtype": draw(st.sampled_from([F32, BF16])),
         "K": draw(st.integers(1, 2)), "group": draw(st.integers(1, 4)), "E": 16 * draw(st.integers(1, 8)),
         "prefix": prefix, "frame_size": draw(st.integers(1, 20)), "window": draw(st.integers(1, 5)),
-        # At the start, inside the first turn of the ring, many turns later.
-        "positions": [draw(st.integers(0, 400)) for _ in range(B)],
+        # Before the start, at it, inside the first turn of the ring, many turns later.
+        "positions": [draw(st.integers(-1, 400)) for _ in range(B)],
         "lengths": [draw(st.integers(0, prefix)) for _ in range(B)],
         "L": L, "A": L + draw(st.integers(0, 100)) if ancestors else L, "spare": draw(st.integers(0, 3)),
-        "ancestors": ancestors,
+        "ancestors": ancestors, "prefix_from": draw(st.sampled_from([0, 0, 1, 4])),
     } | {name: draw(st.booleans()) for name in ("query_positions", "int8")}  # fmt: skip
 
 
@@ -258,7 +263,7 @@ def test_the_registered_op_is_compiled_whole(oracle, options):
     assert torch.equal(whole(**arguments, backend="triton"), expected)
     names = ("q_BLNE", "q_prefix_BLNE", "k_cache_BKCE", "v_cache_BKCE", "positions_B", "prefix_lengths_B",
              "ancestors_BLA", "query_positions_BL", "k_scales_BKC", "v_scales_BKC",
-             "prefix", "frame_size", "window")  # fmt: skip
+             "prefix", "frame_size", "window", "prefix_from")  # fmt: skip
     torch.library.opcheck(torch.ops.reelm.decode_attention.default, [arguments.get(name) for name in names])
 
 

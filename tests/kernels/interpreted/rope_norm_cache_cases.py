@@ -25,7 +25,7 @@ def draw(dtype, B, L, N, K, E, C, broadcast=False, seed=0):
 
 def run(arguments, rotation, backend, dtype, **options):
     """Everything that is returned or written: (q, q_prefix, k_cache, v_cache), at `dtype`."""
-    tensors = [x.clone() if x.dtype == torch.int64 else x.to(dtype, copy=True) for x in arguments]
+    tensors = [x if x is None else x.clone() if x.dtype == torch.int64 else x.to(dtype, copy=True) for x in arguments]
     return *rope_norm_cache(*tensors, rotation=rotation, backend=backend, **options), *tensors[4:]
 
 
@@ -56,6 +56,14 @@ def check(check_error, arguments, rotation):
 @pytest.mark.parametrize(("dtype", "B", "L", "N", "K", "E", "C", "broadcast"), CASES)
 def test_rope_norm_cache(check_error, dtype, B, L, N, K, E, C, broadcast):
     check(check_error, *draw(dtype, B, L, N, K, E, C, broadcast))
+
+
+def test_without_norms(check_error):
+    arguments, rotation = draw(torch.float32, 2, 3, 4, 2, 32, 9)
+    normalised = run(arguments, rotation, "triton", torch.float32)
+    arguments[1] = arguments[2] = None
+    check(check_error, arguments, rotation)
+    assert not torch.equal(run(arguments, rotation, "triton", torch.float32)[0], normalised[0])
 
 
 def run_int8(arguments, rotation, backend, device):
