@@ -9,26 +9,35 @@ from .base import Command, Option
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Command):
-    """Convert a published tokenizer, NVIDIA's Cosmos DV4x8x8, DV8x8x8 or DV8x16x16, to a folder of reelm.
+    """Convert published weights: an autoregressive model of NVIDIA's Cosmos-Predict1, or a discrete Cosmos tokenizer.
 
-    Nothing in the files is run. All is converted, or nothing is written.
+    Nothing in the files is run. All is converted, or nothing is written; a model that was interrupted goes on.
 
     Attributes:
-        source: The folder with encoder.jit and decoder.jit.
+        source: The folder with model.pt and config.json, or with encoder.jit and decoder.jit.
         target: The folder to write, which must be new or empty.
-        compression: The frames x rows x columns of a token, such as 8x16x16; by default that in the name of the folder.
+        tokenizer: The folder of a model's tokenizer, as published or converted.
+        height: The height of a model's clips in pixels.
+        width: The width of a model's clips in pixels.
+        compression: The frames x rows x columns of a token, such as 8x16x16; by default that in the tokenizer's name.
     """
 
-    example = "reelm convert Cosmos-Tokenize1-DV8x16x16-720p cosmos"
+    example = "reelm convert Cosmos-Predict1-4B cosmos-4b --tokenizer Cosmos-Tokenize1-DV8x16x16-720p"
     source: Annotated[Path, Option(positional=True)]
     target: Annotated[Path, Option(positional=True)]
+    tokenizer: Path | None = None
+    height: int | None = None
+    width: int | None = None
     compression: str | None = None
 
     def run(self) -> int:
-        from ..tokenizer.cosmos_archive import convert_cosmos
+        from ..generation.model_conversion import convert
 
-        report = convert_cosmos(self.source, self.target, compression=self.compression)
-        side = report.config.compression
-        print(f"wrote {report.folder}: a tokenizer of {side.t}x{side.h}x{side.w}, {report.tensors} tensors")
-        print(f"left out: {len(report.left_out)} tables that are computed from the sizes")
+        report = convert(
+            self.source, self.target, tokenizer=self.tokenizer, height=self.height, width=self.width,
+            compression=self.compression,
+        )  # fmt: skip
+        print(f"wrote {report.folder}: {report}")
+        for each in report.left_out:
+            print(f"left out: {each}")
         return 0

@@ -100,7 +100,7 @@ class Cache(Protocol):
     def frame(self, row: int, latent_frame: int) -> torch.Tensor:
         """Return the tokens (S,) of a latent frame of a row, counted from the beginning of the row's cache."""
 
-    def advance(self, count: int | torch.Tensor) -> None:
+    def advance(self, count: int | Sequence[int]) -> None:
         """Advance all rows by `count` positions, or each row by its own number."""
 
     def arrange(self, sources: Sequence[int | None]) -> None:
@@ -131,6 +131,8 @@ class LanguageModel(Protocol[AnyCache]):
         horizon: The largest number of latent frames from the beginning of a cache, at least 2, or None for a cache that
             rolls without end. At the horizon the engine starts a new cache from the newest half of the latent frames.
             A pass may reach beyond the horizon with tokens that are never kept.
+        keeps_first: Whether such a new cache begins with the first latent frame of the clip, in place of the oldest of
+            the newest half.
         numerics: The dtype, precisions and device.
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         reads: The kinds of conditions that the model can use, as `describe_conditions` names them.
@@ -140,6 +142,7 @@ class LanguageModel(Protocol[AnyCache]):
 
     layout: FrameLayout
     horizon: int | None
+    keeps_first: bool
     backend: Backend | None
 
     @property

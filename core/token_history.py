@@ -52,9 +52,9 @@ class TokenHistory:
         start = latent_frame % HISTORY * self.frame_size
         return self.tokens_BQ[row, start : start + self.frame_size].clone()
 
-    def advance(self, count: int | torch.Tensor) -> None:
+    def advance(self, count: int | Sequence[int]) -> None:
         """Advance all rows by `count` positions, or each row by its own number."""
-        self.positions_B += count
+        self.positions_B += count if isinstance(count, int) else torch.tensor(count, device=self.positions_B.device)
 
     def arrange(self, sources: Sequence[int | None]) -> None:
         """Replace the rows: row i becomes the old row `sources[i]`, or an empty one for None.

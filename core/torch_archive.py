@@ -27,6 +27,7 @@ import torch
 from .errors import CheckpointError
 
 MOST_BYTES = 64 * 2**20  # of a pickle of objects, which has no tensor's data in it
+PIECE = 16 * 2**20
 STORAGES = {
     "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
     "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
@@ -152,6 +153,14 @@ class TorchArchive:
         """The names of the tensors."""
         return list(self._tensors)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._tensors[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor."""
+        return self._tensors[name].storage.dtype
+
     def tensor(self, name: str) -> torch.Tensor:
         """Read a tensor.
 
@@ -163,7 +172,7 @@ class TorchArchive:
         with _refusing(f"{self.path.name}: {name} must be whole"):
             if not math.prod(found.shape):
                 return torch.empty(found.shape, dtype=dtype)
-            data = bytearray(self._read(f"{self._root}data/{found.storage.key}"))
+            data = self._read(f"{self._root}data/{found.storage.key}")
             # A tensor of more entries than its storage has would repeat them, without end where the file is damaged.
             needed = max(last + 1, math.prod(found.shape)) * dtype.itemsize
             if len(data) < needed:
@@ -177,10 +186,18 @@ class TorchArchive:
             raise CheckpointError(f"{self.path.name}: must have one list of its tensors, of at most {MOST_BYTES} bytes")
         return found[0][: -len("data.pkl")], _Unpickler(io.BytesIO(self._read(found[0]))).load()
 
-    def _read(self, name: str) -> bytes:
-        if self._zip.getinfo(name).compress_type != zipfile.ZIP_STORED:  # a little file could become a large one
+    def _read(self, name: str) -> bytearray:
+        entry = self._zip.getinfo(name)
+        if entry.compress_type != zipfile.ZIP_STORED:  # a little file could become a large one
             raise CheckpointError(f"{self.path.name}: {name} must not be compressed")
-        return self._zip.read(name)
+        if entry.file_size > self.path.stat().st_size:
+            raise CheckpointError(f"{self.path.name}: {name} must lie in the file, got {entry.file_size} bytes")
+        data, place = bytearray(entry.file_size), 0
+        with self._zip.open(entry) as file:  # in pieces, as all at once would be in memory twice
+            while piece := file.read(PIECE):
+                data[place : place + len(piece)] = piece
+                place += len(piece)
+        return data
 
 
 @contextlib.contextmanager

@@ -54,10 +54,11 @@ def decode_attention(
     """Compute softmax attention, with scores scaled by E ** -0.5, of L tokens over the prefix and window in the cache.
 
     Positions before `positions_B` are past. A query sees every valid prefix slot, if its latent frame is at least
-    `prefix_from`, and the past video positions of its own latent frame and the `window - 1` before it. From `positions_B`
-    on there are A newer slots, of which `ancestors_BLA` gives those that each query sees, at any distance. Without it
-    the newer slots are those of the L queries themselves, and each query sees those in its window up to itself. No
-    other slot affects the result, whatever it contains, NaN included. The output of a query that sees nothing is zero.
+    `prefix_from`, and the past video positions of its own latent frame and the `window - 1` before it. From
+    `positions_B` on there are A newer slots, of which `ancestors_BLA` gives those that each query sees, at any
+    distance. Without it the newer slots are those of the L queries themselves, and each query sees those in its window
+    up to itself. No other slot affects the result, whatever it contains, NaN included. The output of a query that sees
+    nothing is zero.
 
     The ring must have room for all past positions that the first query sees and the newer slots, wherever in a latent
     frame they start: ring >= window * frame_size + A - 1. With `ancestors_BLA` only ring >= (window - 1) * frame_size

@@ -18,23 +18,23 @@ from torch import nn
 
 from ..kernels.norm import RMSNorm
 from ..kernels.rotary import Rotation, rotate
-from .lm_config import LMConfig
+from .costs import BlockSizes
 
 # (layer, its attention module, its heads of queries, keys and values) -> the output; both tensors (B, S, heads, E).
 Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with normalised queries and keys (Dehghani et al. 2023, arXiv 2302.05442)."""
+    """Grouped-query attention, where `qk_norm` says so with normalised queries and keys (arXiv 2302.05442)."""
 
-    def __init__(self, config: LMConfig) -> None:
+    def __init__(self, config: BlockSizes) -> None:
         super().__init__()
         self.heads = (config.heads, config.kv_heads, config.kv_heads)
-        self.head_dim = config.head_dim
+        self.head_dim, self.epsilon = config.head_dim, config.epsilon
         self.qkv = nn.Linear(config.width, sum(self.heads) * config.head_dim, bias=False)
         self.out = nn.Linear(config.heads * config.head_dim, config.width, bias=False)
-        self.q_norm = nn.Parameter(torch.ones(config.head_dim))
-        self.k_norm = nn.Parameter(torch.ones(config.head_dim))
+        self.q_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
+        self.k_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
 
     def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
         """Map (B, S, D) to the same shape; `attend` applies the positions of the tokens, the mask and the cache."""
@@ -44,28 +44,36 @@ class Attention(nn.Module):
     def rotated(self, qkv_BSJE: torch.Tensor, rotation: Rotation) -> tuple[torch.Tensor, ...]:
         """Return rotated and plain queries, rotated keys, and values; `rope_norm_cache` does so without gradients."""
         q, k, v = qkv_BSJE.split(self.heads, 2)
-        # Norms are in float32 whatever the dtype of the matrix products.
-        q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), 1e-6).to(v.dtype)
-        k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), 1e-6).to(v.dtype)
+        if self.q_norm is not None and self.k_norm is not None:
+            # Norms are in float32 whatever the dtype of the matrix products.
+            q = F.rms_norm(q.float(), (self.head_dim,), self.q_norm.float(), self.epsilon).to(v.dtype)
+            k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), self.epsilon).to(v.dtype)
         return rotate(q, rotation), q, rotate(k, rotation), v
 
 
 class Block(nn.Module):
     """A pre-norm transformer block: x + attention(norm(x)), then x + swiglu(norm(x))."""
 
-    def __init__(self, config: LMConfig) -> None:
+    def __init__(self, config: BlockSizes) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width, eps=1e-6)
+        self.attention_norm = RMSNorm(config.width, eps=config.epsilon)
         self.attention = Attention(config)
-        self.mlp_norm = RMSNorm(config.width, eps=1e-6)
+        self.mlp_norm = RMSNorm(config.width, eps=config.epsilon)
         self.gate_up = nn.Linear(config.width, 2 * config.hidden, bias=False)
         self.down = nn.Linear(config.hidden, config.width, bias=False)
 
     def forward(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
         """Map (B, S, D) to the same shape."""
-        x = x_BSD + self.attention(self.attention_norm(x_BSD), attend, layer)
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
-        return x + self.down(F.silu(gate) * up)
+        return self.with_mlp(self.with_attention(x_BSD, attend, layer))
+
+    def with_attention(self, x_BSD: torch.Tensor, attend: Attend, layer: int) -> torch.Tensor:
+        """Return the sum (B, S, D) of the states and the output of attention."""
+        return x_BSD + self.attention(self.attention_norm(x_BSD), attend, layer)
+
+    def with_mlp(self, x_BSD: torch.Tensor) -> torch.Tensor:
+        """Return the sum (B, S, D) of the states and the output of the MLP."""
+        gate, up = self.gate_up(self.mlp_norm(x_BSD)).chunk(2, -1)
+        return x_BSD + self.down(F.silu(gate) * up)
 
 
 def init_weights(model: nn.Module, depth: int) -> None:

@@ -197,6 +197,7 @@ class _Graph:
         N, K, E, P = config.heads, config.kv_heads, config.head_dim, config.prefix
         qkv_BLJE = self._reshape(self._linear(x_BLD, attention.qkv), 0, 0, N + 2 * K, E)
         qk_BLJE, v_BLKE = self._parts(qkv_BLJE, 2, N + K, K)
+        assert attention.q_norm is not None and attention.k_norm is not None
         norm_JE = torch.cat((attention.q_norm.expand(N, -1), attention.k_norm.expand(K, -1)))
         qk_BLJE = self._norm(qk_BLJE, norm_JE)
         first, second = self._parts(qk_BLJE, -1, E // 2, E // 2)

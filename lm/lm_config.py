@@ -5,6 +5,7 @@ config.layout.frame_size                                    # 64
 config.cost(rows=2, count=16, numerics=Numerics()).cache    # bytes
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -16,9 +17,9 @@ from ..core.errors import require
 from ..core.layout import VIDEO, FrameLayout, Segment
 from ..core.plain_values import convert_fields
 from ..core.protocols import Cost, Numerics
-from ..core.token_history import HISTORY
 from ..core.token_order import ORDERS, Order
 from ..kernels.backend import openvino_is_chosen
+from .costs import block_matrices, norm_weights, transformer_cost
 from .neighbours import neighbours
 
 # Larger models gain little by it, since their time goes to the products, and would hold their matrices three times.
@@ -54,6 +55,8 @@ class LMConfig:
     """
 
     kind: ClassVar[str] = "transformer"
+    epsilon: ClassVar[float] = 1e-6
+    qk_norm: ClassVar[bool] = True
 
     vocab_size: int
     rows: int = 8
@@ -102,79 +105,38 @@ class LMConfig:
     @property
     def parameters(self) -> int:
         """The number of weights of one set: those that compute the logits of a pass."""
+        return self._rest + sum(inputs * outputs for inputs, outputs in _matrices(self))
+
+    @property
+    def _rest(self) -> int:
+        """The number of weights of one set that are no matrices of linear layers."""
         embeddings = self.width * (self.text_vocab_size + self.frame_size) + (self.vocab_size + 1) * self.neighbour_dim
         player = self.controller
         embeddings += self.width * player.pictures * (len(player.keys) + len(player.axes) * player.bins)
-        return sum(inputs * outputs for inputs, outputs in _matrices(self)) + embeddings + self._norms
-
-    @property
-    def _norms(self) -> int:
-        return self.width + self.depth * 2 * (self.width + self.head_dim)
+        return embeddings + norm_weights(self)
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
-        itemsize, matrices = numerics.dtype.itemsize, _matrices(self)
-        matrix_weights = sum(inputs * outputs for inputs, outputs in matrices)
-        sets = 1 if self.guidance is None else 2
-        # An int8 matrix has a float32 scale and, on a CPU, an int64 zero point for each output.
-        int8_bytes = matrix_weights + sum(12 * outputs for _, outputs in matrices)
-        matrix_bytes = int8_bytes if numerics.weights == "int8" else matrix_weights * itemsize
-        weights = matrix_bytes + (self.parameters - matrix_weights) * itemsize
-        slots = self.prefix + self.ring(self.layout.frames(count))
-        keys = rows * self.depth * self.kv_heads * slots
-        kv_bytes = 2 * keys * (self.head_dim + 4 if numerics.cache == "int8" else self.head_dim * itemsize)
-        attention_flops = 4 * self.depth * self.heads * self.head_dim * slots
-        if is_compiled(self, numerics):
-            weights += 2 * matrix_bytes  # OpenVINO holds them as they were given and as it computes with them
-        return Cost(
-            parameters=sets * self.parameters,
-            weights=sets * weights,
-            loading=self._loading(numerics),
-            cache=kv_bytes + 8 * rows * HISTORY * self.frame_size,
-            state=kv_bytes // rows,
-            step=self._step(rows, count, slots, numerics),
-            flops=rows * count * (2 * matrix_weights + attention_flops),
-            read=matrix_bytes + self._norms * itemsize,
-            runtime=OPENVINO_BYTES if is_compiled(self, numerics) else 0,
-        )
-
-    def _loading(self, numerics: Numerics) -> int:
-        """Return the bytes beyond the weights while they are loaded, one matrix at a time.
-
-        The largest matrix is that of the head, or of the gate and up projections of a layer. While it becomes int8, it
-        is held in its own dtype and, on a GPU, three times in float32, or, on a CPU, once in float32 and once in int8.
-        """
-        largest, on_gpu = self.width * max(self.vocab_size, 2 * self.hidden), numerics.device != "cpu"
-        if numerics.weights == "int8":
-            return largest * (numerics.dtype.itemsize + 3 * 4 if on_gpu else 2 * 4 + 1)
-        # A float32 matrix is held a second time while it is packed; for other dtypes the float16 of the file is held.
-        return 0 if on_gpu else largest * (4 if numerics.dtype == torch.float32 else 2)
-
-    def _step(self, rows: int, count: int, slots: int, numerics: Numerics) -> int:
-        """Return the bytes of the largest activations of a pass: those of a layer, or the logits."""
-        itemsize, on_gpu = numerics.dtype.itemsize, numerics.device != "cpu"
-        width, heads = self.width, (self.heads + self.kv_heads) * self.head_dim
-        # A CPU converts the int8 keys and values of a layer to floating-point numbers.
-        dequantized = 2 * max(4, itemsize) * rows * self.kv_heads * slots * self.head_dim
-        dequantized = dequantized if numerics.cache == "int8" and not on_gpu else 0
-        # The residual stream and its norm; then heads: projected, in float32, normalised, rotated, split.
-        attention = itemsize * (2 * width + 3 * heads) + 4 * 3 * heads
-        # Scores in two parts, masked scores, and attention weights; the Triton kernel stores none of them.
-        attention += 0 if on_gpu else 3 * max(4, itemsize) * self.heads * slots
-        mlp = itemsize * (3 * width + 4 * self.hidden)
-        video_input = _matrices(self)[0][0] // self.neighbour_dim * (itemsize * self.neighbour_dim + 10 * 8)
-        largest = max(attention, mlp, video_input, itemsize * (self.vocab_size + width))
-        return dequantized + rows * count * (3 * 4 * slots + largest)
+        matrices, itemsize = _matrices(self), numerics.dtype.itemsize
+        cost = transformer_cost(
+            self, matrices=matrices, rest=self._rest, slots=self.prefix + self.ring(self.layout.frames(count)),
+            rows=rows, count=count, numerics=numerics,
+            inputs=len(neighbours(self.order)) * (itemsize * self.neighbour_dim + 10 * 8),
+        )  # fmt: skip
+        sets, compiled = 1 if self.guidance is None else 2, is_compiled(self, numerics)
+        # OpenVINO holds the matrices as they were given and as it computes with them.
+        copies = 2 * (cost.weights - self._rest * itemsize) if compiled else 0
+        return dataclasses.replace(
+            cost, parameters=sets * cost.parameters, weights=sets * (cost.weights + copies),
+            runtime=OPENVINO_BYTES if compiled else 0,
+        )  # fmt: skip
 
 
 @lru_cache
 def _matrices(config: LMConfig) -> list[tuple[int, int]]:
     """Return the (inputs, outputs) of every linear layer for a video token, from `neighbour_mix` to the head."""
-    heads = (config.heads + 2 * config.kv_heads) * config.head_dim
-    layer = [(config.width, heads), (config.heads * config.head_dim, config.width),
-             (config.width, 2 * config.hidden), (config.hidden, config.width)]  # fmt: skip
     mix = (len(neighbours(config.order)) * config.neighbour_dim, config.width)
-    return [mix, *layer * config.depth, (config.width, config.vocab_size)]
+    return [mix, *block_matrices(config) * config.depth, (config.width, config.vocab_size)]
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Load a `VideoTransformer` for sampling: its weights, its text encoder and the fastest linear layers for the device.
+"""Load language models for sampling: their weights, with the fastest linear layers for the device, and what they need.
 
 lm, lm_id = load_transformer(config, folder, device, Numerics(weights="int8"))
 """
@@ -9,11 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..core.checkpoint import load_weights, uninitialised
 from ..core.errors import CheckpointError
 from ..core.protocols import Numerics
 from .blocks import pack_linears, pack_weight
+from .cosmos_lm_config import CosmosLMConfig
+from .cosmos_transformer import CosmosTransformer
 from .lm_config import LMConfig
 from .neighbours import order_tables
 from .quantization import check_machine, quantize_linears, quantize_weight
@@ -41,15 +44,48 @@ def load_transformer(
         )
     with uninitialised():
         lm = VideoTransformer(config)
+    lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
+    settle(lm, text, numerics)
+    return lm, lm_id
+
+
+def load_for_sampling(lm: nn.Module, path: Path, device: torch.device, numerics: Numerics) -> str:
+    """Load the weights of a language model, with the fastest linear layers for the device, and return an id of them.
+
+    Args:
+        lm: The model, made inside `uninitialised`; it is on the device afterwards.
+        path: The file of its weights.
+        device: The device.
+        numerics: The dtype of the weights, and the precision of the matrices.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or tensors have other shapes than the model.
+    """
     lm.eval().requires_grad_(False)
     # Hashing a large file takes a third as long as all else, so a second core does it at the same time.
     with ThreadPoolExecutor(1, "hash") as pool:
-        lm_id = pool.submit(_file_id, folder / "lm.safetensors")
+        lm_id = pool.submit(_file_id, path)
         replace = functools.partial(quantize_weight if numerics.weights == "int8" else pack_weight, lm)
-        load_weights(lm, folder / "lm.safetensors", device=device, dtype=numerics.dtype, replace=replace)
+        load_weights(lm, path, device=device, dtype=numerics.dtype, replace=replace)
     lm.to(device)
-    settle(lm, text, numerics)
-    return lm, lm_id.result()
+    return lm_id.result()
+
+
+def load_cosmos(
+    config: CosmosLMConfig, folder: Path, device: torch.device, numerics: Numerics
+) -> tuple[CosmosTransformer, str]:
+    """Return the model of a converted checkpoint of Cosmos-Predict1, ready for sampling, and an id of its weights.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or tensors have other shapes than the config says.
+        ReelmError: This machine does not support int8 weights on this device or in this dtype.
+    """
+    check_machine(numerics.weights, device.type)
+    with uninitialised():
+        lm = CosmosTransformer(config)
+    lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
+    lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache
+    return lm, lm_id
 
 
 def _file_id(path: Path) -> str:

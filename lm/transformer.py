@@ -51,6 +51,7 @@ class VideoTransformer(PromptReader, nn.Module):
         guidance: The guidance scale for which the model has a second set of weights, or None.
         guided: The model with these weights, whose logits are the guided ones; None where there are none.
         horizon: None, as the cache rolls without end.
+        keeps_first: False, as no new cache begins.
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
         cache_precision: The precision of the keys and values in new caches: "full" is the dtype of the model, the other
@@ -59,6 +60,7 @@ class VideoTransformer(PromptReader, nn.Module):
     """
 
     horizon: int | None = None
+    keeps_first: bool = False
     backend: Backend | None = None
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
@@ -250,14 +252,12 @@ class VideoTransformer(PromptReader, nn.Module):
         assert count <= config.frame_size * (HISTORY - 3)
         assert offsets is not None or count <= cache.ring - config.window * config.frame_size
         positions_BL = cache.next_positions(count, offsets)
-        ancestors = {} if sees_LA is None else {
-            "ancestors_BLA": sees_LA.to(positions_BL.device)[None], "query_positions_BL": positions_BL
-        }  # fmt: skip
         step = attention_step(
             cache.keys[0], heads=config.heads, slots_BL=cache.slots(positions_BL),
             rotation=self._rotation(positions_BL), positions_B=cache.positions_B,
             prefix_lengths_B=cache.prefix_lengths_B, prefix=config.prefix, frame_size=config.frame_size,
-            window=config.window, backend=self.backend, **ancestors,
+            window=config.window, ancestors_BLA=None if sees_LA is None else sees_LA.to(positions_BL.device)[None],
+            query_positions_BL=None if sees_LA is None else positions_BL, backend=self.backend,
         )  # fmt: skip
         x_BLD = self._video_input(cache.tokens_BQ, positions_BL)
         if step.table is not None and self.settled and self._compiled is not None:

@@ -84,7 +84,8 @@ class Engine:
         self.stats, self.stopping, self._next_clip = EngineStats(), False, 0
         horizon = model.horizon
         require(horizon is None or horizon >= 2, "horizon", "must be None or at least 2 latent frames", horizon)
-        self._ahead = model.layout.frames(getattr(self.decoder, "block_size", 1))
+        looks_ahead = model.layout.frames(getattr(self.decoder, "block_size", 1))
+        self._ahead = max(looks_ahead, getattr(self.decoder, "frames", 1))
         self.cache = model.make_cache(self._copies * capacity, ahead=self._ahead)
         self.cache.arrange([])
         self._sampler = Sampler(settings, processors, model)
@@ -224,9 +225,9 @@ class Engine:
         newest = start <= row.position <= start + size
         require(newest, "latent_frame", "must be the newest one", (latent_frame, row.position))
         require(self.model.horizon is None, "model", "must have a cache that rolls to take a latent frame back", clip)
-        back_R = torch.zeros_like(self.cache.positions_B)
-        back_R[self._cache_rows(index)] = row.position - start
-        self.cache.advance(-back_R)
+        taken_back = self._cache_rows(index)
+        rows = range(len(self.cache.positions_B))
+        self.cache.advance([start - row.position if each in taken_back else 0 for each in rows])
         row.position, row.emitted = start, min(row.emitted, latent_frame)
         row.history = row.history[:start]
 
@@ -260,7 +261,8 @@ class Engine:
         # has to begin anew with the next one, the next step does it.
         self._begin_cache(index, first_anchor(count - 1, self.model.horizon))
         row.position, row.emitted, row.conditioned = tokens_tS.numel(), count, True
-        kept_tS, cache_rows = tokens_tS[row.anchor :], self._cache_rows(index)
+        row.first, cache_rows = tokens_tS[0], self._cache_rows(index)
+        kept_tS = self._begin_with_first(row, tokens_tS[row.anchor :])
         if state is not None and self.cache.accepts(len(cache_rows), state):
             self.cache.restore(cache_rows, state, kept_tS.flatten())
         else:
@@ -275,6 +277,13 @@ class Engine:
         """Set the latent frame at which the cache of a clip begins."""
         self._rows[index].anchor = anchor
         self._starts_B[index] = anchor * self.layout.frame_size
+
+    def _begin_with_first(self, row: ClipRow, tokens_tS: torch.Tensor) -> torch.Tensor:
+        """Return the latent frames that a cache begins with, the first of which may have to be that of the clip."""
+        if row.anchor == 0 or not self.model.keeps_first:
+            return tokens_tS
+        assert row.first is not None
+        return torch.cat([row.first[None], tokens_tS[1:]])
 
     def _read(self, index: int, tokens_tS: torch.Tensor) -> None:
         """Read the latent frames of a clip from its anchor on into its rows, under the prompts that hold for them."""
@@ -326,7 +335,7 @@ class Engine:
             if horizon is not None and frame - row.anchor >= horizon:
                 self._begin_cache(index, first_anchor(frame, horizon))
                 kept = frame - row.anchor
-                self._read(index, torch.stack(row.newest[-kept:]))
+                self._read(index, self._begin_with_first(row, torch.stack(row.newest[-kept:])))
                 self._drafted_B[index] = kept * size
             if not row.conditioned or (frame and row.plan.changes_at(frame)):
                 changing.append(index)
@@ -340,6 +349,7 @@ class Engine:
             while row.emitted < row.position // self.layout.frame_size:
                 tokens_S = self.cache.frame(index, row.emitted - row.anchor)
                 found.append(LatentFrame(row.clip, row.emitted, tokens_S))
+                row.first = tokens_S if row.emitted == 0 else row.first
                 row.emitted += 1
                 if self.model.horizon is not None:
                     row.newest = [*row.newest, tokens_S][-self.model.horizon :]
@@ -413,8 +423,7 @@ class Engine:
             if self._keeps_history:  # else nothing grows with the clip
                 row.history = torch.cat([row.history, tokens_BL[index, :count]])
         if len(set(counts)) > 1:
-            counts_B1 = torch.tensor(counts, device=tokens_BL.device)[:, None]
-            self.cache.advance(self._doubled(counts_B1)[:, 0])
+            self.cache.advance([*counts, *counts] if self.guided else counts)
         else:
             self.cache.advance(counts[0])
         if self.on_step is not None and not self.stopping:

@@ -231,6 +231,7 @@ class ClipRow:
         anchor: The latent frame at which its cache begins.
         history: All its tokens so far, where there are logits processors that look at them; else empty.
         newest: Its newest latent frames, where the model has a horizon.
+        first: Its first latent frame, once it is complete.
     """
 
     clip: int
@@ -241,6 +242,7 @@ class ClipRow:
     anchor: int = 0
     history: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     newest: list[torch.Tensor] = field(default_factory=list)
+    first: torch.Tensor | None = None
 
     def limit(self, frame_size: int, horizon: int | None) -> int:
         """Return the number of tokens that the clip may still accept now.

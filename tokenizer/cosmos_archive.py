@@ -41,6 +41,10 @@ class ConversionReport:
     tensors: int
     left_out: tuple[str, ...]
 
+    def __str__(self) -> str:
+        side = self.config.compression
+        return f"a tokenizer of {side.t}x{side.h}x{side.w}, {self.tensors} tensors"
+
 
 def convert_cosmos(source: Path, target: Path, *, compression: str | None = None) -> ConversionReport:
     """Convert a tokenizer: all of it, or nothing is written. No code of the archives is run; see `TorchArchive`.

@@ -57,7 +57,7 @@ class Division:
         """Add up what each process has of the gradients of norms of queries and keys, which it has of its own heads."""
         for block in _blocks(model).values():
             for weight in (block.attention.q_norm, block.attention.k_norm):
-                if weight.grad is not None:
+                if weight is not None and weight.grad is not None:
                     dist.all_reduce(local(weight.grad), group=self.group)
 
 

@@ -68,7 +68,7 @@ def test_drafts_lie_ahead_and_nothing_advances():
     ahead_BL = history.next_positions(4, offsets=[0, 3])
     assert ahead_BL.tolist() == [[2, 5], [4, 7]]
     assert history.tokens(ahead_BL).tolist() == [[10, 11], [20, 21]]
-    history.advance(torch.tensor([1, 0]))
+    history.advance([1, 0])
     assert history.positions_B.tolist() == [3, 4]
 
 

@@ -35,7 +35,7 @@ def test_the_newest_tokens_are_kept():
     tokens_BL = torch.tensor([[1, 2, 3], [4, 5, 6]])
     cache.put_tokens(tokens_BL)
     assert cache.tokens_BQ[0, :3].tolist() == [1, 2, 3] and cache.tokens_BQ[1, 7:10].tolist() == [4, 5, 6]
-    cache.advance(torch.tensor([1, 2]))
+    cache.advance([1, 2])
     assert cache.positions_B.tolist() == [1, 9]
 
 

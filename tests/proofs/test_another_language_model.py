@@ -146,6 +146,7 @@ class PlainTransformer(nn.Module):
     """It meets `LanguageModel`; the id V stands before the first token and for drafts that are not known."""
 
     backend = None
+    keeps_first = False
     reads = ("text", "frames:reference")
     guidance = guided = None
 

@@ -1,0 +1,145 @@
+"""Conversion of published weights to folders of reelm: models of NVIDIA's Cosmos-Predict1, and its tokenizers.
+
+    report = convert(Path("Cosmos-Predict1-4B"), Path("cosmos-4b"), tokenizer=Path("Cosmos-Tokenize1-DV8x16x16-720p"))
+    VideoGenerator.from_pretrained("cosmos-4b")
+
+Nothing in the files is run (core/torch_archive.py). A tensor at a time is in memory. What is written before an
+interruption is gone on with by the next call; the folder appears when it is whole.
+"""
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.checkpoint import save_json
+from ..core.config import to_dict
+from ..core.errors import CheckpointError, require
+from ..core.files import resumable_folder
+from ..core.progress import note
+from ..core.protocols import CodecConfig
+from ..core.streamed_tensors import write_tensors
+from ..lm.cosmos_weights import CosmosArchive
+from ..lm.registry import write_lm_config
+from ..sampling.plan import SamplingConfig
+from ..tokenizer.codec_files import SIZES, WEIGHTS, tokenizer_config
+from ..tokenizer.codecs import write_codec_config
+from ..tokenizer.cosmos_archive import FILES, ConversionReport, convert_cosmos
+from .pretrained import FORMAT, ModelConfig
+
+# The clips and the sampling of the published code (github.com/nvidia-cosmos/cosmos-predict1).
+COSMOS_FPS, COSMOS_HEIGHT, COSMOS_WIDTH = 25.0, 640, 1024
+COSMOS_SAMPLING = SamplingConfig(guidance_scale=1.0, top_p=0.8)
+
+
+@dataclass(frozen=True)
+class ModelConversion:
+    """What a conversion has written.
+
+    Attributes:
+        folder: The checkpoint folder.
+        config: Its config.
+        tensors: The number of tensors of the language model.
+        before: How many of them an interrupted call had written.
+        left_out: What was not converted, and need not be.
+    """
+
+    folder: Path
+    config: ModelConfig
+    tensors: int
+    before: int
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lm, before = self.config.lm, f", {self.before} of which were there" if self.before else ""
+        size = f"clips of {self.config.width}x{self.config.height}"
+        return f"a model of the kind {lm.kind}, {size}, {self.tensors} tensors{before}"
+
+
+def convert(
+    source: Path, target: Path, *, tokenizer: Path | None = None, height: int | None = None, width: int | None = None,
+    compression: str | None = None,
+) -> ConversionReport | ModelConversion:  # fmt: skip
+    """Convert published weights, which are told by the files in their folder.
+
+    Args:
+        source: The folder of an autoregressive model (model.pt, config.json) or of a tokenizer (encoder.jit).
+        target: The folder to write, which must be new or empty.
+        tokenizer: The folder of the tokenizer of a model, as published or converted.
+        height, width: The size of a model's clips in pixels; that of the published code by default.
+        compression: The compression of a tokenizer whose folder's name does not say it; see `convert_cosmos`.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, holds code, or has other tensors than its kind.
+        ReelmError: An argument does not fit the kind, or the folder cannot be written.
+    """
+    if (source / FILES[0]).is_file():
+        for name, value in (("tokenizer", tokenizer), ("height", height), ("width", width)):
+            require(value is None, name, "must not be given for a tokenizer", value)
+        return convert_cosmos(source, target, compression=compression)
+    if not (source / "config.json").is_file():
+        raise CheckpointError(f"source: must hold config.json or {FILES[0]}, got neither in {str(source)!r}")
+    require(tokenizer is not None, "tokenizer", "must be given for a model: the folder of its tokenizer", None)
+    assert tokenizer is not None
+    return convert_cosmos_model(
+        source, target, tokenizer=tokenizer, height=height or COSMOS_HEIGHT, width=width or COSMOS_WIDTH,
+        compression=compression,
+    )  # fmt: skip
+
+
+def convert_cosmos_model(
+    source: Path, target: Path, *, tokenizer: Path, height: int = COSMOS_HEIGHT, width: int = COSMOS_WIDTH,
+    compression: str | None = None,
+) -> ModelConversion:  # fmt: skip
+    """Convert an autoregressive model of Cosmos-Predict1 (4B, 12B, 5B or 13B) and its tokenizer: all, or nothing.
+
+    Args:
+        source: The folder with config.json and model.pt (or some, model*.pt, with some of the tensors each).
+        target: The folder to write, which must be new or empty.
+        tokenizer: The folder of the tokenizer, as published or as `convert_cosmos` wrote it.
+        height, width: The size of the model's clips in pixels, multiples of the tokenizer's stride.
+        compression: The compression of a published tokenizer whose folder's name does not say it.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, holds code, or has other tensors than such a model.
+        ReelmError: The size does not fit the tokenizer, or the folder cannot be written.
+    """
+    with contextlib.closing(CosmosArchive(source)) as archive, resumable_folder(target, "target") as folder:
+        codec, left_out = _with_tokenizer(tokenizer, folder, compression)
+        grid = codec.compression.grid(1, height, width)
+        lm = archive.config(rows=grid.h, columns=grid.w)
+        if codec.vocab_size != lm.vocab_size:
+            raise CheckpointError(f"tokenizer: must have the {lm.vocab_size} ids of the model, got {codec.vocab_size}")
+        config = ModelConfig(
+            format=FORMAT, fps=COSMOS_FPS, height=height, width=width, tokenizer=codec, lm=lm, sampling=COSMOS_SAMPLING,
+            name=target.name,
+        )  # fmt: skip
+        tensors = archive.tensors(lm)
+        note(
+            f"reads {archive.nbytes / 2**30:.3g} GiB from {source}, writes {sum(t.nbytes for t in tensors) / 2**30:.3g}"
+        )
+        before = write_tensors(folder / "lm.safetensors", tensors, source=archive.source)
+        save_json(
+            folder / "config.json",
+            to_dict(config) | {"lm": write_lm_config(lm), "tokenizer": write_codec_config(codec)},
+        )
+        return ModelConversion(target, config, len(tensors), before, (*archive.left_out, *left_out))
+
+
+def _with_tokenizer(
+    tokenizer: Path, folder: Path, compression: str | None
+) -> tuple[CodecConfig, tuple[str, ...]]:  # fmt: skip
+    """Write the weights of a tokenizer to a folder; return its config, and what was left out of published files."""
+    weights, left_out = folder / WEIGHTS, tuple[str, ...]()
+    if (tokenizer / FILES[0]).is_file():
+        converted = folder / "tokenizer"
+        shutil.rmtree(converted, ignore_errors=True)
+        left_out = convert_cosmos(tokenizer, converted, compression=compression).left_out
+        config = tokenizer_config(converted)
+        (converted / WEIGHTS).replace(weights)
+        shutil.rmtree(converted)
+        return config, left_out
+    if not (tokenizer / WEIGHTS).is_file():
+        raise CheckpointError(f"tokenizer: must be a folder with {FILES[0]} or {SIZES}, got {str(tokenizer)!r}")
+    shutil.copyfile(tokenizer / WEIGHTS, weights)
+    return tokenizer_config(tokenizer), left_out
