@@ -12,10 +12,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.atomic_folders import resumable_folder
 from ..core.checkpoint import save_json
 from ..core.config import to_dict
 from ..core.errors import CheckpointError, require
-from ..core.files import resumable_folder
 from ..core.progress import note
 from ..core.protocols import CodecConfig
 from ..core.streamed_tensors import write_tensors

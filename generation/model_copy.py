@@ -6,9 +6,10 @@ copy_pretrained(load_pretrained("world"), Path("mine"))         # config.json, w
 import shutil
 from pathlib import Path
 
+from ..core.atomic_folders import atomic_folder
 from ..core.checkpoint import BUNDLED, FILES, find_checkpoint
 from ..core.errors import require
-from ..core.files import as_path, atomic_folder, atomic_write
+from ..core.files import as_path, atomic_write
 from ..core.progress import note
 from .hub_card import plain_card
 from .pretrained import HubOptions, Pretrained, load_pretrained

@@ -71,7 +71,7 @@ def decode_attention(
         k_cache_BKCE: The keys; N is a multiple of K, and query head n uses key/value head n // (N // K).
         v_cache_BKCE: The values.
         positions_B: The video position of the first newer slot of each row, int64, in latent frame 0 .. 2 ** 31 - 2; or
-            -1, a position that no query sees, and whose own query sees the prefix alone.
+            -1, which no query sees, and whose own query sees the prefix alone.
         prefix_lengths_B: The number of valid prefix slots of each row, integers, 0 .. prefix.
         prefix: The number of prefix slots.
         frame_size: The number of video tokens in a latent frame.
@@ -97,15 +97,8 @@ def decode_attention(
     (B, L), C = q_BLNE.shape[:2], k_cache_BKCE.shape[2]
     _check_rows(q_BLNE, positions_B, prefix_lengths_B, ancestors_BLA, query_positions_BL)
     check_tensor("mask_BLC", mask_BLC, (B, L, C), (torch.float32,), ("q_BLNE", q_BLNE))
-    for name, number, low in (("frame_size", frame_size, 1), ("window", window, 1), ("prefix", prefix, 0),
-                              ("prefix_from", prefix_from, 0)):  # fmt: skip
-        require(number >= low, name, f"must be at least {low}", number)
-    ring = C - prefix
-    whole = ring % frame_size == 0
-    require(whole, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring)
-    past = window * frame_size - 1 if ancestors_BLA is None else (window - 1) * frame_size
-    least = past + (L if ancestors_BLA is None else ancestors_BLA.shape[2])
-    require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
+    _check_sizes(frame_size=frame_size, window=window, prefix=prefix, prefix_from=prefix_from)
+    _check_ring(C - prefix, frame_size, window, L, None if ancestors_BLA is None else ancestors_BLA.shape[2])
     run: Callable[..., torch.Tensor] = decode_attention_reference
     reason = f"more than {MOST_ROWS} rows" if B > MOST_ROWS else unserved_heads(q_BLNE)
     if pick_backend("decode_attention", backend, q_BLNE, reason) == "triton":
@@ -117,6 +110,19 @@ def decode_attention(
         ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         k_scales_BKC=k_scales_BKC, v_scales_BKC=v_scales_BKC, mask_BLC=mask_BLC,
     )  # fmt: skip
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, number in sizes.items():
+        least = 0 if name.startswith("prefix") else 1
+        require(number >= least, name, f"must be at least {least}", number)
+
+
+def _check_ring(ring: int, frame_size: int, window: int, queries: int, newer: int | None) -> None:
+    whole = ring % frame_size == 0
+    require(whole, "k_cache_BKCE", f"must have a ring (C - prefix) of whole frames of {frame_size}", ring)
+    least = window * frame_size - 1 + queries if newer is None else (window - 1) * frame_size + newer
+    require(ring >= least, "k_cache_BKCE", f"must have a ring (C - prefix) of at least {least} slots", ring)
 
 
 def _check_tensors(

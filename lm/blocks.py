@@ -18,7 +18,7 @@ from torch import nn
 
 from ..kernels.norm import RMSNorm
 from ..kernels.rotary import Rotation, rotate
-from .costs import BlockSizes
+from .sizes import BlockSizes
 
 # (layer, its attention module, its heads of queries, keys and values) -> the output; both tensors (B, S, heads, E).
 Attend = Callable[[int, "Attention", torch.Tensor], torch.Tensor]

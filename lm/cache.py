@@ -12,44 +12,16 @@ one pass can process a whole latent frame (or two).
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 import torch
 
 from ..core.protocols import CacheState
 from ..core.token_history import TokenHistory, gather_rows
 from ..kernels.quantize import quantize
+from .sizes import CacheSizes
 
 TENSOR_NAMES = ("keys", "values", "key_scales", "value_scales")
-
-
-class CacheSizes(Protocol):
-    """The sizes of a model that its cache depends on.
-
-    Attributes:
-        frame_size: The number of tokens in a latent frame.
-        window: The number of latent frames in the ring that a token sees, its own included.
-        prefix: The number of slots before the ring.
-        depth: The number of blocks.
-        kv_heads: The number of key/value heads.
-        head_dim: The channels of a head.
-    """
-
-    @property
-    def frame_size(self) -> int: ...
-    @property
-    def window(self) -> int: ...
-    @property
-    def prefix(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
-
-    def ring(self, ahead: int) -> int:
-        """Return the ring slots of a cache for passes that look up to `ahead` latent frames ahead."""
 
 
 class LayerCache(TypedDict):

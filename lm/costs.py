@@ -4,59 +4,12 @@ cost = transformer_cost(config, matrices=[(512, 1024), …], rest=65536, slots=2
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
-from ..core.layout import FrameLayout
 from ..core.protocols import Cost, Numerics
 from ..core.token_history import HISTORY
-
-
-class BlockSizes(Protocol):
-    """The sizes of the blocks of a transformer, which are the same in all of them.
-
-    Attributes:
-        width: The channels of the residual stream.
-        depth: The number of blocks.
-        heads: The number of query heads.
-        kv_heads: The number of key/value heads.
-        head_dim: The channels of a head.
-        hidden: The channels inside the SwiGLU layer.
-        epsilon: The number that the norms add to the mean square.
-        qk_norm: Whether queries and keys are normalised.
-    """
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def qk_norm(self) -> bool: ...
-
-
-class ModelSizes(BlockSizes, Protocol):
-    """The sizes of a transformer over video tokens.
-
-    Attributes:
-        vocab_size: The number of ids that it predicts.
-        layout: The layout of one latent frame.
-    """
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def layout(self) -> FrameLayout: ...
+from .sizes import BlockSizes, ModelSizes
 
 
 def block_matrices(sizes: BlockSizes) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..kernels.decode_attention_reference import product
 from ..kernels.norm import rms_norm
-from .costs import BlockSizes
+from .sizes import BlockSizes
 
 
 class CrossAttention(nn.Module):

@@ -262,7 +262,7 @@ class Engine:
         self._begin_cache(index, first_anchor(count - 1, self.model.horizon))
         row.position, row.emitted, row.conditioned = tokens_tS.numel(), count, True
         row.first, cache_rows = tokens_tS[0], self._cache_rows(index)
-        kept_tS = self._begin_with_first(row, tokens_tS[row.anchor :])
+        kept_tS = row.kept(tokens_tS[row.anchor :], self.model)
         if state is not None and self.cache.accepts(len(cache_rows), state):
             self.cache.restore(cache_rows, state, kept_tS.flatten())
         else:
@@ -277,13 +277,6 @@ class Engine:
         """Set the latent frame at which the cache of a clip begins."""
         self._rows[index].anchor = anchor
         self._starts_B[index] = anchor * self.layout.frame_size
-
-    def _begin_with_first(self, row: ClipRow, tokens_tS: torch.Tensor) -> torch.Tensor:
-        """Return the latent frames that a cache begins with, the first of which may have to be that of the clip."""
-        if row.anchor == 0 or not self.model.keeps_first:
-            return tokens_tS
-        assert row.first is not None
-        return torch.cat([row.first[None], tokens_tS[1:]])
 
     def _read(self, index: int, tokens_tS: torch.Tensor) -> None:
         """Read the latent frames of a clip from its anchor on into its rows, under the prompts that hold for them."""
@@ -335,7 +328,7 @@ class Engine:
             if horizon is not None and frame - row.anchor >= horizon:
                 self._begin_cache(index, first_anchor(frame, horizon))
                 kept = frame - row.anchor
-                self._read(index, self._begin_with_first(row, torch.stack(row.newest[-kept:])))
+                self._read(index, row.kept(torch.stack(row.newest[-kept:]), self.model))
                 self._drafted_B[index] = kept * size
             if not row.conditioned or (frame and row.plan.changes_at(frame)):
                 changing.append(index)

@@ -244,6 +244,12 @@ class ClipRow:
     newest: list[torch.Tensor] = field(default_factory=list)
     first: torch.Tensor | None = None
 
+    def kept(self, tokens_tS: torch.Tensor, model: LanguageModel) -> torch.Tensor:
+        """Return the latent frames from the anchor on, the first of which may have to be that of the clip."""
+        if self.anchor == 0 or self.first is None or not model.keeps_first:
+            return tokens_tS
+        return torch.cat([self.first[None], tokens_tS[1:]])
+
     def limit(self, frame_size: int, horizon: int | None) -> int:
         """Return the number of tokens that the clip may still accept now.
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from ..core.atomic_folders import atomic_folder
 from ..core.checkpoint import save_json, save_tensors
 from ..core.errors import CheckpointError, require
-from ..core.files import atomic_folder
 from ..core.torch_archive import TorchArchive
 from .codec_files import SIZES, WEIGHTS
 from .codecs import without_weights, write_codec_config
