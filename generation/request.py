@@ -110,6 +110,8 @@ def make_request(
     sizes = BlockSizes.of(parts)
     request = read_request(parts.config, call, prompt, options, continuing=continuing, on_gpu=on_gpu, sizes=sizes)
     _check_conditions(parts, request.plans[0].conditions)
+    unguided = "text" in parts.lm.reads or request.sampling.guidance_scale == 1
+    require(unguided, "guidance_scale", "must be 1 for a model that reads no prompts", request.sampling.guidance_scale)
     _say_late_changes(request)
     prompts = dict.fromkeys(text for plan in request.plans for _, text in plan.prompts)
     negatives = dict.fromkeys(plan.negative_prompt for plan in request.plans)

@@ -17,6 +17,7 @@ from ..core.condition import Condition, GuidanceMethod, Text
 from ..core.errors import require
 from ..core.layout import FrameLayout
 from ..core.plain_values import convert_fields
+from ..core.progress import note
 from ..core.protocols import LanguageModel
 from ..kernels.sample import check_settings
 
@@ -246,7 +247,11 @@ class ClipRow:
 
     def kept(self, tokens_tS: torch.Tensor, model: LanguageModel) -> torch.Tensor:
         """Return the latent frames from the anchor on, the first of which may have to be that of the clip."""
-        if self.anchor == 0 or self.first is None or not model.keeps_first:
+        if self.anchor == 0:
+            return tokens_tS
+        kept = f"this one goes on from the newest {len(tokens_tS)}"
+        note(f"the model's clips end after {model.horizon} latent frames; {kept}")
+        if self.first is None or not model.keeps_first:
             return tokens_tS
         return torch.cat([self.first[None], tokens_tS[1:]])
 
