@@ -20,7 +20,8 @@ from .attention import attention
 from .backend import pick_backend
 from .cached_attention_cpu import CpuTable, cached_attention_cpu, cpu_table, factors, norm_and_rotate
 from .decode_attention import decode_attention
-from .decode_attention_reference import slot_mask
+from .decode_attention_reference import as_mask, visible_slots
+from .large_cache_cpu import LARGE, LargeTable, large_cache_attention, large_table
 from .rope_norm_cache import rope_norm_cache
 from .rotary import Rotation, rotate
 
@@ -37,6 +38,7 @@ class AttentionStep(NamedTuple):
             arguments of `decode_attention`.
         mask_BLC: The mask from `slot_mask`; None on the path that does not need it.
         table: The tables of the CPU path; None for the other paths.
+        large: The tables of the CPU path for a large cache; None for the other paths.
         backend: The caller's choice of the implementation for the other paths.
     """
 
@@ -54,6 +56,7 @@ class AttentionStep(NamedTuple):
     query_positions_BL: torch.Tensor | None
     mask_BLC: torch.Tensor | None
     table: CpuTable | None
+    large: LargeTable | None
     backend: Backend | None
 
 
@@ -89,21 +92,28 @@ def attention_step(
         backend: The implementation, "reference" or "triton"; by default the CPU path if it applies, else the choice of
             `pick_backend`.
     """
-    mask_BLC = table = None
+    mask_BLC = table = large = None
     if pick_backend("decode_attention", backend, k_cache_BKCE) == "reference":  # the kernel computes its own mask
         count, slots = slots_BL.shape[1], k_cache_BKCE.shape[2]
-        mask_BLC = slot_mask(
+        visible_BLC = visible_slots(
             count, slots, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
             prefix_from=prefix_from, ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
         )  # fmt: skip
-        if backend is None and _fits_the_cpu_path(k_cache_BKCE):
+        on_cpu = backend is None and _fits_the_cpu_path(k_cache_BKCE)
+        if on_cpu and slots >= LARGE:
+            large = large_table(
+                slots_BL, rotation, visible_BLC, prefix=prefix, prefix_rotation=prefix_rotation, epsilon=epsilon
+            )
+        else:
+            mask_BLC = as_mask(visible_BLC)
+        if on_cpu and mask_BLC is not None:
             table = cpu_table(
                 slots_BL, rotation, mask_BLC, heads=heads, kv_heads=k_cache_BKCE.shape[1],
                 prefix_rotation=prefix_rotation, epsilon=epsilon,
             )  # fmt: skip
     return AttentionStep(
         slots_BL, rotation, prefix_rotation, epsilon, positions_B, prefix_lengths_B, prefix, frame_size, window,
-        prefix_from, ancestors_BLA, query_positions_BL, mask_BLC, table, backend,
+        prefix_from, ancestors_BLA, query_positions_BL, mask_BLC, table, large, backend,
     )  # fmt: skip
 
 
@@ -132,6 +142,8 @@ def cached_attention(
     Raises:
         ReelmError: Shapes, dtypes or devices do not match (see `rope_norm_cache` and `decode_attention`).
     """
+    if step.large is not None:
+        return large_cache_attention(qkv_BLJE, q_norm_E, k_norm_E, step.large, k_cache_BKCE, v_cache_BKCE)
     if step.table is not None:
         return cached_attention_cpu(
             qkv_BLJE, q_norm_E, k_norm_E, step.table, k_cache_BKCE, v_cache_BKCE, prefix=step.prefix

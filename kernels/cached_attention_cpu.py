@@ -20,16 +20,14 @@ from .norm import rms_norm
 from .rotary import Rotation
 
 
-class CpuTable(NamedTuple):
-    """The tables that all layers of a pass share.
+class Heads(NamedTuple):
+    """The tables by which `split_heads` makes queries, keys and values of a projection, the same in all layers.
 
     Attributes:
         indices: The (row, slot) indices of the pass's tokens in a cache (B, C, …).
         cos_BL1E, sin_BL1E: The factors of the two products that a rotation is the sum of; see `factors`.
         prefix_factors: The same of the rotation of queries for the prefix keys; None for no rotation.
         epsilon: The number that the norms add to the mean square.
-        mask_BKMC: The mask to add to the scores of the M queries that share a key head.
-        blind_BKM1: Which of them see no slot at all; None where each sees one.
     """
 
     indices: tuple[torch.Tensor, torch.Tensor]
@@ -37,6 +35,27 @@ class CpuTable(NamedTuple):
     sin_BL1E: torch.Tensor
     prefix_factors: tuple[torch.Tensor, torch.Tensor] | None
     epsilon: float
+
+    @classmethod
+    def of(
+        cls, slots_BL: torch.Tensor, rotation: Rotation, prefix_rotation: Rotation | None, epsilon: float
+    ) -> "Heads":
+        """Return the tables of a pass; `cpu_table` has the arguments."""
+        indices = (torch.arange(len(slots_BL))[:, None], slots_BL)
+        prefix_factors = None if prefix_rotation is None else factors(prefix_rotation)
+        return cls(indices, *factors(rotation), prefix_factors, epsilon)
+
+
+class CpuTable(NamedTuple):
+    """The tables that all layers of a pass share.
+
+    Attributes:
+        heads: What `split_heads` needs.
+        mask_BKMC: The mask to add to the scores of the M queries that share a key head.
+        blind_BKM1: Which of them see no slot at all; None where each sees one.
+    """
+
+    heads: Heads
     mask_BKMC: torch.Tensor
     blind_BKM1: torch.Tensor | None
 
@@ -59,11 +78,9 @@ def cpu_table(
     B, L, C = mask_BLC.shape
     groups = heads // kv_heads
     mask_BKMC = mask_BLC[:, None, None].expand(B, kv_heads, groups, L, C).reshape(B, kv_heads, groups * L, C)
-    indices = (torch.arange(B)[:, None], slots_BL)
-    prefix_factors = None if prefix_rotation is None else factors(prefix_rotation)
     blind_BKM1 = mask_BKMC.amax(-1, keepdim=True) == float("-inf")
     blind = blind_BKM1 if bool(blind_BKM1.any()) else None
-    return CpuTable(indices, *factors(rotation), prefix_factors, epsilon, mask_BKMC, blind)
+    return CpuTable(Heads.of(slots_BL, rotation, prefix_rotation, epsilon), mask_BKMC, blind)
 
 
 def factors(rotation: Rotation) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,6 +113,38 @@ def _rotated(x_BLJE: torch.Tensor, cos_BL1E: torch.Tensor, sin_BL1E: torch.Tenso
     return torch.addcmul(x_BLJE * cos_BL1E, torch.cat((second, first), -1), sin_BL1E)
 
 
+def split_heads(
+    qkv_BLJE: torch.Tensor,
+    q_norm_E: torch.Tensor | None,
+    k_norm_E: torch.Tensor | None,
+    heads: Heads,
+    k_cache_BKCE: torch.Tensor,
+    v_cache_BKCE: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write the keys and values of the tokens into the cache, and return their queries (B, L, N, E).
+
+    Args:
+        qkv_BLJE: The projection of the pass's tokens: J = N + 2 K heads of the queries, then the keys, then the values.
+        q_norm_E, k_norm_E: The weights of the norms; None for no norms.
+        heads: The tables of this pass.
+        k_cache_BKCE, v_cache_BKCE: The layer's part of the cache, written in place.
+
+    Returns:
+        The queries for the video keys, and those for the prefix keys.
+    """
+    K = k_cache_BKCE.shape[1]
+    N = qkv_BLJE.shape[2] - 2 * K
+    qk_BLJE, rotated_BLJE = norm_and_rotate(
+        qkv_BLJE[:, :, : N + K], q_norm_E, k_norm_E, N, heads.cos_BL1E, heads.sin_BL1E, epsilon=heads.epsilon
+    )
+    q_prefix_BLNE = qk_BLJE[:, :, :N]
+    if heads.prefix_factors is not None:
+        q_prefix_BLNE = _rotated(q_prefix_BLNE, *heads.prefix_factors)
+    k_cache_BKCE.transpose(1, 2).index_put_(heads.indices, rotated_BLJE[:, :, N:])
+    v_cache_BKCE.transpose(1, 2).index_put_(heads.indices, qkv_BLJE[:, :, N + K :])
+    return rotated_BLJE[:, :, :N], q_prefix_BLNE
+
+
 def cached_attention_cpu(
     qkv_BLJE: torch.Tensor,
     q_norm_E: torch.Tensor | None,
@@ -115,24 +164,14 @@ def cached_attention_cpu(
         k_cache_BKCE, v_cache_BKCE: The layer's part of the cache, written in place.
         prefix: The number of prefix slots.
     """
-    (B, L, J, E), K = qkv_BLJE.shape, k_cache_BKCE.shape[1]
-    N = J - 2 * K
-    G = N // K
-    qk_BLJE, rotated_BLJE = norm_and_rotate(
-        qkv_BLJE[:, :, : N + K], q_norm_E, k_norm_E, N, table.cos_BL1E, table.sin_BL1E, epsilon=table.epsilon
-    )
-    q_prefix_BLNE = qk_BLJE[:, :, :N]
-    if table.prefix_factors is not None:
-        q_prefix_BLNE = _rotated(q_prefix_BLNE, *table.prefix_factors)
+    q_BLNE, q_prefix_BLNE = split_heads(qkv_BLJE, q_norm_E, k_norm_E, table.heads, k_cache_BKCE, v_cache_BKCE)
+    (B, L, N, E), K = q_BLNE.shape, k_cache_BKCE.shape[1]
 
     # The query heads of a key/value head become the rows of one matrix, so that keys and values are not repeated.
     def rows(q_BLNE: torch.Tensor) -> torch.Tensor:
-        return q_BLNE.view(B, L, K, G, E).permute(0, 2, 3, 1, 4).reshape(B, K, G * L, E)
+        return q_BLNE.contiguous().view(B, L, K, N // K, E).permute(0, 2, 3, 1, 4).reshape(B, K, N // K * L, E)
 
-    k_cache_BKCE.transpose(1, 2).index_put_(table.indices, rotated_BLJE[:, :, N:])
-    v_cache_BKCE.transpose(1, 2).index_put_(table.indices, qkv_BLJE[:, :, N + K :])
-    k_BKEC = k_cache_BKCE.transpose(2, 3)
-    q_BKME, q_prefix_BKME = rows(rotated_BLJE[:, :, :N].contiguous()), rows(q_prefix_BLNE.contiguous())
+    k_BKEC, q_BKME, q_prefix_BKME = k_cache_BKCE.transpose(2, 3), rows(q_BLNE), rows(q_prefix_BLNE)
     scores = torch.cat((product(q_prefix_BKME, k_BKEC[..., :prefix]), product(q_BKME, k_BKEC[..., prefix:])), -1)
     weights_BKMC = torch.add(table.mask_BKMC, scores, alpha=E**-0.5).softmax(-1)
     if table.blind_BKM1 is not None:  # their softmax is NaN

@@ -132,6 +132,11 @@ def slot_mask(
         L, C, positions_B, prefix_lengths_B, prefix=prefix, frame_size=frame_size, window=window,
         prefix_from=prefix_from, ancestors_BLA=ancestors_BLA, query_positions_BL=query_positions_BL,
     )  # fmt: skip
+    return as_mask(visible_BLC)
+
+
+def as_mask(visible_BLC: torch.Tensor) -> torch.Tensor:
+    """Return a mask (B, L, C) float32 to add to scores: 0 where a slot is visible, else -inf."""
     return torch.zeros((), device=visible_BLC.device).where(visible_BLC, float("-inf"))
 
 

@@ -64,7 +64,7 @@ class CompiledBlocks:
         K, C = self._config.kv_heads, mask_BLC.shape[2]
         # The places of the new keys in a layer's cache whose axes B, K and C are one.
         places_BKL = ((rows_B1 * K + torch.arange(K))[:, :, None] * C + slots_BL[:, None]).flatten().int()
-        inputs = [x_BLD, table.cos_BL1E, table.sin_BL1E, mask_BLC[:, None], places_BKL]
+        inputs = [x_BLD, table.heads.cos_BL1E, table.heads.sin_BL1E, mask_BLC[:, None], places_BKL]
         request = self._requests.get(cache)
         if request is None or not request.fits(cache):
             new = self._compiled.create_infer_request()

@@ -120,8 +120,8 @@ def test_another_dtype_or_backend_goes_by_the_ops(monkeypatch):
 
 def test_what_is_the_same_in_every_layer_is_made_once(monkeypatch):
     made, model = [], make(depth=5)
-    slot_mask, table = cached_attention.slot_mask, cached_attention.cpu_table
-    monkeypatch.setattr(cached_attention, "slot_mask", lambda *a, **k: made.append("mask") or slot_mask(*a, **k))
+    slots, table = cached_attention.visible_slots, cached_attention.cpu_table
+    monkeypatch.setattr(cached_attention, "visible_slots", lambda *a, **k: made.append("mask") or slots(*a, **k))
     monkeypatch.setattr(cached_attention, "cpu_table", lambda *a, **k: made.append("table") or table(*a, **k))
     model.step(filled(model, [3]), 2)
     assert made == ["mask", "table"]

@@ -12,7 +12,7 @@ MODULES = {path.stem: path for path in (ROOT / "kernels").glob("*.py")}
 # `cached_attention` is two ops behind one door; files in `_cpu` are faster paths of an op on a CPU.
 SHARED = {
     *("backend", "cached_attention", "cached_attention_cpu", "check", "fusion", "noise", "norm", "quantize", "rotary"),
-    "sample_cpu",
+    *("large_cache_cpu", "sample_cpu"),
 }
 OPS = sorted({name.removesuffix("_reference").removesuffix("_triton") for name in MODULES} - SHARED)
 
