@@ -9,6 +9,7 @@ depend on the pass, and sums are taken block by block, in order. A block that no
 leaving it out changes no bit: a row has the same bits alone, in a batch, and with more queries beside it.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -81,7 +82,7 @@ def large_table(
     tiles = []
     for start in range(0, L, QUERIES):
         stop, blocks = min(start + QUERIES, L), []
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in itertools.pairwise(edges):
             visible_BLX = visible_BLC[:, start:stop, first:last]
             if bool(visible_BLX.any()):
                 hidden = None if bool(visible_BLX.all()) else ~visible_BLX[:, None, None]
@@ -107,7 +108,7 @@ def large_cache_attention(
         k_cache_BKCE, v_cache_BKCE: The layer's part of the cache, written in place.
     """
     q_BLNE, q_prefix_BLNE = split_heads(qkv_BLJE, q_norm_E, k_norm_E, table.heads, k_cache_BKCE, v_cache_BKCE)
-    (B, L, N, E), K = q_BLNE.shape, k_cache_BKCE.shape[1]
+    (B, _, N, E), K = q_BLNE.shape, k_cache_BKCE.shape[1]
     out_BLNE = torch.zeros_like(q_BLNE)
     for start, stop, blocks in table.tiles:
         if not blocks:

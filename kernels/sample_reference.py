@@ -82,9 +82,7 @@ def centre(logits_RV: torch.Tensor, guidance_scale: float) -> torch.Tensor:
     return guided_BV - best_B1.where(best_B1.isfinite(), 0)
 
 
-def _surely_allowed(
-    scores_BV: torch.Tensor, tokens_B: torch.Tensor, top_k: int | None, min_p: float
-) -> torch.Tensor:
+def _surely_allowed(scores_BV: torch.Tensor, tokens_B: torch.Tensor, top_k: int | None, min_p: float) -> torch.Tensor:
     """Return whether a token of each row is allowed (B,) by top-k and min-p."""
     score_B1 = scores_BV.gather(-1, tokens_B[:, None])
     allowed_B = torch.ones_like(tokens_B, dtype=torch.bool)

@@ -40,6 +40,7 @@ from .second_stage import SecondStage
 from .speed import Work
 from .state_folders import SavedState, newest_state
 from .train_config import TrainConfig
+from .validation import BestCheckpoint
 
 # The default weights of moving pixels and of the structure loss.
 WORLD_WEIGHTS, NATURAL_WEIGHTS = (4.0, 0.0), (1.0, 0.1)
@@ -204,20 +205,43 @@ def _second_stage(model: VideoTokenizer, recipe: TokenizerTraining) -> SecondSta
     )  # fmt: skip
 
 
-def _export(
-    folder: Path, config: TokenizerConfig, weights: dict[str, torch.Tensor], held_out: list[tuple[str, torch.Tensor]],
-    step: int, device: torch.device,
-) -> None:  # fmt: skip
-    """Write a tokenizer with these weights, and what it makes of the held-out clips."""
-    save_json(folder / "tokenizer.json", to_dict(config))
-    save_tensors(folder / "tokenizer.safetensors", weights)
-    # A learned codebook has no codes where all steps were left out so far; the first pass would make some.
-    if held_out and bool(weights.get("quantizer.initialised", torch.ones(1)).all()):
+class _Export:
+    """Writes the best checkpoint of a run so far as a tokenizer: that with the highest PSNR on held-out clips.
+
+    The last one is the best where no clips are held out, and where a loss trades PSNR for sharper pictures.
+    """
+
+    def __init__(
+        self, folder: Path, recipe: TokenizerTraining, held_out: list[tuple[str, torch.Tensor]], step: int
+    ) -> None:
+        """Open the files of a run that begins, or goes on after a step."""
+        self._folder, self._config, self._held_out = folder, recipe.model, held_out
+        self._by_psnr = not (recipe.adversarial_weight or recipe.perceptual_weight)
+        self._checkpoints = BestCheckpoint(folder, "psnr", higher=True, step=step)
+
+    def __call__(self, weights: dict[str, torch.Tensor], step: int, device: torch.device) -> None:
+        """Measure a checkpoint with these weights, and write it if it is the best, with its figures and its sheet."""
+        # A learned codebook has no codes where all steps were left out so far; the first pass would make some.
+        if not (self._held_out and bool(weights.get("quantizer.initialised", torch.ones(1)).all())):
+            self._write(weights)
+            return
         with uninitialised():
-            tokenizer = VideoTokenizer(config).to(device).eval()
+            tokenizer = VideoTokenizer(self._config).to(device).eval()
         tokenizer.load_state_dict(weights)
-        figures = judge_held_out(tokenizer, held_out, folder / "reconstructions.png")
-        save_json(folder / "held-out.json", {"step": step, "split": "held-out", **figures})
+        sheet = self._folder / "checkpoint.png"
+        figures = judge_held_out(tokenizer, self._held_out, sheet)
+        psnr = figures["psnr"]
+        assert isinstance(psnr, float)
+        if self._checkpoints.is_beaten(step, psnr) or not self._by_psnr:
+            self._write(weights)
+            save_json(self._folder / "held-out.json", {"step": step, "split": "held-out", **figures})
+            sheet.replace(self._folder / "reconstructions.png")
+        sheet.unlink(missing_ok=True)
+        self._checkpoints.add(step, psnr)
+
+    def _write(self, weights: dict[str, torch.Tensor]) -> None:
+        save_json(self._folder / "tokenizer.json", to_dict(self._config))
+        save_tensors(self._folder / "tokenizer.safetensors", weights)
 
 
 def _loss(
@@ -256,8 +280,10 @@ def train_tokenizer(
 ) -> VideoTokenizer:
     """Train a tokenizer and write tokenizer.json and tokenizer.safetensors to the folder.
 
-    Every checkpoint also writes loss.png and, of held-out clips, reconstructions.png (rows of truth, reconstruction and
-    difference) and held-out.json (their PSNR and the use of the codebook).
+    Every checkpoint also writes loss.png and is measured on held-out clips (held-out.jsonl and .png, their PSNR). The
+    tokenizer is that of the best one so far, or of the last one where a loss trades PSNR for sharper pictures;
+    reconstructions.png (rows of truth, reconstruction and difference) and held-out.json (PSNR and the use of the
+    codebook) are of the same.
 
     Args:
         recipe: The model and the options of the training.
@@ -292,12 +318,16 @@ def train_tokenizer(
             batch = clips.batch(step, share).to(torch_device)
         return _loss(model, second, batch, moving_weight, structure_weight)
 
+    before = newest_state(folder) if resume else None
+    held_out = _world_held_out(recipe) if clips is None else clips.held_out
+    write = _Export(folder, recipe, held_out, 0 if before is None else before.values().step) if ranks.first else None
+
     def export(saved: SavedState, _: bool) -> None:
         weights = saved.weights()
         if second is not None:
             weights = model.state_dict() | {f"decoder.{name}": tensor for name, tensor in weights.items()}
-        held_out = _world_held_out(recipe) if clips is None else clips.held_out
-        _export(folder, recipe.model, weights, held_out, saved.values().step, torch_device)
+        assert write is not None  # only the first process exports
+        write(weights, saved.values().step, torch_device)
 
     trained, auxiliary = (model, None) if second is None else (model.decoder, second.discriminator)
     train(

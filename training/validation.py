@@ -1,4 +1,4 @@
-"""The validation loss of a language model in training on held-out tokens, and the choice of the best checkpoint.
+"""The measures of a run's checkpoints on held-out data, of which the best is kept; that of language models.
 
     held_out = HeldOut(read_shards(folder), text, run_folder, cross_entropy, batch_tokens=5120, step=0)
     held_out.judge(model, step)         # at every checkpoint: held-out.jsonl and .png, perhaps best.safetensors
@@ -22,7 +22,7 @@ from ..lm.transformer import VideoTransformer
 from .run_reports import Checkpoint
 from .train_report import draw_curve
 
-LOG_FILE, BEST, PLOT = "held-out.jsonl", "best.safetensors", "held-out.png"
+LOG_FILE, BEST, PLOT, NATS = "held-out.jsonl", "best.safetensors", "held-out.png", "nats_per_token"
 
 
 class Nats(Protocol):
@@ -48,6 +48,40 @@ def best_of(checkpoints: list[Checkpoint]) -> Checkpoint:
     return min(checkpoints, key=lambda checkpoint: checkpoint.nats_per_token)
 
 
+class BestCheckpoint:
+    """The log of a figure of a run's checkpoints on held-out data (held-out.jsonl and .png), and which is the best."""
+
+    def __init__(self, folder: Path, figure: str, *, higher: bool, step: int) -> None:
+        """Open the log of a run that begins, or goes on after a step: later checkpoints are none any more.
+
+        Args:
+            folder: The folder of the run.
+            figure: The name of the figure.
+            higher: Whether a higher figure is better.
+            step: The step after which the run goes on; 0 for its beginning.
+        """
+        self._log, self._figure, self._sign = StepLog(folder / LOG_FILE), figure, 1 if higher else -1
+        self._plot = folder / PLOT
+        entries = self._log.entries
+        later = [entry for entry in entries if entry["step"] > step]
+        best = max(entries, key=self._goodness, default=None)
+        # Where the run went back to before its best checkpoint, the best one before that has no weights any more.
+        self._log.cut(0 if best in later else step)
+
+    def _goodness(self, entry: Mapping[str, float]) -> float:
+        return self._sign * entry[self._figure]
+
+    def is_beaten(self, step: int, figure: float) -> bool:
+        """Return whether a checkpoint with this figure is better than all before its step."""
+        self._log.cut(step - 1)  # a run that was killed after this step measures it again
+        return all(self._sign * figure > self._goodness(entry) for entry in self._log.entries)
+
+    def add(self, step: int, figure: float) -> None:
+        """Write down the figure of a checkpoint; its weights must be kept before, if it is the best."""
+        self._log.add({"step": step, self._figure: figure})
+        draw_curve(self._log.entries, self._figure, self._plot)
+
+
 class HeldOut:
     """The held-out tokens of a run, and the checkpoints that were measured on them.
 
@@ -60,25 +94,15 @@ class HeldOut:
     ) -> None:
         """Open the files of a run that begins, or goes on after a step: later checkpoints are none any more."""
         self._sets, self._text, self._nats, self._batch_tokens = sets, text, nats, batch_tokens
-        self.best, self._log = folder / BEST, StepLog(folder / LOG_FILE)
-        later = [entry for entry in self.entries if entry.step > step]
-        # Where the run went back to before its best checkpoint, the best one before that has no weights any more.
-        self._log.cut(0 if later and best_of(self.entries) in later else step)
-
-    @property
-    def entries(self) -> list[Checkpoint]:
-        """The checkpoints measured so far."""
-        return [from_dict(Checkpoint, entry, LOG_FILE) for entry in self._log.entries]
+        self.best, self._checkpoints = folder / BEST, BestCheckpoint(folder, NATS, higher=False, step=step)
 
     def judge(self, model: VideoTransformer, step: int) -> None:
         """Measure a checkpoint, and save its weights if it is better than all before."""
-        self._log.cut(step - 1)  # a run that was killed after this step measures it again
         measured = model if model.guided is None else model.guided
         nats = round(nats_per_token(measured, self._sets, self._text, self._nats, self._batch_tokens), 5)
-        if all(nats < checkpoint.nats_per_token for checkpoint in self.entries):
+        if self._checkpoints.is_beaten(step, nats):
             save_tensors(self.best, model.state_dict())
-        self._log.add({"step": step, "nats_per_token": nats})
-        draw_curve(self._log.entries, "nats_per_token", self.best.with_name(PLOT))
+        self._checkpoints.add(step, nats)
 
 
 @torch.no_grad()

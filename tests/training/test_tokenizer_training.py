@@ -117,6 +117,35 @@ def test_what_is_held_out_is_told_and_shown(tmp_path):
         assert sheet.size == (2 * 5 * 32, 2 * 2 * 3 * 32)
 
 
+@pytest.mark.parametrize(("weight", "kept"), [(0.0, 4), (0.5, 6)])
+def test_the_best_checkpoint_is_the_tokenizer_unless_a_loss_trades_its_figure(tmp_path, monkeypatch, weight, kept):
+    """Of checkpoints at steps 2, 4 and 6 the second has the highest PSNR; a stage with other losses keeps the last."""
+    train_tokenizer(recipe(), tmp_path / "first", device="cpu")
+    figures, weights = iter([20.0, 30.0, 25.0]), {}
+
+    def judged(tokenizer, clips, sheet):
+        step = 2 * len(weights) + 2
+        weights[step] = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
+        Image.new("L", (step, 1)).save(sheet)
+        return {"psnr": next(figures)}
+
+    monkeypatch.setattr(training, "judge_held_out", judged)
+    clips = noise_clips()
+    second = {"decoder_of": tmp_path / "first"} if weight else {}
+    for steps in (2, 4, 6):  # each call ends with a checkpoint
+        wanted = recipe(train={"steps": steps}, adversarial_weight=weight)
+        train_tokenizer(wanted, tmp_path / "run", clips=clips, device="cpu", resume=steps > 2, **second)
+    log = [json.loads(line) for line in (tmp_path / "run/held-out.jsonl").read_text().splitlines()]
+    assert log == [{"step": step, "psnr": psnr} for step, psnr in ((2, 20.0), (4, 30.0), (6, 25.0))]
+    assert json.loads((tmp_path / "run/held-out.json").read_text())["step"] == kept
+    found = load_tokenizer(tmp_path / "run", device="cpu").state_dict()
+    assert all(torch.equal(tensor, weights[kept][name]) for name, tensor in found.items())
+    assert not all(torch.equal(tensor, weights[6 if kept == 4 else 4][name]) for name, tensor in found.items())
+    with Image.open(tmp_path / "run/reconstructions.png") as sheet:
+        assert sheet.width == kept
+    assert not (tmp_path / "run/checkpoint.png").exists() and (tmp_path / "run/held-out.png").is_file()
+
+
 def test_without_held_out_clips_there_are_no_figures(tmp_path):
     clips = TrainingClips(batch=noise_clips().batch, held_out=[])
     train_tokenizer(recipe(train={"steps": 1}), tmp_path, clips=clips, device="cpu")
