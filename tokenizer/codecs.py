@@ -20,11 +20,14 @@ from ..core.json_values import Json
 from ..core.protocols import AnyCodec, CodecConfig
 from .cosmos_config import CosmosConfig
 from .cosmos_tokenizer import CosmosTokenizer
+from .emu3_config import Emu3CodecConfig
+from .emu3_tokenizer import Emu3Tokenizer
 from .tokenizer_config import TokenizerConfig
 from .video_tokenizer import VideoTokenizer
 
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     TokenizerConfig.kind: (TokenizerConfig, VideoTokenizer), CosmosConfig.kind: (CosmosConfig, CosmosTokenizer),
+    Emu3CodecConfig.kind: (Emu3CodecConfig, Emu3Tokenizer),
 }  # fmt: skip
 
 

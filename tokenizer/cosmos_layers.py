@@ -29,9 +29,13 @@ class Stream:
         self.starts, self.next = state is None, list[torch.Tensor]()
         self._past: Iterator[torch.Tensor] = iter(state or ())
 
-    def extend(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        """Return `x` after so many frames before it; frame 0 is preceded by copies of itself."""
-        past = x[:, :, :1].expand(-1, -1, frames, -1, -1) if self.starts else next(self._past)
+    def extend(self, x: torch.Tensor, frames: int, *, zeros: bool = False) -> torch.Tensor:
+        """Return `x` after so many frames before it; frame 0 is preceded by copies of itself, or by zeros."""
+        if self.starts:
+            past = x[:, :, :1].expand(-1, -1, frames, -1, -1)
+            past = torch.zeros_like(past) if zeros else past
+        else:
+            past = next(self._past)
         extended = torch.cat([past, x], 2)
         self.next.append(extended[:, :, extended.shape[2] - frames :].clone())  # a view would keep all of it
         return extended
