@@ -9,7 +9,6 @@ Names, shapes and sizes are those of the published code (github.com/nvidia-cosmo
 """
 
 import contextlib
-import functools
 import math
 import re
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from ..core.checkpoint import read_json, uninitialised
 from ..core.errors import CheckpointError, ReelmError
 from ..core.streamed_tensors import StreamedTensor
 from ..core.torch_archive import TorchArchive
+from .conversion import Rows, stream_tensors
 from .cosmos_lm_config import CosmosLMConfig
 from .cosmos_transformer import CosmosTransformer
 
@@ -85,20 +85,14 @@ class CosmosArchive:
             yarn = values.get("apply_yarn", (sizes["depth"], sizes["width"]) == YARN_SIZES)
             sizes["yarn_scale"] = values.get("yarn_scale", YARN_SCALE) if yarn else 1.0
             sizes |= {"context_dim": values["context_dim"]} if text else {}
-            sizes["vocab_size"] = self._shape("output.weight")[0]
-            sizes["head_dim"] = self._shape("layers.0.attention.wq.weight")[0] // int(str(values["n_heads"]))
+            sizes["vocab_size"] = self.shape("output.weight")[0]
+            sizes["head_dim"] = self.shape("layers.0.attention.wq.weight")[0] // int(str(values["n_heads"]))
             if text and values.get("insert_cross_attn_every_k_layers", 1) != 1:
                 raise ReelmError("insert_cross_attn_every_k_layers: must be 1")
             config: CosmosLMConfig = CosmosLMConfig(rows=rows, columns=columns, **sizes)  # type: ignore[arg-type]
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise CheckpointError(f"source: config.json must be that of a Cosmos-Predict1 model: {error}") from error
         return config
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self._places:
-            raise CheckpointError(f"source: must have the tensor {name}, got {len(self._places)} others")
-        archive, own = self._places[name]
-        return archive.shape(own)
 
     def tensors(self, config: CosmosLMConfig) -> list[StreamedTensor]:
         """Return the tensors of `CosmosTransformer`, each of which is read when it is written.
@@ -108,47 +102,51 @@ class CosmosArchive:
         """
         with uninitialised(), torch.device("meta"):
             shapes = {name: tuple(x.shape) for name, x in CosmosTransformer(config).state_dict().items()}
-        found, used = [], set[str]()
-        for name, shape in shapes.items():
-            sources = _published(name)
-            used.update(sources)
-            found.append(self._tensor(name, shape, sources))
-        unknown = sorted(set(self._places) - used)
-        if unknown:
-            shown = ", ".join(unknown[:3])
-            raise CheckpointError(f"source: must have the {len(used)} tensors of this model, got {shown} too")
+        tokens = shapes["token_embedding.weight"][0]
+        # The published code rounds the rows of the embedding up; those after the begin token are never read.
+        embedding = Rows("tok_embeddings.weight", 0, tokens)
+        found = stream_tensors(
+            self, shapes, lambda name: (embedding,) if name == "token_embedding.weight" else published(name)
+        )
+        spare = self.shape(embedding.name)[0] - tokens
+        if spare:
+            self.left_out.append(f"{embedding.name}: the last {spare} rows, which stand for no token")
         return found
 
-    def _tensor(self, name: str, shape: tuple[int, ...], sources: tuple[str, ...]) -> StreamedTensor:
-        shapes = [self._shape(source) for source in sources]
-        rows = sum(each[0] if each else 0 for each in shapes)
-        # The published code rounds the rows of the embedding up; those after the begin token are never read.
-        spare = rows - shape[0] if name == "token_embedding.weight" and rows > shape[0] else 0
-        fits = all(len(each) == len(shape) and each[1:] == shape[1:] for each in shapes) and rows - spare == shape[0]
-        if not fits:
-            rule = f"{' and '.join(sources)} must have together the shape {shape}"
-            raise CheckpointError(f"source: {rule}, got {', '.join(map(str, shapes))}")
-        if spare:
-            self.left_out.append(f"{sources[0]}: the last {spare} rows, which stand for no token")
-        places = [self._places[source] for source in sources]
-        dtypes = {archive.dtype(own) for archive, own in places}
-        if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
-            raise CheckpointError(f"source: {' and '.join(sources)} must have one floating-point dtype, got {dtypes}")
-        parts = tuple(functools.partial(_read, archive, own, shape[0]) for archive, own in places)
-        return StreamedTensor(name, dtypes.pop(), shape, parts)
+    @property
+    def names(self) -> list[str]:
+        """The names of the tensors, without what some files and classes have in front."""
+        return list(self._places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        if name not in self._places:
+            raise CheckpointError(f"source: must have the tensor {name}, got {len(self._places)} others")
+        archive, own = self._places[name]
+        return archive.shape(own)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor."""
+        archive, own = self._places[name]
+        return archive.dtype(own)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read a tensor."""
+        archive, own = self._places[name]
+        return archive.tensor(own)
 
     @property
     def nbytes(self) -> int:
         """The bytes of all tensors."""
-        return sum(math.prod(a.shape(own)) * a.dtype(own).itemsize for a, own in self._places.values())
+        return sum(math.prod(self.shape(name)) * self.dtype(name).itemsize for name in self.names)
 
 
-def _read(archive: TorchArchive, name: str, most: int) -> torch.Tensor:
-    return archive.tensor(name)[:most]
+def published(name: str) -> tuple[Rows, ...]:
+    """Return the published tensors that make one of `CosmosTransformer`, in the order of their rows."""
+    return tuple(map(Rows, _published_names(name)))
 
 
-def _published(name: str) -> tuple[str, ...]:
-    """Return the published names of the tensors that make one of `CosmosTransformer`, in the order of their rows."""
+def _published_names(name: str) -> tuple[str, ...]:
     first, _, rest = name.partition(".")
     if first not in ("blocks", "cross_norms", "cross_attention"):
         return ({"token_embedding": "tok_embeddings", "head": "output"}.get(first, first) + "." + rest,)

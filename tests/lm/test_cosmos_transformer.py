@@ -9,7 +9,7 @@ from reelm.core.protocols import Numerics
 from reelm.lm.cosmos_cache import CosmosCache
 from reelm.lm.cosmos_lm_config import CosmosLMConfig
 from reelm.lm.cosmos_transformer import CosmosTransformer
-from reelm.lm.cosmos_weights import _published
+from reelm.lm.cosmos_weights import published
 from reelm.sampling.decoders import Jacobi
 from reelm.sampling.diagonal import Diagonal
 from reelm.sampling.engine import Engine
@@ -32,7 +32,7 @@ def make(kind, **changes):
     )  # fmt: skip
     model = CosmosTransformer(config).eval().requires_grad_(False)
     for name, tensor in model.state_dict().items():
-        tensor.copy_(torch.cat([weights[source] for source in _published(name)])[: len(tensor)])
+        tensor.copy_(torch.cat([weights[rows.name] for rows in published(name)])[: len(tensor)])
     text = (
         (Embedding(torch.randn(5, s["context"], generator=torch.Generator().manual_seed(9))),) if s["context"] else ()
     )
