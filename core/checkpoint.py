@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 SCALES = ".scales"
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 # The files of a checkpoint. No others are fetched: a repository's code and pickles never reach this machine.
-FILES = ("config.json", "*.safetensors", "text.model", "plays.json")
+FILES = ("config.json", "*.safetensors", "text.model", "text.json", "plays.json")
 
 
 def find_checkpoint(

@@ -128,9 +128,10 @@ class LanguageModel(Protocol[AnyCache]):
 
     Attributes:
         layout: The layout of one latent frame.
-        horizon: The largest number of latent frames from the beginning of a cache, at least 2, or None for a cache that
-            rolls without end. At the horizon the engine starts a new cache from the newest half of the latent frames.
-            A pass may reach beyond the horizon with tokens that are never kept.
+        horizon: The largest number of latent frames from the beginning of a cache, or None for a cache that rolls
+            without end. At the horizon the engine starts a new cache from the newest half of the latent frames. A pass
+            may reach beyond the horizon with tokens that are never kept. A model of single pictures has 1, and its
+            clips do not go on.
         keeps_first: Whether such a new cache begins with the first latent frame of the clip, in place of the oldest of
             the newest half.
         numerics: The dtype, precisions and device.

@@ -133,12 +133,18 @@ class RingCache(TokenHistory):
             fits = fits and state[name].shape == shape and state[name].dtype == tensor.dtype
         return fits and bool((lengths >= 0).all() and (lengths <= config.prefix).all())
 
+    def slots_to_restore(self, tokens: int) -> torch.Tensor:
+        """Return the positions in the ring of the window of a clip of so many tokens.
+
+        Only these are copied: no token attends to older slots, which drafts may have overwritten.
+        """
+        return torch.arange(max(0, tokens - self.config.window * self.config.frame_size), tokens)
+
     def restore(self, rows: Sequence[int], state: CacheState, tokens_S: torch.Tensor) -> None:
         """Set these rows to an accepted state, at the end of the tokens `tokens_S` of their clip."""
         rows_B = torch.tensor(rows, device=self.positions_B.device)
-        prefix, window = self.config.prefix, self.config.window * self.config.frame_size
-        # Only the window is copied: no token attends to older slots, which drafts may have overwritten.
-        positions_S = torch.arange(max(0, len(tokens_S) - window), len(tokens_S))
+        prefix = self.config.prefix
+        positions_S = self.slots_to_restore(len(tokens_S))
         for name, tensor in self._tensors.items():
             saved = state[name].to(tensor.device)
             old_S, new_S = ((prefix + positions_S % (x.shape[3] - prefix)).to(tensor.device) for x in (saved, tensor))

@@ -79,10 +79,8 @@ def _tensor(source: TensorSource, name: str, shape: tuple[int, ...], parts: Sequ
     shapes = [source.shape(part.name) for part in parts]
     rows = [len(range(*slice(part.start, part.stop).indices(each[0]))) if each else 0
             for part, each in zip(parts, shapes, strict=True)]  # fmt: skip
-    fits = (
-        (shape == ()
-        and shapes == [()])
-        or (all(len(each) == len(shape) and each[1:] == shape[1:] for each in shapes) and sum(rows) == shape[0])
+    fits = (shape == () and shapes == [()]) or (
+        all(len(each) == len(shape) and each[1:] == shape[1:] for each in shapes) and sum(rows) == shape[0]
     )
     joined = " and ".join(part.name for part in parts)
     if not fits:

@@ -17,6 +17,9 @@ from ..core.protocols import Numerics
 from .blocks import pack_linears, pack_weight
 from .cosmos_lm_config import CosmosLMConfig
 from .cosmos_transformer import CosmosTransformer
+from .emu3_lm_config import Emu3LMConfig
+from .emu3_text import Emu3Text
+from .emu3_transformer import Emu3Transformer
 from .lm_config import LMConfig
 from .neighbours import order_tables
 from .quantization import check_machine, quantize_linears, quantize_weight
@@ -85,6 +88,27 @@ def load_cosmos(
         lm = CosmosTransformer(config)
     lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
     lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache
+    return lm, lm_id
+
+
+def load_emu3(
+    config: Emu3LMConfig, folder: Path, device: torch.device, numerics: Numerics
+) -> tuple[Emu3Transformer, str]:
+    """Return the model of a converted checkpoint of Emu3, ready for sampling, and an id of its weights.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or tensors have other shapes than the config says.
+        ReelmError: This machine does not support int8 weights on this device or in this dtype.
+    """
+    check_machine(numerics.weights, device.type)
+    try:
+        text = Emu3Text((folder / "text.json").read_text(encoding="utf-8"), config)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"model: text.json must be readable in {str(folder)!r}: {error}") from error
+    with uninitialised():
+        lm = Emu3Transformer(config)
+    lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
+    lm.text, lm.weights_precision, lm.cache_precision = text, numerics.weights, numerics.cache
     return lm, lm_id
 
 

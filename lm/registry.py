@@ -19,8 +19,9 @@ from ..core.errors import require
 from ..core.json_values import Json
 from ..core.protocols import LanguageModel, LanguageModelConfig, Numerics
 from .cosmos_lm_config import CosmosLMConfig
+from .emu3_lm_config import Emu3LMConfig
 from .lm_config import LMConfig
-from .loading import load_cosmos, load_transformer
+from .loading import load_cosmos, load_emu3, load_transformer
 
 Config = TypeVar("Config", bound=LanguageModelConfig)
 # (config, folder, device, numerics) -> the model, ready for sampling, and an id of its weights.
@@ -29,6 +30,7 @@ Load = Callable[[Config, Path, torch.device, Numerics], tuple[LanguageModel, str
 _KINDS: dict[str, tuple[type[Any], Callable[..., tuple[LanguageModel, str]]]] = {
     LMConfig.kind: (LMConfig, load_transformer),
     CosmosLMConfig.kind: (CosmosLMConfig, load_cosmos),
+    Emu3LMConfig.kind: (Emu3LMConfig, load_emu3),
 }
 
 

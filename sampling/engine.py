@@ -83,7 +83,7 @@ class Engine:
         self._copies = 2 if self.guided else 1  # rows of the cache for each clip
         self.stats, self.stopping, self._next_clip = EngineStats(), False, 0
         horizon = model.horizon
-        require(horizon is None or horizon >= 2, "horizon", "must be None or at least 2 latent frames", horizon)
+        require(horizon is None or horizon >= 1, "horizon", "must be None or at least 1 latent frame", horizon)
         looks_ahead = model.layout.frames(getattr(self.decoder, "block_size", 1))
         self._ahead = max(looks_ahead, getattr(self.decoder, "frames", 1))
         self.cache = model.make_cache(self._copies * capacity, ahead=self._ahead)

@@ -42,6 +42,7 @@ LIBRARIES = {  # who may know it
     "sentencepiece": lambda name: name == "lm/text.py",
     "vector_quantize_pytorch": lambda name: name == "tokenizer/quantizer.py",
     "huggingface_hub": lambda name: name == "core/checkpoint.py",
+    "tokenizers": lambda name: name == "lm/emu3_text.py",
     "ray": lambda name: name == "core/ray_pool.py",
     "pickle": lambda name: name == "core/torch_archive.py",  # by names that it knows, and no others
 }
