@@ -9,16 +9,17 @@ from .base import Command, Option
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Command):
-    """Convert published weights: an autoregressive model of NVIDIA's Cosmos-Predict1, or a discrete Cosmos tokenizer.
+    """Convert published weights: a model of NVIDIA's Cosmos-Predict1, a discrete Cosmos tokenizer, or Emu3.
 
     Nothing in the files is run. All is converted, or nothing is written; a model that was interrupted goes on.
 
     Attributes:
-        source: The folder with model.pt and config.json, or with encoder.jit and decoder.jit.
+        source: The folder with model.pt and config.json, with encoder.jit and decoder.jit, or in transformers' layout.
         target: The folder to write, which must be new or empty.
-        tokenizer: The folder of a model's tokenizer, as published or converted.
+        tokenizer: The folder of the tokenizer of Cosmos-Predict1, as published or converted.
         height: The height of a model's clips in pixels.
         width: The width of a model's clips in pixels.
+        latent_frames: The latent frames of a clip of an Emu3 model that was trained on clips; 1 for still pictures.
         compression: The frames x rows x columns of a token, such as 8x16x16; by default that in the tokenizer's name.
     """
 
@@ -28,6 +29,7 @@ class Convert(Command):
     tokenizer: Path | None = None
     height: int | None = None
     width: int | None = None
+    latent_frames: int | None = None
     compression: str | None = None
 
     def run(self) -> int:
@@ -35,7 +37,7 @@ class Convert(Command):
 
         report = convert(
             self.source, self.target, tokenizer=self.tokenizer, height=self.height, width=self.width,
-            compression=self.compression,
+            latent_frames=self.latent_frames, compression=self.compression,
         )  # fmt: skip
         print(f"wrote {report.folder}: {report}")
         for each in report.left_out:

@@ -5,7 +5,6 @@ shards.names, shards.shape("lm_head.weight"), shards.dtype("lm_head.weight")    
 shards.tensor("lm_head.weight")                                                    # one tensor at a time is in memory
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +75,6 @@ class SafetensorsShards:
     def names(self) -> list[str]:
         """The names of the tensors."""
         return list(self._shapes)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all tensors."""
-        return sum(math.prod(shape) * dtype.itemsize for _, shape, dtype in self._shapes.values())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""

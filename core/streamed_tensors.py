@@ -104,10 +104,11 @@ def _done(path: Path, written_file: Path, header: bytes, source: str) -> int:
 
 def _bytes(tensor: StreamedTensor) -> Iterator[memoryview]:
     """Yield the bytes of a tensor, part by part."""
-    rows = 0
+    rows, shape = 0, tensor.shape or (1,)  # a single number is a row
     for read in tensor.parts:
         part = read()
-        fits = part.dtype == tensor.dtype and part.shape[1:] == tensor.shape[1:]
+        part = part if part.ndim else part[None]
+        fits = part.dtype == tensor.dtype and part.shape[1:] == shape[1:]
         if not fits:
             raise CheckpointError(
                 f"{tensor.name}: must be {tensor.dtype} {tensor.shape}, got {part.dtype} {part.shape}"
@@ -116,5 +117,5 @@ def _bytes(tensor: StreamedTensor) -> Iterator[memoryview]:
             raise CheckpointError(f"{tensor.name}: must be finite, got NaN or infinity")
         rows += len(part)
         yield part.contiguous().view(torch.uint8).flatten().numpy().data
-    if rows != tensor.shape[0]:
-        raise CheckpointError(f"{tensor.name}: must have {tensor.shape[0]} rows, got {rows}")
+    if rows != shape[0]:
+        raise CheckpointError(f"{tensor.name}: must have {shape[0]} rows, got {rows}")

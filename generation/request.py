@@ -110,6 +110,9 @@ def make_request(
     sizes = BlockSizes.of(parts)
     request = read_request(parts.config, call, prompt, options, continuing=continuing, on_gpu=on_gpu, sizes=sizes)
     _check_conditions(parts, request.plans[0].conditions)
+    if parts.lm.horizon == 1:
+        alone = not continuing and all(plan.latent_frames == 1 for plan in request.plans)
+        require(alone, "num_frames", "must be 1 for a model of single pictures, which do not go on", call)
     unguided = "text" in parts.lm.reads or request.sampling.guidance_scale == 1
     require(unguided, "guidance_scale", "must be 1 for a model that reads no prompts", request.sampling.guidance_scale)
     _say_late_changes(request)
@@ -266,6 +269,8 @@ def check_lengths(
     neither = seconds is None or num_frames is None
     require(neither, "seconds, num_frames", "must not both be given", (seconds, num_frames))
     given: Any = to_python(num_frames if seconds is None else seconds)
+    if given is None and config.lm.window == 1:  # a model of single pictures
+        return [1]
     lengths = []
     for value in given if isinstance(given, list | tuple) else [given]:
         pair = (None, value) if seconds is None else (value, None)

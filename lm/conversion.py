@@ -4,6 +4,7 @@ tensors = stream_tensors(source, shapes, lambda name: (Rows("layers.0.wq"), Rows
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -98,3 +99,49 @@ def _tensor(source: TensorSource, name: str, shape: tuple[int, ...], parts: Sequ
 def _read(source: TensorSource, part: Rows) -> torch.Tensor:
     tensor = source.tensor(part.name)
     return tensor if tensor.ndim == 0 else tensor[part.start : part.stop]
+
+
+class PrefixedSource:
+    """The tensors of a source whose names begin in some way, without that beginning."""
+
+    def __init__(self, source: TensorSource, prefix: str, *, without: str | None = None) -> None:
+        """Choose the tensors.
+
+        Args:
+            source: All tensors.
+            prefix: The regular expression of what is left out in front of names.
+            without: That of the names that are left out; None leaves out those that do not begin with `prefix`.
+
+        Raises:
+            CheckpointError: Two tensors have the same name without its beginning.
+        """
+        self._source, self._names = source, dict[str, str]()
+        for name in source.names:
+            own = re.sub(prefix, "", name)
+            if (own == name) if without is None else re.match(without, name):
+                continue
+            if own in self._names:
+                raise CheckpointError(f"source: must have each tensor once, got {own} twice")
+            self._names[own] = name
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tensors."""
+        return list(self._names)
+
+    def _name(self, name: str) -> str:
+        if name not in self._names:
+            raise CheckpointError(f"source: must have the tensor {name}, got {len(self._names)} others")
+        return self._names[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self._source.shape(self._name(name))
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of a tensor."""
+        return self._source.dtype(self._name(name))
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Read a tensor."""
+        return self._source.tensor(self._name(name))

@@ -9,7 +9,6 @@ Names, shapes and sizes are those of the published code (github.com/nvidia-cosmo
 """
 
 import contextlib
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,11 +133,6 @@ class CosmosArchive:
         """Read a tensor."""
         archive, own = self._places[name]
         return archive.tensor(own)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all tensors."""
-        return sum(math.prod(self.shape(name)) * self.dtype(name).itemsize for name in self.names)
 
 
 def published(name: str) -> tuple[Rows, ...]:

@@ -156,7 +156,7 @@ FROZEN = {
         *("--tokenizer", "--out", "--split", "--rank", "--world-size", "--device", "--num-frames", "--stride"),
         *("--height", "--width", "--crops", "--mirror", "--motion", "--seed", *BATCH),
     ],
-    "convert": ["--tokenizer", "--height", "--width", "--compression"],
+    "convert": ["--tokenizer", "--height", "--width", "--latent-frames", "--compression"],
     "render": [
         *("--tokenizer", "--out", "--clips", "--num-frames", "--seed", "--height", "--width", "--device"),
     ],
