@@ -73,15 +73,15 @@ class ModelCommand(Command):
         weights, cache = cast("Precision", self.weights), cast("Precision", self.cache)
         return {"dtype": self.dtype, "weights": weights, "cache": cache}
 
-    def load(self) -> "VideoGenerator":
-        """Load the model onto its device."""
+    def load(self, processes: int = 1) -> "VideoGenerator":
+        """Load the model onto its device, or a part of it in each of some processes."""
         from ..core.progress import waiting
 
         with waiting(f"loading {self.model}"):
             from ..generation.generator import VideoGenerator
 
             self.set_threads()
-            return VideoGenerator.from_pretrained(self.model, device=self.device, **self.numerics)
+            return VideoGenerator.from_pretrained(self.model, device=self.device, processes=processes, **self.numerics)
 
     def model_words(self) -> list[str]:
         """Return the words of the command line that load this model in another command."""

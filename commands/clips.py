@@ -14,6 +14,7 @@ from .base import BatchCommand, ModelCommand, strict_json
 from .parser import Option
 
 if TYPE_CHECKING:
+    from ..generation.generator import VideoGenerator
     from ..generation.kept_source import ExtendedVideo, KeptSource
     from ..generation.pretrained import ModelConfig
     from ..generation.session import SessionState
@@ -53,6 +54,7 @@ class _Clip(ModelCommand):
         block_size: The number of positions that jacobi computes in a pass.
         output: The file to write: .mp4, .mkv, .gif, .webp, or without a suffix a folder of PNGs.
         overwrite: Replace a file that is not a clip of reelm; the clip that is continued is never replaced.
+        processes: The number of processes that hold the language model together: torchrun --nproc-per-node N -m reelm.
     """
 
     seconds: float | None = None
@@ -66,6 +68,11 @@ class _Clip(ModelCommand):
     sampling: Annotated[Any, Option(group=_sampling_options, prefixed=False)]
     output: Output = None
     overwrite: bool = False
+    processes: int = 1
+
+    def load(self, processes: int = 1) -> "VideoGenerator":
+        """Load the model onto its device, or a part of it in each of the processes."""
+        return super().load(max(processes, self.processes))
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that `generate`, `continue_clip` and `stream` share."""

@@ -33,12 +33,14 @@ class Numerics:
         weights: The precision of its weight matrices: "full" is `dtype`, the other is int8.
         cache: The precision of its cache: "full" is `dtype`, the other is int8.
         device: The type of the device, "cpu" or "cuda".
+        processes: The number of processes that hold its layers together.
     """
 
     dtype: torch.dtype = torch.float32
     weights: Precision = "full"
     cache: Precision = "full"
     device: str = "cpu"
+    processes: int = 1
 
     @property
     def precisions(self) -> dict[str, Precision]:

@@ -17,10 +17,12 @@ from ..core.checkpoint import find_checkpoint
 from ..core.device import pick_device
 from ..core.errors import ReelmError
 from ..core.memory import available_memory
+from ..core.processes import own_device
 from ..core.protocols import Numerics
+from ..lm.quantization import pick_numerics
 from ..sampling.decoders import MAX_FRAMES
 from ..sampling.plan import SamplingConfig
-from .memory_plan import MemoryPlan, clip_bytes, plan_loaded, plan_memory, require_memory, show_bytes
+from .memory_plan import MemoryPlan, clip_bytes, plan_loaded, require_memory, show_bytes
 from .pretrained import HubOptions, ModelConfig, NumericsOptions, Pretrained, load_pretrained, read_config
 from .request import MAX_SECONDS, Request
 
@@ -28,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def load_admitted(
-    model: str | Path, device: str | torch.device, numerics: NumericsOptions, hub: HubOptions
+    model: str | Path, device: str | torch.device, numerics: NumericsOptions, hub: HubOptions, *, processes: int = 1
 ) -> Pretrained:
     """Load a model as `load_pretrained` does, unless it does not fit with one latent frame of one clip.
 
@@ -37,13 +39,16 @@ def load_admitted(
         device: The device on which it will run.
         numerics: The dtype and the precisions.
         hub: The options for a hub id.
+        processes: The number of processes that hold the language model together.
 
     Raises:
         ReelmError: The message states the required and the available memory; or those of `load_pretrained`.
     """
-    chosen, config = pick_device(device), read_config(find_checkpoint(model, **hub))
-    require_memory(plan_memory(config, seconds=0.1, device=chosen.type, **numerics), available_memory(chosen))
-    return load_pretrained(model, device=chosen, **numerics, **hub)
+    chosen, config = pick_device(own_device(device, processes)), read_config(find_checkpoint(model, **hub))
+    named: NumericsOptions = {"dtype": "auto", "weights": "full", "cache": "full", **numerics}
+    plan = plan_loaded(config, pick_numerics(**named, device=chosen, processes=processes), seconds=0.1)
+    require_memory(plan, available_memory(chosen))
+    return load_pretrained(model, device=chosen, processes=processes, **numerics, **hub)
 
 
 def admit(

@@ -72,6 +72,7 @@ class VideoGenerator:
         dtype: str | torch.dtype = "auto",
         weights: Precision = "full",
         cache: Precision = "full",
+        processes: int = 1,
         revision: str | None = None,
         cache_dir: str | None = None,
         local_files_only: bool = False,
@@ -85,6 +86,8 @@ class VideoGenerator:
             weights: The precision of the language model's matrices; "int8" keeps them in int8, and on a CPU, which must
                 have VNNI, multiplies in it: faster for large models, and a little less exact.
             cache: The precision of keys and values; "int8" takes a fraction of the memory, and is slower on a CPU.
+            processes: The number of processes, started by torchrun, that hold the language model together. Each must
+                make the same calls with the same arguments, seeds too, and gets the same clips.
             revision: The revision of a hub id.
             cache_dir: The folder for downloads of a hub id.
             local_files_only: Whether a hub id must have been downloaded before.
@@ -96,7 +99,7 @@ class VideoGenerator:
         """
         hub: HubOptions = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         numerics: NumericsOptions = {"dtype": dtype, "weights": weights, "cache": cache}
-        return cls(load_admitted(model, device, numerics, hub))
+        return cls(load_admitted(model, device, numerics, hub, processes=processes))
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model, with a card, to a new folder for `from_pretrained` or the hub; see `copy_pretrained`."""

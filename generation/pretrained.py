@@ -19,6 +19,7 @@ from ..core.errors import CheckpointError, ReelmError, require
 from ..core.json_values import Json
 from ..core.modes import in_plain_modes
 from ..core.plain_values import convert_fields
+from ..core.processes import join_processes, own_device
 from ..core.protocols import AnyCodec, CodecConfig, LanguageModel, LanguageModelConfig, Precision, Storage
 from ..lm.quantization import pick_numerics
 from ..lm.registry import load_language_model, read_lm_config, write_lm_config
@@ -115,7 +116,7 @@ class Pretrained:
 
     def __reduce__(self) -> tuple[object, ...]:
         rule = "must be loaded from a checkpoint to be pickled or copied; save it with `save_pretrained` first"
-        require(self.origin is not None, "model", rule, self.name)
+        require(self.origin is not None and self.lm.numerics.processes == 1, "model", rule, self.name)
         numerics = self.lm.numerics
         options = {"dtype": numerics.dtype, "weights": numerics.weights, "cache": numerics.cache}
         return _load_again, (self.origin, str(self.lm.device), options, (self.tokenizer_id, self.lm_id))
@@ -191,6 +192,7 @@ def load_pretrained(
     dtype: str | torch.dtype = "auto",
     weights: Precision = "full",
     cache: Precision = "full",
+    processes: int = 1,
     revision: str | None = None,
     cache_dir: str | None = None,
     local_files_only: bool = False,
@@ -201,8 +203,10 @@ def load_pretrained(
         CheckpointError: A file is missing, damaged, of another shape, or not safetensors.
         ReelmError: Int8 weights are not supported on this machine or device or in this dtype.
     """
-    chosen = pick_device(device)
-    numerics = pick_numerics(dtype, weights, cache, chosen)
+    chosen = pick_device(own_device(device, processes))
+    numerics = pick_numerics(dtype, weights, cache, chosen, processes)
+    if processes > 1:
+        join_processes(processes, chosen)
     hub: HubOptions = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     folder = find_checkpoint(name, **hub)
     config = read_config(folder)

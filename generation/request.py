@@ -113,6 +113,9 @@ def make_request(
     if parts.lm.horizon == 1:
         alone = not continuing and all(plan.latent_frames == 1 for plan in request.plans)
         require(alone, "num_frames", "must be 1 for a model of single pictures, which do not go on", call)
+    drawn = options.get("seed") is None and options.get("generator") is None
+    together = parts.lm.numerics.processes
+    require(together == 1 or not drawn, "seed", "must be given where several processes draw together", None)
     unguided = "text" in parts.lm.reads or request.sampling.guidance_scale == 1
     require(unguided, "guidance_scale", "must be 1 for a model that reads no prompts", request.sampling.guidance_scale)
     _say_late_changes(request)

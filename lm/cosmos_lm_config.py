@@ -113,20 +113,19 @@ class CosmosLMConfig:
         rest = (self.vocab_size + begin) * self.width + norm_weights(self)
         rest += begin * self.depth * (self.width + 2 * self.head_dim)
         return transformer_cost(
-            self, matrices=_matrices(self), rest=rest, slots=self.prefix + self.ring(self.layout.frames(count)),
+            self, layer=_layer(self), others=[(self.width, self.vocab_size)], rest=rest, slots=self.prefix + self.ring(self.layout.frames(count)),
             rows=rows, count=count, numerics=numerics, inputs=begin * 3 * 8 * self.width,
             states=begin * 2 * self.depth * self.kv_heads * self.context_length * self.head_dim,
         )  # fmt: skip
 
 
-@lru_cache
-def _matrices(config: CosmosLMConfig) -> list[tuple[int, int]]:
-    """Return the (inputs, outputs) of every linear layer."""
+def _layer(config: CosmosLMConfig) -> list[tuple[int, int]]:
+    """Return the (inputs, outputs) of the linear layers of a block, with those of its cross-attention."""
     layer, heads = block_matrices(config), config.heads * config.head_dim
     if config.context_dim:
         layer += [(config.width, heads), (config.context_dim, 2 * config.kv_heads * config.head_dim),
                   (heads, config.width)]  # fmt: skip
-    return [*layer * config.depth, (config.width, config.vocab_size)]
+    return layer
 
 
 @lru_cache

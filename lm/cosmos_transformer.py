@@ -55,6 +55,7 @@ class CosmosTransformer(nn.Module):
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
         cache_precision: The precision of the keys and values in new caches.
+        processes: The number of processes that hold the layers together.
     """
 
     keeps_first = True
@@ -63,6 +64,7 @@ class CosmosTransformer(nn.Module):
     backend: Backend | None = None
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
+    processes: int = 1
 
     def __init__(self, config: CosmosLMConfig) -> None:
         super().__init__()
@@ -87,8 +89,9 @@ class CosmosTransformer(nn.Module):
         """The dtype, precisions and device of the model."""
         weight = self.token_embedding.weight
         return Numerics(
-            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type
-        )
+            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type,
+            processes=self.processes,
+        )  # fmt: skip
 
     @property
     def reads(self) -> tuple[str, ...]:

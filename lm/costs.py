@@ -1,6 +1,6 @@
 """What passes of a transformer with a key/value cache cost in memory and arithmetic, from its sizes alone.
 
-cost = transformer_cost(config, matrices=[(512, 1024), …], rest=65536, slots=2560, rows=2, count=16, numerics=full)
+cost = transformer_cost(config, layer=block_matrices(config), others=[(512, 1024)], rest=65536, slots=2560, …)
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,15 @@ def norm_weights(sizes: BlockSizes) -> int:
 
 
 def transformer_cost(
-    sizes: ModelSizes, *, matrices: Sequence[tuple[int, int]], rest: int, slots: int, rows: int, count: int,
-    numerics: Numerics, inputs: int = 0, states: int = 0,
+    sizes: ModelSizes, *, layer: list[tuple[int, int]], others: Sequence[tuple[int, int]], rest: int, slots: int,
+    rows: int, count: int, numerics: Numerics, inputs: int = 0, states: int = 0,
 ) -> Cost:  # fmt: skip
     """Return the cost of passes over `count` positions of each of `rows` rows.
 
     Args:
         sizes: The sizes of the model.
-        matrices: The (inputs, outputs) of all linear layers.
+        layer: The (inputs, outputs) of the linear layers of a block.
+        others: Those of all other linear layers.
         rest: The number of the other weights, embeddings and norms.
         slots: The slots of a row of the cache.
         rows: The number of rows.
@@ -41,24 +42,27 @@ def transformer_cost(
         inputs: The bytes that a position takes while the input of the first block is computed.
         states: The numbers that a row of the cache holds beside its keys and values.
     """
-    itemsize = numerics.dtype.itemsize
+    itemsize, matrices = numerics.dtype.itemsize, [*layer * sizes.depth, *others]
     matrix_weights = sum(inputs * outputs for inputs, outputs in matrices)
     # An int8 matrix has a float32 scale and, on a CPU, an int64 zero point for each output.
     int8_bytes = matrix_weights + sum(12 * outputs for _, outputs in matrices)
     matrix_bytes = int8_bytes if numerics.weights == "int8" else matrix_weights * itemsize
-    keys = rows * sizes.depth * sizes.kv_heads * slots
+    keys = rows * sizes.depth * sizes.kv_heads * slots // numerics.processes
     kv_bytes = 2 * keys * (sizes.head_dim + 4 if numerics.cache == "int8" else sizes.head_dim * itemsize)
     kv_bytes += rows * states * itemsize
+    # Other processes have their parts of the blocks.
+    blocks = sizes.depth * sum(inputs * outputs for inputs, outputs in layer)
+    elsewhere = matrix_bytes * blocks * (numerics.processes - 1) // (matrix_weights * numerics.processes)
     attention_flops = 4 * sizes.depth * sizes.heads * sizes.head_dim * slots
     return Cost(
         parameters=matrix_weights + rest,
-        weights=matrix_bytes + rest * itemsize,
+        weights=matrix_bytes + rest * itemsize - elsewhere,
         loading=_loading(max(inputs * outputs for inputs, outputs in matrices), numerics),
         cache=kv_bytes + 8 * rows * HISTORY * sizes.layout.frame_size,
         state=kv_bytes // rows,
         step=_step(sizes, rows, count, slots, numerics, inputs),
         flops=rows * count * (2 * matrix_weights + attention_flops),
-        read=matrix_bytes + norm_weights(sizes) * itemsize,
+        read=matrix_bytes + norm_weights(sizes) * itemsize - elsewhere,
     )
 
 

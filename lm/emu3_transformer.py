@@ -64,6 +64,7 @@ class Emu3Transformer(nn.Module):
         backend: The implementation of the kernels: "reference", "triton", or None for the best one on the device.
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
         cache_precision: The precision of the keys and values in new caches.
+        processes: The number of processes that hold the layers together.
     """
 
     horizon: int | None
@@ -74,6 +75,7 @@ class Emu3Transformer(nn.Module):
     backend: Backend | None = None
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
+    processes: int = 1
     text: Emu3Text | None = None
 
     def __init__(self, config: Emu3LMConfig) -> None:
@@ -94,8 +96,9 @@ class Emu3Transformer(nn.Module):
         """The dtype, precisions and device of the model."""
         weight = self.token_embedding.weight
         return Numerics(
-            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type
-        )
+            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type,
+            processes=self.processes,
+        )  # fmt: skip
 
     def shorten(self, text: str) -> str:
         """Return a prompt, or as many of its first words as fit into the prefix."""

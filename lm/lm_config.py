@@ -105,7 +105,8 @@ class LMConfig:
     @property
     def parameters(self) -> int:
         """The number of weights of one set: those that compute the logits of a pass."""
-        return self._rest + sum(inputs * outputs for inputs, outputs in _matrices(self))
+        matrices = [*block_matrices(self) * self.depth, *_others(self)]
+        return self._rest + sum(inputs * outputs for inputs, outputs in matrices)
 
     @property
     def _rest(self) -> int:
@@ -117,9 +118,9 @@ class LMConfig:
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
-        matrices, itemsize = _matrices(self), numerics.dtype.itemsize
+        itemsize = numerics.dtype.itemsize
         cost = transformer_cost(
-            self, matrices=matrices, rest=self._rest, slots=self.prefix + self.ring(self.layout.frames(count)),
+            self, layer=block_matrices(self), others=_others(self), rest=self._rest, slots=self.prefix + self.ring(self.layout.frames(count)),
             rows=rows, count=count, numerics=numerics,
             inputs=len(neighbours(self.order)) * (itemsize * self.neighbour_dim + 10 * 8),
         )  # fmt: skip
@@ -132,11 +133,10 @@ class LMConfig:
         )  # fmt: skip
 
 
-@lru_cache
-def _matrices(config: LMConfig) -> list[tuple[int, int]]:
-    """Return the (inputs, outputs) of every linear layer for a video token, from `neighbour_mix` to the head."""
+def _others(config: LMConfig) -> list[tuple[int, int]]:
+    """Return the (inputs, outputs) of the linear layers that are in no block: `neighbour_mix` and the head."""
     mix = (len(neighbours(config.order)) * config.neighbour_dim, config.width)
-    return [mix, *block_matrices(config) * config.depth, (config.width, config.vocab_size)]
+    return [mix, (config.width, config.vocab_size)]
 
 
 @lru_cache

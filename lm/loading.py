@@ -5,6 +5,7 @@ lm, lm_id = load_transformer(config, folder, device, Numerics(weights="int8"))
 
 import functools
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import torch
 from torch import nn
 
 from ..core.checkpoint import load_weights, uninitialised
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, require
 from ..core.protocols import Numerics
 from .blocks import pack_linears, pack_weight
 from .cosmos_lm_config import CosmosLMConfig
 from .cosmos_transformer import CosmosTransformer
+from .divided_layers import DividedLayers
 from .emu3_lm_config import Emu3LMConfig
 from .emu3_text import Emu3Text
 from .emu3_transformer import Emu3Transformer
@@ -45,6 +47,8 @@ def load_transformer(
         raise CheckpointError(
             f"model: text.model must have at most {config.text_vocab_size} ids, got {text.vocab_size}"
         )
+    rule = "must be 1 for a model with a guidance scale"
+    require(config.guidance is None or numerics.processes == 1, "processes", rule, numerics.processes)
     with uninitialised():
         lm = VideoTransformer(config)
     lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
@@ -68,8 +72,15 @@ def load_for_sampling(lm: nn.Module, path: Path, device: torch.device, numerics:
     # Hashing a large file takes a third as long as all else, so a second core does it at the same time.
     with ThreadPoolExecutor(1, "hash") as pool:
         lm_id = pool.submit(_file_id, path)
-        replace = functools.partial(quantize_weight if numerics.weights == "int8" else pack_weight, lm)
-        load_weights(lm, path, device=device, dtype=numerics.dtype, replace=replace)
+        replace: Callable[[str], bool] = functools.partial(
+            quantize_weight if numerics.weights == "int8" else pack_weight, lm
+        )
+        divided = None
+        if numerics.processes > 1:
+            divided = DividedLayers(lm, processes=numerics.processes, replace=replace)
+        load_weights(lm, path, device=device, dtype=numerics.dtype, replace=divided or replace)
+        if divided is not None:
+            divided.finish()
     lm.to(device)
     return lm_id.result()
 
@@ -88,6 +99,7 @@ def load_cosmos(
         lm = CosmosTransformer(config)
     lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
     lm.weights_precision, lm.cache_precision = numerics.weights, numerics.cache
+    lm.processes = numerics.processes
     return lm, lm_id
 
 
@@ -109,6 +121,7 @@ def load_emu3(
         lm = Emu3Transformer(config)
     lm_id = load_for_sampling(lm, folder / "lm.safetensors", device, numerics)
     lm.text, lm.weights_precision, lm.cache_precision = text, numerics.weights, numerics.cache
+    lm.processes = numerics.processes
     return lm, lm_id
 
 
@@ -152,4 +165,5 @@ def settle(lm: VideoTransformer, text: TextEncoder | None, numerics: Numerics) -
     for model in (lm, lm.guided):
         if model is not None:
             model.text, model.weights_precision, model.cache_precision = text, numerics.weights, numerics.cache
-            model.settled = True
+            model.processes = numerics.processes
+            model.settled = numerics.processes == 1  # what is compiled adds nothing up

@@ -99,7 +99,9 @@ def stored(weights: Mapping[str, torch.Tensor], store: Storage) -> dict[str, tor
     return tensors
 
 
-def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision, device: torch.device) -> Numerics:
+def pick_numerics(
+    dtype: str | torch.dtype, weights: Precision, cache: Precision, device: torch.device, processes: int = 1
+) -> Numerics:  # fmt: skip
     """Return the numerics of a language model from the names of a dtype and of precisions.
 
     Args:
@@ -107,11 +109,15 @@ def pick_numerics(dtype: str | torch.dtype, weights: Precision, cache: Precision
         weights: The precision of the weight matrices.
         cache: The precision of the cache.
         device: The device of the model.
+        processes: The number of processes that hold it together.
 
     Raises:
         ReelmError: A name is unknown, or weights of this precision are not supported in this dtype.
     """
-    numerics = Numerics(dtype=pick_dtype(dtype, device), weights=weights, cache=cache, device=device.type)
+    require(processes >= 1, "processes", "must be at least 1", processes)
+    numerics = Numerics(
+        dtype=pick_dtype(dtype, device), weights=weights, cache=cache, device=device.type, processes=processes
+    )
     check_precision(numerics)
     return numerics
 

@@ -56,6 +56,7 @@ class VideoTransformer(PromptReader, nn.Module):
         weights_precision: The precision of the linear layers: "full" is the dtype of the model, the other is int8.
         cache_precision: The precision of the keys and values in new caches: "full" is the dtype of the model, the other
             is int8.
+        processes: The number of processes that hold the layers together.
         settled: Whether the weights will not change any more, so that `step` may compile them (`CompiledBlocks`).
     """
 
@@ -64,6 +65,7 @@ class VideoTransformer(PromptReader, nn.Module):
     backend: Backend | None = None
     weights_precision: Precision = "full"
     cache_precision: Precision = "full"
+    processes: int = 1
     settled: bool = False
 
     raster_S: torch.Tensor
@@ -179,8 +181,9 @@ class VideoTransformer(PromptReader, nn.Module):
         """The dtype, precisions and device of the model."""
         weight = self.text_embedding.weight
         return Numerics(
-            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type
-        )
+            dtype=weight.dtype, weights=self.weights_precision, cache=self.cache_precision, device=weight.device.type,
+            processes=self.processes,
+        )  # fmt: skip
 
     def cost(self, rows: int, count: int) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
