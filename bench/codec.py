@@ -135,11 +135,11 @@ def benchmark_tokenizer(
     assert isinstance(tokenizer, nn.Module)
     stride, weight = tokenizer.compression, next(tokenizer.parameters())
     if check:
-        num_frames, height, width, repeats = 1 + stride.t, 2 * stride.h, 2 * stride.w, 1
+        num_frames, height, width, repeats = stride.frames(2), 2 * stride.h, 2 * stride.w, 1
     grid = tokenizer.grid(num_frames, height, width)
     networks: dict[str, tuple[nn.Module, str]] = {"reelm": (tokenizer, name)}
     left_out = {}
-    if baselines and stride.t in TEMPORAL and stride.h in SPATIAL and stride.w == stride.h:
+    if baselines and stride.first == 1 and stride.t in TEMPORAL and stride.h in SPATIAL and stride.w == stride.h:
         channels = CHECK_CHANNELS if check else CosmosConfig.channels
         baseline = CosmosTokenizer(CosmosConfig(temporal=stride.t, spatial=stride.h, channels=channels))
         _randomize(baseline)

@@ -13,8 +13,8 @@ The engine, the decoders and the language models all read the order of tokens fr
 can be tested without one (Copet et al. 2023, arXiv 2306.05284, describe the order of several token streams in the same
 way).
 
-`TokenGrid` and `Compression` relate tokens to pixels: frame 0 of a clip is a latent frame by itself, and each further
-group of `temporal` frames is one, so that T = 1 + temporal * (t - 1).
+`TokenGrid` and `Compression` relate tokens to pixels: the first few frames of a clip are its latent frame 0, for most
+codecs frame 0 alone, and each further group of `temporal` frames is one, so that T = first + temporal * (t - 1).
 """
 
 import math
@@ -254,28 +254,42 @@ class Compression:
         t: The frames of a latent frame, save the first one.
         h: The rows of pixels.
         w: The columns of pixels.
+        first: The frames of the first latent frame, from 1 to `t`.
     """
 
     t: int
     h: int
     w: int
+    first: int = 1
+
+    def __post_init__(self) -> None:
+        require(1 <= self.first <= self.t, "first", f"must be from 1 to {self.t}, the frames of the others", self.first)
 
     def latent_frames(self, frames: int) -> int:
         """Return the number of latent frames that hold `frames` frames of pixels, the last one perhaps with padding."""
-        return 1 + -(-(frames - 1) // self.t)
+        return 1 + -(-max(0, frames - self.first) // self.t)
 
     def frames(self, latent_frames: int) -> int:
         """Return the number of frames of pixels in `latent_frames` latent frames."""
-        return 1 + (latent_frames - 1) * self.t if latent_frames > 0 else 0
+        return self.first + (latent_frames - 1) * self.t if latent_frames > 0 else 0
+
+    def whole(self, frames: int) -> int:
+        """Return the largest number of frames, at most `frames`, that fills whole latent frames; 0 where none does."""
+        return self.first + (frames - self.first) // self.t * self.t if frames >= self.first else 0
+
+    @property
+    def lengths(self) -> str:
+        """The numbers of frames that fill whole latent frames, in words."""
+        return f"a multiple of {self.t}" if self.first == self.t else f"{self.first} + a multiple of {self.t}"
 
     def grid(self, num_frames: int, height: int, width: int) -> TokenGrid:
         """Return the token grid of a clip.
 
         Raises:
-            ReelmError: A side is no multiple of the stride, or the number of frames is not 1 + n * t.
+            ReelmError: A side is no multiple of the stride, or the number of frames is not first + n * t.
         """
-        fits = num_frames >= 1 and (num_frames - 1) % self.t == 0
-        require(fits, "num_frames", f"must be 1 + a multiple of {self.t}", num_frames)
+        fits = num_frames >= 1 and self.whole(num_frames) == num_frames
+        require(fits, "num_frames", f"must be {self.lengths}", num_frames)
         for name, value, stride in (("height", height, self.h), ("width", width, self.w)):
             require(value >= stride and value % stride == 0, name, f"must be a multiple of {stride}", value)
         return TokenGrid(self.latent_frames(num_frames), height // self.h, width // self.w)

@@ -40,7 +40,7 @@ class Windows:
     Overlapping windows and several crops of each window turn few clips into more training data.
 
     Attributes:
-        num_frames: The number of frames of a window, 1 + a multiple of the tokenizer's temporal compression.
+        num_frames: The number of frames of a window, that of whole latent frames (see `Compression.grid`).
         stride: The number of frames between the starts of consecutive windows of a clip; num_frames unless given.
         height: The height of a window in pixels; that of the clips unless given.
         width: The width of a window in pixels; that of the clips unless given.
@@ -116,7 +116,7 @@ class ShardEncoder:
 
         Raises:
             ReelmError: An argument is out of its range, no sample is as long as a window, frame rates differ, or
-                windows are mirrored or moved where clips have controls.
+                windows are mirrored or moved, or latent frame 0 is several frames, where clips have controls.
         """
         height, whole = shards.height if windows.height is None else windows.height, (shards.height, shards.width)
         size, num_frames = (height, shards.width if windows.width is None else windows.width), windows.num_frames
@@ -132,6 +132,9 @@ class ShardEncoder:
         rates = sorted({sample.fps for sample in shards.samples})
         require(len(rates) == 1, "data", "must have one frame rate (reelm prepare --fps)", rates)
         controller = shards.controller(tokenizer.compression.t)
+        rule = "must be one whose first latent frame is one frame, where clips have controls"
+        first = tokenizer.compression.first
+        require(not controller or first == 1, "tokenizer", rule, f"{first} frames")
         rule = "must be 0 where clips have controls: the picture would move without them"
         require(not controller or not windows.motion, "motion", rule, windows.motion)
         rule = "must be off where clips have controls: left would be right"

@@ -44,7 +44,7 @@ def encode_world(
         tokenizer: The tokenizer that encodes the clips.
         folder: The folder of the token shards.
         clips: The number of clips.
-        num_frames: The number of frames of a clip, 1 + a multiple of the tokenizer's temporal compression.
+        num_frames: The number of frames of a clip, that of whole latent frames (see `Compression.grid`).
         seed: The seed of the scenes and of the wording of their captions.
         height: The height of a clip in pixels.
         width: The width of a clip in pixels.

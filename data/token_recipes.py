@@ -53,7 +53,7 @@ def render_tokens(
         tokenizer: The folder of a trained tokenizer.
         out: The folder of the token shards; existing ones are kept.
         clips: The number of clips.
-        num_frames: The number of frames of a clip, 1 + a multiple of the tokenizer's `temporal`.
+        num_frames: The number of frames of a clip, that of whole latent frames (see `Compression.grid`).
         seed: The seed of the clips.
         height: The height of a clip in pixels.
         width: The width of a clip in pixels.

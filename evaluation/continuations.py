@@ -20,6 +20,7 @@ import torch
 from ..core.controls import ControlTrack
 from ..core.errors import require
 from ..core.json_values import Json
+from ..core.layout import Compression
 from ..core.progress import progress
 from ..data.clip_shards import ClipShards
 from ..data.crops import centre_crop
@@ -76,18 +77,17 @@ class Continuation:
         }  # fmt: skip
 
 
-def least_frames(temporal: int, predicted: int = PREDICTED) -> int:
+def least_frames(compression: Compression, predicted: int = PREDICTED) -> int:
     """Return the least number of frames of a clip that can be continued by `predicted` frames and compared.
 
-    Three latent frames are given, since one alone shows no motion: the first is one frame, each other `temporal`
-    frames.
+    Three latent frames are given, since one alone shows no motion.
     """
-    return 1 + 2 * temporal + predicted
+    return compression.frames(3) + predicted
 
 
 def given_frames(generator: VideoGenerator) -> int:
     """Return the number of frames of a clip that the model is given for a continuation."""
-    return least_frames(generator.parts.tokenizer.compression.t, 0)
+    return least_frames(generator.parts.tokenizer.compression, 0)
 
 
 class Whole(NamedTuple):

@@ -22,6 +22,7 @@ import torch
 
 from ..core.errors import require
 from ..core.json_values import Json
+from ..core.layout import Compression
 from ..core.progress import progress
 from ..generation.generator import VideoGenerator
 from ..generation.scoring import Score
@@ -95,7 +96,7 @@ def evaluate_own_clips(
     drawn: list[Continuation] = []
     continued, made, seconds = 0, 0, 0.0
     for name, clip in progress(clips, "evaluating", unit="clip", total=total):
-        scored = _whole_latent_frames(clip, parts.tokenizer.compression.t)
+        scored = _whole_latent_frames(clip, parts.tokenizer.compression)
         scores.append(generator.score(scored))
         table.append({"name": name, "frames": len(scored.frames), "nats_per_token": scores[-1].nats_per_token})
         if len(clip.frames) >= least:
@@ -156,9 +157,10 @@ def _costs(scores: list[Score]) -> dict[str, float | int | None]:
     }  # fmt: skip
 
 
-def _whole_latent_frames(clip: Video, temporal: int) -> Video:
-    """Return the clip without the last frames that do not fill a latent frame."""
-    return Video(clip.frames[: 1 + (len(clip.frames) - 1) // temporal * temporal], clip.fps, prompt=clip.prompt)
+def _whole_latent_frames(clip: Video, compression: Compression) -> Video:
+    """Return the clip without the last frames that do not fill a latent frame, unless it is shorter than the first."""
+    count = compression.whole(len(clip.frames)) or len(clip.frames)
+    return Video(clip.frames[:count], clip.fps, prompt=clip.prompt)
 
 
 def _mean(table: list[dict[str, Any]], key: str) -> float | None:

@@ -95,7 +95,7 @@ def evaluate_clips(
         if fvd is not None:
             fvd.add(frames_THW3, shown_THW3)
         used.append(tokens_thw.flatten().cpu())
-        error, differing = _streaming(tokenizer, frames_THW3[: 1 + STREAMED * tokenizer.compression.t])
+        error, differing = _streaming(tokenizer, frames_THW3[: tokenizer.compression.frames(1 + STREAMED)])
         errors.append(error)
         tokens_off += differing
         if len(rows) < MOST_SHOWN:
@@ -123,13 +123,13 @@ def _border_gaps(tokenizer: AnyCodec, frames_THW3: torch.Tensor, psnr_T: torch.T
     The reference is the same latent frame where chunks are twice as long: there is no border before it then, and all
     else is the same. Only the first four chunks of a clip are measured.
     """
-    temporal, (_, height, width, _) = tokenizer.compression.t, frames_THW3.shape
-    frames_THW3 = frames_THW3[: 1 + (4 * chunk - 1) * temporal]
+    side, (_, height, width, _) = tokenizer.compression, frames_THW3.shape
+    frames_THW3 = frames_THW3[: side.frames(4 * chunk)]
     tokens_thw = torch.cat(list(encode_long(tokenizer, iter(frames_THW3), chunk=2 * chunk)))
     parts = tokens_thw.split(2 * chunk)
     shown = decode_long(tokenizer, parts, height=height, width=width, num_frames=len(frames_THW3))
     without_T = frame_psnr(frames_THW3, torch.cat(list(shown)).cpu())
-    spans = [slice(1 + (latent - 1) * temporal, 1 + latent * temporal) for latent in (chunk, 3 * chunk)]
+    spans = [slice(side.frames(latent), side.frames(latent + 1)) for latent in (chunk, 3 * chunk)]
     return [float((without_T[at] - psnr_T[: len(without_T)][at]).mean()) for at in spans if at.start < len(without_T)]
 
 
@@ -145,7 +145,10 @@ def _codes(ids: torch.Tensor, vocab_size: int, table: list[dict[str, Any]]) -> d
 
 
 def count_gflops(tokenizer: AnyCodec) -> dict[str, float]:
-    """Return the GFLOPs of encoding and of decoding 17 frames of 128x128; a multiply-add counts as two operations."""
+    """Return the GFLOPs of encoding and of decoding 128x128; a multiply-add counts as two operations.
+
+    The clip has 17 frames, or as many more as whole latent frames need.
+    """
     device, (count, height, width) = tokenizer.device, GFLOPS_CLIP
     frames = tokenizer.compression.frames(tokenizer.compression.latent_frames(count))
     with FlopCounterMode(display=False) as encoding:

@@ -137,11 +137,12 @@ def evaluate_tokenizer(
     tokenizer: AnyCodec, scenes: list[Scene], *, height: int = 64, width: int = 64
 ) -> dict[str, dict[str, float | None]]:
     """Measure a tokenizer: PSNR, code use, stability of still backgrounds, and the accuracy of its reconstructions."""
-    device = tokenizer.device
+    device, side = tokenizer.device, tokenizer.compression
+    frames = side.frames(side.latent_frames(FRAMES))
     psnr, verdicts, truths, tokens, still = [], [], [], [], []
     for start in progress(range(0, len(scenes), BATCH), "tokenizer", unit="batch"):
         part = scenes[start : start + BATCH]
-        clips = render(part, FRAMES, height=height, width=width, device=device)
+        clips = render(part, frames, height=height, width=width, device=device)
         ids = tokenizer.encode_chunk(clips, None)[0]
         shown = (tokenizer.decode_chunk(ids, None)[0].clamp(0, 1) * 255).round().to(torch.uint8)
         error = (clips.float() - shown.float()).square().mean((1, 2, 3, 4))
@@ -149,7 +150,7 @@ def evaluate_tokenizer(
         truths += judge(clips.cpu(), objects=1)
         verdicts += judge(shown.cpu(), objects=1)
         tokens.append(ids.cpu())
-        still.append(_kept(clips, ids).cpu())
+        still.append(_kept(clips, ids, side.first).cpu())
     counts = torch.bincount(torch.cat(tokens).flatten(), minlength=tokenizer.vocab_size).double()
     shares = counts[counts > 0] / counts.sum()
     kept = torch.cat(still)
@@ -166,18 +167,20 @@ def evaluate_tokenizer(
     }
 
 
-def _kept(clips_BTHW3: torch.Tensor, ids_Bthw: torch.Tensor) -> torch.Tensor:
+def _kept(clips_BTHW3: torch.Tensor, ids_Bthw: torch.Tensor, first: int = 1) -> torch.Tensor:
     """Return, for each still cell, whether it has the same token as one latent frame before.
 
-    A cell is still where no pixel in it, or within half a cell around it, changes over both latent frames.
+    A cell is still where no pixel in it, or within half a cell around it, changes over both latent frames, the first of
+    which has `first` frames.
     """
     t, h, w = ids_Bthw.shape[1:]
     side = clips_BTHW3.shape[2] // h
     change = (clips_BTHW3[:, 1:] != clips_BTHW3[:, :-1]).any(-1).float()  # (B, T - 1, H, W)
     changed = torch.nn.functional.max_pool2d(change, 2 * side, stride=side, padding=side // 2)[..., :h, :w]
-    step = (clips_BTHW3.shape[1] - 1) // (t - 1)
-    moving = changed.unflatten(1, (t - 1, step)).amax(2) > 0  # change within, or into, latent frame 1 .. t - 1
-    before = torch.cat([torch.zeros_like(moving[:, :1]), moving[:, :-1]], 1)
+    step = (clips_BTHW3.shape[1] - first) // (t - 1)
+    within, later = changed.split([first - 1, (t - 1) * step], 1)  # latent frame 0, and those after it
+    moving = later.unflatten(1, (t - 1, step)).amax(2) > 0  # change within, or into, latent frame 1 .. t - 1
+    before = torch.cat([within.sum(1, keepdim=True) > 0, moving[:, :-1]], 1)
     still = ~(moving | before)
     return (ids_Bthw[:, 1:] == ids_Bthw[:, :-1])[still]
 

@@ -2,7 +2,7 @@
 
 check_names("generate", options)                    # "sead: is no option of generate; did you mean 'seed'?"
 prompts = read_prompts(["a red ball", [(0, "a red ball rolls"), (4.0, "a blue ring spins")]])    # of two clips
-schedule = to_latent_frames(prompts[1], fps=8, temporal=4, continuing=False)                   # ((0, …), (9, …))
+schedule = to_latent_frames(prompts[1], fps=8, compression=side, continuing=False)            # ((0, …), (9, …))
 """
 
 import difflib
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TypeGuard, TypeVar
 
 from ..core.errors import ReelmError, require
+from ..core.layout import Compression
 from .options import ContinueOptions, GenerateOptions, StreamOptions
 from .play_options import PlayOptions
 
@@ -98,16 +99,15 @@ def read_schedule(value: object, argument: str, *types: type[T]) -> Schedule[T]:
 
 
 def to_latent_frames(
-    schedule: Schedule[T], *, fps: float, temporal: int, continuing: bool
+    schedule: Schedule[T], *, fps: float, compression: Compression, continuing: bool
 ) -> tuple[tuple[int, T], ...]:
     """Convert a schedule to latent frames: a change holds from the first one that begins at its second or later.
 
     Args:
         schedule: The schedule, as `read_schedule` returns it.
         fps: The frames per second.
-        temporal: The number of frames in a latent frame.
-        continuing: Whether the latent frames are added to a clip, so that frame 0, a latent frame of its own, is not
-            among them.
+        compression: The frames in a latent frame.
+        continuing: Whether the latent frames are added to a clip, so that latent frame 0 is not among them.
 
     Raises:
         ReelmError: Two changes fall on one latent frame.
@@ -115,7 +115,8 @@ def to_latent_frames(
     starts = [0]
     for second, _ in schedule[1:]:
         frame = math.ceil(second * fps - 1e-6)
-        starts.append(-(-frame // temporal) if continuing else 1 + -(-(frame - 1) // temporal))
+        starts.append(-(-frame // compression.t) if continuing else compression.latent_frames(frame))
     distinct = len(set(starts)) == len(starts)
-    require(distinct, "prompt, temperature", f"must change at most once in {temporal} frames", [s for s, _ in schedule])
+    rule = f"must change at most once in {compression.t} frames"
+    require(distinct, "prompt, temperature", rule, [second for second, _ in schedule])
     return tuple((start, value) for start, (_, value) in zip(starts, schedule, strict=True))

@@ -228,7 +228,7 @@ class VideoGenerator:
 
     @in_plain_modes
     def stream(self, prompt: Prompt | None, **options: Unpack[StreamOptions]) -> ClipStream:
-        """Make a clip whose frames (n, H, W, 3) uint8 come as their latent frames complete: one, then `temporal`.
+        """Make a clip whose frames (n, H, W, 3) uint8 come as their latent frames complete.
 
         Without `seconds` or `num_frames` the clip has no end, and its cost does not grow; dropping or closing the
         stream stops the work. The frames are those of `generate` with the same arguments. A thread may call callbacks

@@ -127,7 +127,7 @@ def convert_cosmos_model(
     """
     with contextlib.closing(CosmosArchive(source)) as archive, resumable_folder(target, "target") as folder:
         codec, left_out = _with_tokenizer(tokenizer, folder, compression)
-        grid = codec.compression.grid(1, height, width)
+        grid = codec.compression.grid(codec.compression.first, height, width)
         lm = archive.config(rows=grid.h, columns=grid.w)
         if codec.vocab_size != lm.vocab_size:
             raise CheckpointError(f"tokenizer: must have the {lm.vocab_size} ids of the model, got {codec.vocab_size}")
@@ -167,7 +167,7 @@ def convert_emu3(
     files = Emu3Folder(source)
     with resumable_folder(target, "target") as folder:
         codec = emu3_codec_config(files.values, pictures=latent_frames == 1)
-        grid = codec.compression.grid(1, height, width)
+        grid = codec.compression.grid(codec.compression.first, height, width)
         lm = files.config(rows=grid.h, columns=grid.w, frames=latent_frames)
         if codec.vocab_size != lm.vocab_size:
             raise CheckpointError(f"source: must have {codec.vocab_size} video tokens, got {lm.vocab_size}")

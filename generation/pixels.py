@@ -26,15 +26,15 @@ ClipKey = TypeVar("ClipKey", bound=Hashable)
 def encode_frames(codec: Codec, frames_THW3: torch.Tensor) -> torch.Tensor:
     """Return the tokens (t, h, w) of a clip's frames, which must have a size that the codec accepts.
 
-    The last frame must be the last one of its latent frame, since a clip is continued after it: where the number of
-    frames is not 1 + n * temporal, the first few are left out.
+    The last frame must be the last one of its latent frame, since a clip is continued after it: where the frames do not
+    fill whole latent frames, the first few are left out. There must be as many as the first latent frame has.
     """
-    temporal = codec.compression.t
-    frames_THW3 = frames_THW3[(len(frames_THW3) - 1) % temporal :]
-    chunks = [frames_THW3[:1]]
-    if len(frames_THW3) > 1:
+    side = codec.compression
+    frames_THW3 = frames_THW3[len(frames_THW3) - side.whole(len(frames_THW3)) :]
+    chunks = [frames_THW3[: side.first]]
+    if len(frames_THW3) > side.first:
         fitting = ENCODE_BYTES // codec.config.pixel_bytes(1, *frames_THW3.shape[1:3])
-        chunks += frames_THW3[1:].split(max(1, min(ENCODE_FRAMES, fitting)) * temporal)
+        chunks += frames_THW3[side.first :].split(max(1, min(ENCODE_FRAMES, fitting)) * side.t)
     tokens, state = [], None
     for chunk in progress(chunks, "encoding", unit="chunk"):
         tokens_Bthw, state = codec.encode_chunk(chunk[None].to(codec.device), state)

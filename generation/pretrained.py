@@ -85,6 +85,8 @@ class ModelConfig:
         controller, temporal = controller_of(self.lm), side.t
         same = not controller or controller.pictures == temporal
         require(same, "lm.controller.pictures", f"must be the tokenizer's temporal {temporal}", controller.pictures)
+        rule = "must be one whose first latent frame is one frame, where a model is played"
+        require(not controller or side.first == 1, "tokenizer", rule, f"{side.first} frames")
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def read_request(
         controls = read_controls(config, given, continuing=continuing)
         given |= {} if call == "stream" else length_of_keys(config, given, continuing=continuing)
     ends = _ends(config, call, given, len(prompts), continuing=continuing)
-    rate: dict[str, Any] = {"fps": config.fps, "temporal": config.tokenizer.compression.t, "continuing": continuing}
+    rate: dict[str, Any] = {"fps": config.fps, "compression": config.tokenizer.compression, "continuing": continuing}
     changes = to_latent_frames(temperatures, **rate) if temperatures else ()
     plans = [
         ClipPlan(
@@ -264,7 +264,7 @@ def check_lengths(
         config: The config of the model.
         seconds: One length in seconds or a list of them.
         num_frames: One length in frames or a list of them, in place of `seconds`; both None for the default.
-        continuing: Whether the latent frames are added to a clip, so that frame 0 is not among them.
+        continuing: Whether the latent frames are added to a clip, so that latent frame 0 is not among them.
 
     Raises:
         ReelmError: Both are given, or one is out of its range.

@@ -38,7 +38,8 @@ class Source:
     A clip of this model that is continued with all of its own values is the clip that would have been drawn at once.
 
     Attributes:
-        frames_THW3: The frames, uint8, at the model's rate and size; None where they are still to be decoded.
+        frames_THW3: The frames, uint8, at the model's rate and size, and at least those of a latent frame 0; None where
+            they are still to be decoded.
         grids: The tokens (t, *shape) by segment; up to `temporal - 1` of the first frames may have none.
         prompts: The clip's own prompts, empty where it has none.
         negative_prompt: The clip's own negative prompt.
@@ -127,10 +128,19 @@ def _read(parts: Pretrained, clip: ClipLike, fit: Fit, argument: str) -> Source:
     frames, fitting = fit_clip(frames, rate, fps=config.fps, height=config.height, width=config.width, fit=fit)
     if fitting:
         note(fitting)
+    frames = _fill_first(frames, parts.tokenizer.compression.first)
     tokens_thw = encode_frames(parts.tokenizer, frames)
     # The other segments of a clip from elsewhere are not known: all of their tokens are the default one.
     others = {each.name: torch.full((len(tokens_thw), *each.shape), each.default) for each in layout.others}
     return Source(frames, {"video": tokens_thw, **others}, ((0, prompt),), detailed=True)
+
+
+def _fill_first(frames_THW3: torch.Tensor, least: int) -> torch.Tensor:
+    """Return the frames, with copies of frame 0 before them where they are fewer than those of a latent frame 0."""
+    missing = max(0, least - len(frames_THW3))
+    if missing:
+        note(f"clip: its first frame is repeated, to the {least} frames of the model's first latent frame")
+    return torch.cat([frames_THW3[:1].expand(missing, -1, -1, -1), frames_THW3])
 
 
 def _known_frames(parts: Pretrained, clip: ClipLike, session: SessionState) -> torch.Tensor | None:

@@ -113,7 +113,8 @@ class CosmosLMConfig:
         rest = (self.vocab_size + begin) * self.width + norm_weights(self)
         rest += begin * self.depth * (self.width + 2 * self.head_dim)
         return transformer_cost(
-            self, layer=_layer(self), others=[(self.width, self.vocab_size)], rest=rest, slots=self.prefix + self.ring(self.layout.frames(count)),
+            self, layer=_layer(self), others=[(self.width, self.vocab_size)], rest=rest,
+            slots=self.prefix + self.ring(self.layout.frames(count)),
             rows=rows, count=count, numerics=numerics, inputs=begin * 3 * 8 * self.width,
             states=begin * 2 * self.depth * self.kv_heads * self.context_length * self.head_dim,
         )  # fmt: skip

@@ -129,7 +129,8 @@ class Emu3LMConfig:
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
         return transformer_cost(
-            self, layer=block_matrices(self), others=[(self.width, self.vocab_size)], rest=self.text_vocab_size * self.width + norm_weights(self),
+            self, layer=block_matrices(self), others=[(self.width, self.vocab_size)],
+            rest=self.text_vocab_size * self.width + norm_weights(self),
             slots=self.prefix + self.ring(self.layout.frames(count)), rows=rows,
             count=count + self.delimiters(count), numerics=numerics,
         )  # fmt: skip

@@ -120,7 +120,8 @@ class LMConfig:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
         itemsize = numerics.dtype.itemsize
         cost = transformer_cost(
-            self, layer=block_matrices(self), others=_others(self), rest=self._rest, slots=self.prefix + self.ring(self.layout.frames(count)),
+            self, layer=block_matrices(self), others=_others(self), rest=self._rest,
+            slots=self.prefix + self.ring(self.layout.frames(count)),
             rows=rows, count=count, numerics=numerics,
             inputs=len(neighbours(self.order)) * (itemsize * self.neighbour_dim + 10 * 8),
         )  # fmt: skip

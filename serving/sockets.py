@@ -136,11 +136,11 @@ class _Viewer:
 def describe_run(run: Run) -> dict[str, object]:
     """Return what a viewer has to know of a clip before its pictures come."""
     config, layout = run.parts.config, run.parts.lm.layout
-    rows, columns = layout.video.shape
+    (rows, columns), side = layout.video.shape, run.parts.tokenizer.compression
     return {
         "id": run.job.id, "fps": config.fps, "width": config.width, "height": config.height, "rows": rows,
         "columns": columns, "order": layout.raster_S.tolist(), "given": layout.frame_size - layout.video.size,
-        "temporal": run.parts.tokenizer.compression.t, "latent_frames": run.plan.latent_frames,
+        "temporal": side.t, "first": side.first, "latent_frames": run.plan.latent_frames,
         "given_frames": run.given_frames,
         "prompt": run.plan.last_prompt, "seed": run.plan.key.seed,
     }  # fmt: skip

@@ -29,7 +29,7 @@ class Emu3CodecConfig:
         multipliers: The channels of each resolution, in units of `base_channels`.
         blocks: The residual blocks of each resolution of the encoder; the decoder has one more.
         attended: The resolutions with attention over the positions of a frame; they have the channels of the last one.
-        pictures: Whether clips are still pictures, of one latent frame.
+        pictures: Whether frames are still pictures, each by itself, as transformers encodes and decodes them.
     """
 
     kind: ClassVar[str] = "emu3"
@@ -61,8 +61,8 @@ class Emu3CodecConfig:
     @property
     def compression(self) -> Compression:
         """The frames, rows and columns of pixels that one token stands for."""
-        side = 2 ** (len(self.multipliers) - 1)
-        return Compression(self.temporal, side, side)
+        side, frames = 2 ** (len(self.multipliers) - 1), 1 if self.pictures else self.temporal
+        return Compression(frames, side, side, first=frames)
 
     @property
     def vocab_size(self) -> int:
@@ -90,6 +90,8 @@ class Emu3CodecConfig:
     @property
     def memory(self) -> int:
         """The number of latent frames before its own that a decoded frame depends on."""
+        if self.pictures:
+            return 0
         # A convolution over time looks two frames back: the first one and two in each block, then one at each rate.
         return 2 + 4 * self.blocks + sum(ceil(2 / 2**doubling) for doubling in range(1, self.doublings + 1))
 

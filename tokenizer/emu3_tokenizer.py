@@ -1,12 +1,11 @@
 """Emu3's vector-quantized video tokenizer as a codec; `reelm convert` makes one of the published files.
 
     tokenizer = Emu3Tokenizer(Emu3CodecConfig())
-    tokens_Bthw, state = tokenizer.encode_chunk(frames_BTHW3, None)      # uint8 or float in [0, 1]; T = 1 + 4 n
+    tokens_Bthw, state = tokenizer.encode_chunk(frames_BTHW3, None)      # uint8 or float in [0, 1]; T = 4 n
     frames_BTHW3, state = tokenizer.decode_chunk(tokens_Bthw, None)      # float in [0, 1]
 
-A latent frame is `temporal` frames. The first one is a single frame here, as in other codecs: it is repeated to be
-encoded, which is what the published code does with a still picture. Of the frames that are decoded the last one is the
-frame before those that follow; of a still picture the published code takes the first.
+A latent frame is `temporal` frames, the first one too. Where frames are still pictures each is a latent frame by
+itself: it is repeated to be encoded, and is the first of the frames that are decoded, as transformers does it.
 """
 
 import torch
@@ -43,22 +42,26 @@ class Emu3Tokenizer(StreamCodec[Emu3CodecConfig]):
 
     def encode_stream(self, frames_B3THW: torch.Tensor, stream: Stream) -> torch.Tensor:
         """Return the tokens (B, t, h, w) of the next frames."""
-        if stream.starts:
-            first = frames_B3THW[:, :, :1].expand(-1, -1, self.config.temporal - 1, -1, -1)
-            frames_B3THW = torch.cat([first, frames_B3THW], 2)
-        latents_BDthw = self.quant_conv(self.encoder(frames_B3THW, stream), stream)
-        check_latents(latents_BDthw)
-        latents_MD = latents_BDthw.movedim(1, -1).flatten(0, -2)
-        return nearest_code(latents_MD, self.quantize.embedding.weight).view(
-            latents_BDthw.shape[:1] + latents_BDthw.shape[2:]
-        )
+        if not self.config.pictures:
+            return self._encode(frames_B3THW, stream)
+        each = frames_B3THW.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        tokens = self._encode(each.expand(-1, -1, self.config.temporal, -1, -1), Stream(None))
+        return tokens.view(len(frames_B3THW), -1, *tokens.shape[2:])
 
     def decode_stream(self, tokens_Bthw: torch.Tensor, stream: Stream) -> torch.Tensor:
         """Return the frames (B, 3, T, H, W) of the next latent frames."""
+        if not self.config.pictures:
+            return self._decode_clip(tokens_Bthw, stream)
+        frames = self._decode_clip(tokens_Bthw.flatten(0, 1).unsqueeze(1), Stream(None))[:, :, 0]
+        return frames.unflatten(0, tokens_Bthw.shape[:2]).transpose(1, 2)
+
+    def _encode(self, frames_B3THW: torch.Tensor, stream: Stream) -> torch.Tensor:
+        latents_BDthw = self.quant_conv(self.encoder(frames_B3THW, stream), stream)
+        check_latents(latents_BDthw)
+        latents_BthwD = latents_BDthw.movedim(1, -1)
+        return nearest_code(latents_BthwD.flatten(0, -2), self.quantize.embedding.weight).view(latents_BthwD.shape[:-1])
+
+    def _decode_clip(self, tokens_Bthw: torch.Tensor, stream: Stream) -> torch.Tensor:
         codes_BDthw = self.quantize.embedding(tokens_Bthw).movedim(-1, 1)
         frames_B3THW: torch.Tensor = self.decoder(self.post_quant_conv(codes_BDthw, stream), codes_BDthw, stream)
-        if not stream.starts:
-            return frames_B3THW
-        temporal = self.config.temporal
-        kept = 0 if self.config.pictures else temporal - 1
-        return torch.cat([frames_B3THW[:, :, kept : kept + 1], frames_B3THW[:, :, temporal:]], 2)
+        return frames_B3THW

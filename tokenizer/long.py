@@ -5,8 +5,8 @@
     for frames_THW3 in decode_long(tokenizer, tokens, height=720, width=1280): ...      # uint8
 
 Where the height or width is no multiple of the stride, the last row or column of pixels is repeated at the bottom or on
-the right; where the length is not 1 + n * temporal, the last frame is repeated. `decode_long` cuts this padding off
-when it gets the size and the number of frames. An image is a clip of one frame.
+the right; where the frames do not fill whole latent frames, the last one is repeated. `decode_long` cuts this padding
+off when it gets the size and the number of frames. An image is a clip of one frame.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..core.errors import require
+from ..core.layout import Compression
 from ..core.modes import in_plain_modes
 from ..core.plain_values import to_tensor
 from ..core.protocols import AnyCodec
@@ -35,10 +36,10 @@ def pad_picture(frames_THW3: torch.Tensor, stride_h: int, stride_w: int) -> torc
     return frames_THW3[:, rows][:, :, columns]
 
 
-def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torch.Tensor]:
-    """Yield frame 0, then the frames of `chunk` latent frames at a time; the last group repeats the last frame."""
+def _groups(frames: Iterable[Frame], compression: Compression, chunk: int) -> Iterator[torch.Tensor]:
+    """Yield the frames of latent frame 0, then of `chunk` latent frames at a time; the last group repeats its last."""
     pending: list[torch.Tensor] = []
-    shape, group_size = None, 1
+    shape, group_size, multiple = None, compression.first, compression.first
     for frame in frames:
         frame_HW3 = to_tensor(frame)
         fits = frame_HW3.ndim == 3 and frame_HW3.shape[2] == 3 and frame_HW3.dtype == torch.uint8
@@ -49,10 +50,10 @@ def _groups(frames: Iterable[Frame], temporal: int, chunk: int) -> Iterator[torc
         pending.append(frame_HW3)
         if len(pending) == group_size:
             yield torch.stack(pending)
-            pending, group_size = [], chunk * temporal
+            pending, group_size, multiple = [], chunk * compression.t, compression.t
     require(shape is not None, "frames", "must be at least one", 0)
     if pending:
-        yield torch.stack([*pending, *[pending[-1]] * (-len(pending) % temporal)])
+        yield torch.stack([*pending, *[pending[-1]] * (-len(pending) % multiple)])
 
 
 @in_plain_modes
@@ -75,7 +76,7 @@ def encode_long(
     tiled, stride = TiledTokenizer(tokenizer, tile), tokenizer.compression
     device = tokenizer.device
     state: TileState | None = None
-    for group_THW3 in _groups(frames, stride.t, chunk):
+    for group_THW3 in _groups(frames, stride, chunk):
         padded = pad_picture(group_THW3, stride.h, stride.w)
         tokens_Bthw, state = tiled.encode_chunk(padded[None].to(device), state)
         yield tokens_Bthw[0].cpu()

@@ -1,7 +1,7 @@
 """What codecs share whose networks remember the frames before: clips in chunks, and rows at different places of theirs.
 
 class Mine(StreamCodec): ...                            # with `encode_stream`, `decode_stream` and `encoding_parts`
-tokens_Bthw, state = codec.encode_chunk(frames_BTHW3, None)          # uint8 or float in [0, 1]; T = 1 + t n
+tokens_Bthw, state = codec.encode_chunk(frames_BTHW3, None)          # uint8 or float in [0, 1]
 frames_BTHW3, state = codec.decode_chunk(tokens_Bthw, None)          # float in [0, 1]
 """
 
@@ -97,7 +97,7 @@ class StreamCodec(nn.Module, Generic[Config]):
         """Return the tokens (B, t, h, w) of the next frames of a clip, and the state for the frames after them.
 
         Args:
-            frames_BTHW3: The frames: 1 + n * t of them at the start of a clip, n * t later.
+            frames_BTHW3: The frames: `first` + n * t of them at the start of a clip, n * t later (`Compression`).
             state: The state that the previous call returned; None starts a clip.
 
         Raises:
@@ -107,7 +107,7 @@ class StreamCodec(nn.Module, Generic[Config]):
         _, frames, height, width, _ = frames_BTHW3.shape
         if state is not None:
             check_chunk(frames, self.compression.t)
-        self.grid(frames if state is None else 1, height, width)
+        self.grid(frames if state is None else self.compression.first, height, width)
         floats = frames_BTHW3.float() / 127.5 - 1 if frames_BTHW3.dtype == torch.uint8 else frames_BTHW3 * 2 - 1
         stream = Stream(state)
         tokens_Bthw = self.encode_stream(floats.permute(0, 4, 1, 2, 3).to(next(self.parameters()).dtype), stream)

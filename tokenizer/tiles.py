@@ -63,7 +63,7 @@ class TiledTokenizer:
     def encode_chunk(self, frames_BTHW3: torch.Tensor, state: TileState | None) -> tuple[torch.Tensor, TileState]:
         """Return the tokens of the next frames, and the state for those after them; None starts a clip."""
         stride, config = self.tokenizer.compression, self.tokenizer.config
-        grid = self.tokenizer.grid(1, *frames_BTHW3.shape[2:4])
+        grid = self.tokenizer.grid(stride.first, *frames_BTHW3.shape[2:4])
         tokens_Bthw, next_state = torch.empty(0), []
         for index, down, across in self._tiles(grid.h, grid.w, config.encoder_halo):
             rows = slice(down.low * stride.h, down.high * stride.h)

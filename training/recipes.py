@@ -193,7 +193,7 @@ def _run(
         write_card(out, model_card(out, tokenizer, parts(lm)))
     return LanguageModelReport(
         out, out / "model", progress, best, last,
-        None if tokens.clips is None else least_frames(codec.compression.t), continued, tokens.prepared,
+        None if tokens.clips is None else least_frames(codec.compression), continued, tokens.prepared,
     )  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def _text_encoder(file: Path | None, captions: list[str], out: Path | None) -> T
 
 def _continue_held_out(clips: Path, parts: Pretrained, out: Path) -> ContinuationFigures | None:
     """Continue the held-out clips and write continuations.json; return None where all of them are too short."""
-    held_out, least = ClipShards(clips, "held-out"), least_frames(parts.tokenizer.compression.t)
+    held_out, least = ClipShards(clips, "held-out"), least_frames(parts.tokenizer.compression)
     if all(sample.frames < least for sample in held_out.samples):
         return None
     report = continue_held_out(VideoGenerator(parts), held_out, out)

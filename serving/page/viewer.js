@@ -55,7 +55,8 @@ export class Viewer {
   }
 
   latentOf(picture) {
-    return picture === 0 ? 0 : 1 + Math.floor((picture - 1) / this.clip.temporal);
+    const { first, temporal } = this.clip;
+    return picture < first ? 0 : 1 + Math.floor((picture - first) / temporal);
   }
 
   hear(said) {

@@ -1,6 +1,7 @@
 """Layouts: what is packed is unpacked, each segment has ids of its own, and what does not fit is refused."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelm.core.errors import ReelmError
-from reelm.core.layout import FrameLayout, Segment
+from reelm.core.layout import Compression, FrameLayout, Segment, TokenGrid
 from reelm.core.token_order import ORDERS, scan_order
 from reelm.tests.examples import examples
 
@@ -113,3 +114,21 @@ def test_grids_that_do_not_fit_are_refused():
     for wrong in (sound + 3, sound - 1, sound[1:], torch.zeros(4, 3).long()):
         assert not layout.admits({"video": video, "sound": wrong})
     assert not layout.admits({"video": video})
+
+
+@pytest.mark.parametrize("first", [1, 3, 4])
+def test_frames_and_latent_frames_where_the_first_latent_frame_has_several(first):
+    side = Compression(4, 8, 8, first=first)
+    ends = [0] + [first + 4 * n for n in range(5)]  # the frames of so many latent frames
+    assert [side.frames(count) for count in range(6)] == ends
+    for frames in range(1, ends[-1] + 1):
+        held = side.latent_frames(frames)
+        assert ends[held - 1] < frames <= ends[held], "no fewer latent frames would hold them"
+        assert side.whole(frames) == max(end for end in ends if end <= frames)
+        if frames in ends:
+            assert side.grid(frames, 16, 8) == TokenGrid(held, 2, 1)
+        else:
+            with pytest.raises(ReelmError, match=f"^num_frames: must be {re.escape(side.lengths)}, got {frames}$"):
+                side.grid(frames, 16, 8)
+    with pytest.raises(ReelmError, match=r"^first: must be from 1 to 4"):
+        Compression(4, 8, 8, first=5)

@@ -19,6 +19,8 @@ from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
 from reelm.data.token_shards import read_shards, shard_origin
 from reelm.media.writer import write_clip
+from reelm.tokenizer.emu3_config import Emu3CodecConfig
+from reelm.tokenizer.emu3_tokenizer import Emu3Tokenizer
 from reelm.tokenizer.quantizer import QuantizerConfig
 from reelm.tokenizer.video_tokenizer import TokenizerConfig, VideoTokenizer
 
@@ -228,3 +230,12 @@ def test_crops_that_controls_do_not_explain_are_refused(played, tokenizer, tmp_p
     with pytest.raises(ReelmError, match=f"^{re.escape(message)}$"):
         encode_shards(tokenizer, ClipShards(played), tmp_path / "tokens", windows)
     assert not (tmp_path / "tokens").exists()
+
+
+def test_controls_of_a_latent_frame_0_of_several_frames_are_refused(played, tmp_path):
+    sizes = {"codebook_size": 8, "base_channels": 32, "multipliers": (1, 1, 1, 1), "blocks": 1, "attended": ()}
+    rule = r"^tokenizer: must be one whose first latent frame is one frame, where clips have controls, got '4 frames'$"
+    with pytest.raises(ReelmError, match=rule):
+        encode_shards(Emu3Tokenizer(Emu3CodecConfig(**sizes)), ClipShards(played), tmp_path, Windows(num_frames=8))
+    stills = Emu3Tokenizer(Emu3CodecConfig(**sizes, pictures=True))
+    assert encode_shards(stills, ClipShards(played), tmp_path / "stills", Windows(num_frames=8)) > 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from reelm.core.errors import ReelmError
+from reelm.core.layout import Compression
 from reelm.data.clip_shards import ClipShards
 from reelm.data.prepare import prepare
 from reelm.data.recode import PrepareConfig
@@ -88,7 +89,9 @@ def test_the_tokens_alone_lie_beside_the_truth(debug_generator):
 
 
 def test_the_least_frames_of_a_clip(debug_generator, shards, tmp_path):
-    assert (least_frames(4), least_frames(8), least_frames(4, 3)) == (17, 25, 12)
+    side = Compression(4, 8, 8)
+    assert (least_frames(side), least_frames(Compression(8, 8, 8)), least_frames(side, 3)) == (17, 25, 12)
+    assert least_frames(Compression(4, 8, 8, first=4)) == 20
     assert (given_frames(debug_generator), PREDICTED, MOST_DRAWN) == (9, 8, 16)
     report = continue_held_out(debug_generator, shards, tmp_path, most=1)
     assert (report["n"], report["predicted_frames"]) == (1, 8)

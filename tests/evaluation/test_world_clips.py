@@ -56,6 +56,17 @@ def test_only_cells_that_nothing_near_moves_count_as_still():
     assert not _kept(clips, tokens).all()
 
 
+def test_what_moves_in_a_latent_frame_0_of_several_frames_is_not_still_after_it():
+    clips, tokens = torch.zeros(1, 12, 32, 32, 3, dtype=torch.uint8), torch.zeros(1, 3, 4, 4, dtype=torch.int64)
+    assert len(_kept(clips, tokens, 4)) == 32
+    clips[0, 2:, 18, 18] = 9  # changes within latent frame 0, in cell (2, 2) and within half a cell of three others
+    tokens[0, 0, 2, 2] = 1
+    kept = _kept(clips, tokens, 4)
+    assert len(kept) == 32 - 4 and kept.all()
+    clips[0, 4:, 18, 18] = 0  # changes into latent frame 1
+    assert len(_kept(clips, tokens, 4)) == 32 - 8
+
+
 @pytest.mark.parametrize("options", [{"prompts": 0}, {"two_objects": -1}, {"clips": 0}, {"batch": 0}, {"seed": -1}])
 def test_options_out_of_range_are_refused(debug_generator, options):
     with pytest.raises(ReelmError, match=next(iter(options))):

@@ -40,6 +40,10 @@ def frames_of(generator):
     return generator.parts.config.lm.frames
 
 
+def length_of(generator):
+    return generator.parts.tokenizer.compression.frames(frames_of(generator))
+
+
 def logits_of_reference(generator, prompt, tokens_S):
     ids, places = sequence(generator.parts.lm.text.encode(prompt), tokens_S, frames_of(generator))
     logits = emu3_models.reference()(input_ids=torch.tensor([ids])).logits[0]
@@ -66,7 +70,7 @@ def test_logits_are_those_of_transformers(generator, block):
 @pytest.mark.parametrize("decoder", ["sequential", "jacobi"])
 def test_the_best_tokens_of_the_whole_layout_are_those_of_transformers(generator, decoder):
     video = generator.generate("blue ball", temperature=0, guidance_scale=1.0, seed=0, decoder=decoder,
-                               num_frames=1 + 4 * (frames_of(generator) - 1))  # fmt: skip
+                               num_frames=length_of(generator))  # fmt: skip
     tokens = []
     while len(tokens) < video.tokens.size:
         logits = logits_of_reference(generator, "blue ball", [*tokens, 0])
@@ -77,7 +81,7 @@ def test_the_best_tokens_of_the_whole_layout_are_those_of_transformers(generator
 
 def test_guidance_is_that_of_transformers(generator):
     video = generator.generate("a red ball", negative_prompt="blue", temperature=0, guidance_scale=2.5, seed=0,
-                               num_frames=1 + 4 * (frames_of(generator) - 1))  # fmt: skip
+                               num_frames=length_of(generator))  # fmt: skip
     tokens = []
     while len(tokens) < video.tokens.size:
         both = [logits_of_reference(generator, prompt, [*tokens, 0])[-1] for prompt in ("a red ball", "blue")]
@@ -103,16 +107,15 @@ def test_codes_and_pixels_of_clips_are_those_of_transformers_whole_and_as_a_stre
     if codec.config.pictures:
         pytest.skip("pictures are compared as pictures")
     clip_THW3 = torch.rand(16, 8, 12, 3, generator=torch.Generator().manual_seed(0))
-    clip_THW3[:3] = clip_THW3[3]  # the first latent frame is one frame, repeated
     # It cuts the codes of a clip to the "height" in latent frames and to the "width" in rows; this size cuts nothing.
     (codes_thw,) = reference.encode(clip_THW3.permute(0, 3, 1, 2)[None] * 2 - 1, torch.tensor([[64, 64]])).image_tokens
-    found = codec.encode(clip_THW3[None, 3:])
+    found = codec.encode(clip_THW3[None])
     assert torch.equal(found[0], codes_thw) and len(codes_thw) == 4
-    wanted = reference.decode(codes_thw[None])[0].permute(0, 2, 3, 1)[3:]
+    wanted = reference.decode(codes_thw[None])[0].permute(0, 2, 3, 1)
     whole = codec.decode(found)
     torch.testing.assert_close(whole[0] * 2 - 1, wanted, rtol=0, atol=1e-4)
     state, tokens, frames = None, [], []
-    for part in (clip_THW3[3:4], clip_THW3[4:8], clip_THW3[8:]):
+    for part in (clip_THW3[:4], clip_THW3[4:8], clip_THW3[8:]):
         part_tokens, state = codec.encode_chunk(part[None], state)
         tokens.append(part_tokens)
     assert torch.equal(torch.cat(tokens, 1), found)
@@ -125,7 +128,7 @@ def test_codes_and_pixels_of_clips_are_those_of_transformers_whole_and_as_a_stre
 
 
 def test_decoders_batches_and_sessions_agree(generator, tmp_path):
-    length = {"num_frames": 13} if frames_of(generator) > 1 else {}
+    length = {"num_frames": 16} if frames_of(generator) > 1 else {}
     options = {"guidance_scale": 2.0, "top_k": 9, **length}
     alone = generator.generate("a red ball", seed=3, **options)
     batch = generator.generate(["blue", "a red ball"], seed=[1, 3], decoder="jacobi", block_size=4, **options)
@@ -133,7 +136,7 @@ def test_decoders_batches_and_sessions_agree(generator, tmp_path):
     assert alone.frames.shape == (length.get("num_frames", 1), 8, 12, 3)
     assert generator.score(alone).nats > 0
     if length:
-        start = generator.generate("a red ball", seed=3, **options | {"num_frames": 5})
+        start = generator.generate("a red ball", seed=3, **options | {"num_frames": 8})
         for source in (start, start.state.save(tmp_path / "a.safetensors")):
             assert np.array_equal(generator.continue_clip(source, num_frames=8).tokens, alone.tokens)
         longer = generator.continue_clip(alone, num_frames=12)  # beyond the clips of training

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from reelm.core.errors import ReelmError
+from reelm.core.layout import Compression
 from reelm.generation.arguments import is_schedule, read_prompts, read_schedule, to_latent_frames
 from reelm.kernels.sample import sample
 from reelm.lm.positions import prefix_rotation, video_rotation
 
+SIDE = Compression(4, 8, 8)
 RED, BLUE = "a red ball moves left", "a blue ring spins over grass"
 
 
@@ -41,12 +43,15 @@ def test_seconds_become_the_first_latent_frame_that_begins_then_or_later():
     schedule = read_schedule([(0, "a"), (0.5, "c"), (0.6, "d"), (4.0, "e")], "prompt", str)
     # At 8 frames a second and 4 frames a latent frame, they begin with frames 0, 1, 5, 9, 13, ...
     with pytest.raises(ReelmError, match="must change at most once in 4 frames"):
-        to_latent_frames(schedule, fps=8, temporal=4, continuing=False)
+        to_latent_frames(schedule, fps=8, compression=SIDE, continuing=False)
     schedule = (schedule[0], schedule[1], schedule[3])
-    found = to_latent_frames(schedule, fps=8, temporal=4, continuing=False)
+    found = to_latent_frames(schedule, fps=8, compression=SIDE, continuing=False)
     assert found == ((0, "a"), (2, "c"), (9, "e"))
     # What is added to a clip begins with a whole latent frame.
-    assert to_latent_frames(schedule, fps=8, temporal=4, continuing=True) == ((0, "a"), (1, "c"), (8, "e"))
+    assert to_latent_frames(schedule, fps=8, compression=SIDE, continuing=True) == ((0, "a"), (1, "c"), (8, "e"))
+    # Where latent frame 0 has 4 frames too, they begin with frames 0, 4, 8, 12, ...
+    whole = Compression(4, 8, 8, first=4)
+    assert to_latent_frames(schedule, fps=8, compression=whole, continuing=False) == ((0, "a"), (1, "c"), (8, "e"))
 
 
 def test_a_clip_up_to_a_change_is_the_clip_without_it(debug_generator):

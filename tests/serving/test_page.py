@@ -200,7 +200,7 @@ def test_pictures_that_come_before_the_first_one_is_shown_are_all_shown(open_pag
         const viewer = new Viewer(stage, { title: "", tokens: false, onEnd: () => {}, onError: () => {} });
         const shown = [];
         viewer.draw = (number) => { shown.push(number); viewer.shown = number; };
-        viewer.clip = { temporal: 4, given_frames: 0, order: [], given: 0, fps: 100 };
+        viewer.clip = { temporal: 4, first: 1, given_frames: 0, order: [], given: 0, fps: 100 };
         for (const number of [5, 6, 7, 8]) viewer.take({ number });
         viewer.over = true;
         while (viewer.scrubber.hidden) {
@@ -210,6 +210,16 @@ def test_pictures_that_come_before_the_first_one_is_shown_are_all_shown(open_pag
         return [...shown, viewer.scrubber.min];
     }""")
     assert shown == [5, 6, 7, 8, "5"]
+
+
+def test_a_break_is_made_good_from_the_latent_frame_of_the_picture_that_is_missing(open_page):
+    found = open_page().evaluate("""async () => {
+        const { Viewer } = await import("/page/viewer.js");
+        const latents = (first) => [0, 1, 3, 4, 5, 8].map((picture) =>
+            Viewer.prototype.latentOf.call({ clip: { first, temporal: 4 } }, picture));
+        return [latents(1), latents(4)];
+    }""")
+    assert found == [[0, 1, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2]]
 
 
 def test_a_burst_of_pictures_is_spread_by_their_times(open_page):
