@@ -22,8 +22,8 @@ from ..core.protocols import CodecConfig
 from ..core.streamed_tensors import StreamedTensor, write_tensors
 from ..lm.conversion import PrefixedSource, Rows, stream_tensors
 from ..lm.cosmos_weights import CosmosArchive
+from ..lm.emu3_folder import CODEC, Emu3Folder
 from ..lm.emu3_text import Emu3Text
-from ..lm.emu3_weights import CODEC, Emu3Folder
 from ..lm.registry import write_lm_config
 from ..sampling.plan import SamplingConfig
 from ..tokenizer.codec_files import SIZES, WEIGHTS, tokenizer_config

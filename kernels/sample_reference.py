@@ -44,7 +44,7 @@ def sample_reference(
     # fifth of the time of finding all allowed ones.
     allowed_B = _surely_allowed(scores_BV, tokens_B, top_k, min_p)
     if top_p < 1:
-        by_top_p = scores_BV.device.type == "cpu" and top_k is None and min_p == 0
+        by_top_p = scores_BV.device.type == "cpu" and top_k is None and min_p == 0 and not torch.compiler.is_compiling()
         allowed_B = _best_in_nucleus(scores_BV, totals_BV, tokens_B, top_p) if by_top_p else allowed_B & False
     rows_R = (~allowed_B).nonzero()[:, 0]
     if len(rows_R):

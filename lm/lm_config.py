@@ -118,20 +118,25 @@ class LMConfig:
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
-        itemsize = numerics.dtype.itemsize
-        cost = transformer_cost(
-            self, layer=block_matrices(self), others=_others(self), rest=self._rest,
-            slots=self.prefix + self.ring(self.layout.frames(count)),
-            rows=rows, count=count, numerics=numerics,
-            inputs=len(neighbours(self.order)) * (itemsize * self.neighbour_dim + 10 * 8),
-        )  # fmt: skip
-        sets, compiled = 1 if self.guidance is None else 2, is_compiled(self, numerics)
-        # OpenVINO holds the matrices as they were given and as it computes with them.
-        copies = 2 * (cost.weights - self._rest * itemsize) if compiled else 0
-        return dataclasses.replace(
-            cost, parameters=sets * cost.parameters, weights=sets * (cost.weights + copies),
-            runtime=OPENVINO_BYTES if compiled else 0,
-        )  # fmt: skip
+        return _cost(self, rows, count, numerics)
+
+
+@lru_cache
+def _cost(config: LMConfig, rows: int, count: int, numerics: Numerics) -> Cost:
+    itemsize = numerics.dtype.itemsize
+    cost = transformer_cost(
+        config, layer=block_matrices(config), others=_others(config), rest=config._rest,
+        slots=config.prefix + config.ring(config.layout.frames(count)),
+        rows=rows, count=count, numerics=numerics,
+        inputs=len(neighbours(config.order)) * (itemsize * config.neighbour_dim + 10 * 8),
+    )  # fmt: skip
+    sets, compiled = 1 if config.guidance is None else 2, is_compiled(config, numerics)
+    # OpenVINO holds the matrices as they were given and as it computes with them.
+    copies = 2 * (cost.weights - config._rest * itemsize) if compiled else 0
+    return dataclasses.replace(
+        cost, parameters=sets * cost.parameters, weights=sets * (cost.weights + copies),
+        runtime=OPENVINO_BYTES if compiled else 0,
+    )  # fmt: skip
 
 
 def _others(config: LMConfig) -> list[tuple[int, int]]:

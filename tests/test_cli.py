@@ -47,6 +47,7 @@ CLIP = [
     "-o",
     "--output",
     "--overwrite",
+    "--processes",
 ]
 SAMPLING = ["--guidance-scale", "--guidance", "--temperature", "--top-k", "--top-p", "--min-p"]
 TRAIN = [

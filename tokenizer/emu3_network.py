@@ -10,7 +10,8 @@ from torch import nn
 
 from .cosmos_layers import Stream
 from .emu3_config import Emu3CodecConfig
-from .emu3_layers import Level, MiddleBlock, TimeBlock, TimeConv, frame_norm
+from .emu3_layers import Level, MiddleBlock, frame_norm
+from .emu3_time import TimeBlock, TimeConv
 
 
 class _Down(nn.Module):

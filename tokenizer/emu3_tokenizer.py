@@ -14,8 +14,8 @@ from torch import nn
 from ..kernels.nearest_code import nearest_code
 from .cosmos_layers import Stream
 from .emu3_config import Emu3CodecConfig
-from .emu3_layers import TimeConv
 from .emu3_network import Emu3Decoder, Emu3Encoder
+from .emu3_time import TimeConv
 from .inputs import check_latents
 from .stream_codec import StreamCodec
 
