@@ -9,6 +9,7 @@ import torch
 
 from ..core.protocols import Cost, Numerics
 from ..core.token_history import HISTORY
+from ..kernels.large_cache_cpu import LARGE, QUERIES
 from .sizes import BlockSizes, ModelSizes
 
 
@@ -89,7 +90,11 @@ def _step(sizes: ModelSizes, rows: int, count: int, slots: int, numerics: Numeri
     # The residual stream and its norm; then heads: projected, in float32, normalised, rotated, split.
     attention = itemsize * (2 * width + 3 * heads) + 4 * 3 * heads
     # Scores in two parts, masked scores, and attention weights; the Triton kernel stores none of them.
-    attention += 0 if on_gpu else 3 * max(4, itemsize) * sizes.heads * slots
+    scores = 0 if on_gpu else 3 * max(4, itemsize) * sizes.heads * slots
+    in_tiles = not on_gpu and slots >= LARGE and numerics.dtype == torch.float32 and numerics.cache == "full"
+    attention += 0 if in_tiles else scores
     mlp = itemsize * (3 * width + 4 * sizes.hidden)
     largest = max(attention, mlp, inputs, itemsize * (sizes.vocab_size + width))
+    if in_tiles:  # the scores of some queries at a time, and masks of single bytes
+        return rows * (count * (4 * slots + largest) + min(count, QUERIES) * scores)
     return dequantized + rows * count * (3 * 4 * slots + largest)
