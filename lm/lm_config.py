@@ -118,11 +118,11 @@ class LMConfig:
 
     def cost(self, rows: int, count: int, numerics: Numerics) -> Cost:
         """Return the cost of passes over `count` positions of each of `rows` rows."""
-        return _cost(self, rows, count, numerics)
+        return _cost(self, rows, count, numerics, is_compiled(self, numerics))
 
 
 @lru_cache
-def _cost(config: LMConfig, rows: int, count: int, numerics: Numerics) -> Cost:
+def _cost(config: LMConfig, rows: int, count: int, numerics: Numerics, compiled: bool) -> Cost:
     itemsize = numerics.dtype.itemsize
     cost = transformer_cost(
         config, layer=block_matrices(config), others=_others(config), rest=config._rest,
@@ -130,7 +130,7 @@ def _cost(config: LMConfig, rows: int, count: int, numerics: Numerics) -> Cost:
         rows=rows, count=count, numerics=numerics,
         inputs=len(neighbours(config.order)) * (itemsize * config.neighbour_dim + 10 * 8),
     )  # fmt: skip
-    sets, compiled = 1 if config.guidance is None else 2, is_compiled(config, numerics)
+    sets = 1 if config.guidance is None else 2
     # OpenVINO holds the matrices as they were given and as it computes with them.
     copies = 2 * (cost.weights - config._rest * itemsize) if compiled else 0
     return dataclasses.replace(
