@@ -47,7 +47,8 @@ class TrainLM(RunCommand):
         tokenizer: The folder of the trained tokenizer that encodes, or has encoded, the clips.
         fps: The frames per second of all clips, if they are not prepared; the median of their own rates unless given.
         text: The text model; unless given, it is trained on the captions.
-        init: The model whose weights are the start (a bundled name or a folder); the weights are random unless given.
+        init: The model whose weights are the start (a bundled name or a folder); the weights are random unless given. A
+            converted model is trained further on token shards of its own tokenizer.
         name: The name of the model, that of the folder --out unless given.
         windows: The windows that are cut out of clips, if the data are clips.
         sampling: The default sampling settings of the model; without guidance if no clip has a caption.

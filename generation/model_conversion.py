@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.atomic_folders import resumable_folder
-from ..core.checkpoint import read_json, save_json
-from ..core.config import to_dict
+from ..core.checkpoint import read_json
 from ..core.errors import CheckpointError, require
 from ..core.files import atomic_write
 from ..core.progress import note
@@ -24,10 +23,9 @@ from ..lm.conversion import PrefixedSource, Rows, stream_tensors
 from ..lm.cosmos_weights import CosmosArchive
 from ..lm.emu3_folder import CODEC, Emu3Folder
 from ..lm.emu3_text import Emu3Text
-from ..lm.registry import write_lm_config
 from ..sampling.plan import SamplingConfig
 from ..tokenizer.codec_files import SIZES, WEIGHTS, tokenizer_config
-from ..tokenizer.codecs import without_weights, write_codec_config
+from ..tokenizer.codecs import without_weights
 from ..tokenizer.cosmos_archive import FILES, ConversionReport, convert_cosmos
 from ..tokenizer.emu3_weights import emu3_codec_config, published_names
 from .pretrained import FORMAT, ModelConfig
@@ -144,8 +142,7 @@ def _write(folder: Path, config: ModelConfig, tensors: list[StreamedTensor], sou
     """Write the language model and the config; return how many tensors an interrupted call had written."""
     note(f"reads {sum(tensor.nbytes for tensor in tensors) / 2**30:.3g} GiB of tensors from {source}")
     before = write_tensors(folder / "lm.safetensors", tensors, source=files)
-    values = {"lm": write_lm_config(config.lm), "tokenizer": write_codec_config(config.tokenizer)}
-    save_json(folder / "config.json", to_dict(config) | values)
+    config.save(folder)
     return before
 
 

@@ -88,6 +88,11 @@ class ModelConfig:
         rule = "must be one whose first latent frame is one frame, where a model is played"
         require(not controller or side.first == 1, "tokenizer", rule, f"{side.first} frames")
 
+    def save(self, folder: Path) -> None:
+        """Write config.json to a checkpoint folder, which `read_config` reads."""
+        parts = {"lm": write_lm_config(self.lm), "tokenizer": write_codec_config(self.tokenizer)}
+        save_json(folder / "config.json", to_dict(self) | parts)
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -247,7 +252,4 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     save_codec_weights(tokenizer, folder)
     lm.save(folder, store)
-    save_json(
-        folder / "config.json",
-        to_dict(config) | {"lm": write_lm_config(config.lm), "tokenizer": write_codec_config(config.tokenizer)},
-    )
+    config.save(folder)

@@ -50,6 +50,11 @@ class Attention(nn.Module):
             k = F.rms_norm(k.float(), (self.head_dim,), self.k_norm.float(), self.epsilon).to(v.dtype)
         return rotate(q, rotation), q, rotate(k, rotation), v
 
+    def causal(self, qkv_BSJE: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+        """Return what each token reads of itself and of those before it, (B, S, heads, E), with gradients."""
+        q, _, k, v = (each.transpose(1, 2) for each in self.rotated(qkv_BSJE, rotation))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+
 
 class Block(nn.Module):
     """A pre-norm transformer block: x + attention(norm(x)), then x + swiglu(norm(x))."""

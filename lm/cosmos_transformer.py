@@ -192,13 +192,15 @@ class CosmosTransformer(nn.Module):
         self, x_BLD: torch.Tensor, positions_BL: torch.Tensor, attend: Attend, context: Context | None
     ) -> torch.Tensor:
         """Return the states (B, L, D) after all blocks."""
-        added_BLD = None if context is None else added_positions(self.config, positions_BL).to(x_BLD.dtype)
+        if context is None:
+            for layer, block in enumerate(self.blocks):
+                x_BLD = block(x_BLD, attend, layer)
+            return x_BLD
+        added_BLD = added_positions(self.config, positions_BL).to(x_BLD.dtype)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x_BLD = x_BLD if added_BLD is None else x_BLD + added_BLD
-            x_BLD = block.with_attention(x_BLD, attend, layer)
-            if context is not None:
-                x_BLD = x_BLD + self._cross(layer)(self.cross_norms[layer](x_BLD), *context(layer))
+            x_BLD = block.with_attention(x_BLD + added_BLD, attend, layer)
+            x_BLD = x_BLD + self._cross(layer)(self.cross_norms[layer](x_BLD), *context(layer))
             x_BLD = block.with_mlp(x_BLD)
         return x_BLD
 
@@ -234,6 +236,27 @@ class CosmosTransformer(nn.Module):
         x_BLD = self._states(x_BLD, positions_BL, attend, cache.context if config.context_dim else None)
         return self._logits(x_BLD, positions_BL)
 
+    def forward(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
+        """Return the logits of the last L tokens of clips from one causal pass (B, L, V), for training.
+
+        L is S, or S - 1 for a model without text, which cannot tell the first token of a clip. The clips have at most
+        `frames` latent frames, within which no token is rotated otherwise later.
+        """
+        context_BPX, config = self._read(conditions), self.config
+        before = 0 if context_BPX is None else 1
+        positions_1L = torch.arange(-before, tokens_BS.shape[1] - 1, device=self.device)[None]
+        rotation = cosmos_rotation(config, positions_1L)
+
+        def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
+            return module.causal(qkv, rotation)
+
+        x_BLD = self._input(tokens_BS.roll(1, 1)[:, 1 - before :], positions_1L)
+        return self._logits(self._states(x_BLD, positions_1L, attend, self._contexts(context_BPX)), positions_1L)
+
+    def _contexts(self, context_BPX: torch.Tensor | None) -> Context | None:
+        """Return what gives the keys and values of text embeddings in a layer; None for a model that reads none."""
+        return None if context_BPX is None else lambda layer: self._cross(layer).context(context_BPX)
+
     @torch.no_grad()
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
         """Return the logits (B, S, V) of all positions of whole clips from one masked pass, which `step` must match."""
@@ -243,10 +266,6 @@ class CosmosTransformer(nn.Module):
         def attend(layer: int, module: Attention, qkv: torch.Tensor) -> torch.Tensor:
             return masked_attention(config, module, qkv, positions_1S)
 
-        def context(layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-            assert context_BPX is not None
-            return self._cross(layer).context(context_BPX)
-
         x_BSD = self._input(tokens_BS.roll(1, 1), positions_1S)
-        x_BSD = self._states(x_BSD, positions_1S, attend, None if context_BPX is None else context)
+        x_BSD = self._states(x_BSD, positions_1S, attend, self._contexts(context_BPX))
         return self._logits(x_BSD, positions_1S)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..core.checkpoint import save_tensors
 from ..core.condition import Condition
@@ -210,6 +209,10 @@ class Emu3Transformer(nn.Module):
     @torch.no_grad()
     def oracle(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
         """Return the logits (B, S, V) of all positions of whole clips from one causal pass, which `step` must match."""
+        return self(tokens_BS, conditions)
+
+    def forward(self, tokens_BS: torch.Tensor, conditions: Sequence[Sequence[Condition]]) -> torch.Tensor:
+        """Return the logits (B, S, V) of the tokens of whole clips from one causal pass, for training."""
         assert self.text is not None
         config, rows = self.config, []
         ids_BP, lengths_B = (part.to(self.device) for part in self.text.read(conditions))
@@ -222,8 +225,7 @@ class Emu3Transformer(nn.Module):
             rotation = self._rotation(torch.arange(ids_1S.shape[1], device=self.device)[None])
 
             def attend(layer: int, module: Attention, qkv: torch.Tensor, rotation: Rotation = rotation) -> torch.Tensor:
-                q, _, k, v = (each.transpose(1, 2) for each in module.rotated(qkv, rotation))
-                return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+                return module.causal(qkv, rotation)
 
             x_SD = self._states(self.token_embedding(ids_1S), attend)[0]
             rows.append(self.head(self.norm(x_SD[length - 1 + after_S])))

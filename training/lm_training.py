@@ -41,6 +41,7 @@ from .run_reports import RunProgress
 from .speed import Work, training_flops
 from .state_folders import SavedState
 from .tensor_parallel import check_tensor
+from .token_batches import ClipOrder
 from .token_noise import with_noise
 from .train_config import TrainConfig
 from .validation import BEST, HeldOut, Nats
@@ -143,63 +144,26 @@ class TokenBatch(NamedTuple):
 
 
 class TokenBatches:
-    """The training batches as a function of the step alone.
-
-    Each step draws one set of shards, in proportion to its tokens, and reads on in a seeded permutation of its clips.
-    """
+    """The training batches as a function of the step alone."""
 
     def __init__(self, sets: list[Shards], text: TextEncoder, recipe: LMTraining) -> None:
-        self.sets, self.text, self.recipe = sets, text, recipe
-        weights = np.array([shards.tokens_Bthw.numel() for shards in sets], dtype=np.float64)
-        # The set of each step is drawn in advance, so that a step knows how many steps before it used the same set.
-        self.choice = np.random.default_rng([recipe.seed, 1]).choice(
-            len(sets), recipe.train.steps, p=weights / weights.sum()
-        )
-        self._orders: dict[tuple[int, int], np.ndarray] = {}
-
-    def _order(self, which: int, epoch: int) -> np.ndarray:
-        if (which, epoch) not in self._orders:
-            rng = np.random.default_rng([self.recipe.seed, 2, which, epoch])
-            self._orders[which, epoch] = rng.permutation(len(self.sets[which].captions))
-        return self._orders[which, epoch]
-
-    def size(self, shards: Shards) -> int:
-        """Return the number of clips of a step that has clips of this set."""
-        return max(1, self.recipe.batch_tokens // shards.tokens_Bthw[0].numel())
+        self.text, self.recipe = text, recipe
+        self.order = ClipOrder(sets, recipe.train.steps, recipe.batch_tokens, recipe.seed)
 
     def work(self) -> Work:
         """Return what the steps process."""
         layout, model = self.recipe.model.layout, self.recipe.model
 
         def clips(step: int) -> tuple[int, int]:
-            shards = self.sets[int(self.choice[step])]
-            return self.size(shards), shards.tokens_Bthw.shape[1]
+            return self.order.shape(step)[0], self.order.shape(step)[1]
 
         return Work("tokens", lambda step: math.prod(clips(step)) * layout.video.size,
                     lambda step: training_flops(model, *clips(step)))  # fmt: skip
 
-    def _clips(self, step: int) -> list[int]:
-        which = int(self.choice[step])
-        shards = self.sets[which]
-        size = self.size(shards)
-        first = int((self.choice[:step] == which).sum()) * size
-        count = len(shards.captions)
-        return [int(self._order(which, n // count)[n % count]) for n in range(first, first + size)]
-
-    def name(self, step: int) -> str:
-        """Return the clips of a step by their numbers in the data, and their lengths."""
-        frames = self.sets[int(self.choice[step])].tokens_Bthw.shape[1]
-        numbers = ", ".join(map(str, self._clips(step)))
-        return f"clips {numbers} of those of {frames} latent frames, in the order of the shards"
-
     def __call__(self, step: int) -> TokenBatch:
         """Return the batch of a step, on the CPU."""
-        recipe, shards, clips = self.recipe, self.sets[int(self.choice[step])], self._clips(step)
-        rng = np.random.default_rng([recipe.seed, 3, step])
-        prompts = [
-            "" if rng.random() < recipe.drop_caption else shards.captions[i][rng.integers(len(shards.captions[i]))]
-            for i in clips
-        ]
+        (shards, clips), recipe = self.order.clips(step), self.recipe
+        prompts = self.order.captions(step, recipe.drop_caption)
         text_BP, lengths_B = self.text.prefix(prompts, recipe.model.prefix, "captions")
         controls = {name: tokens[clips].long() for name, tokens in shards.controls.items()}
         return TokenBatch(shards.tokens_Bthw[clips].long(), text_BP, lengths_B, controls)
@@ -253,7 +217,7 @@ def train_lm(
         factor_vocabulary(trained, levels, fresh=init is None)
     batches, nats = TokenBatches(sets, text, recipe), teacher or cross_entropy
     for shards in sets:
-        ranks.check_batch(batches.size(shards), recipe.train.parts, "batch_tokens")
+        ranks.check_batch(batches.order.size(shards), recipe.train.parts, "batch_tokens")
 
     def loss(model: Any, step: int, share: Share) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return _loss(model, batches, step, share, nats, torch_device), {}
@@ -278,7 +242,7 @@ def train_lm(
             on_checkpoint(lm)
 
     train(trained, loss, recipe.train, folder, recipe=recipe, resume=resume, on_checkpoint=export,
-          batch_name=batches.name, batch_option=("batch_tokens", recipe.batch_tokens), work=batches.work(),
+          batch_name=batches.order.name, batch_option=("batch_tokens", recipe.batch_tokens), work=batches.work(),
           ranks=ranks)  # fmt: skip
     result = _empty(recipe.model, text, torch_device)
     load_weights(result, folder / (WEIGHTS if held_out is None else BEST))

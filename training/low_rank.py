@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..lm.blocks import Block
-from ..lm.transformer import VideoTransformer
 
 SCALE = 2.0  # alpha / rank in the paper: the learning rate makes up for another one
 ORIGINAL, A, B = (f".parametrizations.weight.{part}" for part in ("original", "0.a_RI", "0.b_OR"))
@@ -31,7 +30,7 @@ class LowRank(nn.Module):
         return own_OI + SCALE * self.b_OR @ self.a_RI
 
 
-def adapt(model: VideoTransformer, rank: int) -> None:
+def adapt(model: nn.Module, rank: int) -> None:
     """Add the two matrices to each linear layer of the blocks, in place, and train nothing else."""
     model.requires_grad_(False)
     blocks = [module for module in model.modules() if isinstance(module, Block)]

@@ -38,6 +38,7 @@ from ..sampling.plan import SamplingConfig
 from ..tokenizer.codec_files import load_tokenizer, tokenizer_config
 from ..tokenizer.tokenizer_config import TokenizerConfig, tokenizer_preset
 from .clip_tokens import OWN_WINDOWS, clip_tokens, window_notes
+from .finetuning import check_finetuning, converted_model, finetune
 from .lm_training import LMTraining, train_lm
 from .loop import RECIPE
 from .model_card import model_card, write_card
@@ -86,7 +87,9 @@ def train_language_model(
         tokenizer: The folder of the training of the tokenizer that makes, or made, the tokens.
         fps: The frames per second at which any clips are taken; the median of their own rates unless given.
         text: The file of the text model; without it one is trained on the captions.
-        init: The model whose weights are the start (a bundled name or a folder); without it they are drawn at random.
+        init: The model whose weights are the start (a bundled name or a folder); without it they are drawn at random. A
+            converted one (`reelm convert`) is trained further as it is, on token shards of its own tokenizer, with its
+            sizes, text model and sampling options (finetuning.py).
         name: The name of the model; that of the folder `out` unless given.
         windows: The windows that are cut out of clips, where the data are clips; their seed is that of the recipe.
             `OWN_WINDOWS` unless given.
@@ -125,6 +128,10 @@ def _train_language_model(
     options = dataclasses.replace(options, windows=windows, sampling=sampling, recipe=whole)
     seeded = dataclasses.replace(windows, seed=whole.seed)
     codec = load_tokenizer(tokenizer, device=device)
+    # A run of reelm's own model goes on without the model that it began with.
+    converted = None if begun and (out / "lm.json").is_file() else converted_model(options.init)
+    if converted is not None:
+        check_finetuning(converted, codec, options)
     check_model_run(codec, options, seeded, begun=begun)
     warn_of_a_short_run(tokenizer)
     ranks.joined(whole.train.shards, whole.train.tensor)  # refuses what does not go before clips are encoded
@@ -133,6 +140,12 @@ def _train_language_model(
     ranks.wait()  # until all have looked at the folder
     if ranks.first:
         record_options(out, options)
+    if converted is not None:
+        called = options.name or out.resolve().name
+        progress = finetune(
+            out, converted, data, whole, ranks, name=called, sampling=sampling, device=device, resume=begun
+        )
+        return LanguageModelReport(out, out / "model", progress)
     return _run(out, options, codec, ranks, begun=begun, device=device)
 
 

@@ -154,8 +154,8 @@ class LanguageModelReport:
     out: Path
     model: Path
     progress: RunProgress
-    best: Checkpoint | None
-    last: Checkpoint | None
-    least_frames: int | None
-    continuations: ContinuationFigures | None
-    prepared: Report | None
+    best: Checkpoint | None = None
+    last: Checkpoint | None = None
+    least_frames: int | None = None
+    continuations: ContinuationFigures | None = None
+    prepared: Report | None = None
