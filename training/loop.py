@@ -32,6 +32,7 @@ from .train_report import TrainReport
 from .train_state import TrainState
 
 RECIPE = "recipe.json"
+EXPORTED = "exported"  # an empty file in the folder of a state of which everything has been made
 # The options that may differ when a run is resumed: its length, how often it writes, and who computes what.
 MAY_CHANGE = tuple(f"train.{name}" for name in ("steps", "checkpoint_minutes", "report_steps", "parts", "shards",
                                                 "tensor", "recompute", "compile", "keep"))  # fmt: skip
@@ -113,11 +114,12 @@ def train(
         if ranks.first:
             if on_checkpoint is not None:
                 on_checkpoint(saved, state.stopped)
+                (saved.folder / EXPORTED).touch()
             folders.forget()
         ranks.wait()  # here, for as long as the first process measures: groups of weights wait for half an hour only
 
-    if saved is not None and state.step >= config.steps:
-        export(saved)  # a kill right after the last state was written may have prevented it
+    if saved is not None and not (saved.folder / EXPORTED).is_file():
+        export(saved)  # a kill right after the state was written has prevented it, or came in its midst
     half = state.begin(device_of(model)) == "bfloat16"
     last = time.monotonic()
     with stop_signals() as stopped, folders:

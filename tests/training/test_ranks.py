@@ -40,7 +40,7 @@ FOUR = {
     "pairs-muon": {"tensor": 2, "shards": 2, "optimizer": "muon"},
     "pairs-recomputed": {"tensor": 2, "shards": 2, "recompute": True, "parts": 2},
 }  # fmt: skip
-STEPS = int(os.environ.get("REELM_STEPS", 24))
+STEPS = int(os.environ.get("REELM_STEPS", 14))
 WAYS = {"data": {}, "divided": {"shards": 2}, "tensor": {"tensor": 2}}
 
 
@@ -121,12 +121,12 @@ def write_badly(ranks, folder, **way):
     write = HuggingFaceStorageWriter.write_data
     HuggingFaceStorageWriter.write_data = refuse if ranks.rank == 1 else write
     try:
-        with pytest.raises(ReelmError, match=r"^out: state-00000024 could not be written: .*No space left"):
-            train_as(ranks, folder, resume=True, **way, steps=24)
+        with pytest.raises(ReelmError, match=rf"^out: state-{STEPS:08} could not be written: .*No space left"):
+            train_as(ranks, folder, resume=True, **way)
     finally:
         HuggingFaceStorageWriter.write_data = write
     assert newest_state(folder).values().step == 8
-    train_as(ranks, folder, resume=True, **way, steps=24)
+    train_as(ranks, folder, resume=True, **way)
 
 
 def stop_one(ranks, folder, *, rank=1, **way):

@@ -146,6 +146,32 @@ def test_the_best_checkpoint_is_the_tokenizer_unless_a_loss_trades_its_figure(tm
     assert not (tmp_path / "run/checkpoint.png").exists() and (tmp_path / "run/held-out.png").is_file()
 
 
+def test_a_kill_while_the_best_checkpoint_is_written_is_made_good(tmp_path, monkeypatch):
+    figures, write = iter([20.0, 30.0, 30.0, 25.0]), training.save_json
+
+    def judged(tokenizer, clips, sheet):
+        Image.new("L", (1, 1)).save(sheet)
+        return {"psnr": next(figures)}
+
+    def killed(path, values):
+        if path.name == "held-out.json" and values["psnr"] == 30.0:
+            monkeypatch.setattr(training, "save_json", write)
+            raise MemoryError
+        write(path, values)
+
+    monkeypatch.setattr(training, "judge_held_out", judged)
+    monkeypatch.setattr(training, "save_json", killed)
+    options = {"clips": noise_clips(), "device": "cpu"}
+    train_tokenizer(recipe(train={"steps": 2}), tmp_path, **options)
+    with pytest.raises(MemoryError):
+        train_tokenizer(recipe(train={"steps": 4}), tmp_path, resume=True, **options)
+    train_tokenizer(recipe(train={"steps": 6}), tmp_path, resume=True, **options)
+    log = [json.loads(line) for line in (tmp_path / "held-out.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == [2, 4, 6]
+    assert json.loads((tmp_path / "held-out.json").read_text())["step"] == 4
+    assert next(figures, None) is None
+
+
 def test_without_held_out_clips_there_are_no_figures(tmp_path):
     clips = TrainingClips(batch=noise_clips().batch, held_out=[])
     train_tokenizer(recipe(train={"steps": 1}), tmp_path, clips=clips, device="cpu")

@@ -108,7 +108,10 @@ RULES = [
     pytest.param(2500, {"top_p": 0.7, "min_p": 0.01}, id="top-p and min-p"),
     pytest.param(20011, {"top_p": 0.02, "temperature": 3.0}, id="top-p, several blocks, many rounds"),
     pytest.param(
-        20011, {"top_k": 1300, "top_p": 0.3, "temperature": 3.0}, id="top-k and top-p, groups of several blocks"
+        20011,
+        {"top_k": 1300, "top_p": 0.3, "temperature": 3.0},
+        id="top-k and top-p, groups of several blocks",
+        marks=pytest.mark.slow,
     ),
 ]
 
