@@ -114,7 +114,7 @@ def walker():
 
 def moved_by(player, prompts, key):
     """How far to the right the scene moves from each picture to the next while a key is held, after one without."""
-    videos = player.generate(prompts, seed=[1, 2, 3, 4], keys=f"none-1,{key}-10")
+    videos = player.generate(prompts, seed=[1, 2, 3, 4], keys=f"none-1,{key}-7")
     return np.stack([measure_motion(video.frames)[0][:, 0] for video in videos])
 
 

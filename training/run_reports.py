@@ -85,7 +85,7 @@ class HeldOutFigures:
 
     @classmethod
     def read(cls, out: Path) -> "HeldOutFigures | None":
-        """Read the figures of the last checkpoint of a tokenizer's run; None where no clips were held out."""
+        """Read the figures of the checkpoint that a tokenizer is; None where no clips were held out."""
         path = out / "held-out.json"
         return from_dict(cls, read_json(path), path.name) if path.exists() else None
 
