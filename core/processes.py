@@ -4,7 +4,6 @@ join_processes(2, torch.device("cpu"))                  # in each of them, befor
 """
 
 import atexit
-import io
 import os
 import sys
 
@@ -15,7 +14,7 @@ from .errors import require
 
 
 def join_processes(count: int, device: torch.device) -> None:
-    """Join the processes, unless they are joined; the others than the first one print nothing but errors.
+    """Join the processes, unless they are joined; the others than the first one print to stderr alone.
 
     Args:
         count: Their number.
@@ -30,8 +29,7 @@ def join_processes(count: int, device: torch.device) -> None:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
         if dist.get_rank() > 0:
-            sys.stdout = io.StringIO()
-            sys.stderr = io.StringIO()
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
     size = dist.get_world_size()
     require(size == count, "processes", f"must be the number of processes, {size}", count)
 

@@ -65,6 +65,7 @@ def write_tensors(path: Path, tensors: Sequence[StreamedTensor], *, source: str)
     header, written_file = _header(tensors), path.with_name(path.name + WRITTEN)
     done = _done(path, written_file, header, source)
     if not done:
+        written_file.unlink(missing_ok=True)  # before: it may tell of another source's tensors
         path.write_bytes(header)
     with path.open("r+b") as file:
         place = len(header) + sum(tensor.nbytes for tensor in tensors[:done])

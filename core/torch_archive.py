@@ -35,14 +35,21 @@ STORAGES = {
 }  # fmt: skip
 
 
+class _Fixed:
+    """What the file cannot change once it is made."""
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a tensor has no state of its own")
+
+
 @dataclass(frozen=True)
-class _Storage:
+class _Storage(_Fixed):
     dtype: torch.dtype
     key: str
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class _Tensor(_Fixed):
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -105,7 +112,8 @@ NAMES: dict[tuple[str, str], object] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    # That of C makes a table as long as the largest number in the file; this one keeps what there is.
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
             return _Module

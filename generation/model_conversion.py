@@ -90,14 +90,18 @@ def convert(
     if str(read_json(source / "config.json").get("model_type")).startswith("emu3"):
         _refuse("Emu3, which has its tokenizer with it", tokenizer=tokenizer, compression=compression)
         return convert_emu3(
-            source, target, height=height or EMU3_SIDE, width=width or EMU3_SIDE, latent_frames=latent_frames or 1
+            source,
+            target,
+            height=EMU3_SIDE if height is None else height,
+            width=EMU3_SIDE if width is None else width,
+            latent_frames=1 if latent_frames is None else latent_frames,
         )
     _refuse("Cosmos-Predict1", latent_frames=latent_frames)
     require(tokenizer is not None, "tokenizer", "must be given for a model: the folder of its tokenizer", None)
     assert tokenizer is not None
     return convert_cosmos_model(
-        source, target, tokenizer=tokenizer, height=height or COSMOS_HEIGHT, width=width or COSMOS_WIDTH,
-        compression=compression,
+        source, target, tokenizer=tokenizer, height=COSMOS_HEIGHT if height is None else height,
+        width=COSMOS_WIDTH if width is None else width, compression=compression,
     )  # fmt: skip
 
 

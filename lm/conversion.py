@@ -6,12 +6,17 @@ tensors = stream_tensors(source, shapes, lambda name: (Rows("layers.0.wq"), Rows
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import nn
 
+from ..core.checkpoint import uninitialised
 from ..core.errors import CheckpointError
 from ..core.streamed_tensors import StreamedTensor
+from .sizes import BlockSizes
+
+MOST_LAYERS = 1000
 
 
 class TensorSource(Protocol):
@@ -145,3 +150,18 @@ class PrefixedSource:
     def tensor(self, name: str) -> torch.Tensor:
         """Read a tensor."""
         return self._source.tensor(self._name(name))
+
+
+def shapes_of(make: Callable[[Any], nn.Module], config: BlockSizes) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a model of these sizes, without memory for them.
+
+    Raises:
+        CheckpointError: No model has such sizes.
+    """
+    if config.depth > MOST_LAYERS:
+        raise CheckpointError(f"source: config.json must have at most {MOST_LAYERS} layers, got {config.depth}")
+    try:
+        with uninitialised(), torch.device("meta"):
+            return {name: tuple(tensor.shape) for name, tensor in make(config).state_dict().items()}
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"source: config.json must have sizes of a model: {error}") from error

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from ..core.checkpoint import read_json, uninitialised
+from ..core.checkpoint import read_json
 from ..core.errors import CheckpointError, ReelmError
 from ..core.streamed_tensors import StreamedTensor
 from ..core.torch_archive import TorchArchive
-from .conversion import Rows, stream_tensors
+from .conversion import Rows, shapes_of, stream_tensors
 from .cosmos_lm_config import CosmosLMConfig
 from .cosmos_transformer import CosmosTransformer
 
@@ -99,8 +99,7 @@ class CosmosArchive:
         Raises:
             CheckpointError: A tensor is missing, unknown, or has another shape or dtype than the sizes say.
         """
-        with uninitialised(), torch.device("meta"):
-            shapes = {name: tuple(x.shape) for name, x in CosmosTransformer(config).state_dict().items()}
+        shapes = shapes_of(CosmosTransformer, config)
         tokens = shapes["token_embedding.weight"][0]
         # The published code rounds the rows of the embedding up; those after the begin token are never read.
         embedding = Rows("tok_embeddings.weight", 0, tokens)

@@ -12,13 +12,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from ..core.checkpoint import read_json, uninitialised
+from ..core.checkpoint import read_json
 from ..core.errors import CheckpointError
 from ..core.safetensors_shards import SafetensorsShards
 from ..core.streamed_tensors import StreamedTensor
-from .conversion import PrefixedSource, Rows, stream_tensors
+from .conversion import PrefixedSource, Rows, shapes_of, stream_tensors
 from .emu3_lm_config import Emu3LMConfig
 from .emu3_transformer import Emu3Transformer
 
@@ -88,8 +86,8 @@ class Emu3Folder:
             CheckpointError: config.json lacks a size or an id, or says what no such model has.
         """
         values, ids = self._table("text_config"), self._ids()
-        video = {int(match[1]): ids[name] for name in ids if (match := VIDEO_TOKEN.fullmatch(name))}
         try:
+            video = {int(match[1]): ids[name] for name in ids if (match := VIDEO_TOKEN.fullmatch(name))}
             sizes = {own: values[name] for name, own in SIZES.items()}
             sizes |= {own: ids[name] for name, own in DELIMITERS.items()}
             sizes |= {"vocab_size": len(video), "first_video_id": video[0]}
@@ -117,8 +115,7 @@ class Emu3Folder:
         Raises:
             CheckpointError: A tensor is missing, unknown, or has another shape or dtype than the sizes say.
         """
-        with uninitialised(), torch.device("meta"):
-            shapes = {name: tuple(x.shape) for name, x in Emu3Transformer(config).state_dict().items()}
+        shapes = shapes_of(Emu3Transformer, config)
         head = Rows("lm_head.weight", config.first_video_id, config.first_video_id + config.vocab_size)
         model = self._model()
         if head.name in model.names and model.shape(head.name)[:1] != (config.text_vocab_size,):

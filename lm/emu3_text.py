@@ -38,6 +38,10 @@ class Emu3Text:
             self._tokenizer: Any = Tokenizer.from_str(content)
         except Exception as error:  # the library raises no class of its own
             raise CheckpointError(f"model: text.json must be a file of a tokenizer: {error}") from error
+        largest = max(self._tokenizer.get_vocab().values(), default=0)
+        if largest >= config.text_vocab_size:
+            rule = f"must have ids below the model's {config.text_vocab_size}"
+            raise CheckpointError(f"model: text.json {rule}, got {largest}")
         size = self._tokenizer.encode(config.size_text, add_special_tokens=False).ids
         self._before, self._after = [config.begin_id], [config.picture_id, *size, config.tokens_id]
 

@@ -21,6 +21,7 @@ from ..core.condition import Text
 from ..core.config import differences, to_dict
 from ..core.device import pick_device
 from ..core.errors import require
+from ..core.files import atomic_path
 from ..core.protocols import AnyCodec, LanguageModelConfig
 from ..data.token_shards import Shards, is_token_folder, read_shards
 from ..generation.pretrained import ModelConfig, read_config
@@ -187,7 +188,8 @@ def _write(folder: Path, init: Path, config: ModelConfig, weights: dict[str, tor
     """Write a checkpoint with these weights, and all else of the model that it began with."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.safetensors", "text.json"):
-        if (init / name).is_file() and not (folder / name).is_file():
-            shutil.copyfile(init / name, folder / name)
+        if (init / name).is_file():
+            with atomic_path(folder / name) as file:
+                shutil.copyfile(init / name, file)
     save_tensors(folder / WEIGHTS, weights)
     config.save(folder)

@@ -223,6 +223,14 @@ BAD = {
     "another codec": (config(lambda v: v["vq_config"].update(base_channels=64)), "together the shape"),
     "another rotation": (
         config(lambda v: v["text_config"]["rope_parameters"].update(rope_type="yarn")), "rope_type must be 'def"),
+    "a size that no tensor has": (config(lambda v: v["text_config"].update(hidden_size=2**62)), "must have sizes of a"),
+    "a size that is no integer": (config(lambda v: v["text_config"].update(hidden_size=2.5)), "config.json must"),
+    "a code of 5,000 digits": (
+        config(lambda v: v["vocabulary_map"].update({f"<|visual token {'9' * 5000}|>": 80})), "must be that of Emu3"),
+    "more layers than any": (config(lambda v: v["text_config"].update(num_hidden_layers=10**9)), "at most 1000 lay"),
+    "words beyond the ids": (
+        lambda f: (f / "tokenizer.json").write_text(emu3_models.words_file().replace('"ball":3', '"ball":500')),
+        "must have ids below the model's 90, got 500"),
     "a config of another model": (config(lambda v: v.update(model_type="llama")), "must hold model.pt"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """A model that two processes hold together draws the tokens of one process; each has its half of the layers."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,9 @@ from reelm.tests import emu3_models
 from reelm.tests.generation.test_model_conversion import PREDICT, SIZE, TEXT, publish, tokenizer  # noqa: F401 (a fixture)
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+# As in test_ranks.py: the name of this machine need not lead to it.
+ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
 
 DRAW = """
 import json, os, sys
@@ -54,7 +58,10 @@ def test_two_processes_draw_the_tokens_of_one(tokenizer, tmp_path):  # noqa: F81
     }
     words = [json.dumps(jobs), tmp_path / "models", tmp_path / "found.json"]
     (tmp_path / "draw.py").write_text(DRAW)
-    subprocess.run([*TORCHRUN, tmp_path / "draw.py", *words], check=True, capture_output=True, timeout=120)
+    result = subprocess.run(
+        [*TORCHRUN, tmp_path / "draw.py", *words], capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+    )
+    assert result.returncode == 0, result.stderr
     first, second = json.loads((tmp_path / "found.json").read_text())
     assert first == second, "all processes get the same clips"
     for name, options in jobs.items():
