@@ -24,7 +24,7 @@ from ..lm.cosmos_weights import CosmosArchive
 from ..lm.emu3_folder import CODEC, Emu3Folder
 from ..lm.emu3_text import Emu3Text
 from ..sampling.plan import SamplingConfig
-from ..tokenizer.codec_files import SIZES, WEIGHTS, tokenizer_config
+from ..tokenizer.codec_files import SIZES, WEIGHTS, load_tokenizer, tokenizer_config
 from ..tokenizer.codecs import without_weights
 from ..tokenizer.cosmos_archive import FILES, ConversionReport, convert_cosmos
 from ..tokenizer.emu3_weights import emu3_codec_config, published_names
@@ -202,5 +202,7 @@ def _with_tokenizer(
         return config, left_out
     if not (tokenizer / WEIGHTS).is_file():
         raise CheckpointError(f"tokenizer: must be a folder with {FILES[0]} or {SIZES}, got {str(tokenizer)!r}")
+    require(compression is None, "compression", "must not be given for a converted tokenizer", compression)
+    config = load_tokenizer(tokenizer, device="cpu").config  # refuses what is damaged before it is copied
     shutil.copyfile(tokenizer / WEIGHTS, weights)
-    return tokenizer_config(tokenizer), left_out
+    return config, left_out

@@ -5,6 +5,7 @@ tokens_Bthw, state = codec.encode_chunk(frames_BTHW3, None)          # uint8 or 
 frames_BTHW3, state = codec.decode_chunk(tokens_Bthw, None)          # float in [0, 1]
 """
 
+import abc
 import hashlib
 import json
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ class StreamConfig(CodecConfig, Protocol):
 Config = TypeVar("Config", bound=StreamConfig)
 
 
-class StreamCodec(nn.Module, Generic[Config]):
+class StreamCodec(nn.Module, abc.ABC, Generic[Config]):
     """A codec whose networks process the frames that follow, given what they remember.
 
     Attributes:
@@ -43,17 +44,17 @@ class StreamCodec(nn.Module, Generic[Config]):
         super().__init__()
         self.config = config
 
+    @abc.abstractmethod
     def encoding_parts(self) -> tuple[nn.Module, ...]:
         """Return the modules whose weights determine the tokens of a clip."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def encode_stream(self, frames_B3THW: torch.Tensor, stream: Stream) -> torch.Tensor:
         """Return the tokens (B, t, h, w) of the next frames, with values from -1 to 1."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def decode_stream(self, tokens_Bthw: torch.Tensor, stream: Stream) -> torch.Tensor:
         """Return the frames (B, 3, T, H, W) of the next latent frames, with values from -1 to 1."""
-        raise NotImplementedError
 
     @property
     def compression(self) -> Compression:
