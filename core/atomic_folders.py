@@ -1,14 +1,14 @@
 """Folders that appear when they are whole: made beside where they will be, and renamed.
 
 with atomic_folder(Path("model")) as folder: ...            # removed after an exception
-with resumable_folder(Path("model")) as folder: ...         # kept after an interruption, for the next call
+with resumable_folder(Path("model"), files) as folder: ...  # kept after an interruption, for the next call
 """
 
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from .errors import ReelmError, require
@@ -37,11 +37,12 @@ def atomic_folder(folder: Path, argument: str = "folder") -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def resumable_folder(folder: Path, argument: str = "folder") -> Iterator[Path]:
-    """Yield a folder beside `folder`, which must be new or empty; on success rename it.
+def resumable_folder(folder: Path, files: Collection[str], argument: str = "folder") -> Iterator[Path]:
+    """Yield a folder beside `folder`, which must be new or empty, for these files; on success rename it.
 
     After an interruption it stays, with what was written, and the next call yields it again. After an error in what is
-    read (`ReelmError`) it is removed, since the next call would read the same.
+    read (`ReelmError`) it is removed, since the next call would read the same. What else is in it at the end, such as
+    what an interrupted call for other files had begun, is removed.
 
     Raises:
         ReelmError: There is something in `folder`, or it cannot be written.
@@ -55,6 +56,11 @@ def resumable_folder(folder: Path, argument: str = "folder") -> Iterator[Path]:
     except ReelmError:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+    for other in unfinished.iterdir():
+        if other.is_dir():
+            shutil.rmtree(other)
+        elif other.name not in files:
+            other.unlink()
     with contextlib.suppress(FileNotFoundError):
         folder.rmdir()
     unfinished.rename(folder)

@@ -16,11 +16,11 @@ import io
 import math
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -101,8 +101,12 @@ def _first(value: object, *_: object) -> object:
     return value
 
 
+def _dictionary(*_: object) -> _Dictionary:
+    return _Dictionary()  # its entries follow, and their keys are checked
+
+
 NAMES: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): _Dictionary,
+    ("collections", "OrderedDict"): _Make(_dictionary),
     ("torch._utils", "_rebuild_tensor_v2"): _Make(_tensor),
     ("torch._utils", "_rebuild_parameter"): _Make(_first),
     ("torch", "device"): _Make(_first),
@@ -112,8 +116,34 @@ NAMES: dict[tuple[str, str], object] = {
 }
 
 
+def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
+    """Return an instruction of pickles that refuses keys whose hash could take for ever, such as tuples in tuples."""
+
+    def checked(unpickler: Any) -> None:
+        if not all(isinstance(key, str | int) for key in unpickler.stack[keys]):
+            raise pickle.UnpicklingError("a key is neither a text nor a number")
+        load(unpickler)
+
+    return checked
+
+
+def _refuse_set(_: object) -> None:
+    raise pickle.UnpicklingError("a set is no part of a tensor")
+
+
 class _Unpickler(pickle._Unpickler):
     # That of C makes a table as long as the largest number in the file; this one keeps what there is.
+    stack: list[Any]
+    _load = pickle._Unpickler.dispatch
+    # The stack ends with the key and the value of an entry, or has been begun anew for those of some entries.
+    dispatch: ClassVar[dict[int, Any]] = _load | {
+        pickle.SETITEM[0]: _with_plain_keys(_load[pickle.SETITEM[0]], slice(-2, -1)),
+        pickle.SETITEMS[0]: _with_plain_keys(_load[pickle.SETITEMS[0]], slice(None, None, 2)),
+        pickle.DICT[0]: _with_plain_keys(_load[pickle.DICT[0]], slice(None, None, 2)),
+        pickle.ADDITEMS[0]: _refuse_set,
+        pickle.FROZENSET[0]: _refuse_set,
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
             return _Module
@@ -123,9 +153,9 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, identity: Any) -> _Storage:
         kind, dtype, key, _, _ = identity
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage of an unknown kind")
-        return _Storage(dtype, str(key))
+        return _Storage(dtype, key)
 
 
 class TorchArchive:

@@ -36,6 +36,7 @@ COSMOS_SAMPLING = SamplingConfig(guidance_scale=1.0, top_p=0.8)
 # Those of Emu3 (github.com/baaivision/Emu3).
 EMU3_FPS, EMU3_SIDE = 8.0, 720
 EMU3_SAMPLING = SamplingConfig(guidance_scale=3.0, top_k=2048)
+MODEL = ("config.json", "lm.safetensors", WEIGHTS)  # the files of a converted model
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def convert_cosmos_model(
         CheckpointError: A file is missing, damaged, holds code, or has other tensors than such a model.
         ReelmError: The size does not fit the tokenizer, or the folder cannot be written.
     """
-    with contextlib.closing(CosmosArchive(source)) as archive, resumable_folder(target, "target") as folder:
+    with contextlib.closing(CosmosArchive(source)) as archive, resumable_folder(target, MODEL, "target") as folder:
         codec, left_out = _with_tokenizer(tokenizer, folder, compression)
         grid = codec.compression.grid(codec.compression.first, height, width)
         lm = archive.config(rows=grid.h, columns=grid.w)
@@ -166,7 +167,7 @@ def convert_emu3(
         ReelmError: The size does not fit the tokenizer, or the folder cannot be written.
     """
     files = Emu3Folder(source)
-    with resumable_folder(target, "target") as folder:
+    with resumable_folder(target, (*MODEL, "text.json"), "target") as folder:
         codec = emu3_codec_config(files.values, pictures=latent_frames == 1)
         grid = codec.compression.grid(codec.compression.first, height, width)
         lm = files.config(rows=grid.h, columns=grid.w, frames=latent_frames)

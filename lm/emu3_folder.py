@@ -24,7 +24,7 @@ TEXT_MODEL, CODEC = r"^(model\.)?text_model\.(model\.)?", r"^(model\.)?vqmodel\.
 SIZES = {
     "hidden_size": "width", "num_hidden_layers": "depth", "num_attention_heads": "heads",
     "num_key_value_heads": "kv_heads", "intermediate_size": "hidden", "rms_norm_eps": "epsilon",
-    "vocab_size": "text_vocab_size", "bos_token_id": "begin_id",
+    "vocab_size": "text_vocab_size",
 }  # fmt: skip
 # The delimiters: their names in the tokenizer, and in Emu3LMConfig.
 DELIMITERS = {
@@ -65,7 +65,7 @@ class Emu3Folder:
         self.source = str([(name, state.st_size, state.st_mtime_ns) for name, state in states])
 
     def _ids(self) -> dict[str, int]:
-        """Return the ids of tokens by name: those of config.json, and of the tokenizer of text."""
+        """Return the ids of tokens by name, which are in config.json."""
         ids: dict[str, int] = {}
         for name, value in self._table("vocabulary_map").items():
             if not isinstance(value, int):
@@ -91,6 +91,8 @@ class Emu3Folder:
             sizes = {own: values[name] for name, own in SIZES.items()}
             sizes |= {own: ids[name] for name, own in DELIMITERS.items()}
             sizes |= {"vocab_size": len(video), "first_video_id": video[0]}
+            begin = values.get("bos_token_id")  # left out where it is the usual one
+            sizes["begin_id"] = Emu3LMConfig.begin_id if begin is None else begin
             rope = values.get("rope_parameters") or {}
             assert isinstance(rope, dict)
             sizes["theta"] = rope.get("rope_theta", values.get("rope_theta", Emu3LMConfig.theta))

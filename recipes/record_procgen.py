@@ -12,9 +12,12 @@ as "a coin run at night on grass, the player on a ledge, a saw in sight" tell wh
 files a clip is; one of less than 2 s is left out.
 
 The game takes 15 steps a second, one in each picture. The player has two hands: one holds left, right or
-nothing, the other up, down or nothing, and each chooses anew after random times of half a second on average, mostly
-what leads on, and in some seconds anything. So every key is held in every situation, and running jumps begin anywhere.
-It usually looks a second ahead, and chooses again if it would lose.
+nothing, the other up, down or nothing, and each chooses anew after random times of half a second on average. It is in
+one of three moods for some seconds each: it does mostly what leads on; it does anything; or it holds one key at a time,
+or none. So every key is held in every situation, alone and together, and running jumps begin anywhere. It usually looks
+a second ahead, and chooses again if it would lose.
+
+`plainrun` is coinrun with one of its themes, which a small model learns sooner.
 
 With --probes a clip is 66 s long, and the level is played again when it has ended: from second 0, 10 and 60 on each key
 is held alone for a second, and nothing for another, where that does something: a look ahead tells that the player moves
@@ -24,6 +27,7 @@ The same command writes the same files. Levels are numbered without end: those f
 """
 
 import argparse
+import dataclasses
 import struct
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -34,7 +38,7 @@ from recording import PROBE_SECONDS, PROBED_SECONDS, PROBES, Recording, main
 FPS = 15
 LATE_SECONDS = 5  # into the level, where half of the clips begin
 HOLD_SECONDS, MOOD_SECONDS = 0.5, 3  # on average
-WANDERING = 0.25  # the share of the time in which a hand holds all of its keys equally often
+MOODS = {"leads on": 0.45, "wanders": 0.2, "tries": 0.35}  # and how often each is
 LOOKING, TRIES = 0.9, 6  # the share of the plans that are tried before they are played, and how many are
 PROBED = ("", "left", "right", "up")
 CELLS = 2.0  # how far a key moves the player at least where it does something
@@ -43,7 +47,7 @@ SPACE, PLAYER, THING_BYTES, KIND_AT = 100, 0, 124, 24
 END_OF_STATE = 0xCAFECAFE
 # The keys of the game's first nine actions; the other six are buttons, which do nothing in these games.
 ACTIONS = tuple(frozenset({across, along} - {""}) for across in ("left", "", "right") for along in ("down", "", "up"))
-Held: TypeAlias = tuple[str, str, bool]  # the key of each hand, "" for none, and whether the player wanders
+Held: TypeAlias = tuple[str, str, str]  # the key of each hand, "" for none, and the mood
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,21 @@ class Game:
     sights: dict[int, str]  # kinds of things
     view: tuple[float, float, float]  # how far it goes to the sides, up and down, in cells
     mode: str = "hard"
+    one_theme: bool = False
 
 
+COINRUN = Game(
+    ({"right": 0.74, "left": 0.13, "": 0.13}, {"up": 0.5, "down": 0.08, "": 0.42}),  # down drops through crates
+    caption="a coin run at night on {}",
+    player="the player",
+    themes=("dirt", "grass", "a planet", "sand", "snow", "stone"),
+    theme_at=28,
+    sights={1: "a coin", 2: "a saw", 5: "a monster", 17: "lava", 18: "lava", 20: "a crate"},
+    view=(6.5, 6.5, 6.5),
+)
 GAMES = {
-    "coinrun": Game(
-        ({"right": 0.74, "left": 0.13, "": 0.13}, {"up": 0.5, "down": 0.08, "": 0.42}),  # down drops through crates
-        caption="a coin run at night on {}",
-        player="the player",
-        themes=("dirt", "grass", "a planet", "sand", "snow", "stone"),
-        theme_at=28,
-        sights={1: "a coin", 2: "a saw", 5: "a monster", 17: "lava", 18: "lava", 20: "a crate"},
-        view=(6.5, 6.5, 6.5),
-    ),
+    "coinrun": COINRUN,
+    "plainrun": dataclasses.replace(COINRUN, caption="a plain run at night", one_theme=True),
     "jumper": Game(
         ({"right": 0.45, "left": 0.45, "": 0.1}, {"up": 0.5, "": 0.5}),
         caption="a {} cave at night",
@@ -101,13 +108,19 @@ def plan(game: Game, held: Held, pictures: int, rng: np.random.Generator) -> lis
     """Return what the player does in the next pictures. Changes do not depend on the past: it can be cut anywhere."""
     steps = []
     for _ in range(pictures):
-        *hands, wanders = held
+        *hands, mood = held
         if rng.random() < 1 / (MOOD_SECONDS * FPS):
-            wanders = bool(rng.random() < WANDERING)
-        for hand, weights in enumerate(game.hands):
-            if rng.random() < 1 / (HOLD_SECONDS * FPS):
-                hands[hand] = str(rng.choice(list(weights), p=None if wanders else list(weights.values())))
-        held = (hands[0], hands[1], wanders)
+            mood = str(rng.choice(list(MOODS), p=list(MOODS.values())))
+            if mood == "tries":
+                hands = ["", ""]
+        changes = rng.random(2) < 1 / (HOLD_SECONDS * FPS)
+        if mood != "tries":
+            for hand in np.flatnonzero(changes):
+                weights = game.hands[hand]
+                hands[hand] = str(rng.choice(list(weights), p=list(weights.values()) if mood == "leads on" else None))
+        elif changes[0]:
+            hands = list(hands_of(str(rng.choice([*PROBED, ""])))[:2])  # nothing is held twice as often as each key
+        held = (hands[0], hands[1], mood)
         steps.append(held)
     return steps
 
@@ -185,7 +198,7 @@ def is_lost(env: Any, steps: list[Held]) -> bool:
 
 def hands_of(key: str) -> Held:
     """Return the hands that hold one key alone, or none."""
-    return ("", key, False) if key in ("up", "down") else (key, "", False)
+    return ("", key, "tries") if key in ("up", "down") else (key, "", "tries")
 
 
 def does_something(env: Any, key: str) -> bool:
@@ -237,14 +250,14 @@ def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
 
     game, rng = GAMES[name], np.random.default_rng((options.seed, level))
     env = ProcgenGym3Env(
-        num=1, env_name=name, start_level=level, num_levels=1, rand_seed=0, num_threads=0,
-        use_backgrounds=False, distribution_mode=game.mode,
+        num=1, env_name="coinrun" if game.one_theme else name, start_level=level, num_levels=1, rand_seed=0,
+        num_threads=0, use_backgrounds=False, restrict_themes=game.one_theme, distribution_mode=game.mode,
     )  # fmt: skip
     start = (1 if options.probes else int(rng.integers(2))) * LATE_SECONDS * FPS
     prober = Prober(rng) if options.probes else None
     length = ((max(PROBES) + PROBED_SECONDS) if options.probes else options.seconds) * FPS
     cut = length if options.probes else options.cut * FPS
-    held, result, shown = ("", "", False), "", 0
+    held, result, shown = hands_of(""), "", 0
     clips: list[Recording] = []
     while (not result or options.probes) and shown < start + length:
         key = None if prober is None or shown < start else prober.next_key(env, shown - start)

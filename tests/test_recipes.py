@@ -34,7 +34,7 @@ def doom(root):
 
 
 def played(recorder, seed, pictures=4000, game="coinrun"):
-    return recorder.plan(recorder.GAMES[game], ("", "", False), pictures, np.random.default_rng(seed))
+    return recorder.plan(recorder.GAMES[game], recorder.hands_of(""), pictures, np.random.default_rng(seed))
 
 
 def test_each_set_of_keys_is_one_action_of_the_game(recorder):
@@ -42,7 +42,7 @@ def test_each_set_of_keys_is_one_action_of_the_game(recorder):
     told = ["down+left", "left", "left+up", "down", "", "up", "down+right", "right", "right+up"]
     assert ["+".join(sorted(keys)) for keys in recorder.ACTIONS] == told
     for hands in itertools.product(("left", "", "right"), ("down", "", "up")):
-        keys = recorder.keys_of((*hands, False))
+        keys = recorder.keys_of((*hands, "wanders"))
         assert recorder.ACTIONS[recorder.ACTIONS.index(keys)] == keys
 
 
@@ -58,6 +58,8 @@ def test_each_set_of_keys_is_held_and_for_half_a_second_or_more(recorder):
     for hand in (0, 1):
         changes = sum(before[hand] != after[hand] for before, after in itertools.pairwise(steps))
         assert 0.5 < len(steps) / changes / 15 < 2
+    for alone in recorder.PROBED:
+        assert keys.count(frozenset({alone} - {""})) > 0.05 * len(keys)
     # A key that does nothing in a game is never held.
     assert not any("down" in held for held in played(recorder, 0, game="jumper"))
 

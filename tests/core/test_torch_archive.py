@@ -2,7 +2,9 @@
 
 import pickle
 import random
+import tracemalloc
 import zipfile
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -89,6 +91,50 @@ def test_what_is_no_tensor_is_refused_and_not_called(tmp_path):
     ):
         TorchArchive(tmp_path / "model.pt")
     assert CALLS == []
+
+
+class Pickled:
+    """What it is pickled as is a call of a function on some values, and what follows it."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+PAIR, rebuild = ((1, 2), 3), torch._utils._rebuild_parameter
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({PAIR: 1}, "a key is neither a text nor a number"),
+        ({PAIR: 1, 2: 3}, "a key is neither a text nor a number"),
+        (OrderedDict([(PAIR, 1)]), "a key is neither a text nor a number"),
+        ({"names": {"a", "b"}}, "a set is no part of a tensor"),
+        ({"names": frozenset("ab")}, "a set is no part of a tensor"),
+        (Pickled(rebuild, (torch.ones(2), False, {}), {"shape": (9,)}), "a tensor has no state"),
+    ],
+)
+def test_what_could_be_changed_or_take_for_ever_is_refused(tmp_path, content, words):
+    torch.save(content, tmp_path / "model.pt", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match=f"model.pt: must hold tensors, and nothing that runs: .*{words}"):
+        TorchArchive(tmp_path / "model.pt")
+
+
+def test_a_large_number_in_a_table_of_objects_takes_no_memory(tmp_path):
+    torch.save({}, tmp_path / "model.pt")
+    last = (2**20).to_bytes(4, "little")
+    large = pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.LONG_BINPUT + last + pickle.STOP
+    rewritten(tmp_path / "model.pt", tmp_path / "large.pt", lambda name, data: large if "data.pkl" in name else data)
+    tracemalloc.start()
+    try:
+        with TorchArchive(tmp_path / "large.pt") as archive:
+            assert archive.names == []
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def rewritten(path, target, change, compression=zipfile.ZIP_STORED):

@@ -12,6 +12,7 @@ from reelm import VideoGenerator
 from reelm.core.condition import Text
 from reelm.core.errors import CheckpointError, ReelmError
 from reelm.generation.model_conversion import convert
+from reelm.lm.emu3_folder import Emu3Folder
 from reelm.sampling.engine import Engine
 from reelm.sampling.plan import ClipPlan, NoiseKey, SamplingConfig
 from reelm.sampling.teacher import TeacherForcing
@@ -193,6 +194,13 @@ def shard(change):
 def without_head(folder):
     edit_shard(folder, lambda tensors: tensors.pop(HEAD))
     edit(folder / INDEX, lambda values: values["weight_map"].pop(HEAD))
+
+
+@pytest.mark.parametrize("change", [lambda text: text.pop("bos_token_id"), lambda text: text.update(bos_token_id=None)])
+def test_a_config_that_does_not_name_the_begin_token_has_the_published_one(published, tmp_path, change):
+    folder = shutil.copytree(published, tmp_path / "emu3")
+    config(lambda values: (values["text_config"].update(vocab_size=184622), change(values["text_config"])))(folder)
+    assert Emu3Folder(folder).config(rows=2, columns=3, frames=1).begin_id == 151849
 
 
 BAD = {

@@ -17,7 +17,7 @@ from reelm.core.checkpoint import save_json
 from reelm.core.condition import Embedding
 from reelm.core.errors import CheckpointError, ReelmError
 from reelm.generation.memory_plan import plan_memory
-from reelm.generation.model_conversion import convert
+from reelm.generation.model_conversion import MODEL, convert
 from reelm.generation.pretrained import read_config
 from reelm.generation.video import Video
 from reelm.sampling.plan import SamplingConfig
@@ -180,7 +180,10 @@ def test_what_was_begun_from_other_files_is_begun_again(published, tokenizer, tm
     unfinished.mkdir()
     (unfinished / "lm.safetensors").write_bytes(b"something else")
     (unfinished / "lm.safetensors.written.json").write_text('{"source": "another", "tensors": 5}')
+    (unfinished / "text.json").write_text("of a model of another kind")
+    (unfinished / "tokenizer").mkdir()
     assert convert(published, tmp_path / "out", tokenizer=tokenizer, **SIZE).before == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(MODEL)
     VideoGenerator.from_pretrained(tmp_path / "out", device="cpu")
 
 

@@ -112,6 +112,23 @@ def test_it_goes_on_with_the_options_that_it_began_with(cosmos, tmp_path):
     assert len(losses(tmp_path / "run")) == 6 and losses(tmp_path / "run")[3] < before[0]
 
 
+def test_an_export_that_is_killed_leaves_no_part_of_a_file(cosmos, tmp_path, monkeypatch):
+    model, tokens = cosmos
+    options = {"data": tokens, "tokenizer": model, "init": str(model), "device": "cpu"}
+
+    def killed(source, target):
+        target.write_bytes(source.read_bytes()[:100])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("reelm.training.finetuning.shutil.copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_language_model(tmp_path / "run", recipe=recipe(steps=2), **options)
+    assert not any((tmp_path / "run/model").iterdir())
+    train_language_model(tmp_path / "run", recipe=recipe(steps=2), resume=True, device="cpu")
+    assert VideoGenerator.from_pretrained(tmp_path / "run/model", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
