@@ -173,7 +173,7 @@ class BenchBlocks(ModelCommand):
     Attributes:
         clips: The numbers of clips at a time.
         seconds: The length of a clip in seconds.
-        prompt: The prompt of all clips.
+        prompt: The prompt of all clips; a usual one unless given.
         repeats: The number of rounds after a first one, which leaves out what is far from the best.
         keep: Write the best sizes into the cache folder, from which later calls choose them.
         check: Run one round of clips of one frame and keep nothing, to test whether everything runs.
@@ -182,7 +182,7 @@ class BenchBlocks(ModelCommand):
     example = "reelm bench blocks --clips 1 8"
     clips: tuple[int, ...] = (1, 2, 4, 8)
     seconds: float = 2.0
-    prompt: str = "a red ball rolls to the right over grass"
+    prompt: str | None = None
     repeats: int = 5
     keep: bool = True
     check: bool = False

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias, Unpack
+from typing import Any, NamedTuple, Self, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -144,6 +144,12 @@ class PlaySession:
         """The session of all pictures so far, from which `play(clip=session)` goes on."""
         grids = self._parts.lm.layout.unpack(torch.cat([self._past_tS, *(each[None] for each in self._tokens)]))
         return SessionState.from_plan(self._plan, grids, {}, self.settings)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The statistics of drawing so far, with what was drawn ahead and dropped; `Video.stats` has the names."""
+        stats = self._engine.stats
+        return dict(stats.report(self._engine.decoder, 0.0, stats.model_seconds + stats.draw_seconds, 0.0))
 
     def check(self, track: ControlTrack) -> None:
         """Check that the model has all keys and axes of what is to be held.

@@ -113,6 +113,7 @@ class PlayReport:
         ready_before_due: The share of steps whose pictures were drawn when they were due, or where a delay was made up
             for, before the last picture had had its whole time.
         dropped: The latent frames that were drawn, or begun, under keys that were not held then.
+        tokens_per_pass: The mean number of tokens that a pass of the model accepted.
         tokens_sha256: A hash of the video tokens.
     """
 
@@ -122,6 +123,7 @@ class PlayReport:
     key_to_picture_ms: dict[str, float] | None
     ready_before_due: float
     dropped: int
+    tokens_per_pass: float
     tokens_sha256: str
 
 
@@ -212,4 +214,5 @@ def _report(session: PlaySession, shown: int, took: float, ready: float, delays:
         "p50": 1e3 * statistics.median(delays), "p95": 1e3 * float(np.quantile(delays, 0.95))
     }  # fmt: skip
     digest = hashlib.sha256(tokens.tobytes()).hexdigest()
-    return PlayReport(shown, took, shown / took, shares, ready, session.dropped, digest)
+    passes = session.stats["tokens_per_pass"]
+    return PlayReport(shown, took, shown / took, shares, ready, session.dropped, passes, digest)

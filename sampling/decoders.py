@@ -37,18 +37,23 @@ class Jacobi:
 
     Args:
         block_size: L, the number of positions that a pass looks at.
+        whole: Whether a pass looks at so many positions where fewer are wanted, such as at the end of a latent frame
+            that is played, too: on a GPU, where each number of positions is a graph of its own.
     """
 
     name = "jacobi"
     exactness: Exactness = "lossless"
 
-    def __init__(self, block_size: int) -> None:
-        self.block_size = block_size
+    def __init__(self, block_size: int, *, whole: bool = False) -> None:
+        self.block_size, self.whole = block_size, whole
 
     def step(self, engine: EngineView) -> None:
         """Accept at least one and at most a block of tokens for every clip."""
-        drafts_BL = engine.drafts(self.block_size)
-        tokens_BL = engine.draw(engine.logits(self.block_size))
+        # The limit of a block of more than a latent frame is mostly that of the cache: drafts behind it are of use.
+        whole = self.whole or self.block_size > engine.layout.frame_size
+        count = self.block_size if whole else min(self.block_size, max(engine.limits))
+        drafts_BL = engine.drafts(count)
+        tokens_BL = engine.draw(engine.logits(count))
         agreed_B = (tokens_BL == drafts_BL)[:, :-1].long().cumprod(1).sum(1)
         counts = [min(agreed + 1, limit) for agreed, limit in zip(agreed_B.tolist(), engine.limits, strict=True)]
         engine.accept(tokens_BL, counts)
@@ -113,11 +118,11 @@ def make_decoder(
         require(block_size is None, "block_size", "must not be given for decoder 'sequential'", block_size)
         return Sequential()
     if block_size is None:
-        return Jacobi(min(usual if usual > 1 else max(4, size), limit))
+        return Jacobi(min(usual if usual > 1 else max(4, size), limit), whole=on_gpu)
     size = block_size
     whole = isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= limit
     require(whole, "block_size", f"must be a whole number from 1 to {limit}", size)
-    return Jacobi(size)
+    return Jacobi(size, whole=on_gpu)
 
 
 def _usual_block(layout: FrameLayout, rows: int, *, on_gpu: bool) -> int:

@@ -26,8 +26,8 @@ def test_a_play_without_a_terminal_is_recorded_and_played_again(run, played, pla
     report = json.loads(out)
     assert code == 0 and "wrote one.mp4 and one.keys.txt" in err
     assert set(report) == {"pictures", "seconds", "frames_per_second", "key_to_picture_ms", "ready_before_due",
-                           "dropped", "tokens_sha256"}  # fmt: skip
-    assert report["pictures"] == 8 and 2 < report["frames_per_second"] < 8.1
+                           "dropped", "tokens_per_pass", "tokens_sha256"}  # fmt: skip
+    assert report["pictures"] == 8 and 2 < report["frames_per_second"] < 8.1 and report["tokens_per_pass"] >= 1
     clip, held = Video.load("one.mp4"), read_keys_file("one.keys.txt")
     assert len(clip.frames) == 9 and clip.tokens is not None and clip.fps == 8  # whole latent frames
     again = played_generator.continue_clip("one.mp4", keys="a-4")

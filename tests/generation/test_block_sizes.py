@@ -65,7 +65,7 @@ def test_the_fastest_is_kept_and_what_is_far_from_it_measured_once(debug_generat
 
     def timed(self, *arguments, **options):
         videos = generate(self, *arguments, **options)
-        drawn.append(options.get("block_size", 1))
+        drawn.append(options["block_size"] or 1)
         videos[0].stats["tokens_per_second"] = speeds[drawn[-1]]
         return videos
 
@@ -76,6 +76,16 @@ def test_the_fastest_is_kept_and_what_is_far_from_it_measured_once(debug_generat
     assert drawn == [48, *speeds, 16, 8, 4, 4, 8, 16]
     assert report["best"] == {"2": 8} and report["kept"] == str(cache)
     assert BlockSizes.of(debug_generator.parts).best(2) == 8
+
+
+def test_a_model_that_is_played_is_measured_as_it_is_played(played_generator, cache):
+    report = measure_blocks(played_generator, clips=(1, 2), seconds=1.0, repeats=1, keep=False)
+    size = played_generator.parts.lm.layout.frame_size
+    for entry in report["rows"]:
+        assert 1 <= entry["tokens_per_pass"] <= entry["block_size"]
+        if entry["clips"] == 1:
+            assert entry["tokens_per_pass"] <= size, "no pass goes on into keys that are not held yet"
+    assert {entry["clips"] for entry in report["rows"]} == {1, 2} and not cache.exists()
 
 
 @pytest.mark.parametrize(("options", "message"), [

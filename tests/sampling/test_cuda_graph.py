@@ -52,7 +52,7 @@ def roll(parts, decoder, capture, settings):
 
 
 @pytest.mark.parametrize(("decoder", "settings"), [
-    (Jacobi(5), SamplingConfig(guidance_scale=2.0, top_p=0.9)),
+    (Jacobi(5, whole=True), SamplingConfig(guidance_scale=2.0, top_p=0.9)),
     pytest.param(Sequential(), SamplingConfig(guidance_scale=1.0, temperature=0.0), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_captured_passes_draw_the_same_tokens(debug_generator, as_on_a_gpu, decoder, settings):

@@ -27,7 +27,7 @@ def generator(request):
     return VideoGenerator.from_pretrained("world", device="cuda", dtype=request.param)
 
 
-@pytest.mark.parametrize("decoder", [Sequential(), Jacobi(16)])
+@pytest.mark.parametrize("decoder", [Sequential(), Jacobi(16, whole=True)])
 def test_graphs_draw_what_their_kernels_draw(generator, decoder):
     parts, found = generator.parts, []
     for capture in (None, Uncaptured):
