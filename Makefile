@@ -1,8 +1,10 @@
 # The commands for contributors; each runs in the virtual environment .venv, which `make install` creates.
 PY = .venv/bin/python
-export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world run halls
+.PHONY: install test slow golden compare kernels gpu gpu-check gpu-decode lint format types world run plain halls
+
+# Threads that wait asleep, where two test processes share the cores. Trainings are faster with threads that spin.
+test slow: export OMP_WAIT_POLICY ?= PASSIVE
 
 install:
 	python3 -m venv .venv
@@ -119,6 +121,24 @@ run:
 		--init runs/run-lm/model --text runs/run-lm/text.model --name run $(RUN_LM) $(PLAYED_GUIDANCE) --train.steps 400
 	.venv/bin/reelm evaluate play --model runs/run-guided/model --recordings runs/run-plays --save-recordings --samples 2
 	cp runs/run-guided/model/*.safetensors runs/run-guided/model/*.json runs/run-guided/model/text.model checkpoints/run/
+
+# A simpler game than those of `run`, coinrun in one theme, which is learnt sooner; it is not bundled.
+PLAIN_LM = $(PLAYED_LM) --model.width 160 --model.hidden 320 --model.neighbour-dim 48
+plain:
+	python3 -m venv runs/procgen
+	runs/procgen/bin/pip install -q procgen2==0.10.7 "gym==0.26.*" "numpy<2" "av>=18.1"
+	$(PROCGEN) plainrun --levels 0:1500 --cut 2 --out runs/plain-clips
+	$(PROCGEN) plainrun --levels 100000:100008 --probes --out runs/plain-plays
+	.venv/bin/reelm prepare runs/plain-clips --out runs/plain-shards --height 64 --width 64 --fps 15 --held-out-seconds 0
+	.venv/bin/reelm train tokenizer --data runs/plain-shards --out runs/plain-tokenizer --init run --num-frames 5 \
+		--structure-weight 0 --train.steps 1500 --train.warmup 50 --train.learning-rate 2e-3
+	.venv/bin/reelm train lm --data runs/plain-shards --tokenizer runs/plain-tokenizer --out runs/plain-lm $(PLAIN_LM) \
+		--windows.num-frames 30 --windows.stride 30 --batch-tokens 3840 --train.steps 3000 --train.warmup 60 \
+		--train.ema 0.998
+	.venv/bin/reelm train lm --data runs/plain-lm/tokens --tokenizer runs/plain-tokenizer --out runs/plain-guided \
+		--init runs/plain-lm/model --text runs/plain-lm/text.model --name plain $(PLAIN_LM) $(PLAYED_GUIDANCE) \
+		--train.steps 320
+	.venv/bin/reelm evaluate play --model runs/plain-guided/model --recordings runs/plain-plays --samples 2
 
 VIZDOOM = runs/vizdoom/bin/python recipes/record_vizdoom.py
 halls:

@@ -129,7 +129,7 @@ def check_finetuning(folder: Path, codec: AnyCodec, options: ModelRun) -> None:
     require(options.text is None, "text", f"must not be given for a model of the kind {kind}", str(options.text))
     usual = LMTraining(model=LMConfig(vocab_size=1, rows=1, columns=1, text_vocab_size=1))
     for name, (_, value) in differences(to_dict(usual), to_dict(recipe)).items():
-        is_own = name.partition(".")[0] in ("model", "token_noise", "key_guidance", "guidance_temperature")
+        is_own = name.partition(".")[0] in ("model", "token_noise", "own_noise", "key_guidance", "guidance_temperature")
         require(not is_own, name, f"must not be given for a model of the kind {kind}", value)
     for name in ("shards", "tensor"):
         value = getattr(recipe.train, name)

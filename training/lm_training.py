@@ -42,7 +42,7 @@ from .speed import Work, training_flops
 from .state_folders import SavedState
 from .tensor_parallel import check_tensor
 from .token_batches import ClipOrder
-from .token_noise import with_noise
+from .token_noise import with_noise, with_own_draws
 from .train_config import TrainConfig
 from .validation import BEST, HeldOut, Nats
 
@@ -69,9 +69,9 @@ class LMTraining:
         token_noise: The largest share of a clip's video tokens that the model sees replaced by others, while it is to
             predict the true ones, so that it goes on from its own mistakes (token_noise.py); that of each clip is drawn
             from 0 to this.
-        key_guidance: The scale of guidance by the keys and axes that a model which is played learns from its initial
-            weights (`init`): above 1, the picture does what is held more often; its likelihoods are then no longer
-            those of the game. 1 is a training on the clips themselves.
+        own_noise: The same with what the model draws in their places: its own mistakes, for a pass more in each step.
+        key_guidance: The scale of guidance by keys and axes that a model which is played learns from its first weights
+            (`init`): above 1, the picture does what is held more often. 1 is a training on the clips themselves.
         guidance_temperature: In a distillation of guidance, the temperature of the distributions that are compared,
             such as that at which clips will be drawn.
         store: The numbers of the matrices in the model's checkpoint: "float16", or "int8" with a scale for each row, in
@@ -88,6 +88,7 @@ class LMTraining:
     batch_tokens: int = 16 * 320
     drop_caption: float = 0.1
     token_noise: float = 0.0
+    own_noise: float = 0.0
     key_guidance: float = 1.0
     guidance_temperature: float = 1.0
     store: Storage = "float16"
@@ -99,21 +100,20 @@ class LMTraining:
         require(self.seed >= 0, "seed", "must be at least 0", self.seed)
         require(self.store in get_args(Storage), "store", "must be 'float16' or 'int8'", self.store)
         require(self.batch_tokens >= 1, "batch_tokens", "must be at least 1", self.batch_tokens)
-        require(0 <= self.drop_caption < 1, "drop_caption", "must be in [0, 1)", self.drop_caption)
-        require(0 <= self.token_noise < 1, "token_noise", "must be in [0, 1)", self.token_noise)
+        for name in ("drop_caption", "token_noise", "own_noise"):
+            require(0 <= getattr(self, name) < 1, name, "must be in [0, 1)", getattr(self, name))
         require(1 <= self.key_guidance <= 100, "key_guidance", "must be from 1 to 100", self.key_guidance)
-        one = self.key_guidance == 1 or self.model.guidance is None
-        require(one, "key_guidance", "must be 1 where guidance by prompts is distilled (--model.guidance)",
-                self.key_guidance)  # fmt: skip
+        rule = "must be 1 where guidance by prompts is distilled (--model.guidance)"
+        require(self.key_guidance == 1 or self.model.guidance is None, "key_guidance", rule, self.key_guidance)
         width = self.model.width
         require(0 <= self.lora_rank <= width, "lora_rank", f"must be from 0 to the width, {width}", self.lora_rank)
         apart = not self.lora_rank or not (self.distils or self.train.tensor > 1)
-        require(apart, "lora_rank", "must be 0 where guidance is distilled, or layers are divided (--train.tensor)",
-                self.lora_rank)  # fmt: skip
+        rule = "must be 0 where guidance is distilled, or layers are divided (--train.tensor)"
+        require(apart, "lora_rank", rule, self.lora_rank)
         name, temperature = "guidance_temperature", self.guidance_temperature
         require(0 < temperature <= 100, name, "must be above 0 and at most 100", temperature)
-        used = temperature == 1 or self.distils
-        require(used, name, "must be 1 where no guidance is distilled (--model.guidance, --key-guidance)", temperature)
+        rule = "must be 1 where no guidance is distilled (--model.guidance, --key-guidance)"
+        require(temperature == 1 or self.distils, name, rule, temperature)
 
     @property
     def distils(self) -> bool:
@@ -207,8 +207,8 @@ def train_lm(
     require(not (resume and init), "init", "must not be given with resume, which has weights of its own", str(init))
     check_run(folder, resume, recipe)
     check_guidance(recipe, init, resume=resume)
-    adapted = not recipe.lora_rank or init is not None or resume
-    require(adapted, "lora_rank", "must be 0 without a trained model that is adapted (--init)", recipe.lora_rank)
+    rule = "must be 0 without a trained model that is adapted (--init)"
+    require(not recipe.lora_rank or init is not None or resume, "lora_rank", rule, recipe.lora_rank)
     model, teacher = _start(recipe, text, folder, init, torch_device, ranks, resume=resume)
     trained = model if teacher is None else teacher.student
     if recipe.lora_rank:
@@ -299,11 +299,17 @@ def cross_entropy(
 def _loss(model: Any, batches: TokenBatches, step: int, share: Share, nats: Nats, device: torch.device) -> torch.Tensor:
     """Return the loss of a part of the batch of a step, with the noise of the recipe in the tokens that are seen."""
     recipe, batch = batches.recipe, batches(step)
-    if not recipe.token_noise:
-        return nats(model, *batch.part(share, device))
+    part, seed = batch.part(share, device), recipe.seed
+    if not (recipe.token_noise or recipe.own_noise):
+        return nats(model, *part)
     # Drawn for the whole batch, so that it does not depend on the number of parts.
-    noisy_Bthw = with_noise(batch.tokens_Bthw, recipe.token_noise, np.random.default_rng([recipe.seed, 4, step]))
-    return nats(model, *batch.part(share, device), seen_Bthw=share.of(noisy_Bthw).to(device))
+    noisy_Bthw = with_noise(batch.tokens_Bthw, recipe.token_noise, np.random.default_rng([seed, 4, step]))
+    seen_Bthw, first = share.of(noisy_Bthw).to(device), share.index * len(part.tokens_Bthw)
+    if recipe.own_noise:
+        seen_Bthw = with_own_draws(
+            model, *part, seen_Bthw=seen_Bthw, most=recipe.own_noise, seeds=(seed, 5, step), first=first
+        )
+    return nats(model, *part, seen_Bthw=seen_Bthw)
 
 
 def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
@@ -317,8 +323,8 @@ def _check_data(sets: list[Shards], text: TextEncoder, model: LMConfig) -> None:
         require(largest < model.vocab_size, "vocab_size", f"must be above {largest}", model.vocab_size)
         same = shards.controller == model.controller
         require(same, "controller", f"must be that of the data, {shards.controller}", model.controller)
-    fits = text.vocab_size <= model.text_vocab_size
-    require(fits, "text_vocab_size", f"must be at least {text.vocab_size}", model.text_vocab_size)
+    least = text.vocab_size
+    require(least <= model.text_vocab_size, "text_vocab_size", f"must be at least {least}", model.text_vocab_size)
     captions = {caption for shards in sets for texts in shards.captions for caption in texts}
     longest = max(captions, key=lambda caption: len(text.encode(caption)))
     text.prefix([longest], model.prefix, "captions")

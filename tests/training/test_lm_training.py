@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.utils import counters
 
 from reelm.core.controls import Controller
@@ -14,10 +15,12 @@ from reelm.lm.blocks import Block
 from reelm.lm.lm_config import LMConfig
 from reelm.lm.neighbours import carry_over
 from reelm.lm.text import TextEncoder, train_text
+from reelm.lm.transformer import VideoTransformer
 from reelm.tests.engines import as_grids
 from reelm.training import lm_training
 from reelm.training.lm_training import LMTraining, TokenBatches, cross_entropy, train_lm
-from reelm.training.token_noise import with_noise
+from reelm.training.ranks import Share
+from reelm.training.token_noise import with_noise, with_own_draws
 from reelm.training.train_config import TrainConfig
 from reelm.training.validation import nats_per_token
 
@@ -91,6 +94,27 @@ def test_noise_replaces_the_tokens_that_are_seen_and_not_those_that_are_predicte
     batches = TokenBatches(read_shards(data), text, recipe(token_noise=0.5, train={"steps": 2}))
     for step, ((_, tokens_Bthw, *_), seen_Bthw) in enumerate(seen):
         assert torch.equal(tokens_Bthw, batches(step).tokens_Bthw) and not torch.equal(tokens_Bthw, seen_Bthw)
+
+
+def test_noise_of_the_model_s_own_is_what_it_draws_and_does_not_depend_on_how_a_batch_is_divided(data, text):
+    model = VideoTransformer(recipe().model)
+    nn.init.normal_(model.head.weight, std=2.0)
+    (shards, *_), own = read_shards(data), recipe(own_noise=0.6)
+    batch = TokenBatches([shards], text, own)(0)
+    options = {"most": 0.6, "seeds": [1, 2]}
+    seen_Bthw = with_own_draws(model, *batch, seen_Bthw=batch.tokens_Bthw, **options)
+    changed_Bthw = seen_Bthw != batch.tokens_Bthw
+    assert 0.1 < changed_Bthw.double().mean() < 0.6
+    with torch.no_grad():
+        chances_BtSV = model(*batch).softmax(-1).unflatten(1, (batch.tokens_Bthw.shape[1], -1))
+    drawn_BtS = model.layout.pack({"video": seen_Bthw})
+    chances_BtS = chances_BtSV.gather(-1, drawn_BtS[..., None])[..., 0]
+    changed_BtS = model.layout.pack({"video": changed_Bthw.long()}).bool()
+    assert chances_BtS[changed_BtS].mean() > 3 / recipe().model.vocab_size, "likely tokens are drawn more often"
+    one = Share(1, len(batch.tokens_Bthw))
+    part = batch.part(one, torch.device("cpu"))
+    alone_1thw = with_own_draws(model, *part, seen_Bthw=part.tokens_Bthw, first=1, **options)
+    assert torch.equal(alone_1thw[0], seen_Bthw[1])
 
 
 def test_a_killed_and_resumed_run_has_the_same_losses(data, text, tmp_path, stopped_at_batch):
