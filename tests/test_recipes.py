@@ -178,13 +178,18 @@ class Game:
         pass
 
 
-def record(recorder, monkeypatch, ends_after, **options):
+def record(recorder, monkeypatch, ends_after, game="coinrun", **options):
     module = types.ModuleType("procgen")
-    module.ProcgenGym3Env = lambda **_: Game(recorder, ends_after)
+    module.ProcgenGym3Env = lambda **settings: begun.append(settings) or Game(recorder, ends_after)
+    begun: list[dict] = []
     monkeypatch.setitem(sys.modules, "procgen", module)
-    return recorder.play(
-        "coinrun", 3, types.SimpleNamespace(**{"seed": 0, "seconds": 20, "cut": 4, "probes": False} | options)
+    clips = recorder.play(
+        game, 3, types.SimpleNamespace(**{"seed": 0, "seconds": 20, "cut": 4, "probes": False} | options)
     )
+    (settings,) = begun
+    assert settings["env_name"] == "coinrun" and settings["start_level"] == 3 and not settings["use_backgrounds"]
+    assert settings["restrict_themes"] == (game == "plainrun")
+    return clips
 
 
 def test_what_is_held_during_a_picture_is_what_the_next_one_shows(recorder, monkeypatch):
@@ -196,6 +201,11 @@ def test_what_is_held_during_a_picture_is_what_the_next_one_shows(recorder, monk
     for held, after in zip(keys, pictures[1:], strict=False):
         assert sorted(recorder.ACTIONS[after[0, 0, 0]]) == held
     assert len({tuple(held) for held in keys}) > 5
+
+
+def test_a_plain_run_is_told_without_a_theme(recorder, monkeypatch):
+    clips = record(recorder, monkeypatch, ends_after=10**6, game="plainrun")
+    assert all(clip.caption.startswith("a plain run at night, the player") for clip in clips)
 
 
 def test_a_level_that_ends_ends_its_clips_and_a_probed_one_is_played_again(recorder, monkeypatch):
