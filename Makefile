@@ -133,11 +133,14 @@ plain:
 	.venv/bin/reelm train tokenizer --data runs/plain-shards --out runs/plain-tokenizer --init run --num-frames 5 \
 		--structure-weight 0 --train.steps 1500 --train.warmup 50 --train.learning-rate 2e-3
 	.venv/bin/reelm train lm --data runs/plain-shards --tokenizer runs/plain-tokenizer --out runs/plain-lm $(PLAIN_LM) \
-		--windows.num-frames 30 --windows.stride 30 --batch-tokens 3840 --train.steps 3000 --train.warmup 60 \
+		--windows.num-frames 30 --windows.stride 30 --batch-tokens 3840 --train.steps 2200 --train.warmup 60 \
 		--train.ema 0.998
+	.venv/bin/reelm train lm --data runs/plain-lm/tokens --tokenizer runs/plain-tokenizer --out runs/plain-own \
+		--init runs/plain-lm/model --text runs/plain-lm/text.model $(PLAIN_LM) --own-noise 0.3 --batch-tokens 3840 \
+		--train.steps 700 --train.warmup 30 --train.learning-rate 1e-3 --train.ema 0.995 --seed 1
 	.venv/bin/reelm train lm --data runs/plain-lm/tokens --tokenizer runs/plain-tokenizer --out runs/plain-guided \
-		--init runs/plain-lm/model --text runs/plain-lm/text.model --name plain $(PLAIN_LM) $(PLAYED_GUIDANCE) \
-		--train.steps 320
+		--init runs/plain-own/model --text runs/plain-lm/text.model --name plain $(PLAIN_LM) $(PLAYED_GUIDANCE) \
+		--batch-tokens 3840 --train.steps 250 --seed 2
 	.venv/bin/reelm evaluate play --model runs/plain-guided/model --recordings runs/plain-plays --samples 2
 
 VIZDOOM = runs/vizdoom/bin/python recipes/record_vizdoom.py
