@@ -185,7 +185,7 @@ FROZEN = {
                 "--sampling.top-k",
             ),
             *("--sampling.top-p", "--sampling.min-p", "--batch-tokens", "--drop-caption", "--token-noise"),
-            *("--key-guidance", "--guidance-temperature", "--store", "--lora-rank"),
+            *("--own-noise", "--key-guidance", "--guidance-temperature", "--store", "--lora-rank"),
         ),
         *("--seed", "--model.order", "--model.window", "--model.prefix", "--model.width", "--model.depth"),
         *("--model.heads", "--model.kv-heads", "--model.head-dim", "--model.hidden", "--model.neighbour-dim", *TRAIN),
