@@ -63,6 +63,7 @@ class Game:
     view: tuple[float, float, float]  # how far it goes to the sides, up and down, in cells
     mode: str = "hard"
     one_theme: bool = False
+    played_as: str = ""  # the name that procgen has for it, where it is another
 
 
 COINRUN = Game(
@@ -76,7 +77,7 @@ COINRUN = Game(
 )
 GAMES = {
     "coinrun": COINRUN,
-    "plainrun": dataclasses.replace(COINRUN, caption="a plain run at night", one_theme=True),
+    "plainrun": dataclasses.replace(COINRUN, caption="a plain run at night", one_theme=True, played_as="coinrun"),
     "jumper": Game(
         ({"right": 0.45, "left": 0.45, "": 0.1}, {"up": 0.5, "": 0.5}),
         caption="a {} cave at night",
@@ -250,7 +251,7 @@ def play(name: str, level: int, options: argparse.Namespace) -> list[Recording]:
 
     game, rng = GAMES[name], np.random.default_rng((options.seed, level))
     env = ProcgenGym3Env(
-        num=1, env_name="coinrun" if game.one_theme else name, start_level=level, num_levels=1, rand_seed=0,
+        num=1, env_name=game.played_as or name, start_level=level, num_levels=1, rand_seed=0,
         num_threads=0, use_backgrounds=False, restrict_themes=game.one_theme, distribution_mode=game.mode,
     )  # fmt: skip
     start = (1 if options.probes else int(rng.integers(2))) * LATE_SECONDS * FPS

@@ -3,7 +3,7 @@
     seen_Bthw = with_noise(tokens_Bthw, 0.15, np.random.default_rng([seed, step]))
     loss = cross_entropy(model, tokens_Bthw, *batch, seen_Bthw=seen_Bthw)
 
-    seen_Bthw = with_own_draws(model, tokens_Bthw, *batch, most=0.3, seeds=[seed, step])
+    seen_Bthw = with_own_draws(model, tokens_Bthw, *batch, seen_Bthw=seen_Bthw, most=0.3, seeds=[seed, step])
 
 A model that has only seen true clips does not know what follows a wrong token, and one draw in some hundreds is wrong:
 played for long, its worlds dissolve. GameNGen (Valevski et al. 2024, arXiv 2408.14837) adds noise to the past frames of

@@ -40,7 +40,7 @@ FOUR = {
     "pairs-muon": {"tensor": 2, "shards": 2, "optimizer": "muon"},
     "pairs-recomputed": {"tensor": 2, "shards": 2, "recompute": True, "parts": 2},
 }  # fmt: skip
-STEPS = int(os.environ.get("REELM_STEPS", 10))
+STEPS = int(os.environ.get("REELM_STEPS", 14))
 WAYS = {"data": {}, "divided": {"shards": 2}, "tensor": {"tensor": 2}}
 
 

@@ -106,9 +106,7 @@ RULES = [
     pytest.param(1023, {"top_k": 150, "top_p": 0.9, "min_p": 0.02}, id="all, k over the groups"),
     pytest.param(3001, {"top_k": 1500, "top_p": 0.5}, id="a list of several blocks"),
     pytest.param(2500, {"top_p": 0.7, "min_p": 0.01}, id="top-p and min-p"),
-    pytest.param(
-        20011, {"top_p": 0.02, "temperature": 3.0}, id="top-p, several blocks, many rounds", marks=pytest.mark.slow
-    ),
+    pytest.param(20011, {"top_p": 0.02, "temperature": 3.0}, id="top-p, several blocks, many rounds"),
     pytest.param(
         20011,
         {"top_k": 1300, "top_p": 0.3, "temperature": 3.0},
